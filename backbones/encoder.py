@@ -1,0 +1,87 @@
+"""The one shape in which every backbone is seen: images and captions in, embeddings out."""
+
+import torch
+from torch import Tensor, nn
+
+from . import torchvision_ops  # noqa: F401  must come before open_clip
+
+import open_clip  # noqa: E402, I001
+from open_clip.model import CLIP  # noqa: E402
+
+PIXEL_MEAN, PIXEL_STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+
+
+class DualEncoder(nn.Module):
+    """An open_clip CLIP with its tokenizer; `clip` is its only submodule, so state-dict keys begin with "clip.".
+
+    Args:
+        clip: the model; `clip.logit_scale` is the trainable log of `logit_scale`.
+        tokenizer: texts -> (N, context) integers, padded with 0; the end token is the largest id, as CLIP's is.
+        name: the backbone's registered name.
+    """
+
+    def __init__(self, clip: CLIP, tokenizer, name: str):
+        super().__init__()
+        self.clip, self.tokenizer, self.name = clip, tokenizer, name
+        self.register_buffer("_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1) * 255, persistent=False)
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the shared embedding."""
+        return self.clip.text_projection.shape[1]
+
+    @property
+    def visual(self) -> nn.Module:
+        """Image tower with its projection: float pixels (B, 3, H, W) -> (B, D), not unit length."""
+        return self.clip.visual
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """() multiplier on cosine similarity, after exp, in the graph."""
+        return self.clip.logit_scale.exp()
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Float32 pixels as the towers want them, on the images' device; floats pass through unchanged."""
+        return images if images.is_floating_point() else (images.float() - self._mean) / self._std
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """(B, D), not unit length, of (B, 3, H, W) bytes or normalised floats."""
+        return self.clip.encode_image(self.pixels(images))
+
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """(N, D), not unit length, of (N, L) token ids.
+
+        The tower runs over the L columns given, not the whole context. That is exact as long as L reaches the longest
+        caption's end token: the mask is causal and the text is read there, so later positions influence nothing.
+        """
+        clip, length = self.clip, tokens.shape[1]
+        x = clip.token_embedding(tokens) + clip.positional_embedding[:length]
+        x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+        x = clip.ln_final(x)
+        return x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)] @ clip.text_projection
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """(N, L) int64 token ids on the CPU, padded with 0, cut after the longest text's end token."""
+        tokens = self.tokenizer(texts)
+        return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
+
+    @property
+    def image_projection(self) -> Tensor:
+        """(image width, D) weights of the last image layer (spec.md section 3; ModifiedResNet: the attention pool's)."""
+        visual = self.clip.visual
+        return visual.proj if getattr(visual, "proj", None) is not None else visual.attnpool.c_proj.weight.T
+
+    @property
+    def text_projection(self) -> Tensor:
+        """(text width, D) weights of the last text layer."""
+        return self.clip.text_projection
+
+    def image_parameters(self) -> list[nn.Parameter]:
+        """Every parameter of the image tower, projection included."""
+        return list(self.clip.visual.parameters())
+
+    def text_parameters(self) -> list[nn.Parameter]:
+        """Every parameter of the text tower, projection included; logit_scale belongs to neither tower."""
+        image = {id(p) for p in self.image_parameters()} | {id(self.clip.logit_scale)}
+        return [p for p in self.clip.parameters() if id(p) not in image]

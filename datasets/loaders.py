@@ -1,0 +1,113 @@
+"""The loaders that every method shares: what a batch holds, and in which order samples come.
+
+Order, augmentation and captions are functions of (seed, epoch, sample id). The sampler yields (epoch, index) pairs, so
+no worker holds an epoch, any number of workers gives the same batches, and a resume starts at any step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from .card import DataError, Dataset, EvalData
+from .randomness import derive, permutation, stable_key, uniforms
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One training batch; row i of every field describes the same sample."""
+
+    images: torch.Tensor
+    """(B, 3, H, W) uint8; the backbone normalises on the device."""
+    labels: torch.Tensor
+    """(B,) int64 class indices."""
+    tokens: torch.Tensor
+    """(B, L) int64 caption ids of the sample's class, cut after the batch's longest caption."""
+    sample_ids: torch.Tensor
+    """(B,) int64 positions in the training set."""
+    epoch: torch.Tensor
+    """(B,) int64: which visit to the sample this is."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on a device; does not wait for the copy."""
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+
+
+class _Samples(TorchDataset):
+    """Turns a list of (epoch, index) pairs into a Batch, in whichever process it runs."""
+
+    def __init__(self, dataset: Dataset, caption_tokens: torch.Tensor, seed: int):
+        self.dataset, self.caption_tokens, self.seed = dataset, caption_tokens, seed
+        self.labels = dataset.train_labels()
+
+    def __getitems__(self, items: list[tuple[int, int]]) -> Batch:
+        epochs, indices = (np.array(column, dtype=np.int64) for column in zip(*items, strict=True))
+        keys = derive(stable_key("caption", self.seed), epochs, indices)
+        prompts = (uniforms(keys, 1)[:, 0] * self.caption_tokens.shape[1]).astype(np.int64)
+        labels = self.labels[indices]
+        tokens = self.caption_tokens[labels, prompts]
+        longest = int(tokens.argmax(dim=-1).max()) + 1
+        images = self.dataset.train_images(items, self.seed)
+        return Batch(images, torch.from_numpy(labels), tokens[:, :longest],
+                     torch.from_numpy(indices), torch.from_numpy(epochs))  # fmt: skip
+
+
+def steps_per_epoch(train_size: int, batch_size: int) -> int:
+    """Full batches a pass; the rest of a pass is dropped (drop_last, the same for every method)."""
+    if not 0 < batch_size <= train_size:
+        raise DataError(f"batch_size: must lie in 1..{train_size}, the training images, got {batch_size}.")
+    return train_size // batch_size
+
+
+def visits(train_size: int, batch_size: int, seed: int, start_step: int, total_steps: int) -> Iterator[list[tuple[int, int]]]:
+    """The (epoch, index) pairs of each step from `start_step` to `total_steps`; each epoch is a fresh permutation."""
+    per_epoch = steps_per_epoch(train_size, batch_size)
+    order: np.ndarray | None = None
+    for step in range(start_step, total_steps):
+        epoch, k = divmod(step, per_epoch)
+        if order is None or k == 0:
+            order = permutation(stable_key("order", seed, epoch), train_size)
+        yield [(epoch, int(i)) for i in order[k * batch_size : (k + 1) * batch_size]]
+
+
+def train_batches(
+    dataset: Dataset,
+    caption_tokens: torch.Tensor,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    total_steps: int,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Training batches of steps start_step..total_steps-1; the batch of a step depends on (seed, step) alone.
+
+    Args:
+        dataset: where images come from.
+        caption_tokens: (C, P, L) int64 token ids, one caption a class and prompt, padded with 0.
+        batch_size: samples a step; a last short batch of an epoch is dropped.
+        seed: the run's seed.
+        start_step: first step to yield, in 0..total_steps.
+        total_steps: steps of the whole run.
+        workers: loader processes; 0 loads in this one. Changes nothing but speed.
+    """
+    sampler = visits(dataset.train_size, batch_size, seed, start_step, total_steps)
+    samples = _Samples(dataset, caption_tokens, seed)
+    if workers == 0:
+        yield from map(samples.__getitems__, sampler)
+        return
+    yield from DataLoader(samples, batch_sampler=sampler, num_workers=workers, collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def eval_batches(data: EvalData, batch_size: int) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """(start, images uint8 (B, 3, H, W), labels (B,)) over the whole set, in its order; the last batch may be short."""
+    for start in range(0, len(data), batch_size):
+        stop = min(start + batch_size, len(data))
+        yield start, data.images(start, stop), torch.from_numpy(data.labels[start:stop])

@@ -1,0 +1,254 @@
+"""Accuracy, calibration and likelihood from probabilities and labels, as sums over a whole evaluation set.
+
+Sums are kept as integers in units of 2**-40, so that no number depends on how the set was cut into batches
+or in which order the batches came.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+UNIT = 2.0**40  # sums are exact below it; one term is rounded by at most 5e-13
+
+
+class MetricError(ValueError):
+    """Probabilities or labels that no metric is defined for."""
+
+
+def accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Share of rows whose largest score is at the label; the first of equal scores counts.
+
+    Args:
+        scores: (N, C) logits or probabilities.
+        labels: (N,) integers in [0, C).
+
+    Returns:
+        Fraction in [0, 1]. Scores [[1, 2], [3, 0]] with labels [1, 1] give 0.5.
+    """
+    scores, labels = _numpy(scores), _numpy(labels)
+    _check_shapes(scores, labels)
+    if not len(labels):
+        raise MetricError("accuracy: no rows to average over; pass at least one sample.")
+    return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """Mean over samples of |accuracy - confidence| of their bin: L1, equal-width bins, over the whole set.
+
+    Bins are [a, b) on a float32 grid and confidence 1 has a bin of its own: the numbers of torchmetrics'
+    multiclass calibration error.
+
+    Args:
+        probabilities: (N, C), rows sum to 1.
+        labels: (N,) integers in [0, C).
+        bins: number of equal-width bins on [0, 1).
+
+    Returns:
+        Error in [0, 1]. One sample, right, with confidence 0.9 gives 0.1.
+
+    Raises:
+        MetricError: wrong shapes, rows that are no probabilities, labels outside [0, C), or no sample.
+    """
+    probabilities = _numpy(probabilities)
+    if probabilities.ndim != 2:
+        raise MetricError(f"probabilities: expected shape (N, C), got {probabilities.shape}.")
+    meter = Meter(probabilities.shape[1], bins=bins)
+    meter.update(probabilities, labels)
+    return meter.compute()["ece"]
+
+
+class Meter:
+    """Streaming metrics of one evaluation set; memory grows with classes and bins, not with images."""
+
+    def __init__(self, num_classes: int, bins: int = 15) -> None:
+        if num_classes < 1:
+            raise MetricError(f"num_classes: expected at least 1, got {num_classes}.")
+        self.num_classes = num_classes
+        self.n = 0
+        self._calibration = _Bins(bins)
+        self._nll = self._brier = self._confidence = 0  # integers, in units of 1 / UNIT
+        self._impossible = 0  # labels that got probability 0
+        self._hits = np.zeros(num_classes, dtype=np.int64)
+        self._predicted = np.zeros(num_classes, dtype=np.int64)
+        self._labelled = np.zeros(num_classes, dtype=np.int64)
+
+    def update(self, probabilities: ArrayLike, labels: ArrayLike) -> None:
+        """Add a batch.
+
+        Args:
+            probabilities: (B, C), rows sum to 1. Compute the softmax in float64 where a label may get
+                less than 1e-45: a probability of 0 makes the NLL infinite.
+            labels: (B,) integers in [0, C).
+
+        Raises:
+            MetricError: wrong shapes, rows that are no probabilities, or labels outside [0, C).
+        """
+        probabilities, labels = _checked(probabilities, labels, self.num_classes)
+        predictions = probabilities.argmax(axis=1)
+        rows = np.arange(len(labels))
+        exact = probabilities.astype(np.float64)
+        confidence = exact[rows, predictions]
+        of_label = exact[rows, labels]
+        correct = predictions == labels
+
+        self.n += len(labels)
+        self._calibration.add(confidence, correct)
+        self._confidence += _total(confidence)
+        self._brier += _total((exact**2).sum(axis=1) - 2 * of_label + 1)
+        possible = of_label > 0
+        self._nll += _total(-np.log(of_label[possible]))
+        self._impossible += int((~possible).sum())
+        self._hits += np.bincount(labels[correct], minlength=self.num_classes)
+        self._predicted += np.bincount(predictions, minlength=self.num_classes)
+        self._labelled += np.bincount(labels, minlength=self.num_classes)
+
+    def compute(self) -> dict[str, float]:
+        """Metrics of everything added so far.
+
+        Returns:
+            n: number of samples.
+            accuracy, mean_confidence: fractions.
+            ece: in [0, 1], over the whole set.
+            nll: mean of -log p(label), nats; infinite if a label got probability 0.
+            brier: mean of the sum over classes of (p - onehot)**2, in [0, 2].
+            macro_f1: mean over classes that occur as label or prediction (scikit-learn's and torchmetrics').
+            macro_f1_labels: mean over classes that occur as label (WILDS').
+
+        Raises:
+            MetricError: nothing was added.
+        """
+        if not self.n:
+            raise MetricError("no samples: nothing was added to this meter.")
+        present = self._labelled > 0
+        union = present | (self._predicted > 0)
+        f1 = 2 * self._hits / np.maximum(self._labelled + self._predicted, 1)
+        return {
+            "n": self.n,
+            "accuracy": int(self._hits.sum()) / self.n,
+            "ece": self._calibration.error(),
+            "nll": math.inf if self._impossible else self._nll / UNIT / self.n,
+            "brier": self._brier / UNIT / self.n,
+            "macro_f1": float(f1[union].mean()),
+            "macro_f1_labels": float(f1[present].mean()),
+            "mean_confidence": self._confidence / UNIT / self.n,
+        }
+
+
+class BatchAveragedECE:
+    """The calibration error that CaRot's and TRACER's code report: per batch, then averaged by batch size.
+
+    It depends on the batch size and is at least as large as the error of the whole set (same bins), so it
+    never stands in one table with `Meter`'s. Samples are regrouped here into batches of `batch_size` in the
+    order in which they come, however they were cut on the way in. The last batch may be short.
+    """
+
+    def __init__(self, num_classes: int, batch_size: int, bins: int = 10) -> None:
+        if batch_size < 1:
+            raise MetricError(f"batch_size: expected at least 1, got {batch_size}.")
+        self.num_classes, self.batch_size, self.bins = num_classes, batch_size, bins
+        self.n = 0
+        self._batch = _Bins(bins)
+        self._sum = 0.0  # of batch error times batch size
+
+    def update(self, probabilities: ArrayLike, labels: ArrayLike) -> None:
+        """Add samples: probabilities (B, C), labels (B,); errors as in `Meter.update`."""
+        probabilities, labels = _checked(probabilities, labels, self.num_classes)
+        predictions = probabilities.argmax(axis=1)
+        confidence = probabilities[np.arange(len(labels)), predictions]
+        correct = predictions == labels
+        start = 0
+        while start < len(labels):
+            stop = min(len(labels), start + self.batch_size - self._batch.n)
+            self._batch.add(confidence[start:stop], correct[start:stop])
+            if self._batch.n == self.batch_size:
+                self._sum += self._batch.error() * self._batch.n
+                self._batch = _Bins(self.bins)
+            start = stop
+        self.n += len(labels)
+
+    def compute(self) -> dict[str, float]:
+        """The error with the two settings it depends on: ece_batch_averaged, batch_size, bins."""
+        if not self.n:
+            raise MetricError("no samples: nothing was added to this meter.")
+        rest = self._batch.error() * self._batch.n if self._batch.n else 0.0
+        value = (self._sum + rest) / self.n
+        return {"ece_batch_averaged": value, "batch_size": self.batch_size, "bins": self.bins}
+
+
+class _Bins:
+    """Count, correct and confidence per bin."""
+
+    def __init__(self, bins: int) -> None:
+        if bins < 1:
+            raise MetricError(f"bins: expected at least 1, got {bins}.")
+        self.edges = bin_edges(bins)
+        self.count = np.zeros(bins + 1, dtype=np.int64)
+        self.correct = np.zeros(bins + 1, dtype=np.int64)
+        self.confidence = np.zeros(bins + 1, dtype=object)  # Python integers, in units of 1 / UNIT
+
+    @property
+    def n(self) -> int:
+        return int(self.count.sum())
+
+    def add(self, confidence: np.ndarray, correct: np.ndarray) -> None:
+        # float32: the precision that the edges are defined in.
+        confidence = np.minimum(confidence.astype(np.float32), np.float32(1))
+        index = np.searchsorted(self.edges, confidence, side="right") - 1
+        self.count += np.bincount(index, minlength=len(self.count))
+        self.correct += np.bincount(index[correct], minlength=len(self.count))
+        for used in np.unique(index):
+            self.confidence[used] += _total(confidence[index == used])
+
+    def error(self) -> float:
+        confidence = np.array([total / UNIT for total in self.confidence])
+        return float(np.abs(self.correct - confidence).sum()) / self.n
+
+
+def bin_edges(bins: int) -> np.ndarray:
+    """(bins + 1,) float32 edges from 0 to 1, rounded as torch.linspace does on a CPU: from both ends inwards.
+
+    Some differ from the float32 nearest to k / bins: float32(3 / 15) is below the edge of bin 3.
+    """
+    step = np.float32(1) / np.float32(bins)
+    k = np.arange(bins + 1)
+    from_start = step * k.astype(np.float32)
+    # One rounding for product and difference, as a fused multiply-add: float64 holds the product exactly.
+    from_end = (1 - np.float64(step) * (bins - k)).astype(np.float32)
+    return np.where(k < (bins + 1) // 2, from_start, from_end).astype(np.float32)
+
+
+def _total(values: np.ndarray) -> int:
+    """Exact sum in units of 1 / UNIT."""
+    return int(np.rint(values.astype(np.float64) * UNIT).astype(np.int64).sum())
+
+
+def _numpy(values: Any) -> np.ndarray:
+    """A torch tensor or anything array-like, as an array on the host."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.element_size() < 4 and values.is_floating_point() else values
+    return np.asarray(values)
+
+
+def _check_shapes(scores: np.ndarray, labels: np.ndarray) -> None:
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise MetricError(f"expected scores (N, C) and labels (N,), got {scores.shape} and {labels.shape}.")
+
+
+def _checked(probabilities: ArrayLike, labels: ArrayLike, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    probabilities, labels = _numpy(probabilities), _numpy(labels).astype(np.int64)
+    _check_shapes(probabilities, labels)
+    if probabilities.shape[1] != num_classes:
+        raise MetricError(f"probabilities: expected {num_classes} columns, got {probabilities.shape[1]}.")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise MetricError(f"labels: expected 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}.")
+    # 1e-3 lets half precision through and stops logits.
+    good = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < 1e-3)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise MetricError(f"probabilities: row {row} is not a distribution; pass the softmax, in float32.")
+    return probabilities, labels

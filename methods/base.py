@@ -1,0 +1,213 @@
+"""What a method is, and what it is given. A method file fills in `Method`; the trainer runs it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
+
+import pydantic
+from torch import Tensor, nn
+
+from ..backbones import DualEncoder
+from .classifier import Classifier
+from .teachers import StaticTeacher
+
+if TYPE_CHECKING:
+    from ..datasets.card import Dataset
+    from ..datasets.loaders import Batch
+
+LossTerms = dict[str, Tensor]
+"""Named scalar terms; the trainer differentiates their sum and logs each."""
+Outputs = Any
+"""What the student module returns for a batch: `Embeddings` for two towers, (B, C) logits for a
+classifier."""
+
+T = TypeVar("T")
+
+
+class HyperError(ValueError):
+    """A hyperparameter that does not exist or whose value is out of range; one sentence."""
+
+
+def hyperparameters(cls: type[T]) -> type[T]:
+    """Class decorator for a method's `Hyper`: a frozen, keyword-only, validated dataclass.
+
+    Ranges are `Annotated[float, Field(ge=0)]`; the docstring under each field says unit, range and source,
+    and is kept as the field's description. Unknown names, NaN and infinity are refused.
+    """
+    config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    made = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=config)
+    for base in made.__mro__[1:]:  # pydantic forgets the docstrings of inherited fields
+        for name, inherited in getattr(base, "__pydantic_fields__", {}).items():
+            made.__pydantic_fields__[name].description = (
+                made.__pydantic_fields__[name].description or inherited.description
+            )
+    return made
+
+
+@hyperparameters
+class NoHyper:
+    """No hyperparameters of its own."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned."""
+
+    class_names: Sequence[str]
+    """C names."""
+    prompts: Sequence[str]
+    """P templates with one "{}": captions of the training images and of every head."""
+    caption_tokens: Tensor
+    """(C, P, L) int64: token ids of each class in each template."""
+    dataset: "Dataset"
+    trainable: Literal["all", "image"] = "all"
+    """"image": two-tower methods keep the text tower and logit_scale as pretrained."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is trained; the same fields for every method."""
+
+    total_steps: int
+    """Optimizer updates, >= 1."""
+    batch_size: int
+    """Images a step, >= 2."""
+    lr: float
+    """Peak learning rate of AdamW."""
+    weight_decay: float
+    """AdamW's, on every trained tensor: biases, norms, embeddings and logit_scale too (as released)."""
+    warmup_steps: int
+    """Steps of linear warm-up, below total_steps."""
+    min_lr: float = 0.0
+    """Rate at the end, added to the cosine."""
+    clip_norm: float = 0.0
+    """Limit of the global gradient norm, after unscaling; 0 is none."""
+    clip_norm_end: float | None = None
+    """If given, the limit rises to this along half a cosine (only TRACER's FLYP script does that)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: forward passes under autocast; weights, losses and optimizer stay float32."""
+    seed: int = 0
+    device: str = "cpu"
+    log_every: int = 25
+    """Steps between rows of the curves; the host waits for the device only then."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup_steps < self.total_steps:
+            raise ValueError(
+                f"warmup_steps: must be in 0..{self.total_steps - 1} (below the steps), got {self.warmup_steps}."
+            )
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size: must be >= 2 for a contrastive loss, got {self.batch_size}.")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may use to make its student, to prepare it and to finish."""
+
+    encoder: DualEncoder
+    """The pretrained backbone. The run owns it: a student trains its towers in place."""
+    task: Task
+    settings: Settings
+    validate: Callable[[Classifier], float]
+    """ID-validation negative log-likelihood of a classifier, in nats; smaller is better."""
+    inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Finished runs by method: {"ft": {"tensors": ..., "meta": ...}}."""
+    check_stop: Callable[[], None] = lambda: None
+    """To be called now and then by long preparations; raises Interrupted when the process should stop."""
+
+
+class Start(NamedTuple):
+    """The trained parameters and their values before the first step, in the same order."""
+
+    parameters: list[nn.Parameter]
+    values: list[Tensor]
+
+
+class Method:
+    """One way to finetune. Subclasses set `Hyper`, `student` and `loss`; the other hooks have defaults.
+
+    Args:
+        hyper: an instance of the class's `Hyper`; defaults if None.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised by every commit that changes the method's numbers."""
+    Hyper: ClassVar[type] = NoHyper
+    trained: ClassVar[bool] = True
+    """False: `fit` takes no optimizer step and goes straight to `finish`."""
+    needs_text: ClassVar[bool] = True
+    """Whether the backbone must have a text tower."""
+    anchored: ClassVar[bool] = False
+    """Whether `penalty` reads the starting values, so that the trainer keeps a copy."""
+    strength: ClassVar[str | None] = None
+    """The one hyperparameter beside the learning rate that tuning may move."""
+    conservative: ClassVar[Literal["larger", "smaller"]] = "larger"
+    """Which direction of `strength` stays closer to the pretrained model."""
+
+    def __init__(self, hyper: Any = None):
+        self.hyper = self.Hyper() if hyper is None else hyper
+
+    @classmethod
+    def configure(cls, values: Mapping[str, Any]) -> Any:
+        """`Hyper` from names and values.
+
+        Raises:
+            HyperError: one sentence with method, key, value and remedy.
+        """
+        known = list(cls.Hyper.__pydantic_fields__)
+        for key in values:
+            if key not in known:
+                near = get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                raise HyperError(
+                    f"{cls.name}: no hyperparameter {key!r}{hint} Known: {', '.join(known) or 'none'}."
+                )
+        try:
+            return cls.Hyper(**values)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            message = first["msg"][:1].lower() + first["msg"][1:]
+            raise HyperError(f"{cls.name}.{key}: {message}, got {first['input']!r}.") from None
+
+    @classmethod
+    def inputs(cls, hyper: Any) -> tuple[str, ...]:
+        """Methods whose finished runs (same backbone, seed and shared settings) this one reads."""
+        return ()
+
+    def student(self, context: Context) -> nn.Module:
+        """The module to train: `forward(batch)` gives what `loss` reads. Parameters without requires_grad
+        stay."""
+        raise NotImplementedError
+
+    def prepare(self, student: nn.Module, context: Context) -> dict[str, Any]:
+        """A stage before the first step (LP-FT's probe), in place; returns small values for the record.
+
+        Must be a function of its arguments alone. A run that resumes from a checkpoint skips it.
+        """
+        return {}
+
+    def teacher(self, student: nn.Module, settings: Settings) -> StaticTeacher | None:
+        """The teacher at the start, made after `prepare`."""
+        return None
+
+    def teaches(self, step: int) -> bool:
+        """Whether the teacher's outputs are needed at this step, from 0; `loss` gets None where not."""
+        return True
+
+    def loss(self, student: Outputs, teacher: Outputs | None, batch: "Batch") -> LossTerms:
+        """Weighted terms from the outputs of student and teacher on one batch; never from parameters."""
+        raise NotImplementedError
+
+    def penalty(self, student: nn.Module, start: Start) -> LossTerms:
+        """Weighted terms from parameters, added once a step whatever the number of micro-batches or devices.
+
+        `start.values` is empty unless `anchored`.
+        """
+        return {}
+
+    def finish(self, student: nn.Module | None, context: Context) -> Classifier:
+        """The classifier to evaluate; `student` is None where `trained` is False."""
+        raise NotImplementedError

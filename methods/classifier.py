@@ -1,0 +1,108 @@
+"""The classifier that every method ends in: an image tower and a linear head."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+from ..backbones import DualEncoder
+
+
+class Classifier(nn.Module):
+    """Logits of an image tower's features under a linear head; also the student of one-tower methods.
+
+    Args:
+        encoder: whose image tower is used, shared and not copied; its text tower is not part of the
+            classifier.
+        weight: (C, D) head, logit_scale multiplied in where it comes from class embeddings.
+        bias: (C,); zeros if None.
+        normalise: whether the head sees unit-length features (all but LP-FT).
+    """
+
+    def __init__(
+        self, encoder: DualEncoder, weight: Tensor, bias: Tensor | None = None, normalise: bool = True
+    ):
+        super().__init__()
+        self.visual = encoder.visual
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = nn.Parameter(torch.zeros_like(weight[:, 0]) if bias is None else bias.detach().clone())
+        self.normalise = normalise
+        self.backbone = encoder.name
+        self._pixels = encoder.pixels
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, D) as the head sees them, of (B, 3, H, W) bytes or normalised floats; at least float32."""
+        features = self.visual(self._pixels(images))
+        features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+        return normalize(features, dim=-1) if self.normalise else features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C) float32 logits of (B, 3, H, W) uint8 images, whatever the autocast type."""
+        features = self.features(images)
+        with torch.autocast(features.device.type, enabled=False):
+            return linear(features, self.weight, self.bias)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter and buffer by name, detached; what `restore` needs, with `meta`."""
+        return {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
+
+    def meta(self) -> dict[str, str]:
+        """What `restore` needs beside the tensors."""
+        return {"backbone": self.backbone, "normalise": str(self.normalise).lower()}
+
+    @classmethod
+    def restore(
+        cls, encoder: DualEncoder, tensors: Mapping[str, Tensor], meta: Mapping[str, str]
+    ) -> "Classifier":
+        """The classifier that was saved; `encoder` gives the architecture and its image tower's weights are
+        overwritten.
+
+        Raises:
+            ValueError: if the tensors belong to another backbone or architecture.
+        """
+        if meta.get("backbone", encoder.name) != encoder.name:
+            raise ValueError(
+                f"classifier weights: made with {meta['backbone']!r}, not {encoder.name!r}; load that backbone."
+            )
+        device = next(encoder.parameters()).device
+        classifier = cls(encoder, tensors["weight"].to(device), normalise=meta["normalise"] == "true")
+        try:
+            classifier.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"classifier weights do not fit backbone {encoder.name!r}: {reason}") from None
+        return classifier.eval()
+
+
+def interpolate(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """(1 - alpha) * start + alpha * end for every entry, buffers included; the inputs stay as they are.
+
+    Args:
+        start, end: tensors of equal names and shapes (float32 in, float32 out; differing integer entries
+        become float32).
+        alpha: share of `end`; 0 and 1 give the end points bit for bit.
+
+    Raises:
+        ValueError: if names or shapes differ. (The released code lets a broadcastable shape pass in silence.)
+
+    Source: mlfoundations/wise-ft:src/wise_ft.py.
+    """
+    if start.keys() != end.keys():
+        odd = sorted(start.keys() ^ end.keys())
+        raise ValueError(
+            f"interpolate: {odd[0]!r} is in one of the two models only; interpolate equal architectures."
+        )
+    for name in start:
+        if start[name].shape != end[name].shape:
+            shapes = f"{tuple(start[name].shape)} and {tuple(end[name].shape)}"
+            raise ValueError(f"interpolate: {name!r} has shapes {shapes}; interpolate equal architectures.")
+    if alpha in (0, 1):
+        return {name: tensor.clone() for name, tensor in (end if alpha else start).items()}
+    return {name: _between(start[name], end[name], alpha) for name in start}
+
+
+def _between(start: Tensor, end: Tensor, alpha: float) -> Tensor:
+    if start.is_floating_point():
+        return torch.lerp(start, end.to(start), alpha)
+    return start.clone() if torch.equal(start, end) else torch.lerp(start.float(), end.float(), alpha)

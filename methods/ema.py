@@ -1,0 +1,73 @@
+"""EMA self-distillation: InfoNCE plus soft cross-entropy to an EMA of the student (the self-distillation of
+CaRot).
+
+Source: Oh et al., CaRot, NeurIPS 2024; MLAI-Yonsei/CaRot:src/models/carot_loss.py.
+Departures: CaRot's orthogonality term is off by default (0.2 there), to see the teacher alone; the 500
+steps between teacher updates, of 25,030, scale with the length of the run (ours).
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from .base import LossTerms, Settings, hyperparameters
+from .distillation import Embeddings, soft_cross_entropy
+from .objectives import info_nce
+from .registry import register
+from .teachers import EMATeacher
+from .two_tower import TwoTower, TwoTowerHyper, TwoTowerMethod
+
+if TYPE_CHECKING:
+    from ..datasets.loaders import Batch
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@hyperparameters
+class Hyper(TwoTowerHyper):
+    """Released values of CaRot's ViT-B/16 script unless a field says otherwise."""
+
+    lambda_sd: Annotated[float, Field(ge=0)] = 1.5
+    """Weight of the distillation term; no unit, >= 0. Code: MLAI-Yonsei/CaRot:example_scripts/carot.sh."""
+    momentum_start: Fraction = 0.05
+    """Share of the old teacher kept at the first update; [0, 1]. Code: MLAI-Yonsei/CaRot:src/args.py."""
+    momentum_end: Fraction = 0.9
+    """Share kept after the warm-up; [0, 1]. Code: same file."""
+    momentum_warmup: Fraction = 0.2
+    """Part of the run over which the momentum rises; [0, 1]. Code: same file."""
+    update_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between teacher updates, counted from step 0; 0 is max(1, round(steps * 500 / 25030)). Code:
+    500 of 25,030; scaling ours."""
+    skip_first_step: bool = True
+    """Leaves the distillation term out at step 0, where the teacher is the student. Code: CaRot and
+    TRACER."""
+
+
+@register("ema")
+class EMA(TwoTowerMethod):
+    """InfoNCE plus `lambda_sd` times the soft cross-entropy to an EMA teacher."""
+
+    Hyper = Hyper
+    strength = "lambda_sd"
+
+    def teacher(self, student: TwoTower, settings: Settings) -> EMATeacher:
+        """EMA with a rising momentum."""
+        hyper, total = self.hyper, settings.total_steps
+        every = hyper.update_every or max(1, round(total * 500 / 25030))
+        momentum = {
+            "start": hyper.momentum_start,
+            "end": hyper.momentum_end,
+            "warmup_fraction": hyper.momentum_warmup,
+        }
+        return EMATeacher(student, total, every=every, **momentum)
+
+    def teaches(self, step: int) -> bool:
+        """From the second step on, by default."""
+        return step > 0 or not self.hyper.skip_first_step
+
+    def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
+        """Nats; both directions of the distillation added, as released."""
+        terms = {"contrastive": info_nce(*student)}
+        if teacher is not None:
+            terms["distillation"] = self.hyper.lambda_sd * soft_cross_entropy(student, teacher)
+        return terms

@@ -1,0 +1,25 @@
+"""FLYP: finetuning with the loss of pretraining, on class captions.
+
+Source: Goyal et al. 2023, arXiv:2212.00638; locuslab/FLYP:src/models/flyp_loss.py. Two captions of one
+class in a batch are negatives of each other, as released. logit_scale is trained and not clamped.
+"""
+
+from typing import TYPE_CHECKING
+
+from .base import LossTerms
+from .distillation import Embeddings
+from .objectives import info_nce
+from .registry import register
+from .two_tower import TwoTowerMethod
+
+if TYPE_CHECKING:
+    from ..datasets.loaders import Batch
+
+
+@register("flyp")
+class FLYP(TwoTowerMethod):
+    """Symmetric InfoNCE over image-caption pairs, both towers trained."""
+
+    def loss(self, student: Embeddings, teacher: None, batch: "Batch") -> LossTerms:
+        """Mean over pairs and directions, in nats."""
+        return {"contrastive": info_nce(*student)}

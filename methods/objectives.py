@@ -1,0 +1,118 @@
+"""Losses of the student alone: contrastive loss, and penalties on weights. Pure functions that return
+scalars."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax
+
+SameClass = Literal["negative", "positive", "ignored"]
+
+
+def info_nce(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor | float,
+    *,
+    label_smoothing: float = 0.0,
+    labels: Tensor | None = None,
+    same_class: SameClass = "negative",
+) -> Tensor:
+    """Symmetric image-text cross-entropy over a batch of matched pairs.
+
+    Row i of both inputs describes one example; every other row is a negative, same class or not.
+
+    Args:
+        image: (B, D) image embeddings, unit L2 norm.
+        text: (B, D) text embeddings, unit L2 norm.
+        logit_scale: () multiplier on cosine similarity, after exp, > 0; 100 in released CLIP weights.
+        label_smoothing: share of the target spread evenly over the batch, in [0, 1].
+        labels: (B,) classes; needed unless `same_class` is "negative".
+        same_class: what another pair of the same class is. "negative": the loss of FLYP and TRACER.
+            "positive": it shares the target evenly. "ignored": it leaves the denominator. The last two are
+            options of the released code that no published number uses.
+
+    Returns:
+        () mean loss in nats per pair, mean of both directions; log(B) when all similarities are equal.
+
+    Raises:
+        ValueError: if the shapes differ, B < 2, or labels are missing.
+
+    Source: Radford et al. 2021, arXiv:2103.00020, Figure 3; FLYP, arXiv:2212.00638;
+    locuslab/FLYP:clip/loss.py.
+    """
+    if image.shape != text.shape or image.ndim != 2 or len(image) < 2:
+        raise ValueError(
+            "info_nce: image and text must be (B, D) with B >= 2, "
+            f"got {tuple(image.shape)} and {tuple(text.shape)}."
+        )
+    logits = logit_scale * image @ text.T  # (B, B), rows: images
+    if same_class == "negative":
+        targets = torch.arange(len(logits), device=logits.device)
+        return (
+            cross_entropy(logits, targets, label_smoothing=label_smoothing)
+            + cross_entropy(logits.T, targets, label_smoothing=label_smoothing)
+        ) / 2
+    if labels is None:
+        raise ValueError(f"info_nce: same_class={same_class!r} needs labels; pass the (B,) class indices.")
+    same = labels[:, None] == labels[None, :]
+    if same_class == "positive":
+        targets = same.to(logits.dtype) / same.sum(dim=1, keepdim=True)
+        return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2
+    others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    logits = logits.masked_fill(others, -torch.inf)
+    log_p, log_q = log_softmax(logits, dim=1), log_softmax(logits, dim=0)
+    return -(log_p.diagonal().mean() + log_q.diagonal().mean()) / 2
+
+
+def cross_frobenius(
+    image_projection: Tensor, text_projection: Tensor, form: Literal["norm", "half_squared"] = "norm"
+) -> Tensor:
+    """Size of the product of both last projections.
+
+    Args:
+        image_projection: (image width, D) weights of the image tower's last layer.
+        text_projection: (text width, D) weights of the text tower's last layer.
+        form: "norm": ||W_v W_t^T||_F, as CaRot's and TRACER's code have it (coefficient 0.05).
+            "half_squared": ||W_v W_t^T||_F^2 / 2, as TRACER's appendix C.1 prints it; it grows with the
+            square of the weights, so the same coefficient means something else.
+
+    Returns:
+        () scalar >= 0.
+
+    Source: HesamAsad/TRACER:src/models/tracer_loss.py; arXiv:2605.29380, appendix C.1.
+    """
+    norm = torch.linalg.matrix_norm(image_projection @ text_projection.T)
+    return norm if form == "norm" else norm.square() / 2
+
+
+def orthogonality(projection: Tensor) -> Tensor:
+    """||W^T W - I||_F, not squared: how far the columns of W are from orthonormal.
+
+    Args:
+        projection: (width, D). For CaRot's ViT term, the image projection. The released ResNet code takes
+            the wide side, i.e. `orthogonality(projection.T)`, which cannot fall below sqrt(width - D).
+
+    Returns:
+        () scalar >= 0; 3 sqrt(D) for W = 2 I.
+
+    Source: MLAI-Yonsei/CaRot:src/models/carot_loss.py.
+    """
+    gram = projection.T @ projection
+    return torch.linalg.matrix_norm(gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+
+
+def l2_to_start(parameters: Sequence[Tensor], start: Sequence[Tensor]) -> Tensor:
+    """Half the squared distance of parameters to where they started: 1/2 sum_p ||theta_p - theta_0,p||^2.
+
+    Args:
+        parameters: the current tensors. start: constants of the same shapes, in the same order.
+
+    Returns:
+        () scalar >= 0; its gradient is theta - theta_0 (the convention lambda/2 of arXiv:2605.29380,
+        Theorem 3.2; papers that write lambda ||.||^2 mean twice this).
+    """
+    distances = torch._foreach_norm(torch._foreach_sub(list(parameters), list(start)))
+    return torch.stack(distances).square().sum() / 2

@@ -1,0 +1,59 @@
+"""Methods by name. A method file registers its class; methods/__init__.py lists the files."""
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import Method
+
+_methods: dict[str, "type[Method]"] = {}
+
+
+class UnknownMethod(ValueError):
+    """No method of that name; the message has the nearest right one."""
+
+
+def register(name: str) -> "Callable[[type[Method]], type[Method]]":
+    """Class decorator: makes a method known as `name`, which is also its file's name.
+
+    Raises:
+        ValueError: if the name is taken; the message names both files.
+    """
+    key = _normalise(name)
+
+    def add(method: "type[Method]") -> "type[Method]":
+        if key in _methods:
+            files = (inspect.getsourcefile(_methods[key]), inspect.getsourcefile(method))
+            raise ValueError(
+                f"method {key!r} is registered twice, in {files[0]} and in {files[1]}; rename one."
+            )
+        method.name = key
+        _methods[key] = method
+        return method
+
+    return add
+
+
+def get(name: str) -> "type[Method]":
+    """The class of a method; "-" and "_" are the same.
+
+    Raises:
+        UnknownMethod: with the nearest right name.
+    """
+    key = _normalise(name)
+    if key not in _methods:
+        near = get_close_matches(key, _methods, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UnknownMethod(f"unknown method {name!r}; {hint}Known: {', '.join(names())}.")
+    return _methods[key]
+
+
+def names() -> list[str]:
+    """All registered names, sorted."""
+    return sorted(_methods)
+
+
+def _normalise(name: str) -> str:
+    return name.strip().lower().replace("-", "_")

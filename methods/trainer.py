@@ -1,0 +1,243 @@
+"""The one loop that trains every method."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..backbones import DualEncoder
+from ..datasets.loaders import Batch, train_batches
+from .base import Context, Method, Settings, Start, Task
+from .checkpoints import Checkpoints
+from .classifier import Classifier
+from .schedules import clip_limit, learning_rate
+
+__all__ = ["Fitted", "Interrupted", "NonFinite", "Settings", "Task", "Training", "fit"]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its checkpoint is written, and `fit` called again goes on from there."""
+
+
+class NonFinite(ArithmeticError):
+    """A loss term or a weight is NaN or infinite; the message names it and the step."""
+
+
+@dataclass
+class Fitted:
+    """What a run leaves."""
+
+    classifier: Classifier
+    curves: list[dict[str, float]] = field(default_factory=list)
+    """One row every `log_every` steps and at the last: step, lr, each weighted term, total, logit_scale
+    where there is one."""
+    images_seen: int = 0
+    train_seconds: float = 0.0
+    """Wall time of preparation and steps, summed over resumes."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """Small values that the method chose, e.g. the probe's C."""
+
+
+class Training:
+    """Student, teacher and optimizer of a run, and the step that moves them. BatchNorm keeps its pretrained
+    statistics.
+
+    Args:
+        method: whose loss is minimised.
+        student: trained in place, on its device.
+        settings: schedule and optimizer.
+    """
+
+    def __init__(self, method: Method, student: nn.Module, settings: Settings):
+        self.method, self.student, self.settings = method, student, settings
+        self.parameters = [p for p in student.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        student.train()
+        for module in student.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        self.start = Start(
+            self.parameters, [p.detach().clone() for p in self.parameters] if method.anchored else []
+        )
+        self.teacher = method.teacher(student, settings)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=settings.lr,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of that step."""
+        s = self.settings
+        return learning_rate(step, s.lr, s.warmup_steps, s.total_steps, s.min_lr)
+
+    def step(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """One update; returns the weighted terms and their "total" as detached scalars on the device."""
+        method, settings = self.method, self.settings
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            outputs = self.student(batch)
+            teaches = self.teacher is not None and method.teaches(step)
+            taught = self.teacher.embed(batch) if teaches else None
+        terms = method.loss(outputs, taught, batch) | method.penalty(self.student, self.start)
+        total = torch.stack(list(terms.values())).sum()
+        total.backward()
+        limit = self._clip_limit(step)
+        if limit:
+            torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        self.optimizer.step()
+        if self.teacher is not None:
+            self.teacher.update(step)
+        return {name: term.detach() for name, term in terms.items()} | {"total": total.detach()}
+
+    def _clip_limit(self, step: int) -> float:
+        s = self.settings
+        return (
+            s.clip_norm
+            if s.clip_norm_end is None
+            else clip_limit(step, s.clip_norm, s.clip_norm_end, s.total_steps)
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on, by name."""
+        tensors = {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}": value for key, value in moments.items()}
+        if self.teacher is not None:
+            tensors |= {f"teacher.{name}": tensor for name, tensor in self.teacher.state_dict().items()}
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores what `state` gave."""
+        self.student.load_state_dict(_part(tensors, "student."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, "optimizer.").items():
+            i, key = name.split(".")
+            moments.setdefault(int(i), {})[key] = tensor
+        self.optimizer.load_state_dict(
+            {"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        )
+        if self.teacher is not None:
+            self.teacher.load_state_dict(_part(tensors, "teacher."))
+        torch.set_rng_state(tensors["rng.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+
+    @torch.no_grad()
+    def check_weights(self, step: int) -> None:
+        """NonFinite if a trained weight is not finite."""
+        if not torch.stack(torch._foreach_norm(self.parameters)).sum().isfinite():
+            raise NonFinite(f"weights: not finite after {step} steps; lower lr or set clip_norm.")
+
+
+def fit(
+    method: Method,
+    encoder: DualEncoder,
+    task: Task,
+    settings: Settings,
+    *,
+    checkpoints: Checkpoints,
+    validate: Callable[[Classifier], float],
+    inputs: Mapping[str, Mapping[str, Any]] | None = None,
+    on_step: Callable[[int, int], None] = lambda step, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Fitted:
+    """Trains a method from its start or its newest checkpoint, and returns the classifier to evaluate.
+
+    On CPU with a fixed thread count, a run that was interrupted anywhere ends with the same bits as one
+    that was not.
+
+    Args:
+        method: with its hyperparameters.
+        encoder: pretrained, on `settings.device`; the run trains it in place.
+        task: data, classes, prompts.
+        settings: schedule, optimizer, seed.
+        checkpoints: where to resume from and to save to; they stay there, the caller clears them.
+        validate: ID-validation negative log-likelihood of a classifier; smaller is better.
+        inputs: finished runs that `method.inputs` names: {"ft": {"tensors": ..., "meta": ...}}.
+        on_step: called with (steps done, total) after each step.
+        should_stop: asked before each step and during preparation; True saves a checkpoint and raises
+            Interrupted.
+
+    Raises:
+        Interrupted: see should_stop.
+        NonFinite: a term or weight is NaN or infinite.
+        OSError: a checkpoint cannot be written.
+    """
+
+    def check_stop() -> None:
+        if should_stop():
+            raise Interrupted("stopped before the first step; nothing to save.")
+
+    torch.manual_seed(settings.seed)
+    context = Context(encoder, task, settings, validate, inputs or {}, check_stop)
+    if not method.trained:
+        return Fitted(method.finish(None, context).eval())
+
+    began = time.perf_counter()
+    saved = checkpoints.latest()
+    student = method.student(context).eval()
+    info = saved[2]["info"] if saved else method.prepare(student, context)
+    training = Training(method, student, settings)
+    step, curves, before = 0, [], 0.0
+    if saved:
+        step, (curves, before) = saved[0], (saved[2]["curves"], saved[2]["train_seconds"])
+        training.restore(saved[1])
+
+    def seconds() -> float:
+        return before + time.perf_counter() - began
+
+    def save() -> None:
+        training.check_weights(step)
+        checkpoints.save(step, training.state(), {"info": info, "curves": curves, "train_seconds": seconds()})
+
+    batches = train_batches(
+        task.dataset,
+        task.caption_tokens,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        start_step=step,
+        total_steps=settings.total_steps,
+    )
+    for batch in batches:
+        if should_stop():
+            save()
+            raise Interrupted(f"stopped after {step} of {settings.total_steps} steps.")
+        terms = training.step(step, batch.to(training.device))
+        step += 1
+        if (step - 1) % settings.log_every == 0 or step == settings.total_steps:
+            curves.append(_row(training, step - 1, terms))
+        on_step(step, settings.total_steps)
+        if step < settings.total_steps and checkpoints.due(step):
+            save()
+    training.check_weights(step)
+    elapsed = seconds()
+    classifier = method.finish(student, context).eval()
+    return Fitted(classifier, curves, settings.total_steps * settings.batch_size, elapsed, info)
+
+
+def _row(training: Training, step: int, terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """A row of the curves, in one transfer from the device; NonFinite if a term is not finite."""
+    encoder = getattr(training.student, "encoder", None)
+    scale = {} if encoder is None else {"logit_scale": encoder.logit_scale.detach()}
+    named = {**terms, **scale}
+    values = dict(zip(named, torch.stack(list(named.values())).tolist(), strict=True))
+    for name, value in values.items():
+        if not abs(value) < float("inf"):
+            raise NonFinite(f"{name}: {value} at step {step}; lower lr or set clip_norm.")
+    return {"step": step, "lr": training.learning_rate(step), **values}
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

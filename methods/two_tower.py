@@ -1,0 +1,91 @@
+"""What the methods share that train both towers on captions: the student, the projection penalty, the
+rebuilt head."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ..backbones import DualEncoder
+from ..backbones.zero_shot import build_head
+from .base import Context, LossTerms, Method, Start, hyperparameters
+from .classifier import Classifier
+from .distillation import Embeddings
+from .objectives import cross_frobenius, orthogonality
+
+if TYPE_CHECKING:
+    from ..datasets.loaders import Batch
+
+
+class TwoTower(nn.Module):
+    """A dual encoder as a student: a batch of images and captions to unit embeddings.
+
+    Args:
+        encoder: trained in place.
+        trainable: "image" freezes the text tower and logit_scale.
+    """
+
+    def __init__(self, encoder: DualEncoder, trainable: str = "all"):
+        super().__init__()
+        self.encoder = encoder
+        if trainable == "image":
+            for parameter in (*encoder.text_parameters(), encoder.clip.logit_scale):
+                parameter.requires_grad_(False)
+
+    def forward(self, batch: "Batch") -> Embeddings:
+        """(B, D) unit embeddings of both modalities, at least float32, and the logit scale."""
+        image, text = self.encoder.image_features(batch.images), self.encoder.text_features(batch.tokens)
+        return Embeddings(_unit(image), _unit(text), self.encoder.logit_scale)
+
+
+@hyperparameters
+class TwoTowerHyper:
+    """Fields that every two-tower method has."""
+
+    cross_frobenius_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of ||W_v W_t^T||_F of both last projections; no unit, >= 0. CaRot and TRACER: 0.05; FLYP:
+    none. A fair comparison gives it to all or to none."""
+    cross_frobenius_form: Literal["norm", "half_squared"] = "norm"
+    """"norm" is the code's (CaRot, TRACER); "half_squared" TRACER's paper (C.1): it needs another weight."""
+    orthogonality_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of ||W_v^T W_v - I||_F of the image projection; no unit, >= 0. CaRot: 0.2; elsewhere none."""
+
+
+class TwoTowerMethod(Method):
+    """Both towers trained on class captions; the head is rebuilt from the finetuned text tower and logit
+    scale."""
+
+    Hyper = TwoTowerHyper
+
+    def student(self, context: Context) -> TwoTower:
+        """The whole dual encoder."""
+        return TwoTower(context.encoder, context.task.trainable)
+
+    def penalty(self, student: TwoTower, start: Start) -> LossTerms:
+        """The projection penalties whose weight is not 0."""
+        hyper, terms = self.hyper, {}
+        image, text = student.encoder.image_projection, student.encoder.text_projection
+        if hyper.cross_frobenius_weight:
+            term = cross_frobenius(image, text, hyper.cross_frobenius_form)
+            terms["cross_frobenius"] = hyper.cross_frobenius_weight * term
+        if hyper.orthogonality_weight:
+            terms["orthogonality"] = hyper.orthogonality_weight * orthogonality(image)
+        return terms
+
+    def finish(self, student: TwoTower, context: Context) -> Classifier:
+        """The trained image tower and the head of the trained text tower and logit scale."""
+        return zero_shot_classifier(student.encoder, context)
+
+
+def zero_shot_classifier(encoder: DualEncoder, context: Context) -> Classifier:
+    """The encoder's current image tower under the head that its current text tower builds; zero bias."""
+    return Classifier(encoder, build_head(encoder, context.task.class_names, context.task.prompts))
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Unit rows, at least float32, so that losses are, whatever the autocast type."""
+    return normalize(
+        features.float() if features.dtype in (torch.bfloat16, torch.float16) else features, dim=-1
+    )

@@ -1,0 +1,46 @@
+"""WiSE-FT: straight-line interpolation of the zero-shot classifier and a finished FT run, after training.
+
+Source: Wortsman et al. 2022, arXiv:2109.01903; mlfoundations/wise-ft:src/wise_ft.py. Every entry is
+interpolated: image tower, head (the zero-shot one has logit_scale in it and bias 0) and buffers.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from .base import Context, Method, hyperparameters
+from .classifier import Classifier, interpolate
+from .registry import register
+from .two_tower import zero_shot_classifier
+
+
+@hyperparameters
+class Hyper:
+    """One field."""
+
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the finetuned weights; [0, 1]: 0 is zero-shot, 1 is FT. Paper: 0.5 where nothing is known of
+    the shift."""
+
+
+@register("wise_ft")
+class WiSEFT(Method):
+    """Reads the FT run of the same backbone, seed and settings; never trains."""
+
+    Hyper = Hyper
+    trained = False
+    strength = "alpha"
+    conservative = "smaller"
+
+    @classmethod
+    def inputs(cls, hyper: Any) -> tuple[str, ...]:
+        """The finetuned end of the line."""
+        return ("ft",)
+
+    def finish(self, student: None, context: Context) -> Classifier:
+        """A new classifier at `alpha` on the line."""
+        finetuned, encoder = context.inputs["ft"], context.encoder
+        device = encoder.logit_scale.device
+        end = {name: tensor.to(device) for name, tensor in finetuned["tensors"].items()}
+        merged = interpolate(zero_shot_classifier(encoder, context).tensors(), end, self.hyper.alpha)
+        return Classifier.restore(encoder, merged, finetuned["meta"])

@@ -1,0 +1,178 @@
+"""Selection rules over tuning trials, and what a handful of seeds can tell apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
+
+RULES = ("one_se", "best_id")  # the first is a board's default
+SMALL_IS_CONSERVATIVE = ("alpha",)  # interpolation weights: 0 is the zero-shot model
+
+
+class StatisticsError(ValueError):
+    """Numbers that a rule or an estimate is not defined for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One tried setting with its validation losses.
+
+    Attributes:
+        values: "lr" and at most one strength, name -> value.
+        nll_per_sample: (N,) -log p(label) in nats, over all tuning seeds and renderings, in one order
+            for all trials.
+        unit_ids: (N,) source image of each entry; all tuning seeds and renderings of an image are one unit.
+        trial_id: run id(s), for the reader.
+    """
+
+    values: Mapping[str, float]
+    nll_per_sample: np.ndarray
+    unit_ids: Sequence[str]
+    trial_id: str = ""
+
+    @property
+    def nll(self) -> float:
+        """Mean over samples, nats; NaN if the run diverged."""
+        return float(np.mean(np.asarray(self.nll_per_sample, dtype=np.float64)))
+
+
+def best_id(trials: Sequence[Trial]) -> Trial:
+    """The trial of the lowest mean validation NLL; of equal ones the most conservative.
+
+    Raises:
+        StatisticsError: no trial, none finite, or trials over different samples.
+    """
+    return min(_comparable(trials), key=lambda trial: (trial.nll, conservatism(trial.values)))
+
+
+def one_se(trials: Sequence[Trial]) -> Trial:
+    """The most conservative trial that is not clearly worse than the best.
+
+    A trial qualifies if its mean NLL exceeds the lowest by at most one standard error of that difference,
+    paired sample by sample and clustered by source image. Of those, the smallest learning rate wins, then the
+    largest strength (the smallest, for names in SMALL_IS_CONSERVATIVE).
+
+    Raises:
+        StatisticsError: as `best_id`; or fewer than two source images.
+    """
+    best = best_id(trials)
+    near = []
+    for trial in _comparable(trials):
+        difference, error = paired_difference(trial.nll_per_sample, best.nll_per_sample, best.unit_ids)
+        if difference <= error:
+            near.append(trial)
+    return min(near, key=lambda trial: (conservatism(trial.values), trial.nll))
+
+
+def conservatism(values: Mapping[str, float]) -> tuple[float, ...]:
+    """Sort key: the smaller, the closer the setting keeps the model to its start."""
+    if "lr" not in values:
+        raise StatisticsError(f"trial: values {dict(values)} have no 'lr'.")
+    strengths = sorted(name for name in values if name != "lr")
+    signs = [1 if name.split(".")[-1] in SMALL_IS_CONSERVATIVE else -1 for name in strengths]
+    return (values["lr"], *(sign * values[name] for sign, name in zip(signs, strengths, strict=True)))
+
+
+def paired_difference(first: ArrayLike, second: ArrayLike, unit_ids: Sequence[str]) -> tuple[float, float]:
+    """Mean of first - second over samples, and its standard error clustered by unit.
+
+    Args:
+        first, second: (N,) values of the same samples in the same order.
+        unit_ids: (N,) cluster of each sample; samples of one cluster may depend on each other in any way.
+
+    Returns:
+        (difference, standard error). The error is sqrt(G / (G - 1) * sum_g S_g**2) / N for G clusters, S_g
+        the sum of deviations from the mean in cluster g: for clusters of equal size, the standard deviation of
+        the cluster means over sqrt(G). First (1, 3), second (0, 0), units a and b: (2, 1).
+
+    Raises:
+        StatisticsError: lengths differ, or fewer than two units.
+    """
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if not first.shape == second.shape == (len(unit_ids),):
+        raise StatisticsError(
+            f"paired difference: lengths {first.shape}, {second.shape} and {len(unit_ids)} must agree."
+        )
+    units, cluster = np.unique(np.asarray(unit_ids), return_inverse=True)
+    if len(units) < 2:
+        raise StatisticsError("paired difference: needs at least two source images.")
+    difference = first - second
+    mean = float(difference.mean())
+    sums = np.bincount(cluster, weights=difference - mean)
+    error = math.sqrt(len(units) / (len(units) - 1) * float(np.sum(sums**2))) / len(difference)
+    return mean, error
+
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation (n - 1) over seeds; None for one seed. (1, 3) gives (2, sqrt 2)."""
+    if not values:
+        raise StatisticsError("mean over seeds: no values.")
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, None
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def smallest_resolvable_difference(
+    first: Sequence[float], second: Sequence[float], power: float = 0.8, level: float = 0.05
+) -> float:
+    """The true mean difference that a comparison of this size would detect.
+
+    The comparison is a two-sided paired t-test over seeds: entry i of both is seed i, so what two
+    methods share in a seed (order, renderings) cancels. The spread of the paired differences is taken
+    from the data, and the noncentral t distribution gives the difference that is significant at `level`
+    with probability `power`. It covers training randomness on these test images and this pretrained
+    backbone; the sampling of test images comes on top.
+
+    Args:
+        first, second: (n,) one value per seed, in the same order of seeds.
+
+    Returns:
+        Difference in the unit of the values; 0 if the paired differences do not vary. Paired differences of
+        standard deviation 1 resolve 1.68 with five seeds and 3.26 with three.
+
+    Raises:
+        StatisticsError: lengths differ or n < 2.
+    """
+    if len(first) != len(second) or len(first) < 2:
+        raise StatisticsError(
+            f"smallest difference: needs the same seeds twice, at least 2, not {len(first)} and {len(second)}."
+        )
+    n = len(first)
+    _, spread = mean_sd([a - b for a, b in zip(first, second, strict=True)])
+    if not spread:
+        return 0.0
+    critical = stats.t.ppf(1 - level / 2, n - 1)
+
+    def excess_power(shift: float) -> float:
+        # The other tail, a significant difference of the wrong sign, is far below 1e-3 here.
+        return float(stats.nct.sf(critical, n - 1, shift)) - power
+
+    upper = critical
+    while excess_power(upper) < 0:
+        upper *= 1.5
+    return float(optimize.brentq(excess_power, 0.0, upper)) * spread / math.sqrt(n)
+
+
+def _comparable(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials with a finite mean, after checking that all are over the same samples."""
+    if not trials:
+        raise StatisticsError("selection: no trial to choose from.")
+    for trial in trials:
+        if not np.array_equal(np.asarray(trial.unit_ids), np.asarray(trials[0].unit_ids)):
+            raise StatisticsError(
+                f"selection: trial {dict(trial.values)} is over other samples than the first one."
+            )
+        if len(trial.nll_per_sample) != len(trial.unit_ids):
+            raise StatisticsError(f"selection: trial {dict(trial.values)} lacks losses of some samples.")
+    finite = [trial for trial in trials if math.isfinite(trial.nll)]
+    if not finite:
+        raise StatisticsError(
+            "selection: every trial diverged; lower the learning rates of the search space."
+        )
+    return finite

@@ -87,8 +87,8 @@ def paired_difference(first: ArrayLike, second: ArrayLike, unit_ids: Sequence[st
 
     Returns:
         (difference, standard error). The error is sqrt(G / (G - 1) * sum_g S_g**2) / N for G clusters, S_g
-        the sum of deviations from the mean in cluster g: for clusters of equal size, the standard deviation of
-        the cluster means over sqrt(G). First (1, 3), second (0, 0), units a and b: (2, 1).
+        the sum of deviations from the mean in cluster g: for clusters of equal size, the standard deviation
+        of the cluster means over sqrt(G). First (1, 3), second (0, 0), units a and b: (2, 1).
 
     Raises:
         StatisticsError: lengths differ, or fewer than two units.
@@ -141,7 +141,7 @@ def smallest_resolvable_difference(
     """
     if len(first) != len(second) or len(first) < 2:
         raise StatisticsError(
-            f"smallest difference: needs the same seeds twice, at least 2, not {len(first)} and {len(second)}."
+            f"smallest difference: needs the same seeds twice, at least 2; got {len(first)}, {len(second)}."
         )
     n = len(first)
     _, spread = mean_sd([a - b for a, b in zip(first, second, strict=True)])

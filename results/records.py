@@ -1,0 +1,262 @@
+"""One JSON record a run: its schema, writing and gathering. A correction is a new record."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .atomic import OutputError, create_atomic, to_json, write_atomic, write_json_atomic
+
+__all__ = [
+    "OutputError",
+    "Record",
+    "RecordError",
+    "gather",
+    "gather_reference",
+    "publish_record",
+    "read_record",
+    "summarise",
+    "validate",
+    "write_atomic",
+    "write_json_atomic",
+]
+
+SCHEMA = 1
+NAME = "record.json"
+REFERENCE = Path(__file__).parent / "reference"
+"""Committed runs, results/reference/<benchmark>/records/<run id>.json."""
+
+Role = Literal["id", "shift", "validation", "diagnostic"]
+
+
+class RecordError(ValueError):
+    """A record that cannot be read or believed."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SetResult(_Part):
+    """Metrics of one evaluation set: fractions, unrounded. Further metrics may follow."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    role: Role
+    n_expected: int = Field(ge=1)
+    n: int = Field(ge=1)
+    accuracy: float = Field(ge=0, le=1)
+    ece: float = Field(ge=0, le=1)
+    nll: float | None = Field(ge=0)
+    """Nats; null where a label got probability 0, so that the mean is infinite."""
+    brier: float = Field(ge=0, le=2)
+    macro_f1: float = Field(ge=0, le=1)
+
+    @field_validator("nll", mode="before")
+    @classmethod
+    def _infinite_is_null(cls, value: Any) -> Any:
+        return None if value == math.inf else value
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> SetResult:
+        if self.n > self.n_expected:
+            raise ValueError(f"n is {self.n}, more than n_expected, {self.n_expected}")
+        return self
+
+
+class Selection(_Part):
+    """Which selection rules chose this run's setting; none for a setting given by hand."""
+
+    rules: list[str]
+    tuning: str | None = None
+    trials: int = Field(default=0, ge=0)
+
+
+class Environment(_Part):
+    """Where the run happened."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    commit: str | None = None
+    dirty: bool | None = None
+
+
+class Cost(_Part):
+    """What the run took: seconds, images per second, bytes, images."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    images_seen: int | None = None
+
+
+class Record(_Part):
+    """A finished run or trial, with what it takes to be trusted and repeated."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    kind: Literal["run", "trial"]
+    run_id: str = Field(min_length=1)
+    benchmark: str
+    benchmark_version: str
+    method: str
+    method_version: int
+    backbone: str
+    backbone_weights: str
+    seed: int
+    recipe: str
+    spec: dict[str, Any]
+    sources: dict[str, str]
+    selection: Selection
+    environment: Environment
+    cost: Cost
+    sets: dict[str, SetResult] = Field(min_length=1)
+    summary: dict[str, float | None]
+    info: dict[str, Any] = {}
+    finished: str
+
+    @field_validator("summary", mode="before")
+    @classmethod
+    def _infinite_is_null(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: None if item == math.inf else item for key, item in value.items()}
+
+    @model_validator(mode="after")
+    def _summary_follows_from_the_sets(self) -> Record:
+        want = summarise({name: result.model_dump() for name, result in self.sets.items()})
+        for key, value in self.summary.items():
+            if key not in want:
+                continue
+            # 1e-9: only the order of a sum over sets may differ.
+            if (value is None) != (want[key] is None) or (value and abs(value - want[key]) > 1e-9):
+                raise ValueError(f"summary.{key} is {value}, but the sets give {want[key]}")
+        return self
+
+
+def summarise(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """The numbers that a board ranks by, from the per-set metrics of one run.
+
+    Args:
+        sets: name -> metrics, with at least role, accuracy, ece and nll.
+
+    Returns:
+        acc_id, ece_id, nll_id of the set with role "id"; acc_ood_mean and ece_ood_mean, means over the sets
+        with role "shift", each set counting the same whatever its size; nll_validation. A key is left out
+        where its sets are missing.
+
+    Raises:
+        RecordError: more than one set has the role "id".
+    """
+
+    def named(role: str) -> list[Mapping[str, Any]]:
+        return [metrics for metrics in sets.values() if metrics["role"] == role]
+
+    summary: dict[str, float | None] = {}
+    id_sets, shifts, validation = named("id"), named("shift"), named("validation")
+    if len(id_sets) > 1:
+        raise RecordError(f"sets: {len(id_sets)} sets have the role 'id', a benchmark has one.")
+    if id_sets:
+        summary |= {f"{short}_id": id_sets[0][key] for short, key in _SHORT.items()}
+    if shifts:
+        summary["acc_ood_mean"] = math.fsum(s["accuracy"] for s in shifts) / len(shifts)
+        summary["ece_ood_mean"] = math.fsum(s["ece"] for s in shifts) / len(shifts)
+    if len(validation) == 1:
+        summary["nll_validation"] = validation[0]["nll"]
+    return {key: None if value == math.inf else value for key, value in summary.items()}
+
+
+_SHORT = {"acc": "accuracy", "ece": "ece", "nll": "nll"}
+
+
+def publish_record(folder: Path, record: Mapping[str, Any], guard: Callable[[], None] | None = None) -> bool:
+    """Write a run's record.json unless there is one; the first writer wins.
+
+    Args:
+        folder: the run folder.
+        record: content; checked against the schema first.
+        guard: called just before the file appears; it raises if this process may no longer write here.
+
+    Returns:
+        True if this call made the record, False if one was there.
+
+    Raises:
+        RecordError: the record does not fit the schema.
+        OutputError: the file system refuses.
+    """
+    path = Path(folder) / NAME
+    return create_atomic(path, to_json(path, validate(record, str(path))), guard)
+
+
+def validate(record: Any, where: str = "record") -> dict[str, Any]:
+    """The record as plain data, checked against the schema.
+
+    Raises:
+        RecordError: one sentence with the file, the key, what is wrong and what to do.
+    """
+    schema = record.get("schema") if isinstance(record, Mapping) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise RecordError(
+            f"{where}: schema {schema} is newer than {SCHEMA}, the one known here; update robustft."
+        )
+    try:
+        model = Record.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "record"
+        message = first["msg"].removeprefix("Value error, ")
+        raise RecordError(f"{where}: {key}: {message}; remove the run folder to run it again.") from error
+    return model.model_dump(by_alias=True)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """One record, checked against the schema.
+
+    Raises:
+        RecordError: missing, damaged, or not this schema.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise RecordError(f"{path}: is no JSON ({error}); remove the run folder to run it again.") from error
+    return validate(content, str(path))
+
+
+def gather(root: Path, report: Callable[[str], None] = warnings.warn) -> list[dict[str, Any]]:
+    """All records below a folder of runs, in the order of their paths.
+
+    Args:
+        root: searched as root/**/record.json; a folder that does not exist holds no records.
+        report: told one sentence for each record that cannot be read; that record is left out.
+    """
+    paths: list[Path] = []
+    for folder, below, files in os.walk(root):
+        if NAME in files:
+            paths.append(Path(folder) / NAME)
+        if NAME in files or "spec.json" in files:
+            below.clear()  # a run folder: its weights and checkpoints hold no records
+    return _read_all(sorted(paths), report)
+
+
+def gather_reference(
+    benchmark: str | None = None, root: Path = REFERENCE, report: Callable[[str], None] = warnings.warn
+) -> list[dict[str, Any]]:
+    """The committed reference records, of one benchmark or of all; they never count as finished runs."""
+    return _read_all(sorted(Path(root).glob(f"{benchmark or '*'}/records/*.json")), report)
+
+
+def _read_all(paths: list[Path], report: Callable[[str], None]) -> list[dict[str, Any]]:
+    records = []
+    for path in paths:
+        try:
+            records.append(read_record(path))
+        except RecordError as error:
+            report(str(error))
+    return records

@@ -1,0 +1,85 @@
+"""Records as a run would write them, for tests of what reads records."""
+
+import hashlib
+import json
+
+from robustft.results.records import summarise
+
+SHIFTS = ("fresh", "renditions", "sketches", "reversed", "writers")
+
+
+def make_record(
+    method="ft",
+    backbone="tiny-vit-p8",
+    seed=0,
+    accuracy=0.8,
+    *,
+    rules=("one_se", "best_id"),
+    benchmark="digits",
+    version="digits-v1",
+    method_version=1,
+    recipe="common",
+    dirty=False,
+    lr=1e-3,
+    hyper=None,
+    sources=None,
+    shifts=SHIFTS,
+    kind="run",
+    n=600,
+    finished="2026-01-01T00:00:00Z",
+    tuning="ab12cd34",
+):
+    """A run whose accuracies fall by one point a set, starting at `accuracy` on the ID set."""
+    names = ["id", *shifts, "pretraining_mixture", "validation"]
+    roles = {"id": "id", "pretraining_mixture": "diagnostic", "validation": "validation"}
+    sets = {}
+    for i, name in enumerate(names):
+        sets[name] = {
+            "role": roles.get(name, "shift"),
+            "n_expected": 600,
+            "n": n,
+            "accuracy": accuracy - 0.01 * i,
+            "ece": 0.05 + 0.01 * i,
+            "nll": 0.5 + 0.1 * i,
+            "brier": 0.3,
+            "macro_f1": accuracy - 0.01 * i,
+            "mean_confidence": 0.9,
+        }
+    if kind == "trial":
+        sets = {"validation": sets["validation"]}
+    spec = {
+        "benchmark": benchmark,
+        "benchmark_version": version,
+        "method": method,
+        "method_version": method_version,
+        "backbone": backbone,
+        "seed": seed,
+        "recipe": recipe,
+        "steps": 500,
+        "lr": lr,
+        "limit": None,
+        "hyper": hyper or {},
+    }
+    run_id = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+    return {
+        "schema": 1,
+        "kind": kind,
+        "run_id": run_id,
+        "benchmark": benchmark,
+        "benchmark_version": version,
+        "method": method,
+        "method_version": method_version,
+        "backbone": backbone,
+        "backbone_weights": "sha256:00",
+        "seed": seed,
+        "recipe": recipe,
+        "spec": spec,
+        "sources": {"lr": "tuned one_se", "steps": "recipe common"} | (sources or {}),
+        "selection": {"rules": list(rules), "tuning": tuning if rules else None, "trials": 9 if rules else 0},
+        "environment": {"python": "3.11", "commit": "0" * 40, "dirty": dirty},
+        "cost": {"wall_seconds": 60.0, "train_seconds": 50.0, "images_seen": 32000},
+        "sets": sets,
+        "summary": summarise(sets),
+        "info": {},
+        "finished": finished,
+    }

@@ -1,0 +1,267 @@
+"""Records and files: schema, atomicity, the first writer, damage."""
+
+import copy
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_records import make_record
+
+from robustft.results import predictions
+from robustft.results.atomic import OutputError, create_atomic, write_atomic, write_json_atomic
+from robustft.results.metrics import Meter
+from robustft.results.records import (
+    RecordError,
+    gather,
+    gather_reference,
+    publish_record,
+    read_record,
+    summarise,
+    validate,
+)
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    record = make_record()
+    assert publish_record(tmp_path, record)
+    assert read_record(tmp_path / "record.json") == validate(record)
+    assert (tmp_path / "record.json").stat().st_size < 16_000
+    assert os.listdir(tmp_path) == ["record.json"]  # no temporary file stays
+
+
+def test_the_first_writer_wins(tmp_path):
+    assert publish_record(tmp_path, make_record(finished="2026-01-01T00:00:00Z"))
+    assert not publish_record(tmp_path, make_record(finished="2027-01-01T00:00:00Z"))
+    assert read_record(tmp_path / "record.json")["finished"] == "2026-01-01T00:00:00Z"
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_many_processes_at_once_have_one_winner_and_tear_nothing(tmp_path):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from robustft.results.atomic import create_atomic, write_atomic\n"
+        "folder, name = Path(sys.argv[1]), sys.argv[2]\n"
+        "wins = sum(create_atomic(folder / f'first-{i}', (name * 5000).encode()) for i in range(20))\n"
+        "for i in range(20): write_atomic(folder / 'last', (name * 5000).encode())\n"
+        "print(wins)"
+    )
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], stdout=subprocess.PIPE, text=True)
+        for name in "abcd"
+    ]
+    wins = [int(worker.communicate(timeout=60)[0]) for worker in workers]
+    assert sum(wins) == 20
+    for path in tmp_path.iterdir():
+        content = path.read_text()
+        assert len(content) == 5000 and len(set(content)) == 1
+    assert len(list(tmp_path.iterdir())) == 21
+
+
+def test_a_guard_that_refuses_leaves_the_old_file(tmp_path):
+    def lost():
+        raise RuntimeError("the lease is gone")
+
+    path = tmp_path / "state.json"
+    write_json_atomic(path, {"state": "running"})
+    for write in (write_atomic, create_atomic):
+        with pytest.raises(RuntimeError, match="lease"):
+            write(path, b"new", guard=lost)
+    assert json.loads(path.read_text()) == {"state": "running"}
+    assert os.listdir(tmp_path) == ["state.json"]
+
+
+def test_a_failing_disk_leaves_the_old_file_and_is_one_sentence(tmp_path, monkeypatch):
+    path = tmp_path / "state.json"
+    write_json_atomic(path, {"state": "running"})
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        OutputError, match="state.json: cannot be written: No space left on device; make room"
+    ):
+        write_json_atomic(path, {"state": "done"})
+    assert json.loads(path.read_text()) == {"state": "running"}
+    assert os.listdir(tmp_path) == ["state.json"]
+
+
+def test_a_folder_below_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written: (Not a directory|File exists)"):
+        write_atomic(tmp_path / "file" / "run" / "state.json", b"x")
+
+
+def test_numbers_that_json_lacks_are_refused(tmp_path):
+    with pytest.raises(OutputError, match="cannot be written as JSON"):
+        write_json_atomic(tmp_path / "x.json", {"loss": math.nan})
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"seed": "first"}, "seed: Input should be a valid integer"),
+        ({"schema": 2}, "schema 2 is newer than 1"),
+        ({"schema": "one"}, "schema: Input should be 1"),
+        ({"sed": 1}, "sed: Extra inputs are not permitted"),
+        ({"sets": {}}, "sets: Dictionary should have at least 1 item"),
+        ({"kind": "walk"}, "kind: Input should be 'run' or 'trial'"),
+        ({"summary": {"acc_id": 0.1}}, "summary.acc_id is 0.1, but the sets give"),
+    ],
+)
+def test_a_record_that_breaks_the_schema_is_refused_by_key(tmp_path, change, words):
+    with pytest.raises(RecordError, match=words):
+        publish_record(tmp_path, make_record() | change)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_set_cannot_hold_more_images_than_it_has():
+    record = make_record()
+    record["sets"]["id"]["n"] = record["sets"]["id"]["n_expected"] + 1
+    with pytest.raises(RecordError, match="sets.id: n is .*, more than n_expected"):
+        validate(record)
+
+
+def test_infinite_likelihood_is_null():
+    record = make_record()
+    record["sets"]["id"]["nll"] = math.inf
+    record["summary"]["nll_id"] = math.inf
+    assert validate(record)["sets"]["id"]["nll"] is None
+    assert validate(record)["summary"]["nll_id"] is None
+    assert summarise(record["sets"])["nll_id"] is None
+
+
+def test_a_summary_weighs_every_shift_the_same():
+    sets = {
+        "id": {"role": "id", "n": 10, "accuracy": 0.9, "ece": 0.1, "nll": 0.3},
+        "small": {"role": "shift", "n": 1, "accuracy": 0.5, "ece": 0.4, "nll": 1.0},
+        "large": {"role": "shift", "n": 999, "accuracy": 0.7, "ece": 0.2, "nll": 1.0},
+        "mixture": {"role": "diagnostic", "n": 9, "accuracy": 0.0, "ece": 0.9, "nll": 9.0},
+        "validation": {"role": "validation", "n": 9, "accuracy": 0.0, "ece": 0.9, "nll": 0.7},
+    }
+    assert summarise(sets) == pytest.approx(
+        {
+            "acc_id": 0.9,
+            "ece_id": 0.1,
+            "nll_id": 0.3,
+            "acc_ood_mean": 0.6,
+            "ece_ood_mean": 0.3,
+            "nll_validation": 0.7,
+        }
+    )
+
+
+def test_gather_reports_damage_and_keeps_the_rest(tmp_path):
+    runs = tmp_path / "digits" / "ft" / "tiny"
+    publish_record(runs / "seed0-aaa", make_record(seed=0))
+    (runs / "seed1-bbb").mkdir()
+    (runs / "seed1-bbb" / "record.json").write_text('{"schema": 1, "run_')
+    (runs / "seed2-ccc").mkdir()
+    (runs / "seed2-ccc" / "spec.json").write_text("{}")  # unfinished: no record, and no damage
+    publish_record(runs / "seed3-ddd", make_record(seed=3))
+    told = []
+    records = gather(tmp_path, report=told.append)
+    assert [record["seed"] for record in records] == [0, 3]
+    assert len(told) == 1 and "seed1-bbb" in told[0] and "is no JSON" in told[0]
+
+
+def test_gather_of_nothing_is_empty(tmp_path):
+    assert gather(tmp_path / "nowhere") == []
+
+
+def test_reference_records_are_read_per_benchmark(tmp_path):
+    for benchmark in ("digits", "forgetting"):
+        record = make_record(benchmark=benchmark)
+        write_json_atomic(tmp_path / benchmark / "records" / f"{record['run_id']}.json", record)
+    assert [r["benchmark"] for r in gather_reference("digits", tmp_path)] == ["digits"]
+    assert len(gather_reference(root=tmp_path)) == 2
+
+
+def test_committed_reference_records_fit_the_schema():
+    told = []
+    gather_reference(report=told.append)
+    assert told == []
+
+
+def test_validation_leaves_its_input_alone():
+    record = make_record()
+    before = copy.deepcopy(record)
+    validate(record)
+    assert record == before
+
+
+# predictions
+
+
+def some_predictions(n=300, classes=10):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(n, classes)) * 3
+    p = np.exp(logits)
+    p = (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
+    labels = rng.integers(classes, size=n)
+    ids = [f"{i // 4}-{i % 4}" for i in range(n)]
+    return p, labels, predictions.columns(p, labels, ids, [i.split("-")[0] for i in ids])
+
+
+def test_predictions_come_back_and_give_the_metrics(tmp_path):
+    p, labels, columns = some_predictions()
+    predictions.write(tmp_path / "id.parquet", columns)
+    back = predictions.read(tmp_path / "id.parquet")
+    assert list(back) == predictions.SCHEMA.names
+    for name, values in columns.items():
+        assert np.array_equal(back[name], values), name
+    meter = Meter(10)
+    meter.update(p, labels)
+    want = meter.compute()
+    assert np.mean(back["prediction"] == back["label"]) == want["accuracy"]
+    assert predictions.mean_nll(back) == pytest.approx(want["nll"], abs=1e-11)
+    brier = np.mean(back["sum_p2"].astype(float) - 2 * back["p_label"].astype(float) + 1)
+    assert brier == pytest.approx(want["brier"], abs=1e-7)  # sum_p2 is rounded to float32
+
+
+def test_same_predictions_same_bytes(tmp_path):
+    columns = some_predictions()[2]
+    for name in ("a", "b"):
+        predictions.write(tmp_path / name, columns)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_validation_predictions_need_no_more_than_the_label_probability(tmp_path):
+    columns = some_predictions()[2]
+    few = {name: columns[name] for name in ("sample_id", "unit_id", "label", "p_label")}
+    predictions.write(tmp_path / "v.parquet", few)
+    assert list(predictions.read(tmp_path / "v.parquet")) == list(few)
+
+
+def test_a_label_of_probability_zero_has_a_finite_per_sample_loss():
+    assert predictions.nll({"p_label": np.zeros(1, np.float32)}) == pytest.approx([103.28], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"logits": [1] * 300}, "unknown"),
+        ({"label": [1]}, "differ in length"),
+        ({"p_label": [math.nan] * 300}, "p_label holds NaN"),
+    ],
+)
+def test_bad_predictions_are_refused(tmp_path, change, words):
+    with pytest.raises(predictions.PredictionError, match=words):
+        predictions.write(tmp_path / "x.parquet", some_predictions()[2] | change)
+    assert os.listdir(tmp_path) == []
+
+
+def test_damaged_predictions_are_one_sentence(tmp_path):
+    path: Path = tmp_path / "x.parquet"
+    path.write_bytes(b"PAR1 torn")
+    with pytest.raises(predictions.PredictionError, match="cannot be read"):
+        predictions.read(path)
+    with pytest.raises(predictions.PredictionError, match="cannot be read"):
+        predictions.read(tmp_path / "missing.parquet")

@@ -1,0 +1,260 @@
+"""The command line: `robustft list | run | sweep | tune | leaderboard | status`.
+
+A mistake of the user is one sentence on stderr and exit code 2, before any work starts. Other codes: 0 all
+done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen inside the commands, so that
+`--help` is quick.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from .errors import UserError, resolve_name
+
+COMMANDS = ("list", "run", "sweep", "tune", "leaderboard", "status")
+
+
+def make_console(stderr: bool = False) -> Console:
+    """A console that wraps nothing when its output is no terminal."""
+    console = Console(stderr=stderr, highlight=False)
+    return (
+        console if console.is_terminal else Console(stderr=stderr, highlight=False, width=200, no_color=True)
+    )
+
+
+class Commands(click.Group):
+    """Takes `-` and `_` as the same, and suggests the nearest command."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        args = [resolve_name("command", args[0], COMMANDS), *args[1:]]
+        return super().resolve_command(ctx, args)
+
+
+def _numbers(_: Any, option: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """Seeds: 0,1,2 or 0-4."""
+    if text is None:
+        return ()
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UserError(
+                f"{option.opts[0]}: must be whole numbers >= 0, got '{text}'; write for example 0,1,2 or 0-4."
+            )
+        seeds += range(int(first), int(last if dash else first) + 1)
+    if not seeds:
+        raise UserError(f"{option.opts[0]}: must name a seed, got '{text}'; write the smaller number first.")
+    return tuple(dict.fromkeys(seeds))
+
+
+def _names(_: Any, __: Any, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def _options(*options: Callable) -> Callable:
+    def decorate(function: Callable) -> Callable:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_method = click.option(
+    "--method", "methods", multiple=True, callback=_names, help="Names with commas, or all."
+)
+_backbone = click.option(
+    "--backbone", "backbones", multiple=True, callback=_names, help="Names with commas, or all."
+)
+_set = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A value, a grid a,b or a list [a,b]."
+)
+_rule = click.option("--rule", default="one_se", help="Which tuned values apply: one_se or best_id.")
+_recipe = click.option("--recipe", default=None, help="A recipe of the suite; its first one by default.")
+_runs = click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    envvar="ROBUSTFT_RUNS",
+    default=Path("runs"),
+    help="Root of all run folders.",
+)
+_results = click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    help="Where leaderboard.csv and .md go.",
+)
+_work = _options(
+    _runs,
+    click.option("--device", default="cpu", help="cpu, cuda or cuda:N."),
+    click.option(
+        "--checkpoint-minutes", type=click.FloatRange(min=0), default=0.5, help="Time between checkpoints."
+    ),
+    click.option("--dry-run", is_flag=True, help="Print the plan and each value's source; start nothing."),
+)
+_jobs = click.option(
+    "--jobs", type=click.IntRange(min=1), default=None, help="Runs side by side; one per core by default."
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="robustft")
+def robustft() -> None:
+    """Robust finetuning of vision-language models: a benchmark."""
+
+
+@robustft.command("list")
+@click.argument("name", required=False)
+@click.option("--benchmark", default=None, help="Show the values that this benchmark gives a method.")
+@click.option("--backbone", default=None, help="With --benchmark: on this backbone.")
+def list_command(name: str | None, benchmark: str | None, backbone: str | None) -> None:
+    """Methods, backbones, datasets and benchmarks; or one of them in detail."""
+    from . import show
+
+    show.catalogue(make_console(), name, benchmark, backbone)
+
+
+@robustft.command()
+@click.argument("benchmark")
+@_method
+@_backbone
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0)
+@_set
+@_rule
+@_recipe
+@_work
+def run(
+    benchmark: str,
+    methods: tuple,
+    backbones: tuple,
+    seed: int,
+    settings: tuple,
+    rule: str,
+    recipe: str | None,
+    **work: Any,
+) -> int:
+    """One run (with the run it reads, if any)."""
+    from . import sweep as sweeps
+
+    loaded = sweeps.load(benchmark)
+    backbones = backbones or (loaded.suite.backbones[0],)
+    plan = sweeps.expand(loaded, methods, backbones, (seed,), settings, rule, recipe)
+    requested = sum(planned.requested for planned in plan)
+    if requested != 1:
+        raise UserError(f"run: makes one run, got {requested}; use `robustft sweep` for a grid.")
+    return sweeps.carry_out(loaded, plan, make_console(), jobs=1, **work)
+
+
+@robustft.command()
+@click.argument("benchmark")
+@_method
+@_backbone
+@click.option("--seeds", callback=_numbers, help="For example 0,1,2 or 0-4.")
+@_set
+@_rule
+@_recipe
+@_jobs
+@_results
+@_work
+def sweep(
+    benchmark: str,
+    methods: tuple,
+    backbones: tuple,
+    seeds: tuple,
+    settings: tuple,
+    rule: str,
+    recipe: str | None,
+    jobs: int | None,
+    results: Path,
+    **work: Any,
+) -> int:
+    """A grid of runs, and the board of all results."""
+    from . import sweep as sweeps
+
+    loaded, console = sweeps.load(benchmark), make_console()
+    plan = sweeps.expand(loaded, methods, backbones, seeds, settings, rule, recipe)
+    code = sweeps.carry_out(loaded, plan, console, jobs=jobs, **work)
+    if not work["dry_run"] and code != 130:
+        sweeps.board(loaded, work["runs"], results, console)
+    return code
+
+
+@robustft.command()
+@click.argument("benchmark")
+@_method
+@_backbone
+@_recipe
+@_jobs
+@_work
+def tune(
+    benchmark: str, methods: tuple, backbones: tuple, recipe: str | None, jobs: int | None, **work: Any
+) -> int:
+    """Trials on the validation set; writes the suite's tuned values."""
+    from . import sweep as sweeps
+
+    return sweeps.tune(sweeps.load(benchmark), methods, backbones, recipe, make_console(), jobs=jobs, **work)
+
+
+@robustft.command()
+@click.argument("benchmark", default="digits")
+@_runs
+@_results
+def leaderboard(benchmark: str, runs: Path, results: Path) -> int:
+    """Gather all records into results/leaderboard.csv and .md."""
+    from . import sweep as sweeps
+
+    return sweeps.board(sweeps.load(benchmark), runs, results, make_console())
+
+
+@robustft.command()
+@click.argument("benchmark", required=False)
+@_runs
+def status(benchmark: str | None, runs: Path) -> int:
+    """What is done, running, waiting or failed, from the run folders."""
+    from . import show
+
+    return show.status(make_console(), runs, benchmark)
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error is a user's mistake: a ValueError subclass of this package, its text one sentence."""
+    return isinstance(error, ValueError) and type(error).__module__.startswith("robustft.")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `robustft` and `python -m robustft.benchmarks`; exits with the codes above."""
+    warnings.formatwarning = lambda message, *_: f"robustft: {message}\n"
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        code = robustft.main(args=arguments, prog_name="robustft", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.ctx.get_help())
+        sys.exit(0)
+    except click.ClickException as error:
+        _complain(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except ValueError as error:
+        if not is_mistake(error):
+            raise
+        _complain(str(error))
+    else:
+        sys.exit(code or 0)
+
+
+def _complain(sentence: str) -> None:
+    print("robustft: " + " ".join(sentence.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""From what was asked to the runs it means: a pure function of suite, tuned values, settings and known facts.
+
+Precedence, low to high: method default, recipe, suite, tuned, `--set`. Each value keeps the place it came
+from.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from . import settings as set_flags
+from .errors import UserError, explain, resolve_name
+from .spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
+from .suite import RULES, Suite, Tuned, check_keys
+
+
+class MethodClass(Protocol):
+    """What planning reads from a method."""
+
+    name: str
+    version: int
+    Hyper: type
+    trained: bool
+    needs_text: bool
+
+    def inputs(self, hyper: Any) -> tuple[str, ...]:
+        """Methods whose finished runs it reads."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the installed package knows: methods, backbones, and the dataset of the suite."""
+
+    methods: Mapping[str, Any]
+    backbones: tuple[str, ...]
+    weights: Callable[[str], str]
+    """Backbone name -> identity of its weights; raises where the file is missing or damaged."""
+    version: str
+    fingerprint: str
+    train_size: int
+    has_text: Callable[[str], bool] = lambda backbone: True
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. Names may use `-` or `_`."""
+
+    methods: tuple[str, ...]
+    backbones: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    settings: tuple[str, ...] = ()
+    rule: str = "one_se"
+    recipe: str | None = None
+    kind: str = "run"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of the plan, with the source of each value."""
+
+    spec: RunSpec
+    sources: dict[str, str] = field(compare=False)
+    requested: bool = True
+    """False for a run that is there only because another one reads it."""
+    needs: tuple[str, ...] = ()
+    """Run ids that must be finished before this one starts."""
+
+
+def learns(method: MethodClass) -> bool:
+    """Whether a run depends on training: its own, or that of a run it reads (WiSE-FT)."""
+    return method.trained or bool(method.inputs(method.Hyper()))
+
+
+def keys_of(method: MethodClass) -> list[str]:
+    """The keys of `--set` that this method has; one without any training has no training field."""
+    return [*(TRAINING_FIELDS if learns(method) else ()), *OTHER_FIELDS, *hyper_keys(method)]
+
+
+def hyper_keys(method: MethodClass) -> list[str]:
+    """The method's own hyperparameters, in file order."""
+    return [entry.name for entry in dataclasses.fields(method.Hyper)]
+
+
+def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[Planned]:
+    """All runs that a request means, inputs before the runs that read them, each once.
+
+    Raises:
+        UserError: one sentence for any unknown name or key, value out of range, or impossible combination.
+    """
+    resolver = Resolver(suite, tuned, facts, request.recipe, request.rule, request.kind)
+    methods = choose_methods(request.methods, suite, facts)
+    backbones = choose_backbones(request.backbones, suite, facts)
+    listed = {name: keys_of(facts.methods[name]) for name in methods}
+    known = {name: keys_of(method) for name, method in facts.methods.items()}
+    assigned = set_flags.assign(set_flags.parse(request.settings), listed, known)
+    plan: dict[str, Planned] = {}
+    for name, backbone, seed in itertools.product(methods, backbones, request.seeds or suite.seeds):
+        chosen = assigned[name]
+        for values in itertools.product(*(setting.values for setting in chosen.values())):
+            overrides = {key: (value, "--set") for key, value in zip(chosen, values, strict=True)}
+            add(plan, resolver.resolve(name, backbone, seed, overrides))
+    return list(plan.values())
+
+
+def add(plan: dict[str, Planned], runs: list[Planned]) -> None:
+    """Add runs to a plan that is keyed by run id; a run that is asked for twice stays one run."""
+    for run in runs:
+        earlier = plan.get(run.spec.run_id)
+        if earlier is None or (run.requested and not earlier.requested):
+            plan[run.spec.run_id] = run
+
+
+def choose_methods(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list[str]:
+    """The methods of `--method`, each once; `all` means the suite's."""
+    names: list[str] = []
+    for name in asked:
+        wanted = suite.methods if name == "all" else [name]
+        names += [resolve_name("method", each, facts.methods) for each in wanted]
+    if not names:
+        raise UserError("--method: must name at least one method, got none; give names or 'all'.")
+    return list(dict.fromkeys(names))
+
+
+def choose_backbones(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list[str]:
+    """The backbones of `--backbone`, each once; none or `all` means the suite's."""
+    names: list[str] = []
+    for name in asked or ("all",):
+        wanted = suite.backbones if name == "all" else [name]
+        names += [resolve_name("backbone", each, facts.backbones) for each in wanted]
+    return list(dict.fromkeys(names))
+
+
+class Resolver:
+    """Fills in every field of a spec for one suite, recipe, rule and kind."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        tuned: Tuned,
+        facts: Facts,
+        recipe: str | None,
+        rule: str | None,
+        kind: str = "run",
+    ) -> None:
+        if facts.version != suite.version:
+            raise UserError(
+                f"{suite.name}.version: must be {facts.version}, the version of the dataset's card, got "
+                f"{suite.version}; correct the suite file, and run everything of this benchmark again."
+            )
+        if rule is not None:
+            rule = resolve_name("rule", rule, RULES)
+        self.suite, self.tuned, self.facts, self.rule, self.kind = suite, tuned, facts, rule, kind
+        self.recipe = resolve_name("recipe", recipe or suite.default_recipe, suite.recipes)
+
+    def resolve(
+        self,
+        name: str,
+        backbone: str,
+        seed: int,
+        overrides: dict[str, tuple[Any, str]],
+        requested: bool = True,
+    ) -> list[Planned]:
+        """The run, after the runs that it reads; `overrides` are key -> (value, source)."""
+        method = self.facts.methods[name]
+        values, sources = self._values(method, backbone, overrides)
+        hyper = self._hyper(method, values, sources)
+        if method.needs_text and not self.facts.has_text(backbone):
+            raise UserError(
+                f"{name}: needs a backbone with a text tower, got '{backbone}'; choose another backbone."
+            )
+        inputs, needed = {}, []
+        for other in method.inputs(method.Hyper(**hyper)):
+            shared = {key: (values[key], f"input of {name}") for key in (*TRAINING_FIELDS, *OTHER_FIELDS)}
+            needed += self.resolve(other, backbone, seed, shared, requested=False)
+            inputs[other] = needed[-1].spec.run_id
+        fields = {key: values[key] for key in (*TRAINING_FIELDS, *OTHER_FIELDS) if key in values}
+        try:
+            spec = RunSpec(
+                benchmark=self.suite.name,
+                benchmark_version=self.suite.version,
+                fingerprint=self.facts.fingerprint,
+                method=name,
+                method_version=method.version,
+                backbone=backbone,
+                weights=self.facts.weights(backbone),
+                seed=seed,
+                recipe=self.recipe,
+                hyper=hyper,
+                inputs=inputs,
+                kind=self.kind,
+                **fields,
+            )
+        except ValidationError as error:
+            raise UserError(_sourced(error, "", sources)) from None
+        self._check(spec, sources)
+        return [*needed, Planned(spec, sources, requested, tuple(inputs.values()))]
+
+    def _values(
+        self, method: MethodClass, backbone: str, overrides: dict[str, tuple[Any, str]]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+
+        def layer(entries: Mapping[str, Any], source: str) -> None:
+            for key, value in entries.items():
+                if key in allowed:
+                    values[key], sources[key] = value, source
+
+        allowed = keys_of(method)
+        layer(dataclasses.asdict(method.Hyper()), "method default")
+        recipe = self.suite.recipes[self.recipe]
+        layer(recipe.model_dump(), f"recipe {self.recipe}")
+        suite = f"suite {self.suite.name}"
+        layer({"threads": self.suite.threads, "trainable": self.suite.trainable, "limit": None}, suite)
+        own = self.suite.methods_settings.get(method.name, {})
+        check_keys(f"{self.suite.name}.methods_settings.{method.name}", own, hyper_keys(method))
+        layer({key: value for key, value in own.items() if key != "source"}, suite)
+        entry = self.tuned.entry(method.name, backbone, self.recipe) if self.rule else None
+        if entry is not None:
+            layer(getattr(entry, self.rule).values, f"tuned {self.rule}")
+        for key, (value, source) in overrides.items():
+            layer({key: value}, source)
+        if values.get("warmup_steps") == "scaled" and type(values["steps"]) is int:
+            scaled = max(1, round(values["steps"] * 500 / 25030))
+            values["warmup_steps"] = min(scaled, values["steps"] - 1)
+            sources["warmup_steps"] += ", scaled with steps"
+        return values, sources
+
+    def _hyper(self, method: MethodClass, values: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
+        given = {key: values[key] for key in hyper_keys(method)}
+        try:
+            hyper = dataclasses.asdict(method.Hyper(**given))
+        except ValidationError as error:
+            raise UserError(_sourced(error, method.name, sources)) from None
+        for key, value in given.items():  # true is a 1 to Python, and a mistake to a person
+            if isinstance(value, bool) and not isinstance(hyper[key], bool):
+                raise UserError(
+                    f"{method.name}.{key}: must be a number, got {value}; correct it in {sources[key]}."
+                )
+        return hyper
+
+    def _check(self, spec: RunSpec, sources: dict[str, str]) -> None:
+        if spec.steps is not None and spec.warmup_steps is not None and spec.warmup_steps >= spec.steps:
+            raise UserError(
+                f"warmup_steps: must be below the {spec.steps} steps of the run, got {spec.warmup_steps} "
+                f"({sources['warmup_steps']}); set it lower, or to 'scaled'."
+            )
+        if spec.batch_size is not None and spec.batch_size > self.facts.train_size:
+            raise UserError(
+                f"batch_size: must be at most {self.facts.train_size}, the number of training images of "
+                f"{self.suite.dataset}, got {spec.batch_size} ({sources['batch_size']}); lower it."
+            )
+
+    def selection(self, spec: RunSpec) -> dict[str, Any]:
+        """Which selection rules a spec is a result of: those whose own plan gives exactly this run.
+
+        A run of a tuning seed, of a trial, or with any value that no rule chose, has none and enters no
+        ranked board.
+        """
+        tuning = self.suite.tuning
+        none = {"rules": [], "tuning": None, "trials": 0}
+        if spec.kind != "run" or spec.recipe != self.recipe or (tuning and spec.seed in tuning.seeds):
+            return none
+        method = self.facts.methods.get(spec.method)
+        if method is None or spec.backbone not in self.facts.backbones:
+            return none
+        entry = self.tuned.entry(spec.method, spec.backbone, spec.recipe)
+        if learns(method) and entry is None:
+            return none
+        rules = []
+        for rule in RULES:
+            other = Resolver(self.suite, self.tuned, self.facts, self.recipe, rule)
+            if other.resolve(spec.method, spec.backbone, spec.seed, {})[-1].spec.run_id == spec.run_id:
+                rules.append(rule)
+        if not rules or entry is None:
+            return {**none, "rules": rules}
+        return {"rules": rules, "tuning": entry.tuning, "trials": len(entry.trials)}
+
+
+def _sourced(error: ValidationError, where: str, sources: dict[str, str]) -> str:
+    """The sentence of a bad value, with the place that the value came from."""
+    key = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else ""
+    source = sources.get(key)
+    return explain(error, where, f"correct it in {source}" if source else "correct it")

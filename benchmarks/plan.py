@@ -1,0 +1,56 @@
+"""spec.json: what a run folder says of its run, written by whoever plans, read by whoever works."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..results.records import write_json_atomic
+from .errors import UserError, explain
+from .spec import RunSpec
+from .state import RunFolder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A spec with all that its record will say of where it came from."""
+
+    spec: RunSpec
+    dataset: str
+    sources: dict[str, str]
+    selection: dict[str, Any]
+
+    def write(self, folder: RunFolder) -> None:
+        """Make the run folder and its spec.json; one that is there stays as it is."""
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if folder.spec.exists():
+            return
+        content = {
+            "run_id": self.spec.run_id,
+            "spec": self.spec.model_dump(mode="json"),
+            "dataset": self.dataset,
+            "sources": self.sources,
+            "selection": self.selection,
+        }
+        write_json_atomic(folder.spec, content)
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "Plan":
+        """The plan of a run folder; UserError where it is damaged or was changed."""
+        remedy = f"delete {folder.spec} and start the command again"
+        try:
+            content = json.loads(folder.spec.read_text(encoding="utf-8"))
+            spec = RunSpec.model_validate(content["spec"])
+            plan = cls(spec, content["dataset"], content["sources"], content["selection"])
+        except ValidationError as error:
+            raise UserError(explain(error, str(folder.spec), remedy)) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder.spec}: must hold the plan of a run, got a damaged file ({error!r}); {remedy}."
+            ) from None
+        if spec.run_id != folder.path.name.rpartition("-")[2]:
+            raise UserError(
+                f"{folder.spec}: must be the plan of {folder.path.name}, got that of {spec.run_id}; {remedy}."
+            )
+        return plan

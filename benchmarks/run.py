@@ -1,0 +1,282 @@
+"""One run, from its spec to its record. Killed anywhere, the next attempt goes on and ends in the same bits.
+
+The order on disk is what makes that so: curves and the trainer's numbers, then the final weights, then
+predictions, then the record, which alone means done. Evaluation always reads the weights back from their
+file, so that a run that was cut between training and evaluation does exactly what an undisturbed one does.
+"""
+
+import datetime
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from .. import backbones
+from ..methods import registry
+from ..methods.checkpoints import Checkpoints
+from ..methods.classifier import Classifier
+from ..methods.trainer import Settings, Task, fit
+from ..results import predictions
+from ..results.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
+from . import environment, facts
+from .errors import UserError
+from .evaluate import evaluate, validation_nll
+from .plan import Plan
+from .spec import RunSpec
+from .state import Lease, RunFolder
+
+
+@dataclass(frozen=True)
+class Options:
+    """What changes how a run is carried out, never its numbers on a CPU."""
+
+    device: str = "cpu"
+    checkpoint_seconds: float = 30.0
+
+
+class Attempt:
+    """One process's work on one run, under a lease."""
+
+    def __init__(
+        self, folder: RunFolder, lease: Lease, plan: Plan, options: Options, should_stop: Callable[[], bool]
+    ) -> None:
+        self.folder, self.lease, self.plan, self.spec = folder, lease, plan, plan.spec
+        self.options, self.should_stop = options, should_stop
+        self.started = time.monotonic()
+        self.spent = float(folder.read_state().get("wall_seconds", 0.0))
+        self.told, self.step = 0.0, 0
+
+    def carry_out(self) -> None:
+        """Train unless the final weights are there, evaluate, publish the record.
+
+        Raises:
+            UserError: the plan does not fit the installed code or data, or an input is missing.
+            trainer.Interrupted, evaluate.Stopped: asked to stop; all that is needed to go on is on disk.
+            LeaseLost: another process has taken over.
+        """
+        torch.set_num_threads(self.spec.threads)
+        environment.describe()
+        environment.start_peak_memory(self.options.device)
+        dataset = facts.dataset(self.plan.dataset)
+        self._check_fit(dataset)
+        self.tell("running", force=True)
+        encoder = backbones.load(self.spec.backbone, device=self.options.device)
+        fitted = self._finished_training()
+        if fitted is None:
+            self._train(dataset, encoder)
+            encoder = backbones.load(self.spec.backbone, device=self.options.device)
+            fitted = self._finished_training()
+        if fitted is None:
+            raise UserError(
+                f"{self.folder.weights}: could not be read back after writing; check the disk, run again."
+            )
+        tensors, about = fitted
+        classifier = Classifier.restore(encoder, tensors, about["classifier"]).to(self.options.device)
+        sets = self._evaluate(dataset, classifier)
+        publish_record(self.folder.path, self._record(sets, about), guard=self.lease.check)
+
+    def tell(self, state: str, force: bool = False, **more: Any) -> None:
+        """Write the state, at most once a second unless forced."""
+        now = time.monotonic()
+        if not force and now - self.told < 1.0:
+            return
+        self.told = now
+        holder = self.lease.holder
+        self.folder.write_state(
+            guard=self.lease.check,
+            state=state,
+            step=self.step,
+            total=self.spec.steps or 0,
+            host=holder.process.host,
+            pid=holder.process.pid,
+            fence=holder.fence,
+            wall_seconds=self.wall_seconds(),
+            **more,
+        )
+
+    def wall_seconds(self) -> float:
+        """Time that all attempts at this run have taken."""
+        return self.spent + time.monotonic() - self.started
+
+    def _check_fit(self, dataset: Any) -> None:
+        """The plan was made from the code and data that are installed now."""
+        spec = self.spec
+        found = {
+            "method_version": (spec.method_version, registry.get(spec.method).version),
+            "fingerprint": (spec.fingerprint, dataset.card.fingerprint),
+            "weights": (spec.weights, backbones.identity(spec.backbone)),
+        }
+        for key, (planned, now) in found.items():
+            if planned != now:
+                raise UserError(
+                    f"{key}: must be {planned} as planned, got {now}; start the command again to plan anew."
+                )
+
+    def _train(self, dataset: Any, encoder: Any) -> None:
+        spec, card = self.spec, dataset.card
+        method_class = registry.get(spec.method)
+        method = method_class(method_class.Hyper(**spec.hyper))
+        validation = dataset.eval_data(card.names("validation")[0])
+
+        def on_step(step: int, total: int) -> None:
+            self.step = step
+            self.tell("running")
+
+        fitted = fit(
+            method,
+            encoder,
+            make_task(dataset, encoder, spec.trainable),
+            make_settings(spec, self.options.device),
+            checkpoints=Checkpoints(
+                self.folder.checkpoints, every_seconds=self.options.checkpoint_seconds, guard=self.lease.check
+            ),
+            validate=lambda classifier: validation_nll(classifier, validation, device=self.options.device),
+            inputs={name: load_input(self.folder, spec, name) for name in spec.inputs},
+            on_step=on_step,
+            should_stop=self.should_stop,
+        )
+        weights = save_weights(fitted.classifier.tensors(), fitted.classifier.meta())
+        about = {
+            "sha256": hashlib.sha256(weights).hexdigest(),
+            "classifier": fitted.classifier.meta(),
+            "images_seen": fitted.images_seen,
+            "train_seconds": fitted.train_seconds,
+            "info": fitted.info,
+        }
+        guard = self.lease.check
+        curves = pd.DataFrame(fitted.curves).to_parquet(index=False, compression="zstd")
+        write_atomic(self.folder.curves, curves, guard)
+        write_json_atomic(self.folder.weights.with_name("fitted.json"), about, guard=guard)
+        write_atomic(self.folder.weights, weights, guard)
+
+    def _finished_training(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Final weights and what the trainer said of them; None where they are missing or damaged."""
+        try:
+            return load_weights(self.folder)
+        except UserError:
+            return None
+
+    def _evaluate(self, dataset: Any, classifier: Classifier) -> dict[str, dict[str, Any]]:
+        sets: dict[str, dict[str, Any]] = {}
+        for entry in dataset.card.sets:
+            if self.spec.kind == "trial" and entry.role != "validation":
+                continue
+            metrics, columns = evaluate(
+                classifier,
+                dataset.eval_data(entry.name),
+                device=self.options.device,
+                limit=self.spec.limit,
+                should_stop=self.should_stop,
+            )
+            sets[entry.name] = {"role": entry.role, **metrics}
+            predictions.write(self.folder.predictions / f"{entry.name}.parquet", columns, self.lease.check)
+            self.tell("running")
+        return sets
+
+    def _record(self, sets: dict[str, dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
+        spec, device = self.spec, self.options.device
+        seconds = about["train_seconds"]
+        return {
+            "schema": SCHEMA,
+            "run_id": spec.run_id,
+            "kind": spec.kind,
+            "benchmark": spec.benchmark,
+            "benchmark_version": spec.benchmark_version,
+            "method": spec.method,
+            "method_version": spec.method_version,
+            "backbone": spec.backbone,
+            "backbone_weights": spec.weights,
+            "seed": spec.seed,
+            "recipe": spec.recipe,
+            "spec": spec.model_dump(mode="json"),
+            "sources": self.plan.sources,
+            "selection": self.plan.selection,
+            "environment": {
+                **environment.describe(),
+                "device": environment.device_name(device),
+                "threads": torch.get_num_threads(),
+            },
+            "cost": {
+                "wall_seconds": self.wall_seconds(),
+                "train_seconds": seconds,
+                "images_per_second": about["images_seen"] / seconds if seconds > 0 else 0.0,
+                "peak_memory_bytes": environment.peak_memory_bytes(device),
+                "images_seen": about["images_seen"],
+            },
+            "sets": sets,
+            "summary": summarise(sets),
+            "info": {**about["info"], "weights_sha256": about["sha256"]},
+            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        }
+
+
+def make_task(dataset: Any, encoder: Any, trainable: str) -> Task:
+    """What every method learns: the classes, their captions, and the images."""
+    card = dataset.card
+    tokens = torch.stack(
+        [encoder.tokenize([prompt.format(name) for prompt in card.prompts]) for name in card.class_names]
+    )  # (C, P, L)
+    return Task(
+        class_names=card.class_names,
+        prompts=card.prompts,
+        caption_tokens=tokens,
+        dataset=dataset,
+        trainable=trainable,
+    )
+
+
+def make_settings(spec: RunSpec, device: str) -> Settings:
+    """The trainer's settings of a spec; a method without training gets neutral ones."""
+    return Settings(
+        total_steps=spec.steps or 1,
+        batch_size=spec.batch_size or 2,
+        lr=spec.lr or 0.0,
+        weight_decay=spec.weight_decay or 0.0,
+        warmup_steps=spec.warmup_steps or 0,
+        min_lr=spec.min_lr or 0.0,
+        clip_norm=spec.clip_norm or 0.0,
+        precision=spec.precision or "fp32",
+        seed=spec.seed,
+        device=device,
+    )
+
+
+def save_weights(tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> bytes:
+    """A safetensors file; the same content gives the same bytes (its own metadata map has no fixed order)."""
+    return save_tensors(
+        {name: tensor.cpu() for name, tensor in tensors.items()}, {"meta": json.dumps(meta, sort_keys=True)}
+    )
+
+
+def load_weights(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Final weights of a run and what is known of them; UserError where the file is missing or damaged."""
+    try:
+        about = json.loads(folder.weights.with_name("fitted.json").read_text(encoding="utf-8"))
+        content = folder.weights.read_bytes()
+        if hashlib.sha256(content).hexdigest() != about["sha256"]:
+            raise ValueError("its checksum is another one")
+        return load_tensors(content), about
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder.weights}: must hold the final weights of the run ({error}); delete the folder "
+            f"{folder.path.name} and run again."
+        ) from None
+
+
+def load_input(folder: RunFolder, spec: RunSpec, name: str) -> dict[str, Any]:
+    """The finished run that a run reads: its tensors and what restores them."""
+    tensors, about = load_weights(RunFolder(input_path(folder.path, spec, name)))
+    return {"tensors": tensors, "meta": about["classifier"]}
+
+
+def input_path(path: Path, spec: RunSpec, name: str) -> Path:
+    """The folder of an input: same benchmark, backbone and seed, below the same root."""
+    return path.parents[2] / name / spec.backbone / f"seed{spec.seed}-{spec.inputs[name]}"

@@ -1,0 +1,222 @@
+"""Tables for people: the plan of a dry run, what is installed, and what the run folders say."""
+
+import dataclasses
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .errors import UserError, resolve_name, unknown
+from .grid import Planned, hyper_keys, learns
+from .spec import OTHER_FIELDS, TRAINING_FIELDS
+from .state import Observer, RunFolder
+
+
+def plan(console: Console, planned: list[Planned], done: set[str]) -> None:
+    """Runs in order, then each method's values with the place each came from."""
+    table = Table("run", "method", "backbone", "seed", "state", title="plan", title_justify="left")
+    for run in planned:
+        spec = run.spec
+        state = "finished" if spec.run_id in done else "to run"
+        needed = "" if run.requested else " (input)"
+        table.add_row(spec.run_id, spec.method + needed, spec.backbone, str(spec.seed), state)
+    console.print(table)
+    for method in dict.fromkeys(run.spec.method for run in planned):
+        _values(console, method, [run for run in planned if run.spec.method == method])
+    to_do = sum(run.spec.run_id not in done for run in planned)
+    console.print(
+        f"{len(planned)} runs, {len(planned) - to_do} finished, {to_do} to run; dry run: nothing was started"
+    )
+
+
+def _values(console: Console, method: str, runs: list[Planned]) -> None:
+    """One row a key and source; a value that differs between runs is listed with the runs that have it."""
+    table = Table("key", "value", "source", title=method, title_justify="left")
+    for key in runs[0].sources:
+        groups: dict[tuple[str, str], list[Planned]] = {}
+        for run in runs:
+            groups.setdefault((_text(_value(run, key)), run.sources[key]), []).append(run)
+        for (value, source), members in groups.items():
+            where = "" if len(groups) == 1 else f"  ({_where(members, runs)})"
+            table.add_row(key, value + where, source)
+    console.print(table)
+
+
+def _value(run: Planned, key: str) -> Any:
+    return run.spec.hyper[key] if key in run.spec.hyper else getattr(run.spec, key)
+
+
+def _where(members: list[Planned], runs: list[Planned]) -> str:
+    """Backbones, where they alone tell the members apart; else how many runs."""
+    names = {run.spec.backbone for run in members}
+    if sum(run.spec.backbone in names for run in runs) == len(members):
+        return ", ".join(sorted(names))
+    return f"{len(members)} of {len(runs)} runs"
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def catalogue(console: Console, name: str | None, benchmark: str | None, backbone: str | None) -> None:
+    """Everything that has a name, or one method, backbone, dataset or benchmark in detail."""
+    from .. import backbones
+    from ..datasets import catalogue as datasets
+    from . import facts, suite
+
+    known = facts.methods()
+    if name is None:
+        if benchmark or backbone:
+            raise UserError(
+                "list: --benchmark and --backbone need the name of a method, got none; name a method."
+            )
+        table = Table("methods", "", show_header=True)
+        for method in known:
+            table.add_row(method, _first_line(known[method]))
+        console.print(table)
+        for title, names in (
+            ("backbones", backbones.names()),
+            ("datasets", datasets.names()),
+            ("benchmarks", suite.names()),
+        ):
+            console.print(f"{title}: {', '.join(names)}")
+        return
+    kinds = {
+        "method": known,
+        "backbone": backbones.names(),
+        "dataset": datasets.names(),
+        "benchmark": suite.names(),
+    }
+    every = [entry for names in kinds.values() for entry in names]
+    found = None
+    for kind, names in kinds.items():
+        try:
+            found = kind, resolve_name(kind, name, names)
+            break
+        except UserError:
+            continue
+    if found is None:
+        raise UserError(unknown("name", name, every))
+    kind, name = found
+    if kind == "method":
+        _method(console, name, known[name], benchmark, backbone)
+    elif kind == "backbone":
+        console.print(f"{name}: {backbones.identity(name)}")
+    elif name in suite.names():
+        loaded = suite.load(suite.find(name))
+        _card(console, facts.dataset(loaded.dataset).card)
+        console.print(f"methods: {', '.join(loaded.methods)}\nbackbones: {', '.join(loaded.backbones)}")
+        console.print(f"seeds: {loaded.seeds}, recipes: {', '.join(loaded.recipes)}")
+    else:
+        _card(console, facts.dataset(name).card)
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().partition("\n")[0]
+
+
+def _card(console: Console, card: Any) -> None:
+    table = Table(
+        "set", "role", "measures", "in pretraining", "in finetuning", title=card.version, title_justify="left"
+    )
+    for entry in card.sets:
+        table.add_row(entry.name, entry.role, entry.measures, entry.in_pretraining, entry.in_finetuning)
+    console.print(table)
+
+
+def _method(console: Console, name: str, method: Any, benchmark: str | None, backbone: str | None) -> None:
+    console.print(f"{name} (version {method.version}): {_first_line(method)}")
+    if benchmark is None:
+        fields = method.Hyper.__pydantic_fields__
+        table = Table("hyperparameter", "default", "meaning: unit, range, source")
+        for entry in dataclasses.fields(method.Hyper):
+            meaning = " ".join((fields[entry.name].description or "").split())
+            table.add_row(entry.name, _text(entry.default), meaning)
+        console.print(table if fields else "no hyperparameters of its own")
+        shared = (*TRAINING_FIELDS, *OTHER_FIELDS) if learns(method) else OTHER_FIELDS
+        console.print(f"and, as for every method: {', '.join(shared)} (see --benchmark for their values)")
+        return
+    from .facts import Benchmark
+
+    loaded = Benchmark(benchmark)
+    chosen = resolve_name("backbone", backbone or loaded.suite.backbones[0], loaded.facts.backbones)
+    run = loaded.resolver(rule="one_se").resolve(name, chosen, loaded.suite.seeds[0], {})[-1]
+    table = Table("key", "value", "source", title=f"{loaded.suite.name}, {chosen}", title_justify="left")
+    for key in [*hyper_keys(method), *(key for key in run.sources if key not in run.spec.hyper)]:
+        table.add_row(key, _text(_value(run, key)), run.sources[key])
+    console.print(table)
+
+
+def tuned(console: Console, entries: dict[str, dict[str, Any]]) -> None:
+    """What each rule chose, side by side."""
+    table = Table(
+        "method", "backbone", "one_se", "NLL", "best_id", "NLL", "trials", title="tuned", title_justify="left"
+    )
+    for method, backbones in entries.items():
+        for backbone, entry in backbones.items():
+            cells = []
+            for choice in (entry.one_se, entry.best_id):
+                cells += [
+                    ", ".join(f"{key}={_text(value)}" for key, value in choice.values.items()),
+                    f"{choice.nll:.4f}",
+                ]
+            table.add_row(method, backbone, *cells, str(len(entry.trials)))
+    console.print(table)
+
+
+STATES = ("done", "running", "stopped", "planned", "failed")
+
+
+def run_state(folder: RunFolder, observer: Observer) -> tuple[str, dict[str, Any]]:
+    """One of STATES and the last state written; what the lease says outweighs what the state file says."""
+    state = folder.read_state()
+    try:
+        if folder.done():
+            return "done", state
+    except UserError as error:
+        return "failed", {**state, "reason": str(error)}
+    if observer.alive(folder.lease) is not None:
+        return "running", state
+    if state.get("state") == "failed":
+        return "failed", state
+    return ("stopped" if state.get("state") in ("running", "checkpointed") else "planned"), state
+
+
+def status(console: Console, runs: Path, benchmark: str | None) -> int:
+    """Counts by method and backbone, active runs, and the reasons of failures; always 0."""
+    folders = sorted(path.parent for path in runs.glob("*/*/*/seed*/spec.json"))
+    if benchmark is not None:
+        known = sorted({path.parents[2].name for path in folders})
+        benchmark = resolve_name(
+            "benchmark", benchmark, known, f"--runs {runs} has runs of: {', '.join(known) or 'none'}"
+        )
+        folders = [path for path in folders if path.parents[2].name == benchmark]
+    if not folders:
+        console.print(f"no runs below {runs}")
+        return 0
+    observer, counts, notes = Observer(), {}, []
+    for path in folders:
+        state, told = run_state(RunFolder(path), observer)
+        counts.setdefault(tuple(path.parts[-4:-1]), Counter())[state] += 1
+        title = "/".join(path.parts[-4:])
+        if state in ("running", "stopped"):
+            notes.append(
+                f"{state}: {title} at step {told.get('step', 0)} of {told.get('total', '?')}{_age(told)}"
+            )
+        elif state == "failed":
+            notes.append(f"failed: {title}: {told.get('reason', 'no reason was written')}")
+    table = Table("benchmark", "method", "backbone", *STATES)
+    for key, counter in counts.items():
+        table.add_row(*key, *(str(counter[state] or "") for state in STATES))
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, soft_wrap=True)
+    return 0
+
+
+def _age(told: dict[str, Any]) -> str:
+    beat = told.get("heartbeat")
+    return f", {max(0, time.time() - beat):.0f} s ago" if beat else ""

@@ -1,0 +1,93 @@
+"""What one run is: every resolved value that its numbers depend on, and the id made from them."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Fields of RunSpec that came after the first ids were given out, with the value that means "as before": a
+# spec that has this value hashes as if the field did not exist, so that a new field renames no finished run.
+INTRODUCED: dict[str, Any] = {"kind": "run", "limit": None, "inputs": {}}
+
+# How a model is trained, the same names for every method; a method without any training has None in each.
+TRAINING_FIELDS = (
+    "steps",
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "warmup_steps",
+    "min_lr",
+    "clip_norm",
+    "precision",
+)
+# Fields that `--set` can reach although they are no training field.
+OTHER_FIELDS = ("threads", "trainable", "limit")
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class RunSpec(BaseModel):
+    """One run, resolved: no paths, no device, no number of workers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    benchmark: str
+    benchmark_version: str
+    fingerprint: str
+    """Content hash of the dataset's splits, renderings and prompts."""
+    method: str
+    method_version: int
+    backbone: str
+    weights: str
+    """Identity of the pretrained weights: sha256 of the file, or a released tag."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    recipe: str
+    steps: Positive | None = None
+    """Optimiser updates."""
+    batch_size: Annotated[int, Field(ge=2)] | None = None
+    """Images a step; a contrastive loss needs two."""
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    weight_decay: NonNegative | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    min_lr: NonNegative | None = None
+    clip_norm: NonNegative | None = None
+    """Largest gradient norm; 0 is no clipping."""
+    precision: Literal["fp32", "bf16"] | None = None
+    threads: Positive = 1
+    """CPU threads; their number changes the last bits of the result."""
+    trainable: Literal["all", "image"] = "all"
+    hyper: dict[str, Any] = {}
+    """The method's own hyperparameters, complete."""
+    inputs: dict[str, str] = {}
+    """Method -> run id of each finished run that this run reads (WiSE-FT: ft)."""
+    limit: Positive | None = None
+    """At most this many examples of each evaluation set; None is all. A run with a limit is not ranked."""
+    kind: Literal["run", "trial"] = "run"
+    """A trial is a run of the tuning: it sees the validation set only and never counts as a finished run."""
+
+    def canonical(self) -> str:
+        """JSON with sorted keys and no spaces: the text that the run id hashes."""
+        fields = self.model_dump(mode="json")
+        kept = {
+            key: value for key, value in fields.items() if key not in INTRODUCED or value != INTRODUCED[key]
+        }
+        return canonical_json(kept)
+
+    @property
+    def run_id(self) -> str:
+        """12 hexadecimal digits; equal exactly when every field that the science depends on is equal."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+
+    @property
+    def title(self) -> str:
+        """How a person is told of this run."""
+        return f"{self.method} {self.backbone} seed {self.seed}" + (
+            " (trial)" if self.kind == "trial" else ""
+        )
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that depends on the content alone; ValueError on NaN or infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

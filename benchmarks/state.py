@@ -1,0 +1,308 @@
+"""One folder a run: its paths, its state, and the lease that lets one process at a time work in it.
+
+The lease is the folder `lease/` with its owner inside, made elsewhere and renamed into place: a rename onto a
+folder that is not empty fails, so there is one winner, and no moment at which a lease exists without an
+owner. Taking over a dead lease renames it to a tombstone named after that very lease; as the tombstone stays,
+a slow second taker, who still believes in the old lease, cannot bury the new one. The fencing number grows
+with each lease; `Lease.check` is called before each replace of a file, so that a process that lost its lease
+(stopped for long, then woken) writes nothing.
+"""
+
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..results.records import write_json_atomic
+from .errors import UserError
+from .spec import RunSpec
+
+HEARTBEAT_SECONDS = 10.0
+
+
+class LeaseLost(RuntimeError):
+    """Another process has taken this run over; whoever sees this must stop without writing."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The places of one run: `<runs>/<benchmark>/<method>/<backbone>/seed<k>-<id>/`."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, runs: Path, spec: RunSpec) -> "RunFolder":
+        """The folder of a spec below the root of all runs."""
+        name = f"seed{spec.seed}-{spec.run_id}"
+        return cls(runs / spec.benchmark / spec.method / spec.backbone / name)
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def lease(self) -> Path:
+        return self.path / "lease"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights" / "final.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "curves.parquet"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "record.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    def done(self) -> bool:
+        """Whether the run is finished: its record exists. UserError where the record cannot be its own."""
+        try:
+            text = self.record.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
+        try:
+            same = json.loads(text)["run_id"] == self.path.name.rpartition("-")[2]
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise UserError(
+                f"{self.record}: must be the record of this run, got something else or a damaged file; "
+                "restore it, or delete it to run again."
+            )
+        return True
+
+    def read_state(self) -> dict[str, Any]:
+        """The last state written, or {} where there is none that can be read."""
+        return _read_json(self.state) or {}
+
+    def write_state(self, guard: Callable[[], None] | None = None, **fields: Any) -> None:
+        """Replace the state; `state` is planned, submitted, running, checkpointed, done or failed."""
+        write_json_atomic(self.state, {**fields, "heartbeat": time.time()}, guard=guard)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+@dataclass(frozen=True)
+class Process:
+    """Who holds a lease: enough to tell, on the same machine, whether that very process still lives."""
+
+    host: str
+    boot: str
+    pid: int
+    start: str
+    """Start time of the process in clock ticks since boot: a pid may be given out again, the pair may not."""
+
+    @classmethod
+    def current(cls) -> "Process":
+        """This process."""
+        return cls(socket.gethostname(), _machine(), os.getpid(), _started(os.getpid()) or "")
+
+    def alive(self) -> bool | None:
+        """True or False for a process of this machine and boot; None where only its heartbeat can tell."""
+        here = Process.current()
+        if self.host != here.host:
+            return None
+        if self.boot != here.boot:
+            # The same host after a reboot has no old process; the same name in another container cannot be
+            # told.
+            return None if self.boot.partition(" ")[0] == here.boot.partition(" ")[0] else False
+        return _started(self.pid) == self.start
+
+
+def _machine() -> str:
+    """Boot id and process-id namespace: within this pair, a pid means one process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return "unknown"
+
+
+def _started(pid: int) -> str | None:
+    """Start time of a living process, None for one that is gone or a zombie."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+        try:  # a system without /proc: existence is all there is
+            os.kill(pid, 0)
+        except OSError:
+            return None
+        return "unknown"
+    except OSError:
+        return None
+    return None if after_name[0] in "ZX" else after_name[19]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The owner file of a lease."""
+
+    token: str
+    fence: int
+    process: Process
+
+    @classmethod
+    def read(cls, lease: Path) -> "Holder | None":
+        """Who holds this lease, or None where nobody does."""
+        content = _read_json(lease / "owner.json")
+        if content is None:
+            return None
+        process = Process(content["host"], content["boot"], content["pid"], content["start"])
+        return cls(content["token"], content["fence"], process)
+
+
+class Observer:
+    """Judges leases of other machines by their heartbeat, on this process's own clock."""
+
+    def __init__(self, interval: float = HEARTBEAT_SECONDS, clock: Any = time.monotonic) -> None:
+        self.interval, self.clock = interval, clock
+        self.seen: dict[str, tuple[str, float]] = {}
+
+    def holder(self, lease: Path) -> Holder | None:
+        """Who holds the lease, alive or dead; None where it is free."""
+        return Holder.read(lease)
+
+    def alive(self, lease: Path) -> Holder | None:
+        """The holder of a living lease; None where the lease is free or dead."""
+        holder = self.holder(lease)
+        if holder is None:
+            return None
+        alive = holder.process.alive()
+        if alive is None:
+            alive = self._beating(lease, holder.token)
+        return holder if alive else None
+
+    def _beating(self, lease: Path, token: str) -> bool:
+        """Whether the heartbeat changed within three intervals since this observer first saw its value."""
+        try:
+            beat = (lease / "beat").read_text()
+        except OSError:
+            beat = ""
+        now = self.clock()
+        value, since = self.seen.get(token, (None, now))
+        if value != beat:
+            self.seen[token] = (beat, now)
+            return True
+        return now - since < 3 * self.interval
+
+
+class Lease:
+    """The right to work in a run folder; made by `claim`."""
+
+    def __init__(self, folder: RunFolder, holder: Holder) -> None:
+        self.folder, self.holder, self._beats = folder, holder, 0
+
+    def check(self) -> None:
+        """LeaseLost unless this process still holds the lease: called before each replace of a file."""
+        current = Holder.read(self.folder.lease)
+        if current is None or current.token != self.holder.token:
+            raise LeaseLost(f"{self.folder.path}: the lease is no longer ours (fence {self.holder.fence})")
+
+    def beat(self) -> None:
+        """Change the heartbeat, for observers on other machines."""
+        self.check()
+        self._beats += 1
+        (self.folder.lease / "beat").write_text(str(self._beats))
+
+    def release(self) -> None:
+        """Give the run folder back. The tombstone stays until a finished run is tidied."""
+        try:
+            self.check()
+            os.rename(self.folder.lease, _tombstone(self.folder, self.holder.token))
+        except (LeaseLost, OSError):
+            return
+
+
+def claim(folder: RunFolder, observer: Observer, dead: str | None = None) -> Lease | None:
+    """Take the lease of a run folder, over a dead one if need be; None where a living process holds it.
+
+    Args:
+        dead: token of a lease that the caller has already watched die (another machine's, by its heartbeat).
+    """
+    holder = Holder.read(folder.lease)
+    if holder is not None:
+        if holder.token != dead and observer.alive(folder.lease) is not None:
+            return None
+        try:
+            os.rename(folder.lease, _tombstone(folder, holder.token))
+        except OSError:
+            pass  # another taker was first; whoever renames the new lease into place wins
+    token = uuid.uuid4().hex
+    own = folder.path / f".lease-{token}"
+    own.mkdir()
+    try:
+        new = Holder(token, _last_fence(folder) + 1, Process.current())
+        _write_owner(own, new)
+        try:
+            os.rename(own, folder.lease)
+        except OSError:
+            if not folder.lease.exists():  # a full or read-only disk, not a lost race
+                raise
+            return None
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+    lease = Lease(folder, new)
+    last = _last_fence(folder)
+    if last >= new.fence:  # someone else held and gave back the lease since the number was drawn
+        lease.holder = Holder(token, last + 1, new.process)
+        _write_owner(folder.lease, lease.holder)
+    return lease
+
+
+def _write_owner(lease: Path, holder: Holder) -> None:
+    write_json_atomic(
+        lease / "owner.json",
+        {"token": holder.token, "fence": holder.fence, **vars(holder.process), "job": None},
+    )
+
+
+def _tombstone(folder: RunFolder, token: str) -> Path:
+    return folder.path / f".lease-dead-{token}"
+
+
+def _last_fence(folder: RunFolder) -> int:
+    """The highest fencing number of a lease that was given back or taken over."""
+    fences = [Holder.read(path) for path in folder.path.glob(".lease-dead-*")]
+    return max((holder.fence for holder in fences if holder), default=0)
+
+
+def tidy(folder: RunFolder, observer: Observer) -> None:
+    """Remove what a finished run no longer needs: checkpoints and leases that nobody holds."""
+    if not folder.done() or observer.alive(folder.lease) is not None:
+        return
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    shutil.rmtree(folder.lease, ignore_errors=True)
+    for path in folder.path.glob(".lease-*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,242 @@
+"""Suites: what a benchmark is made of, read from YAML and validated before anything starts.
+
+A suite is `suites/<name>.yaml`; a path that ends in .yaml works in its place. Beside it, `<name>.tuned.yaml`
+is written by `robustft tune` and holds the chosen settings, the trials behind them, and a hash that a board
+row names.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import UserError, explain, resolve_name, unknown
+from .spec import OTHER_FIELDS, TRAINING_FIELDS, NonNegative, Positive, canonical_json
+
+SUITES = Path(__file__).parent / "suites"
+RULES = ("one_se", "best_id")
+Rule = Literal["one_se", "best_id"]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with two differences: 1e-3 is a number (in YAML 1.1 a text), and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; UserError that names the place in it."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}{line}: not valid YAML ({problem}); correct the file.") from None
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Recipe(_Model):
+    """Values of the training fields that all methods share."""
+
+    steps: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: NonNegative
+    warmup_steps: Annotated[int, Field(ge=0)] | Literal["scaled"] = "scaled"
+    """A number of steps, or `scaled`: 500 of every 25,030 steps, the study's own share."""
+    min_lr: NonNegative = 0.0
+    clip_norm: NonNegative = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Tuning(_Model):
+    """How `robustft tune` searches: the same number of trials for every trained method."""
+
+    trials: Positive = 9
+    seeds: Seeds
+    metric: Literal["validation_nll"] = "validation_nll"
+    space: dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]]
+    """Method -> key -> values; the trials of a method are all combinations."""
+
+
+class Suite(_Model):
+    """A benchmark: one dataset version, and what is run on it by default."""
+
+    name: str
+    dataset: str
+    version: str
+    backbones: Annotated[list[str], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
+    seeds: Seeds
+    threads: Positive = 1
+    trainable: Literal["all", "image"] = "all"
+    recipes: Annotated[dict[str, Recipe], Field(min_length=1)]
+    methods_settings: dict[str, dict[str, Any]] = {}
+    tuning: Tuning | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Suite":
+        for key in ("backbones", "methods", "seeds"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key} must not repeat an entry, got {values}")
+        if self.tuning and set(self.tuning.seeds) & set(self.seeds):
+            both = sorted(set(self.tuning.seeds) & set(self.seeds))
+            raise ValueError(f"tuning.seeds must be disjoint from seeds, got {both} in both")
+        return self
+
+    @property
+    def default_recipe(self) -> str:
+        """The first recipe of the file."""
+        return next(iter(self.recipes))
+
+
+def names() -> list[str]:
+    """The suites that ship with the package."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml") if not path.stem.endswith(".tuned"))
+
+
+def find(name: str) -> Path:
+    """The file of a suite, by its name or by a path that ends in .yaml."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(
+                f"benchmark '{name}': no such file; give a path that exists or one of {', '.join(names())}."
+            )
+        return path
+    return SUITES / (resolve_name("benchmark", name, names()) + ".yaml")
+
+
+def load(path: Path) -> Suite:
+    """Read and validate a suite file; UserError names the key, its value and the remedy."""
+    content = parse_yaml(_read(path), str(path.name))
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path.name}: must be a mapping of keys to values, got {type(content).__name__}; correct it."
+        )
+    try:
+        suite = Suite.model_validate(content)
+    except ValidationError as error:
+        raise UserError(explain(error, path.name, "correct the suite file")) from None
+    for method, settings in suite.methods_settings.items():
+        if "source" in settings and not isinstance(settings["source"], str):
+            raise UserError(
+                f"{path.name}: methods_settings.{method}.source must be a text, got {settings['source']!r}."
+            )
+    return suite
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore the file.") from None
+
+
+class Choice(_Model):
+    """What one rule chose."""
+
+    values: dict[str, Any]
+    nll: float
+    trial: int
+    """Index into the entry's trials."""
+
+
+class TrialResult(_Model):
+    """One setting of the search space and its mean validation NLL over the tuning seeds, in nats."""
+
+    values: dict[str, Any]
+    nll: float
+    runs: list[str]
+    """Run ids of its trial records, one per tuning seed."""
+
+
+class TunedEntry(_Model):
+    """The tuning of one method on one backbone."""
+
+    tuning: str
+    """Hash of all else in the entry; a record names it, and so a row says where its values are from."""
+    recipe: str
+    seeds: list[int]
+    metric: str
+    one_se: Choice
+    best_id: Choice
+    trials: list[TrialResult]
+
+    def digest(self) -> str:
+        """The hash that `tuning` must be."""
+        return hashlib.sha256(
+            canonical_json(self.model_dump(mode="json", exclude={"tuning"})).encode()
+        ).hexdigest()[:12]
+
+
+class Tuned(_Model):
+    """A tuned file: method -> backbone -> entry."""
+
+    suite: str
+    version: str
+    entries: dict[str, dict[str, TunedEntry]]
+
+    def entry(self, method: str, backbone: str, recipe: str) -> TunedEntry | None:
+        """The entry of a method on a backbone under a recipe, or None where it was never tuned."""
+        found = self.entries.get(method, {}).get(backbone)
+        return found if found is not None and found.recipe == recipe else None
+
+
+def tuned_path(suite_path: Path) -> Path:
+    """Where the tuned values of a suite file are kept."""
+    return suite_path.with_name(suite_path.stem + ".tuned.yaml")
+
+
+def load_tuned(suite_path: Path, suite: Suite) -> Tuned:
+    """The tuned file of a suite; empty where there is none; UserError where it is damaged or was edited."""
+    path = tuned_path(suite_path)
+    if not path.exists():
+        return Tuned(suite=suite.name, version=suite.version, entries={})
+    try:
+        tuned = Tuned.model_validate(parse_yaml(_read(path), path.name))
+    except ValidationError as error:
+        raise UserError(explain(error, path.name, "run `robustft tune` again")) from None
+    if tuned.version != suite.version:
+        raise UserError(
+            f"{path.name}: version must be {suite.version} as in {suite_path.name}, got {tuned.version}; "
+            "run `robustft tune` again."
+        )
+    for method, backbones in tuned.entries.items():
+        for backbone, entry in backbones.items():
+            if entry.tuning != entry.digest():
+                raise UserError(
+                    f"{path.name}: {method}.{backbone}.tuning: must be {entry.digest()}, got {entry.tuning}; "
+                    "the entry was changed by hand: run `robustft tune` again, or use --set for a setting of your own."
+                )
+    return tuned
+
+
+def check_keys(where: str, settings: dict[str, Any], hyper: list[str]) -> None:
+    """Refuse a key that is neither a training field nor a hyperparameter of the method."""
+    known = [*TRAINING_FIELDS, *OTHER_FIELDS, *hyper]
+    for key in settings:
+        if key != "source" and key not in known:
+            raise UserError(f"{where}: {unknown('key', key, known)}")

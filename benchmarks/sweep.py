@@ -1,0 +1,213 @@
+"""What the commands do: plan, check the place, carry out, and gather the board."""
+
+import os
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from . import show
+from . import tune as tuning
+from .errors import UserError
+from .facts import Benchmark
+from .grid import Planned, Request, choose_backbones, choose_methods
+from .grid import expand as expand_grid
+from .launch import Job, Launcher, cores, exit_code, last_lines
+from .plan import Plan
+from .progress import Reporter
+from .spec import RunSpec
+from .state import RunFolder
+from .suite import Suite, tuned_path
+
+
+def load(name: str) -> Benchmark:
+    """A benchmark by name or by the path of its suite file."""
+    return Benchmark(name)
+
+
+def expand(
+    benchmark: Benchmark,
+    methods: tuple[str, ...],
+    backbones: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    rule: str,
+    recipe: str | None,
+) -> list[Planned]:
+    """The runs that the flags of a command mean."""
+    request = Request(methods, backbones, seeds, settings, rule, recipe)
+    return expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
+
+
+def carry_out(
+    benchmark: Benchmark,
+    plan: list[Planned],
+    console: Console,
+    *,
+    runs: Path,
+    jobs: int | None,
+    device: str,
+    checkpoint_minutes: float,
+    dry_run: bool,
+) -> int:
+    """Make the runs of a plan that have no record yet; returns the exit code."""
+    folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
+    done = {run_id for run_id, folder in folders.items() if folder.done()}
+    if dry_run:
+        show.plan(console, plan, done)
+        return 0
+    if len(done) == len(plan):
+        console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
+        return 0
+    _check_device(device)
+    check_writable(runs)
+    resolver = benchmark.resolver(plan[0].spec.recipe)
+    for planned in plan:
+        if planned.spec.run_id not in done:
+            selection = resolver.selection(planned.spec)
+            Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(
+                folders[planned.spec.run_id]
+            )
+    return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes))
+
+
+def _launch(
+    plan: list[Planned],
+    folders: dict[str, RunFolder],
+    done: set[str],
+    console: Console,
+    jobs: int | None,
+    device: str,
+    checkpoint_minutes: float,
+) -> list[Job]:
+    threads = max(planned.spec.threads for planned in plan)
+    limit = min(jobs or max(1, cores() // threads), len(plan) - len(done))
+    console.print(f"{len(plan)} runs, {len(done)} finished earlier, {limit} side by side")
+    arguments = ("--device", device, "--checkpoint-seconds", str(checkpoint_minutes * 60))
+    launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments)
+    results = launcher.run()
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    for job in results:
+        if job.state == "failed":
+            errors.print(f"robustft: {job.planned.spec.title}: {job.reason.rstrip('.')}.", markup=False)
+            if not job.mistake:
+                errors.print(f"  the end of {job.folder.log}:", markup=False)
+                errors.print("\n".join(f"  | {line}" for line in last_lines(job.folder.log)), markup=False)
+    stopped = sum(job.state == "interrupted" for job in results)
+    if stopped:
+        errors.print(f"robustft: stopped with {stopped} runs to go; the same command goes on where it was.")
+    return results
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind != "cuda" or not torch.cuda.is_available():
+        raise UserError(
+            f"--device: must be cpu, or cuda where there is a GPU, got '{device}'; use --device cpu."
+        )
+
+
+def check_writable(root: Path) -> None:
+    """Refuse a root that cannot be written to, or is full, before any work starts."""
+    probe = root / f".probe-{uuid.uuid4().hex}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with probe.open("xb") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(
+            f"--runs: must be a folder with room that can be written to, got '{root}' ({error.strerror}); "
+            "free space or choose another folder."
+        ) from None
+    finally:
+        try:
+            probe.unlink(missing_ok=True)
+        except OSError:
+            pass  # the root is no folder
+
+
+def tune(
+    benchmark: Benchmark,
+    methods: tuple[str, ...],
+    backbones: tuple[str, ...],
+    recipe: str | None,
+    console: Console,
+    *,
+    runs: Path,
+    jobs: int | None,
+    device: str,
+    checkpoint_minutes: float,
+    dry_run: bool,
+) -> int:
+    """Make the trials and write the tuned file; nothing is written unless every trial is done."""
+    names = choose_methods(methods or ("all",), benchmark.suite, benchmark.facts)
+    names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
+    search = tuning.Search(
+        benchmark, names, choose_backbones(backbones, benchmark.suite, benchmark.facts), recipe
+    )
+    if not dry_run:
+        _check_place(tuned_path(benchmark.path))
+    code = carry_out(
+        benchmark,
+        search.plan,
+        console,
+        runs=runs,
+        jobs=jobs,
+        device=device,
+        checkpoint_minutes=checkpoint_minutes,
+        dry_run=dry_run,
+    )
+    if code or dry_run:
+        return code
+    folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in search.plan}
+    entries = search.choose(folders)
+    tuning.write(benchmark, entries)
+    show.tuned(console, entries)
+    console.print(f"wrote {tuned_path(benchmark.path)}", soft_wrap=True)
+    return 0
+
+
+def _check_place(path: Path) -> None:
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(
+            f"{path}: must be writable to keep the tuned values; copy the suite file and give its path."
+        )
+
+
+def board(benchmark: Benchmark, runs: Path, results: Path, console: Console) -> int:
+    """Write leaderboard.csv and leaderboard.md from all records of a benchmark, and print the board."""
+    from ..results import leaderboard, records
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        local = records.gather(runs / benchmark.suite.name)
+        reference = records.gather_reference(benchmark.suite.name)
+    local = [with_selection(benchmark, record) for record in local]
+    made = leaderboard.write(local, reference, results)
+    console.print(made.to_console())
+    return 0
+
+
+def with_selection(benchmark: Benchmark, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the selection that the tuned values of today give it.
+
+    A run that was made before the tuning, or under an earlier one, counts for what its values are now: so a
+    board never mixes two tunings under one rule.
+    """
+    suite: Suite = benchmark.suite
+    if record["benchmark_version"] != suite.version or record["recipe"] not in suite.recipes:
+        return record
+    try:
+        spec = RunSpec.model_validate(record["spec"])
+    except ValidationError:
+        return record
+    return {**record, "selection": benchmark.resolver(spec.recipe).selection(spec)}

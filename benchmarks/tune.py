@@ -1,0 +1,153 @@
+"""Tuning: the same number of trials for every method, and the setting that each rule takes from them."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..results import predictions, statistics
+from ..results.records import write_atomic
+from .errors import UserError, resolve_name
+from .facts import Benchmark
+from .grid import Planned, add, keys_of, learns
+from .state import RunFolder
+from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, load_tuned, tuned_path
+
+HEADER = """\
+# Written by `robustft tune {suite}`; do not edit: `tuning` is a hash of each entry, and an entry that was
+# changed is refused. NLL: mean negative log-likelihood on the validation set in nats, over the tuning seeds.
+# one_se is the board's default.
+"""
+
+
+def tuning_of(benchmark: Benchmark) -> Tuning:
+    """The suite's tuning section, checked for fairness.
+
+    Raises:
+        UserError: there is none; a method has another number of settings than `trials`; or it searches
+        anything but
+            the learning rate and its one strength.
+    """
+    suite, known = benchmark.suite, benchmark.facts.methods
+    if suite.tuning is None:
+        raise UserError(f"{suite.name}.tuning: must be there to tune, got nothing; add it to the suite file.")
+    for name, space in suite.tuning.space.items():
+        where, method = f"{suite.name}.tuning.space.{name}", known[resolve_name("method", name, known)]
+        allowed = ["lr", *([method.strength] if method.strength else [])]
+        for key in space:
+            if key not in keys_of(method):
+                resolve_name(f"key of {where}", key, allowed)
+            if key not in allowed:
+                raise UserError(f"{where}: may search only {' and '.join(allowed)}, got {key}; remove it.")
+        count = len(_settings(space))
+        if count != suite.tuning.trials:
+            raise UserError(
+                f"{where}: must give {suite.tuning.trials} settings, as for every method, got {count}; "
+                "change its lists or tuning.trials."
+            )
+    return suite.tuning
+
+
+def _settings(space: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """All different combinations of a search space."""
+    combined = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    return [setting for i, setting in enumerate(combined) if setting not in combined[:i]]
+
+
+class Search:
+    """The trials of some methods on some backbones, and what is chosen from them."""
+
+    def __init__(
+        self, benchmark: Benchmark, methods: list[str], backbones: list[str], recipe: str | None = None
+    ) -> None:
+        self.benchmark = benchmark
+        self.tuning = tuning_of(benchmark)
+        self.resolver = benchmark.resolver(recipe, rule=None, kind="trial")
+        self.settings: dict[tuple[str, str], list[tuple[dict[str, Any], list[Planned]]]] = {}
+        plan: dict[str, Planned] = {}
+        for name, backbone in itertools.product(methods, backbones):
+            entries = self.settings[name, backbone] = []
+            for values in _settings(self._space(name)):
+                overrides = {key: (value, "tuning space") for key, value in values.items()}
+                runs = [self.resolver.resolve(name, backbone, seed, overrides) for seed in self.tuning.seeds]
+                for run in runs:
+                    add(plan, run)
+                entries.append((values, [run[-1] for run in runs]))
+        self.plan = list(plan.values())
+        """Every trial once, inputs first: WiSE-FT's are the trials of FT with the same learning rate."""
+
+    def _space(self, name: str) -> dict[str, list[Any]]:
+        space = self.tuning.space.get(name)
+        if space is None:
+            suite = self.benchmark.suite.name
+            raise UserError(
+                f"{name}: {suite}.tuning.space must name it, got only {', '.join(self.tuning.space)}; add it."
+            )
+        return space
+
+    def choose(self, folders: dict[str, RunFolder]) -> dict[str, dict[str, TunedEntry]]:
+        """method -> backbone -> entry, from the validation predictions of the finished trials."""
+        entries: dict[str, dict[str, TunedEntry]] = {}
+        for (name, backbone), settings in self.settings.items():
+            trials = [_trial(values, runs, folders, self._validation_set()) for values, runs in settings]
+            results = [
+                TrialResult(values=values, nll=trial.nll, runs=[run.spec.run_id for run in runs])
+                for trial, (values, runs) in zip(trials, settings, strict=True)
+            ]
+            chosen = {rule: _choice(getattr(statistics, rule)(trials), trials) for rule in statistics.RULES}
+            entry = TunedEntry(
+                tuning="",
+                recipe=self.resolver.recipe,
+                seeds=list(self.tuning.seeds),
+                metric=self.tuning.metric,
+                trials=results,
+                **chosen,
+            )
+            entries.setdefault(name, {})[backbone] = entry.model_copy(update={"tuning": entry.digest()})
+        return entries
+
+    def _validation_set(self) -> str:
+        from .facts import dataset
+
+        return dataset(self.benchmark.suite.dataset).card.names("validation")[0]
+
+
+def _trial(
+    values: dict[str, Any], runs: list[Planned], folders: dict[str, RunFolder], name: str
+) -> statistics.Trial:
+    losses, units = [], []
+    for run in runs:
+        columns = predictions.read(folders[run.spec.run_id].predictions / f"{name}.parquet")
+        losses.append(predictions.nll(columns))
+        units.append(columns["unit_id"])
+    ids = ",".join(run.spec.run_id for run in runs)
+    return statistics.Trial(values, np.concatenate(losses), np.concatenate(units), ids)
+
+
+def _choice(chosen: statistics.Trial, trials: list[statistics.Trial]) -> Choice:
+    index = next(i for i, trial in enumerate(trials) if trial is chosen)
+    return Choice(values=dict(chosen.values), nll=chosen.nll, trial=index)
+
+
+def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tuned:
+    """Put new entries into the suite's tuned file; those of other methods and backbones stay."""
+    path = tuned_path(benchmark.path)
+    old = load_tuned(benchmark.path, benchmark.suite)
+    merged = {name: dict(backbones) for name, backbones in old.entries.items()}
+    for name, backbones in entries.items():
+        merged.setdefault(name, {}).update(backbones)
+    ordered = {name: dict(sorted(merged[name].items())) for name in sorted(merged)}
+    tuned = Tuned(suite=benchmark.suite.name, version=benchmark.suite.version, entries=ordered)
+    text = yaml.safe_dump(tuned.model_dump(mode="json"), sort_keys=False, width=110)
+    write_atomic(path, (HEADER.format(suite=benchmark.suite.name) + text).encode())
+    return tuned
+
+
+def tunable(benchmark: Benchmark, names: list[str], explicit: bool) -> list[str]:
+    """The methods that have something to tune; UserError for one that was named and has not."""
+    kept = [name for name in names if learns(benchmark.facts.methods[name])]
+    if explicit and len(kept) != len(names):
+        odd = next(name for name in names if name not in kept)
+        raise UserError(f"--method: '{odd}' trains nothing and has nothing to tune; leave it out.")
+    return kept

@@ -1,0 +1,242 @@
+"""The process that works: `python -m robustft.benchmarks.worker [folder ...]`, or run folders as lines on
+stdin.
+
+It claims the lease of a run folder, makes the run, and says what became of it in one JSON line on stdout.
+While it works, everything that is printed goes to the run's log. Asked to stop (SIGTERM, SIGINT, or the death
+of the launcher), it saves a checkpoint at the next step boundary and leaves. SIGKILL at any time loses at
+most the time since the last checkpoint.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..results.records import OutputError
+from .errors import UserError
+from .plan import Plan
+from .state import HEARTBEAT_SECONDS, Lease, LeaseLost, Observer, RunFolder, claim, tidy
+
+# The names that results/atomic.py and methods/checkpoints.py give to a file that is not finished.
+TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{32}|.+\.\d+-[0-9a-f]{8}\.tmp")
+STORAGE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EIO,
+)
+
+
+class StopFlag:
+    """Set by a signal, or by the death of the process that started this one; asked at step boundaries."""
+
+    def __init__(self, parent: int | None) -> None:
+        self.parent, self.asked = parent, False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+
+    def __call__(self) -> bool:
+        return self.asked or (self.parent is not None and os.getppid() != self.parent)
+
+
+def work(
+    path: Path, options: Any, should_stop: Callable[[], bool], dead: str | None = None
+) -> dict[str, Any]:
+    """Make one run, or say why not.
+
+    Returns:
+        `event`: done, busy (another process has it), interrupted (goes on next time), or failed with
+        `reason`, and with `mistake` true where the reason is one that only the user can change (a full disk,
+        a stale plan).
+    """
+    folder = RunFolder(path)
+    try:
+        lease = claim(folder, Observer(), dead)
+    except (OSError, OutputError) as error:
+        return _failed(folder, _storage(error, folder), True)
+    if lease is None:
+        return {"event": "busy", "folder": str(path)}
+    try:
+        with _logged(folder.log), _heartbeat(lease):
+            return _work(folder, lease, options, should_stop)
+    except OSError as error:  # the log itself cannot be written
+        return _failed(folder, _storage(error, folder), True)
+    finally:
+        lease.release()
+        with contextlib.suppress(OSError, UserError):
+            tidy(folder, Observer())
+
+
+def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    from ..methods.trainer import Interrupted
+    from .evaluate import Stopped
+    from .run import Attempt
+
+    try:
+        if folder.done():  # finished by someone else between the plan and the claim
+            return {"event": "done", "folder": str(folder.path)}
+        _sweep_out(folder)
+        attempt = Attempt(folder, lease, Plan.read(folder), options, should_stop)
+    except (UserError, OutputError) as error:
+        return _failed(folder, str(error), True, lease)
+    _note(f"start {attempt.spec.title}, id {attempt.spec.run_id}, fence {lease.holder.fence}")
+    try:
+        attempt.carry_out()
+        attempt.tell("done", force=True)
+    except (Interrupted, Stopped):
+        _note("asked to stop; the next attempt goes on from the last checkpoint")
+        with contextlib.suppress(OSError, OutputError, LeaseLost):
+            attempt.tell("checkpointed", force=True)
+        return {"event": "interrupted", "folder": str(folder.path)}
+    except LeaseLost:
+        return {"event": "busy", "folder": str(folder.path)}
+    except Exception as error:
+        traceback.print_exc()
+        mistake = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
+        mistake = mistake or (
+            isinstance(error, ValueError) and type(error).__module__.startswith("robustft.")
+        )
+        reason = _storage(error, folder) if isinstance(error, OSError) and mistake else _reason(error)
+        return _failed(folder, reason, mistake, lease, attempt)
+    _note(f"done in {attempt.wall_seconds():.1f} s")
+    return {"event": "done", "folder": str(folder.path)}
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    known = isinstance(error, ValueError) and type(error).__module__.startswith("robustft.")
+    return text if known else f"{type(error).__name__}: {text[:300]}"
+
+
+def _storage(error: OSError | OutputError, folder: RunFolder) -> str:
+    if isinstance(error, OutputError):
+        return str(error)
+    place = error.filename or folder.path
+    return (
+        f"{place}: must be writable, got '{error.strerror}'; free space or choose another folder with --runs."
+    )
+
+
+def _failed(
+    folder: RunFolder, reason: str, mistake: bool, lease: Lease | None = None, attempt: Any = None
+) -> dict[str, Any]:
+    _note(f"failed: {reason}")
+    with contextlib.suppress(OSError, OutputError, LeaseLost):
+        if attempt is not None:
+            attempt.tell("failed", force=True, reason=reason)
+        elif lease is not None:
+            folder.write_state(guard=lease.check, state="failed", reason=reason)
+    return {"event": "failed", "folder": str(folder.path), "reason": reason, "mistake": mistake}
+
+
+def _sweep_out(folder: RunFolder) -> None:
+    """Remove temporary files of a process that was killed while it wrote."""
+    for path in [*folder.path.glob(".*"), *folder.path.glob("*/.*"), *folder.path.glob("*/*.tmp")]:
+        if TEMPORARY.fullmatch(path.name) and path.parent.name != "lease":
+            path.unlink(missing_ok=True)
+
+
+def _note(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send everything that this process and its libraries print to the run's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        for number, copy in enumerate(kept, start=1):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(log)
+
+
+@contextlib.contextmanager
+def _heartbeat(lease: Lease, interval: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+    """Change the lease's heartbeat from a thread of its own, for observers on other machines."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(interval):
+            try:
+                lease.beat()
+            except LeaseLost:
+                return  # the run itself finds out before its next write
+            except OSError:
+                continue
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def requests(folders: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:
+    """Run folders from the command line, or JSON lines {"folder", "dead"} from stdin until its end."""
+    for folder in folders:
+        yield Path(folder), None
+    if folders:
+        return
+    for line in sys.stdin:
+        request = json.loads(line)
+        yield Path(request["folder"]), request.get("dead")
+
+
+@click.command()
+@click.argument("folders", nargs=-1)
+@click.option("--device", default="cpu")
+@click.option("--checkpoint-seconds", default=30.0)
+@click.option("--parent", type=int, default=None, help="Stop when this process is no longer the parent.")
+def main(folders: tuple[str, ...], device: str, checkpoint_seconds: float, parent: int | None) -> None:
+    """Make runs, one after the other."""
+    should_stop = StopFlag(parent)
+    from .run import Options
+
+    options = Options(device, checkpoint_seconds)
+    failed = False
+    for path, dead in requests(folders):
+        outcome = work(path, options, should_stop, dead)
+        failed = failed or outcome["event"] == "failed"
+        try:
+            print(json.dumps(outcome), flush=True)
+        except OSError:  # nobody listens any more
+            break
+        if should_stop():
+            break
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -174,7 +174,9 @@ class Resolver:
             )
         inputs, needed = {}, []
         for other in method.inputs(method.Hyper(**hyper)):
-            shared = {key: (values[key], f"input of {name}") for key in (*TRAINING_FIELDS, *OTHER_FIELDS)}
+            shared = {
+                key: (values[key], f"{sources[key]} of {name}") for key in (*TRAINING_FIELDS, *OTHER_FIELDS)
+            }
             needed += self.resolve(other, backbone, seed, shared, requested=False)
             inputs[other] = needed[-1].spec.run_id
         fields = {key: values[key] for key in (*TRAINING_FIELDS, *OTHER_FIELDS) if key in values}

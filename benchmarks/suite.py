@@ -229,7 +229,7 @@ def load_tuned(suite_path: Path, suite: Suite) -> Tuned:
             if entry.tuning != entry.digest():
                 raise UserError(
                     f"{path.name}: {method}.{backbone}.tuning: must be {entry.digest()}, got {entry.tuning}; "
-                    "the entry was changed by hand: run `robustft tune` again, or use --set for a setting of your own."
+                    "it was changed by hand: run `robustft tune` again, or use --set for your own setting."
                 )
     return tuned
 

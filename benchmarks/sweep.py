@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
+from .. import backbones
 from . import show
 from . import tune as tuning
 from .errors import UserError
@@ -31,14 +32,14 @@ def load(name: str) -> Benchmark:
 def expand(
     benchmark: Benchmark,
     methods: tuple[str, ...],
-    backbones: tuple[str, ...],
+    encoders: tuple[str, ...],
     seeds: tuple[int, ...],
     settings: tuple[str, ...],
     rule: str,
     recipe: str | None,
 ) -> list[Planned]:
     """The runs that the flags of a command mean."""
-    request = Request(methods, backbones, seeds, settings, rule, recipe)
+    request = Request(methods, encoders, seeds, settings, rule, recipe)
     return expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
 
 
@@ -64,6 +65,8 @@ def carry_out(
         return 0
     _check_device(device)
     check_writable(runs)
+    for backbone in {planned.spec.backbone for planned in plan if planned.spec.run_id not in done}:
+        backbones.load(backbone)  # raises where the weights are damaged
     resolver = benchmark.resolver(plan[0].spec.recipe)
     for planned in plan:
         if planned.spec.run_id not in done:
@@ -138,7 +141,7 @@ def check_writable(root: Path) -> None:
 def tune(
     benchmark: Benchmark,
     methods: tuple[str, ...],
-    backbones: tuple[str, ...],
+    encoders: tuple[str, ...],
     recipe: str | None,
     console: Console,
     *,
@@ -152,7 +155,7 @@ def tune(
     names = choose_methods(methods or ("all",), benchmark.suite, benchmark.facts)
     names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
     search = tuning.Search(
-        benchmark, names, choose_backbones(backbones, benchmark.suite, benchmark.facts), recipe
+        benchmark, names, choose_backbones(encoders, benchmark.suite, benchmark.facts), recipe
     )
     if not dry_run:
         _check_place(tuned_path(benchmark.path))

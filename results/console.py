@@ -1,0 +1,78 @@
+"""A board in a terminal, fitted to its width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from .cells import best_rows, cell_text, footnotes, marks_text, metric_columns
+from .rows import Row, Section
+from .statistics import RULES
+
+
+class ConsoleBoard:
+    """Rich renderable: full tables where they fit, else means only; then what the other rules chose."""
+
+    def __init__(self, sections: Sequence[Section]) -> None:
+        self.sections = sections
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = all(
+            Measurement.get(console, options.update(width=1000), table).maximum <= options.max_width
+            for section in self.sections
+            for table in self._tables(section, wide=True)
+        )
+        if not self.sections:
+            yield Text("No finished runs yet.")
+        for section in self.sections:
+            yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}", style="bold")
+            for table in self._tables(section, wide):
+                yield Text("")
+                yield table
+            shown = [row for name in section.backbones for row in section.table(RULES[0], name)]
+            for note in footnotes([*shown, *section.unranked()]):
+                yield Text(note, style="dim")
+            yield Text("")
+        yield Text("Accuracy in percent; ECE in [0, 1], 15 bins, global; mean±sd over seeds.", style="dim")
+        if not wide:
+            yield Text("Columns of each shift: leaderboard.md, or a wider terminal.", style="dim")
+
+    def _tables(self, section: Section, wide: bool) -> Iterator[Table]:
+        """The default rule per backbone, what other rules chose differently, and what is not ranked."""
+        default, *others = RULES
+        for backbone in section.backbones:
+            rows = section.table(default, backbone)
+            if rows:
+                yield _table(section, rows, f"{backbone}, rule {default}", wide)
+        for rule in others:
+            rows = [row for name in section.backbones for row in section.table(rule, name)]
+            rows = [row for row in rows if default not in row.rules]
+            if rows:
+                yield _table(section, rows, f"where rule {rule} chose another setting", wide, ranked=False)
+        if section.unranked():
+            yield _table(section, section.unranked(), "not ranked", wide, ranked=False)
+
+
+def _table(section: Section, rows: list[Row], title: str, wide: bool, ranked: bool = True) -> Table:
+    """A rich table; narrow terminals get accuracies and calibration without the shifts."""
+    columns = metric_columns(section)
+    if not wide:
+        columns = [(key, name) for key, name in columns if not key.startswith(("acc/", "nll"))]
+    best: Mapping[str, set[int]] = {key: best_rows(rows, key) if ranked else set() for key, _ in columns}
+    several = len({row.backbone for row in rows}) > 1
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in ("method", *(("backbone",) if several else ()), "provenance"):
+        table.add_column(name, overflow="fold")
+    for name in ("n", *(heading for _, heading in columns)):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, row in enumerate(rows):
+        cells = [Text(row.name + marks_text(row)), *([Text(row.backbone)] if several else [])]
+        cells += [Text(row.provenance), Text(str(len(row.seeds)))]
+        for key, _ in columns:
+            cells.append(Text(cell_text(row, key, short=True), style="bold" if i in best[key] else ""))
+        table.add_row(*cells)
+    return table

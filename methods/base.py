@@ -94,9 +94,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup_steps < self.total_steps:
-            raise ValueError(
-                f"warmup_steps: must be in 0..{self.total_steps - 1} (below the steps), got {self.warmup_steps}."
-            )
+            last = self.total_steps - 1
+            raise ValueError(f"warmup_steps: must be in 0..{last}, below the steps, got {self.warmup_steps}.")
         if self.batch_size < 2:
             raise ValueError(f"batch_size: must be >= 2 for a contrastive loss, got {self.batch_size}.")
 

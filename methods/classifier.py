@@ -62,8 +62,9 @@ class Classifier(nn.Module):
             ValueError: if the tensors belong to another backbone or architecture.
         """
         if meta.get("backbone", encoder.name) != encoder.name:
+            made_with = meta["backbone"]
             raise ValueError(
-                f"classifier weights: made with {meta['backbone']!r}, not {encoder.name!r}; load that backbone."
+                f"classifier weights belong to {made_with!r}, not {encoder.name!r}; load that backbone."
             )
         device = next(encoder.parameters()).device
         classifier = cls(encoder, tensors["weight"].to(device), normalise=meta["normalise"] == "true")

@@ -31,9 +31,8 @@ def clip_limit(step: int, initial: float, final: float, total_steps: int) -> flo
 
     The last of `total_steps` steps already has `final`. Only the released FLYP script of TRACER lets it rise.
     """
-    if step >= total_steps - 1:
-        return final if total_steps > 1 or step > 0 else initial
-    return final + 0.5 * (initial - final) * (1 + math.cos(math.pi * step / (total_steps - 1)))
+    progress = min(step / (total_steps - 1), 1.0) if total_steps > 1 else 0.0
+    return final + 0.5 * (initial - final) * (1 + math.cos(math.pi * progress))
 
 
 def linear_momentum(step: int, start: float, end: float, warmup_fraction: float, total_steps: int) -> float:

@@ -1,0 +1,125 @@
+"""A tiny random dual encoder and dataset behind the real interfaces, for the tests of methods."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from robustft.backbones import DualEncoder, tiny
+from robustft.datasets.loaders import train_batches
+from robustft.methods.base import Settings, Task
+from robustft.methods.checkpoints import Checkpoints
+from robustft.methods.trainer import fit
+
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # isort: skip  (after robustft.backbones)
+
+CLASSES, PROMPTS = ("zero", "one", "two"), ("a photo of {}", "{}", "the digit {} in red")
+VISION = {
+    "vit": CLIPVisionCfg(layers=2, width=32, head_width=16, patch_size=16, image_size=32),
+    "rn": CLIPVisionCfg(layers=[1, 1, 1, 1], width=8, head_width=16, image_size=32),
+}
+
+
+def golden(name):
+    """A golden file; a missing one is an error."""
+    return json.loads((Path(__file__).parent / "golden" / name).read_text())
+
+
+def encoder(kind="vit", seed=0):
+    """A random dual encoder, the same for the same arguments; BatchNorm statistics are not the default."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        text = CLIPTextCfg(context_length=16, vocab_size=tiny.vocabulary_size(), width=32, heads=2, layers=1)
+        model = DualEncoder(CLIP(16, VISION[kind], text), tiny.tokenizer(), f"test-{kind}")
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(std=0.1)
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+class Data:
+    """24 images of three classes: noise that depends on (seed, epoch, index), brightened by class."""
+
+    train_size = 24
+    card = SimpleNamespace(class_names=CLASSES, prompts=PROMPTS)
+
+    def train_labels(self):
+        return np.arange(self.train_size) % len(CLASSES)
+
+    def train_images(self, items, seed):
+        images = []
+        for epoch, index in items:
+            generator = torch.Generator().manual_seed(seed * 10_000 + epoch * 100 + index)
+            noise = torch.randint(0, 150, (3, 32, 32), generator=generator, dtype=torch.uint8)
+            noise[index % len(CLASSES)] += 100
+            images.append(noise)
+        return torch.stack(images)
+
+
+def task(model, trainable="all"):
+    tokens = model.tokenize([prompt.format(name) for name in CLASSES for prompt in PROMPTS])
+    return Task(CLASSES, PROMPTS, tokens.view(len(CLASSES), len(PROMPTS), -1), Data(), trainable)
+
+
+def settings(**changes):
+    given = {
+        "total_steps": 6,
+        "batch_size": 8,
+        "lr": 1e-3,
+        "weight_decay": 0.1,
+        "warmup_steps": 2,
+        "log_every": 2,
+    }
+    return Settings(**given | changes)
+
+
+def batches(data, count=6):
+    """The batches of seed 0."""
+    options = {"batch_size": 8, "seed": 0, "start_step": 0, "total_steps": count}
+    return list(train_batches(data.dataset, data.caption_tokens, **options))
+
+
+def images(count=12, seed=5):
+    """Fixed uint8 images that no training uses."""
+    return Data().train_images([(99, index) for index in range(count)], seed)
+
+
+@torch.no_grad()
+def validation_nll(classifier):
+    """Mean negative log-likelihood on fixed images."""
+    labels = torch.from_numpy(Data().train_labels()[:12])
+    return torch.nn.functional.cross_entropy(classifier(images()), labels).item()
+
+
+def run(
+    method,
+    folder,
+    kind="vit",
+    trainable="all",
+    inputs=None,
+    should_stop=lambda: False,
+    every_steps=None,
+    **changes,
+):
+    """`fit` of a fresh copy of the tiny encoder; every argument that tests vary."""
+    model = encoder(kind)
+    return fit(
+        method,
+        model,
+        task(model, trainable),
+        settings(**changes),
+        checkpoints=Checkpoints(folder, every_seconds=1e9, every_steps=every_steps),
+        validate=validation_nll,
+        inputs=inputs,
+        should_stop=should_stop,
+    )
+
+
+def finished(fitted):
+    """What a finished run hands to the methods that read it."""
+    tensors = {name: tensor.clone() for name, tensor in fitted.classifier.tensors().items()}
+    return {"tensors": tensors, "meta": fitted.classifier.meta()}

@@ -1,0 +1,117 @@
+# `make` lists the targets. Variables on the command line become flags of the program; those of the environment do not,
+# because the environment names places and secrets, never science.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BENCHMARK = digits
+EXTRAS = all,test
+
+# PYTHON=/path/to/python or PYTHON=/path/to/environment: use what is there and change nothing that is installed in it.
+ifeq ($(origin PYTHON),command line)
+PY := $(or $(wildcard $(PYTHON)/bin/python),$(PYTHON))
+else
+PY := .venv/bin/python
+endif
+
+# Installed once: the stamp counts only while the environment imports robustft from this folder.
+STAMP := .make/installed$(subst /,-,$(PY)-$(EXTRAS))
+FOUND := $(shell $(PY) -c 'import os, robustft.results as r; print(os.path.realpath(r.__file__))' 2>/dev/null)
+ifneq ($(FOUND),$(realpath results/__init__.py))
+.PHONY: $(STAMP)
+endif
+
+KNOWN := BENCHMARK METHOD BACKBONE SEEDS SET RULE RECIPE JOBS RUNS DEVICE EXECUTOR DRY_RUN EXTRAS PYTHON
+typed = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+$(foreach name,$(filter-out $(KNOWN) MAKE%,$(typed)),$(error unknown variable $(name)=; known: $(KNOWN)))
+
+given = $(if $(findstring command line,$(origin $(1))),$($(1)))
+flag = $(if $(call given,$(1)),--$(2) '$(call given,$(1))')
+FLAGS = $(call flag,METHOD,method) $(call flag,BACKBONE,backbone) $(call flag,RECIPE,recipe) \
+	$(call flag,RUNS,runs) $(call flag,JOBS,jobs) $(call flag,DEVICE,device) \
+	$(if $(filter-out local,$(call given,EXECUTOR)),--executor '$(EXECUTOR)') $(if $(call given,DRY_RUN),--dry-run)
+SWEEP_FLAGS = $(FLAGS) $(call flag,SEEDS,seeds) $(call flag,RULE,rule) $(foreach pair,$(call given,SET),--set '$(pair)')
+ROBUSTFT = $(PY) -m robustft.benchmarks
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest
+
+.PHONY: help
+help: ## this list
+	@echo "make TARGET [VARIABLE=value ...]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "First steps:  make sweep METHOD=tracer"
+	@echo "PYTHON=/path uses an existing environment instead of .venv and leaves its torch alone."
+
+.PHONY: install
+install: $(STAMP) ## make .venv and install robustft with pinned dependencies (done by every other target)
+
+$(STAMP): pyproject.toml constraints.txt
+	@mkdir -p .make
+ifeq ($(origin PYTHON),command line)
+	@# What is installed stays as it is; only what is missing comes from constraints.txt.
+	$(PY) -m pip list --format=freeze | awk -F '==' \
+		'function name(s) { s = tolower(s); gsub(/[-_.]+/, "-", s); return s } \
+		NR == FNR { if (name($$1) != "robustft") { here[name($$1)] = 1; print }; next } !(name($$1) in here)' \
+		- constraints.txt > .make/constraints.txt
+else
+	@# 3.11 first: the version that constraints.txt was made with.
+	@if ! [ -x $(PY) ]; then \
+		for python in python3.11 python3 python3.12 python3.13 python3.10; do \
+			if $$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
+				echo "$$python -m venv .venv"; $$python -m venv .venv; break; fi; done; fi
+	@[ -x $(PY) ] || { echo "make: no Python >= 3.10 with venv was found; install one or pass PYTHON=/path." >&2; exit 2; }
+	@cp constraints.txt .make/constraints.txt
+endif
+	$(PY) -m pip install --quiet --disable-pip-version-check -c .make/constraints.txt setuptools
+	$(PY) -m pip install --quiet --disable-pip-version-check -c .make/constraints.txt --no-build-isolation \
+		-e '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@touch '$@'
+
+.PHONY: sweep
+sweep: $(STAMP) ## run METHOD=a,b [BENCHMARK= BACKBONE= SEEDS= SET="key=value ..." RULE= RECIPE= JOBS= RUNS= DEVICE= DRY_RUN=1]
+	@[ -n '$(call given,METHOD)' ] || { echo "make: sweep needs METHOD=, for example METHOD=tracer or METHOD=all." >&2; exit 2; }
+	@$(ROBUSTFT) sweep $(BENCHMARK) $(SWEEP_FLAGS)
+
+.PHONY: tune
+tune: $(STAMP) ## try the suite's settings on validation data and keep the chosen ones [METHOD= BACKBONE= JOBS= RUNS=]
+	@$(ROBUSTFT) tune $(BENCHMARK) $(FLAGS)
+
+.PHONY: leaderboard
+leaderboard: $(STAMP) ## gather all records into results/leaderboard.csv and .md [BENCHMARK= RUNS=]
+	@$(ROBUSTFT) leaderboard $(BENCHMARK) $(call flag,RUNS,runs)
+
+.PHONY: reference
+reference: $(STAMP) ## run everything with five seeds under both rules and write results/reference/BENCHMARK (hours)
+	@for rule in one_se best_id; do \
+		$(ROBUSTFT) sweep $(BENCHMARK) --method all --seeds 0-4 --rule $$rule $(call flag,RUNS,runs) $(call flag,JOBS,jobs); done
+	@$(PY) -m robustft.results.publish $(BENCHMARK) $(call flag,RUNS,runs)
+
+.PHONY: pretrain
+pretrain: $(STAMP) ## make the bundled backbones again (up to 25 minutes)
+	@$(PY) -m robustft.benchmarks.pretrain
+
+.PHONY: test
+test: $(STAMP) ## all tests but those that kill processes
+	@$(PYTEST) -q -n 2 -m 'not faults and not slurm and not browser'
+
+.PHONY: test-faults
+test-faults: $(STAMP) ## kill real processes and compare what they leave
+	@$(PYTEST) -q -m faults
+
+.PHONY: lint
+lint: $(STAMP) ## ruff
+	@$(PY) -m ruff check .
+
+.PHONY: format
+format: $(STAMP) ## sort imports and format
+	@$(PY) -m ruff check --select I --fix .
+	@$(PY) -m ruff format .
+
+.PHONY: check
+check: lint test test-faults ## what CI runs
+
+.PHONY: clean
+clean: ## remove caches and generated boards; environments and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis results/leaderboard.csv results/leaderboard.md
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

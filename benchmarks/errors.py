@@ -38,11 +38,11 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> str
     return f"unknown {kind} '{name}'; {listing}."
 
 
-def explain(error: ValidationError, where: str, remedy: str = "correct it") -> str:
+def explain(error: ValidationError, where: str, remedy: str = "correct it", joint: str = ": ") -> str:
     """The first problem of a pydantic error as one sentence with its key, its value and a remedy."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
-    key = ": ".join(part for part in (where, path) if part)
+    key = joint.join(part for part in (where, path) if part)
     message = first["msg"].removeprefix("Value error, ")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] in ("missing", "missing_keyword_only_argument"):

@@ -134,6 +134,11 @@ def choose_backbones(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list
     return list(dict.fromkeys(names))
 
 
+def scaled_warmup(steps: Any) -> int | None:
+    """The study's share of warm-up, 500 of 25,030 steps: 10 of 500; None where steps is no whole number."""
+    return min(max(1, round(steps * 500 / 25030)), steps - 1) if type(steps) is int else None
+
+
 class Resolver:
     """Fills in every field of a spec for one suite, recipe, rule and kind."""
 
@@ -220,15 +225,15 @@ class Resolver:
         layer({"threads": self.suite.threads, "trainable": self.suite.trainable, "limit": None}, suite)
         own = self.suite.methods_settings.get(method.name, {})
         check_keys(f"{self.suite.name}.methods_settings.{method.name}", own, hyper_keys(method))
-        layer({key: value for key, value in own.items() if key != "source"}, suite)
+        why = f"{suite}: {own['source']}" if "source" in own else suite
+        layer({key: value for key, value in own.items() if key != "source"}, why)
         entry = self.tuned.entry(method.name, backbone, self.recipe) if self.rule else None
         if entry is not None:
             layer(getattr(entry, self.rule).values, f"tuned {self.rule}")
         for key, (value, source) in overrides.items():
             layer({key: value}, source)
-        if values.get("warmup_steps") == "scaled" and type(values["steps"]) is int:
-            scaled = max(1, round(values["steps"] * 500 / 25030))
-            values["warmup_steps"] = min(scaled, values["steps"] - 1)
+        if values.get("warmup_steps") == "scaled":
+            values["warmup_steps"] = scaled_warmup(values["steps"])
             sources["warmup_steps"] += ", scaled with steps"
         return values, sources
 
@@ -287,4 +292,4 @@ def _sourced(error: ValidationError, where: str, sources: dict[str, str]) -> str
     """The sentence of a bad value, with the place that the value came from."""
     key = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else ""
     source = sources.get(key)
-    return explain(error, where, f"correct it in {source}" if source else "correct it")
+    return explain(error, where, f"correct it in {source}" if source else "correct it", joint=".")

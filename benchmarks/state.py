@@ -82,8 +82,10 @@ class RunFolder:
         """Whether the run is finished: its record exists. UserError where the record cannot be its own."""
         try:
             text = self.record.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.record}: cannot be read ({error}); make it readable, or delete it.") from None
         try:
             same = json.loads(text)["run_id"] == self.path.name.rpartition("-")[2]
         except (ValueError, KeyError, TypeError):

@@ -60,7 +60,7 @@ class Recipe(_Model):
 
     steps: Positive
     batch_size: Annotated[int, Field(ge=2)]
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     weight_decay: NonNegative
     warmup_steps: Annotated[int, Field(ge=0)] | Literal["scaled"] = "scaled"
     """A number of steps, or `scaled`: 500 of every 25,030 steps, the study's own share."""

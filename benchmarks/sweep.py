@@ -213,4 +213,9 @@ def with_selection(benchmark: Benchmark, record: dict[str, Any]) -> dict[str, An
         spec = RunSpec.model_validate(record["spec"])
     except ValidationError:
         return record
-    return {**record, "selection": benchmark.resolver(spec.recipe).selection(spec)}
+    selection = benchmark.resolver(spec.recipe).selection(spec)
+    changed = {**record, "selection": selection}
+    if selection["tuning"]:
+        resolver = benchmark.resolver(spec.recipe, selection["rules"][0])
+        changed["sources"] = resolver.resolve(spec.method, spec.backbone, spec.seed, {})[-1].sources
+    return changed

@@ -1,0 +1,388 @@
+"""Planning: what `--set` means, which value wins, and when two runs are the same run."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, ValidationError
+
+from robustft.benchmarks import grid, settings
+from robustft.benchmarks.errors import UserError
+from robustft.benchmarks.grid import Facts, Request, Resolver
+from robustft.benchmarks.spec import RunSpec
+from robustft.benchmarks.suite import Choice, Suite, TrialResult, Tuned, TunedEntry
+from robustft.methods.base import NoHyper, hyperparameters
+
+
+@hyperparameters
+class Strength:
+    lambda_sd: float = Field(default=0.9, ge=0)
+    beta: float = 0.5
+
+
+@hyperparameters
+class Alpha:
+    alpha: float = Field(default=0.5, ge=0, le=1)
+
+
+def make_method(name, hyper=NoHyper, trained=True, inputs=(), version=1, needs_text=False):
+    body = {"name": name, "Hyper": hyper, "trained": trained, "version": version, "needs_text": needs_text}
+    return type(name, (), {**body, "inputs": classmethod(lambda cls, hyper: inputs)})
+
+
+METHODS = {
+    "zero_shot": make_method("zero_shot", trained=False),
+    "ft": make_method("ft"),
+    "tracer": make_method("tracer", Strength, needs_text=True),
+    "wise_ft": make_method("wise_ft", Alpha, trained=False, inputs=("ft",)),
+}
+SUITE = {
+    "name": "toy",
+    "dataset": "toy",
+    "version": "toy-v1",
+    "backbones": ["tiny-a", "tiny-b"],
+    "methods": ["zero_shot", "ft", "wise_ft", "tracer"],
+    "seeds": [0, 1, 2],
+    "recipes": {
+        "common": {"steps": 500, "batch_size": 64, "lr": 0.001, "weight_decay": 0.1},
+        "long": {"steps": 1000, "batch_size": 64, "lr": 0.001, "weight_decay": 0.1},
+    },
+    "tuning": {"trials": 2, "seeds": [100], "space": {"ft": {"lr": [0.1, 0.2]}}},
+}
+NO_TUNING = Tuned(suite="toy", version="toy-v1", entries={})
+
+
+def make_suite(**changes):
+    return Suite.model_validate({**SUITE, **changes})
+
+
+def make_facts(**changes):
+    values = {
+        "methods": METHODS,
+        "backbones": ("tiny-a", "tiny-b"),
+        "weights": lambda name: f"sha256:{name}",
+        "version": "toy-v1",
+        "fingerprint": "f00",
+        "train_size": 200,
+    }
+    return Facts(**{**values, **changes})
+
+
+def expand(*methods, suite=None, tuned=NO_TUNING, facts=None, **request):
+    request.setdefault("backbones", ("tiny-a",))
+    request.setdefault("seeds", (0,))
+    return grid.expand(Request(methods, **request), suite or make_suite(), tuned, facts or make_facts())
+
+
+def tuned_file(method="tracer", one_se=None, best_id=None):
+    trials = [TrialResult(values={"lr": 0.01}, nll=0.5, runs=["aaaaaaaaaaaa"])]
+    entry = TunedEntry(
+        tuning="0123456789ab",
+        recipe="common",
+        seeds=[100],
+        metric="validation_nll",
+        one_se=Choice(values=one_se or {"lr": 0.01}, nll=0.5, trial=0),
+        best_id=Choice(values=best_id or {"lr": 0.02}, nll=0.4, trial=0),
+        trials=trials,
+    )
+    return Tuned(suite="toy", version="toy-v1", entries={method: {"tiny-a": entry}})
+
+
+# The run id
+
+
+def test_run_id_is_the_same_on_every_machine_and_in_every_version():
+    spec = RunSpec(
+        benchmark="digits",
+        benchmark_version="digits-v1",
+        fingerprint="0" * 64,
+        method="tracer",
+        method_version=1,
+        backbone="tiny-vit-p8",
+        weights="sha256:" + "1" * 64,
+        seed=0,
+        recipe="common",
+        steps=500,
+        batch_size=64,
+        lr=0.0003,
+        weight_decay=0.1,
+        warmup_steps=10,
+        min_lr=0.0,
+        clip_norm=0.0,
+        precision="fp32",
+        hyper={"lambda_sd": 0.9, "clock": "definition", "keep_initial": True},
+    )
+    assert spec.canonical() == (
+        '{"backbone":"tiny-vit-p8","batch_size":64,"benchmark":"digits","benchmark_version":"digits-v1",'
+        '"clip_norm":0.0,"fingerprint":"0000000000000000000000000000000000000000000000000000000000000000",'
+        '"hyper":{"clock":"definition","keep_initial":true,"lambda_sd":0.9},"lr":0.0003,"method":"tracer",'
+        '"method_version":1,"min_lr":0.0,"precision":"fp32","recipe":"common","seed":0,"steps":500,"threads":1,'
+        '"trainable":"all","warmup_steps":10,"weight_decay":0.1,'
+        '"weights":"sha256:1111111111111111111111111111111111111111111111111111111111111111"}'
+    )
+    assert spec.run_id == "95deeabc9dd9"  # if this changes, every finished run on every disk is lost
+
+
+@given(st.permutations(list(RunSpec.model_fields)))
+def test_run_id_ignores_the_order_of_keys(order):
+    spec = expand("tracer")[0].spec
+    values = spec.model_dump()
+    shuffled = {key: values[key] for key in order}
+    shuffled["hyper"] = dict(reversed(values["hyper"].items()))
+    assert RunSpec.model_validate(shuffled).run_id == spec.run_id
+
+
+def test_run_id_survives_json():
+    for run in expand("all"):
+        again = RunSpec.model_validate(json.loads(json.dumps(run.spec.model_dump(mode="json"))))
+        assert again == run.spec and again.run_id == run.spec.run_id
+
+
+def test_a_whole_number_and_the_same_float_are_one_run():
+    assert expand("tracer", settings=("beta=1",))[0].spec == expand("tracer", settings=("beta=1.0",))[0].spec
+    assert (
+        expand("ft", settings=("lr=1",))[0].spec.run_id == expand("ft", settings=("lr=1e0",))[0].spec.run_id
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"facts": make_facts(fingerprint="bad")},
+        {"facts": make_facts(weights=lambda name: "sha256:other")},
+        {"facts": make_facts(methods={**METHODS, "ft": make_method("ft", version=2)})},
+        {"facts": make_facts(version="toy-v2"), "suite": make_suite(version="toy-v2")},
+        {"suite": make_suite(threads=2)},
+        {"suite": make_suite(trainable="image")},
+        {"settings": ("lr=0.002",)},
+        {"settings": ("precision=bf16",)},
+        {"settings": ("limit=10",)},
+        {"seeds": (1,)},
+        {"backbones": ("tiny-b",)},
+        {"recipe": "long"},
+        {"kind": "trial"},
+    ],
+)
+def test_run_id_changes_with_all_that_the_numbers_depend_on(change):
+    assert expand("ft", **change)[0].spec.run_id != expand("ft")[0].spec.run_id
+
+
+def test_a_field_at_its_introduction_default_is_not_hashed():
+    text = expand("ft")[0].spec.canonical()
+    assert not any(f'"{key}"' in text for key in ("kind", "limit", "inputs"))
+
+
+def test_a_spec_is_strict():
+    values = expand("ft")[0].spec.model_dump()
+    for bad in ({"steps": "500"}, {"steps": True}, {"steps": 0}, {"lr": float("nan")}, {"colour": "red"}):
+        with pytest.raises(ValidationError):
+            RunSpec.model_validate({**values, **bad})
+
+
+# --set
+
+
+def test_a_comma_is_a_grid_and_brackets_are_a_list():
+    parsed = settings.parse(["lr=0.1,0.2", "betas=[0.5, 0.25],[1,2]", "name='a,b'", "limit=null", "x=1e-3"])
+    assert [setting.values for setting in parsed] == [
+        (0.1, 0.2),
+        ([0.5, 0.25], [1, 2]),
+        ("a,b",),
+        (None,),
+        (0.001,),
+    ]
+
+
+@given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=5))
+def test_floats_come_through_set_bit_for_bit(values):
+    assert list(settings.parse(["lr=" + ",".join(map(repr, values))])[0].values) == values
+
+
+def test_a_key_goes_to_each_listed_method_that_has_it_and_the_others_get_one_run():
+    plan = expand("tracer", "ft", "zero_shot", settings=("beta=0.2,0.5,1.0",))
+    assert [run.spec.method for run in plan] == ["tracer", "tracer", "tracer", "ft", "zero_shot"]
+    assert [run.spec.hyper["beta"] for run in plan[:3]] == [0.2, 0.5, 1.0]
+
+
+def test_a_training_field_makes_no_second_run_of_a_method_that_trains_nothing():
+    plan = expand("ft", "zero_shot", settings=("lr=0.1,0.2",))
+    assert [run.spec.method for run in plan] == ["ft", "ft", "zero_shot"]
+    assert plan[-1].spec.lr is None
+
+
+def test_a_method_can_be_addressed_and_that_wins_over_the_bare_key():
+    plan = expand("tracer", "ft", settings=("ft.lr=0.5", "lr=0.25"))
+    assert [run.spec.lr for run in plan] == [0.25, 0.5]
+
+
+def test_dash_and_underscore_are_the_same():
+    one = expand("zero-shot", "TRACER", backbones=("tiny_a",), settings=("lambda-sd=0.1",))
+    other = expand("zero_shot", "tracer", backbones=("tiny-a",), settings=("lambda_sd=0.1",))
+    assert [run.spec for run in one] == [run.spec for run in other]
+
+
+def test_a_value_that_is_given_twice_is_one_run():
+    assert len(expand("tracer", "tracer", settings=("beta=0.5,0.50",))) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"methods": ("tracr",)}, "unknown method 'tracr'; did you mean 'tracer'?"),
+        ({"backbones": ("tiny_c",)}, "unknown backbone 'tiny_c'; did you mean 'tiny-"),
+        ({"rule": "one-sd"}, "did you mean 'one_se'?"),
+        ({"recipe": "comon"}, "did you mean 'common'?"),
+        ({"settings": ("lamda_sd=1",)}, "unknown key 'lamda_sd'; did you mean 'lambda_sd'?"),
+        ({"settings": ("alpha=1",)}, "no listed method has the key 'alpha'; add wise_ft to --method"),
+        ({"settings": ("wise_ft.alpha=1",)}, "method 'wise_ft' is not listed; add it to --method"),
+        ({"settings": ("trcer.beta=1",)}, "unknown method 'trcer'; did you mean 'tracer'?"),
+        ({"settings": ("tracer.beat=1",)}, "did you mean 'beta'?"),
+        ({"settings": ("seed=1",)}, "'seed' is a flag, not a key; use --seed"),
+        ({"settings": ("beta",)}, "must be key=value"),
+        ({"settings": ("=1",)}, "must be key=value"),
+        ({"settings": ("beta=1,,2",)}, "a value is empty"),
+        ({"settings": ("beta=[1,2",)}, "brackets and quotes must be closed"),
+        ({"settings": ("beta=1", "beta=2")}, "the key is already in --set beta=1"),
+        ({"settings": ("beta=abc",)}, "tracer.beta: input should be a valid number"),
+        ({"settings": ("beta=true",)}, "tracer.beta: must be a number, got True"),
+        (
+            {"settings": ("lambda_sd=-1",)},
+            "tracer.lambda_sd: input should be greater than or equal to 0, got -1",
+        ),
+        (
+            {"settings": ("steps=2.5",)},
+            "steps: input should be a valid integer, got 2.5; correct it in --set",
+        ),
+        ({"settings": ("lr=-1",)}, "lr: input should be greater than 0, got -1"),
+        ({"settings": ("precision=fp16",)}, "precision: input should be 'fp32' or 'bf16', got 'fp16'"),
+        ({"settings": ("batch_size=201",)}, "batch_size: must be at most 200"),
+        ({"settings": ("warmup_steps=500",)}, "warmup_steps: must be below the 500 steps"),
+        ({"facts": make_facts(has_text=lambda name: False)}, "tracer: needs a backbone with a text tower"),
+        ({"facts": make_facts(version="toy-v2")}, "version: must be toy-v2"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_the_nearest_right_name(request_, words):
+    request_ = {"methods": ("tracer",), **request_}
+    with pytest.raises(UserError) as raised:
+        expand(*request_.pop("methods"), **request_)
+    text = str(raised.value)
+    assert words in text
+    assert "\n" not in text and text.endswith(".")
+
+
+def test_alpha_outside_0_to_1_is_refused():
+    with pytest.raises(UserError, match=r"wise_ft\.alpha: .*less than or equal to 1, got 1\.5"):
+        expand("wise_ft", settings=("alpha=1.5",))
+
+
+# Precedence and sources
+
+
+def test_precedence_is_default_recipe_suite_tuned_set():
+    suite = make_suite(methods_settings={"tracer": {"lr": 0.005, "beta": 0.7, "source": "because"}})
+    run = expand("tracer", suite=suite)[0]
+    assert (run.spec.hyper["lambda_sd"], run.sources["lambda_sd"]) == (0.9, "method default")
+    assert (run.spec.steps, run.sources["steps"]) == (500, "recipe common")
+    assert (run.spec.lr, run.sources["lr"]) == (0.005, "suite toy: because")
+    assert run.spec.hyper["beta"] == 0.7
+    run = expand("tracer", suite=suite, tuned=tuned_file())[0]
+    assert (run.spec.lr, run.sources["lr"]) == (0.01, "tuned one_se")
+    run = expand("tracer", suite=suite, tuned=tuned_file(), rule="best_id")[0]
+    assert (run.spec.lr, run.sources["lr"]) == (0.02, "tuned best_id")
+    run = expand("tracer", suite=suite, tuned=tuned_file(), settings=("lr=0.3",))[0]
+    assert (run.spec.lr, run.sources["lr"]) == (0.3, "--set")
+
+
+def test_every_value_of_a_run_has_a_source():
+    for run in expand("all", tuned=tuned_file()):
+        values = {key for key in (*run.spec.hyper, *grid.OTHER_FIELDS)}
+        if run.spec.steps is not None:
+            values |= set(grid.TRAINING_FIELDS)
+        assert set(run.sources) == values
+
+
+def test_tuned_values_hold_for_their_backbone_and_recipe_alone():
+    plan = expand("tracer", tuned=tuned_file(), backbones=("all",))
+    assert [run.spec.lr for run in plan] == [0.01, 0.001]
+    assert expand("tracer", tuned=tuned_file(), recipe="long")[0].spec.lr == 0.001
+
+
+def test_warm_up_scales_with_the_steps_unless_it_is_given():
+    assert expand("ft")[0].spec.warmup_steps == 10  # 500 of 25,030
+    assert expand("ft", settings=("steps=25030",))[0].spec.warmup_steps == 500
+    assert expand("ft", settings=("steps=3",))[0].spec.warmup_steps == 1
+    assert expand("ft", settings=("steps=1",))[0].spec.warmup_steps == 0
+    assert expand("ft", settings=("warmup_steps=7",))[0].spec.warmup_steps == 7
+
+
+def test_an_unknown_key_of_a_suite_is_refused():
+    with pytest.raises(UserError, match="did you mean 'beta'"):
+        expand("tracer", suite=make_suite(methods_settings={"tracer": {"beat": 0.7}}))
+
+
+# Inputs
+
+
+def test_wise_ft_brings_the_ft_run_of_its_own_settings_first_and_once():
+    plan = expand("wise_ft", settings=("lr=0.1", "alpha=0.2,0.8"))
+    assert [run.spec.method for run in plan] == ["ft", "wise_ft", "wise_ft"]
+    assert not plan[0].requested and plan[1].requested
+    assert plan[0].spec.lr == 0.1
+    assert plan[1].needs == plan[2].needs == (plan[0].spec.run_id,)
+    assert plan[1].spec.inputs == {"ft": plan[0].spec.run_id}
+
+
+def test_an_input_that_was_asked_for_too_is_one_run():
+    plan = expand("wise_ft", "ft")
+    assert [(run.spec.method, run.requested) for run in plan] == [("ft", True), ("wise_ft", True)]
+
+
+def test_the_id_of_a_run_covers_the_id_of_its_input():
+    facts = make_facts(methods={**METHODS, "ft": make_method("ft", version=2)})
+    assert expand("wise_ft", facts=facts)[-1].spec.run_id != expand("wise_ft")[-1].spec.run_id
+
+
+def test_the_input_of_a_trial_is_a_trial():
+    assert {run.spec.kind for run in expand("wise_ft", kind="trial")} == {"trial"}
+
+
+# Selection
+
+
+def rules_of(run, tuned=NO_TUNING):
+    return Resolver(make_suite(), tuned, make_facts(), run.spec.recipe, None).selection(run.spec)["rules"]
+
+
+def test_a_run_belongs_to_the_rules_whose_values_it_has():
+    tuned = tuned_file()
+    assert rules_of(expand("tracer", tuned=tuned)[0], tuned) == ["one_se"]
+    assert rules_of(expand("tracer", tuned=tuned, rule="best_id")[0], tuned) == ["best_id"]
+    assert rules_of(expand("tracer", settings=("lr=0.02",))[0], tuned) == ["best_id"]
+    same = tuned_file(best_id={"lr": 0.01})
+    assert rules_of(expand("tracer", tuned=same)[0], same) == ["one_se", "best_id"]
+
+
+def test_a_run_outside_the_tuning_belongs_to_no_rule():
+    tuned = tuned_file()
+    for outside in (
+        {"settings": ("beta=0.1",)},
+        {"settings": ("limit=5",)},
+        {"seeds": (100,)},
+        {"recipe": "long"},
+    ):
+        assert rules_of(expand("tracer", tuned=tuned, **outside)[0], tuned) == []
+    assert rules_of(expand("tracer", tuned=tuned, kind="trial")[0], tuned) == []
+    assert rules_of(expand("tracer")[0]) == []  # never tuned
+
+
+def test_a_method_without_training_belongs_to_every_rule():
+    assert rules_of(expand("zero_shot")[0]) == ["one_se", "best_id"]
+    assert rules_of(expand("zero_shot", settings=("limit=5",))[0]) == []
+
+
+def test_selection_names_the_tuning_and_its_trials():
+    tuned = tuned_file()
+    run = expand("tracer", tuned=tuned)[0]
+    selection = Resolver(make_suite(), tuned, make_facts(), None, None).selection(run.spec)
+    assert selection == {"rules": ["one_se"], "tuning": "0123456789ab", "trials": 1}

@@ -202,14 +202,14 @@ def tune(
 
 
 @robustft.command()
-@click.argument("benchmark", default="digits")
+@click.argument("benchmark", required=False)
 @_runs
 @_results
-def leaderboard(benchmark: str, runs: Path, results: Path) -> int:
+def leaderboard(benchmark: str | None, runs: Path, results: Path) -> int:
     """Gather all records into results/leaderboard.csv and .md."""
     from . import sweep as sweeps
 
-    return sweeps.board(sweeps.load(benchmark), runs, results, make_console())
+    return sweeps.board(sweeps.load(benchmark) if benchmark else None, runs, results, make_console())
 
 
 @robustft.command()

@@ -2,7 +2,6 @@
 
 import os
 import uuid
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from .. import backbones
 from . import show
-from . import tune as tuning
+from . import suite as suites
 from .errors import UserError
 from .facts import Benchmark
 from .grid import Planned, Request, choose_backbones, choose_methods
@@ -21,7 +20,7 @@ from .plan import Plan
 from .progress import Reporter
 from .spec import RunSpec
 from .state import RunFolder
-from .suite import Suite, tuned_path
+from .suite import tuned_path
 
 
 def load(name: str) -> Benchmark:
@@ -152,6 +151,8 @@ def tune(
     dry_run: bool,
 ) -> int:
     """Make the trials and write the tuned file; nothing is written unless every trial is done."""
+    from . import tune as tuning
+
     names = choose_methods(methods or ("all",), benchmark.suite, benchmark.facts)
     names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
     search = tuning.Search(
@@ -186,28 +187,39 @@ def _check_place(path: Path) -> None:
         )
 
 
-def board(benchmark: Benchmark, runs: Path, results: Path, console: Console) -> int:
-    """Write leaderboard.csv and leaderboard.md from all records of a benchmark, and print the board."""
+def board(benchmark: Benchmark | None, runs: Path, results: Path, console: Console) -> int:
+    """Write leaderboard.csv and leaderboard.md from the records of all benchmarks, and print one's board, or all."""
     from ..results import leaderboard, records
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        local = records.gather(runs / benchmark.suite.name)
-        reference = records.gather_reference(benchmark.suite.name)
-    local = [with_selection(benchmark, record) for record in local]
+    def report(sentence: str) -> None:
+        console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
+
+    local, reference = records.gather(runs, report), records.gather_reference(report=report)
+    known = {benchmark.suite.name: benchmark} if benchmark else {}
+    for name in {record["benchmark"] for record in local} - set(known):
+        if name in suites.names():
+            known[name] = load(name)
+    local = [with_selection(known.get(record["benchmark"]), record) for record in local]
     made = leaderboard.write(local, reference, results)
+    if benchmark is not None:
+        only = benchmark.suite.name
+        made = leaderboard.build(
+            [record for record in local if record["benchmark"] == only],
+            [record for record in reference if record["benchmark"] == only],
+        )
     console.print(made.to_console())
     return 0
 
 
-def with_selection(benchmark: Benchmark, record: dict[str, Any]) -> dict[str, Any]:
+def with_selection(benchmark: Benchmark | None, record: dict[str, Any]) -> dict[str, Any]:
     """The record with the selection that the tuned values of today give it.
 
     A run that was made before the tuning, or under an earlier one, counts for what its values are now: so a
     board never mixes two tunings under one rule.
     """
-    suite: Suite = benchmark.suite
-    if record["benchmark_version"] != suite.version or record["recipe"] not in suite.recipes:
+    if benchmark is None or record["benchmark_version"] != benchmark.suite.version:
+        return record
+    if record["recipe"] not in benchmark.suite.recipes:
         return record
     try:
         spec = RunSpec.model_validate(record["spec"])

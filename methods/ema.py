@@ -15,7 +15,7 @@ from .distillation import Embeddings, soft_cross_entropy
 from .objectives import info_nce
 from .registry import register
 from .teachers import EMATeacher
-from .two_tower import TwoTower, TwoTowerHyper, TwoTowerMethod
+from .two_tower import DistillingHyper, DistillingMethod, TwoTower
 
 if TYPE_CHECKING:
     from ..datasets.loaders import Batch
@@ -24,7 +24,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @hyperparameters
-class Hyper(TwoTowerHyper):
+class Hyper(DistillingHyper):
     """Released values of CaRot's ViT-B/16 script unless a field says otherwise."""
 
     lambda_sd: Annotated[float, Field(ge=0)] = 1.5
@@ -38,13 +38,10 @@ class Hyper(TwoTowerHyper):
     update_every: Annotated[int, Field(ge=0)] = 0
     """Steps between teacher updates, counted from step 0; 0 is max(1, round(steps * 500 / 25030)). Code:
     500 of 25,030; scaling ours."""
-    skip_first_step: bool = True
-    """Leaves the distillation term out at step 0, where the teacher is the student. Code: CaRot and
-    TRACER."""
 
 
 @register("ema")
-class EMA(TwoTowerMethod):
+class EMA(DistillingMethod):
     """InfoNCE plus `lambda_sd` times the soft cross-entropy to an EMA teacher."""
 
     Hyper = Hyper
@@ -60,10 +57,6 @@ class EMA(TwoTowerMethod):
             "warmup_fraction": hyper.momentum_warmup,
         }
         return EMATeacher(student, total, every=every, **momentum)
-
-    def teaches(self, step: int) -> bool:
-        """From the second step on, by default."""
-        return step > 0 or not self.hyper.skip_first_step
 
     def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
         """Nats; both directions of the distillation added, as released."""

@@ -6,21 +6,17 @@ stage. Departures: the probe sees a fixed number of renderings of each training 
 coarser and C is chosen by ID-validation likelihood, not accuracy (ours).
 """
 
-import warnings
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from .base import Context, hyperparameters
 from .classifier import Classifier
 from .ft import FT, ImageStudent
+from .probe import cached_features, probes
 from .registry import register
-
-CHUNK = 256
 
 
 @hyperparameters
@@ -58,48 +54,22 @@ class LPFT(FT):
     def prepare(self, student: ImageStudent, context: Context) -> dict[str, Any]:
         """The probe; keeps the head of the C with the lowest validation loss (the smallest such C)."""
         hyper, classifier, best = self.hyper, student.classifier, None
-        features, labels = _cached_features(classifier, context, hyper.renderings)
-        absent = sorted(set(range(len(classifier.weight))) - set(labels.tolist()))
-        if absent:
-            name = context.task.class_names[absent[0]]
-            raise ValueError(f"lp_ft: class {name!r} has no training image; add some or leave the class out.")
-        probe = LogisticRegression(max_iter=hyper.iterations, warm_start=True)
-        for c in np.geomspace(hyper.c_min, hyper.c_max, hyper.c_points):
+        features, labels = cached_features(
+            classifier, context.task, hyper.renderings, context.settings.seed, context.check_stop
+        )
+        grid = np.geomspace(hyper.c_min, hyper.c_max, hyper.c_points)
+        for c, weight, bias in probes(features, labels, grid, hyper.iterations):
             context.check_stop()
-            with warnings.catch_warnings():
-                # The published probe stops after 200 iterations, converged or not.
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                probe.set_params(C=float(c)).fit(features, labels)
-            _set_head(classifier, probe)
+            set_head(classifier, weight, bias)
             value = context.validate(classifier)
             if best is None or value < best[0]:
-                head = {
-                    "weight": classifier.weight.detach().clone(),
-                    "bias": classifier.bias.detach().clone(),
-                }
-                best = value, float(c), head
-        classifier.load_state_dict(best[2], strict=False)
+                best = value, c, weight, bias
+        set_head(classifier, *best[2:])
         return {"probe_c": best[1], "probe_validation": best[0]}
 
 
 @torch.no_grad()
-def _cached_features(
-    classifier: Classifier, context: Context, renderings: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 features (N * renderings, D) and labels of fixed renderings of all training images."""
-    dataset, device = context.task.dataset, classifier.weight.device
-    items = [(epoch, index) for epoch in range(renderings) for index in range(dataset.train_size)]
-    features = []
-    for i in range(0, len(items), CHUNK):
-        context.check_stop()
-        images = dataset.train_images(items[i : i + CHUNK], context.settings.seed).to(device)
-        features.append(classifier.features(images).double().cpu())
-    return torch.cat(features).numpy(), np.tile(dataset.train_labels(), renderings)
-
-
-@torch.no_grad()
-def _set_head(classifier: Classifier, probe: LogisticRegression) -> None:
-    """Copies the probe's coefficients; scikit-learn keeps one row for two classes, the other's logit is 0."""
-    rows = slice(1, 2) if len(probe.classes_) == 2 else slice(None)
-    classifier.weight.zero_()[rows] = torch.from_numpy(probe.coef_).to(classifier.weight)
-    classifier.bias.zero_()[rows] = torch.from_numpy(probe.intercept_).to(classifier.bias)
+def set_head(classifier: Classifier, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    """Copies a (C, D) weight and a (C,) bias into the classifier."""
+    classifier.weight.copy_(weight)
+    classifier.bias.copy_(bias)

@@ -16,7 +16,7 @@ from .distillation import Embeddings
 from .objectives import info_nce
 from .registry import register
 from .teachers import StaticTeacher, WMATeacher, beta_kernel
-from .two_tower import TwoTower, TwoTowerHyper, TwoTowerMethod
+from .two_tower import DistillingHyper, DistillingMethod, TwoTower
 
 if TYPE_CHECKING:
     from ..datasets.loaders import Batch
@@ -25,7 +25,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 @hyperparameters
-class Hyper(TwoTowerHyper):
+class Hyper(DistillingHyper):
     """Weights have no unit and are >= 0; `lambda_sd` multiplies the weighted sum of the four terms."""
 
     lambda_sd: Weight = 0.9
@@ -41,9 +41,6 @@ class Hyper(TwoTowerHyper):
     """Of interactive contrastive learning (Eq. 24). Paper and code: 1."""
     cross_kd_weight: Weight = 1.0
     """Of cross-knowledge distillation (Eq. 27). Paper and code: 1."""
-    skip_first_step: bool = True
-    """No distillation at step 0, as in the code. Algorithm 1 distils there too: FD, CRD, CrossKD are 0
-    then, ICL is InfoNCE again."""
     beta: Annotated[float, Field(gt=0)] = 0.5
     """Both shape parameters of the Beta kernel, > 0; below 1 it is U-shaped. Paper: section 5.2.1."""
     update_every: Annotated[int, Field(ge=1)] = 1
@@ -59,7 +56,7 @@ class Hyper(TwoTowerHyper):
 
 
 @register("tracer")
-class TRACER(TwoTowerMethod):
+class TRACER(DistillingMethod):
     """InfoNCE, FD, CRD, ICL and CrossKD against a WMA teacher."""
 
     Hyper = Hyper
@@ -70,10 +67,6 @@ class TRACER(TwoTowerMethod):
         hyper = self.hyper
         options = {"every": hyper.update_every, "clock": hyper.clock, "keep_initial": hyper.keep_initial}
         return WMATeacher(student, settings.total_steps, beta_kernel(hyper.beta), **options)
-
-    def teaches(self, step: int) -> bool:
-        """From the second step on, by default."""
-        return step > 0 or not self.hyper.skip_first_step
 
     def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
         """Nats, but for FD (squared distance); a term of weight 0 is left out."""

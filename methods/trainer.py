@@ -84,9 +84,10 @@ class Training:
         self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            outputs = self.student(batch)
+            # The teacher goes first: what its layers leave behind is memory for the student's graph.
             teaches = self.teacher is not None and method.teaches(step)
             taught = self.teacher.embed(batch) if teaches else None
+            outputs = self.student(batch)
         terms = method.loss(outputs, taught, batch) | method.penalty(self.student, self.start)
         total = torch.stack(list(terms.values())).sum()
         total.backward()

@@ -79,6 +79,25 @@ class TwoTowerMethod(Method):
         return zero_shot_classifier(student.encoder, context)
 
 
+@hyperparameters
+class DistillingHyper(TwoTowerHyper):
+    """Fields that every method with a teacher has."""
+
+    skip_first_step: bool = True
+    """No distillation at step 0, where the teacher is the student, as in the code of CaRot and TRACER.
+    TRACER's Algorithm 1 distils there too: FD, CRD and CrossKD are 0 then, ICL is InfoNCE once more."""
+
+
+class DistillingMethod(TwoTowerMethod):
+    """A two-tower method with a teacher."""
+
+    Hyper = DistillingHyper
+
+    def teaches(self, step: int) -> bool:
+        """From the second step on, by default."""
+        return step > 0 or not self.hyper.skip_first_step
+
+
 def zero_shot_classifier(encoder: DualEncoder, context: Context) -> Classifier:
     """The encoder's current image tower under the head that its current text tower builds; zero bias."""
     return Classifier(encoder, build_head(encoder, context.task.class_names, context.task.prompts))

@@ -188,7 +188,7 @@ def _check_place(path: Path) -> None:
 
 
 def board(benchmark: Benchmark | None, runs: Path, results: Path, console: Console) -> int:
-    """Write leaderboard.csv and leaderboard.md from the records of all benchmarks, and print one's board, or all."""
+    """Write leaderboard.csv and .md from the records of all benchmarks; print the board of one, or of all."""
     from ..results import leaderboard, records
 
     def report(sentence: str) -> None:

@@ -1,0 +1,88 @@
+"""What tests of the command line share: a suite of seconds, the program, records without their clocks."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from robustft.benchmarks import cli
+
+BACKBONE = "tiny-vit-p8"
+SUITE = {
+    "name": "digits",
+    "dataset": "digits",
+    "version": "digits-v1",
+    "backbones": [BACKBONE],
+    "methods": ["zero_shot", "ft", "lp_ft", "wise_ft", "flyp", "ema", "tracer"],
+    "seeds": [0],
+    "threads": 1,
+    "recipes": {"common": {"steps": 3, "batch_size": 16, "lr": 3e-4, "weight_decay": 0.1}},
+    "methods_settings": {"lp_ft": {"c_points": 2, "renderings": 1, "source": "short"}},
+    "tuning": {
+        "trials": 2,
+        "seeds": [100],
+        "space": {"ft": {"lr": [1e-4, 1e-3]}, "wise_ft": {"lr": [1e-3], "alpha": [0.25, 0.75]}},
+    },
+}
+QUICK = ("--set", "limit=32")
+"""Evaluate the first 32 samples of each set."""
+
+
+def write_suite(folder, **changes):
+    """A suite file whose runs take a second; returns its path as text."""
+    path = Path(folder) / "quick.yaml"
+    path.write_text(yaml.safe_dump({**SUITE, **changes}, sort_keys=False))
+    return str(path)
+
+
+def program(*arguments, **options):
+    """Start the real command line in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("ROBUSTFT_RUNS", None)
+    command = [sys.executable, "-m", "robustft.benchmarks", *map(str, arguments)]
+    options = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": environment,
+        **options,
+    }
+    return subprocess.Popen(command, **options)
+
+
+def call(*arguments):
+    """The command line in this process; returns its exit code."""
+    with contextlib.suppress(KeyError):
+        del os.environ["ROBUSTFT_RUNS"]
+    try:
+        cli.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+    raise AssertionError("main returned")
+
+
+def folders(runs, method="*"):
+    """The run folders below a root."""
+    return sorted(path.parent for path in Path(runs).glob(f"*/{method}/*/seed*/spec.json"))
+
+
+def essence(folder):
+    """A run's record and files, without what a clock or the machine's load decides."""
+    record = json.loads((folder / "record.json").read_text())
+    for key in ("cost", "finished", "environment"):
+        record.pop(key)
+    files = [
+        folder / "weights" / "final.safetensors",
+        folder / "curves.parquet",
+        *folder.glob("predictions/*"),
+    ]
+    return record, {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def starts(folder):
+    """How many times a process began to work on the run."""
+    return (folder / "log").read_text().count(" start ")

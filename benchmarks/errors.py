@@ -38,20 +38,20 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> str
     return f"unknown {kind} '{name}'; {listing}."
 
 
-def explain(error: ValidationError, where: str, remedy: str = "correct it", joint: str = ": ") -> str:
+def explain(error: ValidationError, where: str, remedy: str = "", joint: str = ": ") -> str:
     """The first problem of a pydantic error as one sentence with its key, its value and a remedy."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     key = joint.join(part for part in (where, path) if part)
+    correct = remedy or "correct it"
     message = first["msg"].removeprefix("Value error, ")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] in ("missing", "missing_keyword_only_argument"):
-        return f"{key}: is missing{more}; add it."
+        return f"{key}: is missing{more}; {remedy or 'add it'}."
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return (
-            f"{key}: is no known key (its value is {first['input']!r}){more}; remove it or correct its name."
-        )
+        rename = remedy or "remove it or correct its name"
+        return f"{key}: is no known key (its value is {first['input']!r}){more}; {rename}."
     if first["type"] == "value_error" and "got " in message:
-        return f"{key}: {message}{more}; {remedy}."
+        return f"{key}: {message}{more}; {correct}."
     message = message[:1].lower() + message[1:]
-    return f"{key}: {message}, got {first['input']!r}{more}; {remedy}."
+    return f"{key}: {message}, got {first['input']!r}{more}; {correct}."

@@ -171,7 +171,7 @@ class Resolver:
     ) -> list[Planned]:
         """The run, after the runs that it reads; `overrides` are key -> (value, source)."""
         method = self.facts.methods[name]
-        values, sources = self._values(method, backbone, overrides)
+        values, sources = self._values(method, backbone, overrides, requested)
         hyper = self._hyper(method, values, sources)
         if method.needs_text and not self.facts.has_text(backbone):
             raise UserError(
@@ -180,7 +180,8 @@ class Resolver:
         inputs, needed = {}, []
         for other in method.inputs(method.Hyper(**hyper)):
             shared = {
-                key: (values[key], f"{sources[key]} of {name}") for key in (*TRAINING_FIELDS, *OTHER_FIELDS)
+                key: (values[key], source if (source := sources[key]) == "--set" else f"{source} of {name}")
+                for key in (*TRAINING_FIELDS, *OTHER_FIELDS)
             }
             needed += self.resolve(other, backbone, seed, shared, requested=False)
             inputs[other] = needed[-1].spec.run_id
@@ -207,7 +208,7 @@ class Resolver:
         return [*needed, Planned(spec, sources, requested, tuple(inputs.values()))]
 
     def _values(
-        self, method: MethodClass, backbone: str, overrides: dict[str, tuple[Any, str]]
+        self, method: MethodClass, backbone: str, overrides: dict[str, tuple[Any, str]], requested: bool
     ) -> tuple[dict[str, Any], dict[str, str]]:
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
@@ -231,7 +232,10 @@ class Resolver:
         if entry is not None:
             layer(getattr(entry, self.rule).values, f"tuned {self.rule}")
         for key, (value, source) in overrides.items():
-            layer({key: value}, source)
+            own = values.get(key)
+            own = scaled_warmup(values["steps"]) if own == "scaled" else own
+            if requested or own != value:  # an input keeps the source of what would be its own value anyway
+                layer({key: value}, source)
         if values.get("warmup_steps") == "scaled":
             values["warmup_steps"] = scaled_warmup(values["steps"])
             sources["warmup_steps"] += ", scaled with steps"

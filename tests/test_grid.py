@@ -338,6 +338,15 @@ def test_an_input_that_was_asked_for_too_is_one_run():
     assert [(run.spec.method, run.requested) for run in plan] == [("ft", True), ("wise_ft", True)]
 
 
+def test_the_source_of_an_input_says_where_it_is_not_its_own():
+    tuned = tuned_file("wise_ft", one_se={"lr": 0.01, "alpha": 0.25})
+    ft = expand("wise_ft", tuned=tuned, settings=("batch_size=32",))[0]
+    assert ft.sources["lr"] == "tuned one_se of wise_ft"
+    assert ft.sources["batch_size"] == "--set"
+    assert ft.sources["steps"] == "recipe common"
+    assert ft.sources["warmup_steps"] == "recipe common, scaled with steps"
+
+
 def test_the_id_of_a_run_covers_the_id_of_its_input():
     facts = make_facts(methods={**METHODS, "ft": make_method("ft", version=2)})
     assert expand("wise_ft", facts=facts)[-1].spec.run_id != expand("wise_ft")[-1].spec.run_id

@@ -13,8 +13,8 @@ __all__ = ["BackboneError", "DualEncoder", "identity", "load", "names"]
 
 
 def names() -> list[str]:
-    """Registered backbones."""
-    return list(tiny.VISION)
+    """Registered backbones; "-scratch" names the same architecture with random weights."""
+    return [*tiny.VISION, *(f"{name}{tiny.SCRATCH}" for name in tiny.VISION if name != "tiny-vit-grey")]
 
 
 def _known(name: str) -> str:
@@ -41,5 +41,8 @@ def load(name: str, pretrained: str | Path | None = None, device: str | torch.de
 
 
 def identity(name: str, pretrained: str | Path | None = None) -> str:
-    """What pins the weights: "sha256:..." of the file that `load` would read."""
-    return tiny.weights_hash(Path(pretrained) if pretrained else tiny.weights_file(_known(name)))
+    """What pins the weights: "sha256:..." of the file that `load` would read, or "random" for a scratch backbone."""
+    name = _known(name)
+    if name.endswith(tiny.SCRATCH) and not pretrained:
+        return "random"
+    return tiny.weights_hash(Path(pretrained) if pretrained else tiny.weights_file(name))

@@ -3,10 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from . import torchvision_ops  # noqa: F401  must come before open_clip
+from .torchvision_ops import declare_missing_operators
 
-import open_clip  # noqa: E402, I001
-from open_clip.model import CLIP  # noqa: E402
+declare_missing_operators()  # open_clip imports torchvision
+
+import open_clip  # noqa: E402
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # noqa: E402
+from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
+
+__all__ = ["CLIP", "CLIPTextCfg", "CLIPVisionCfg", "DualEncoder", "SimpleTokenizer"]
 
 PIXEL_MEAN, PIXEL_STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 

@@ -14,10 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from .encoder import DualEncoder
-
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # noqa: E402, I001
-from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
+from .encoder import CLIP, CLIPTextCfg, CLIPVisionCfg, DualEncoder, SimpleTokenizer
 
 FOLDER = Path(__file__).with_name("tiny")
 MERGES = FOLDER / "merges.txt.gz"
@@ -29,6 +26,9 @@ VISION = {
     "tiny-vit-grey": CLIPVisionCfg(layers=3, width=96, head_width=32, patch_size=8, image_size=IMAGE_SIZE),
 }
 """Two ViTs of different patch size and a ModifiedResNet for `digits`; `tiny-vit-grey` is the forgetting study's."""
+
+SCRATCH = "-scratch"
+"""Ending of a backbone's name that asks for random weights."""
 
 
 class BackboneError(ValueError):
@@ -51,6 +51,13 @@ def build(name: str) -> DualEncoder:
     """An untrained bundled backbone (weights from torch's current random state)."""
     text = CLIPTextCfg(context_length=CONTEXT, vocab_size=vocabulary_size(), width=64, heads=2, layers=2)
     return DualEncoder(CLIP(EMBED_DIM, VISION[name], text), tokenizer(), name)
+
+
+def scratch(name: str) -> DualEncoder:
+    """The bundled architecture with random weights, a function of its name: the control without pretraining."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
+        return build(name.removesuffix(SCRATCH)).eval()
 
 
 def weights_file(name: str) -> Path:
@@ -80,6 +87,8 @@ def read_weights(model: nn.Module, path: Path, name: str) -> None:
 
 def load(name: str, device: str | torch.device = "cpu", weights: str | Path | None = None) -> DualEncoder:
     """A bundled backbone with its weights, float32, in eval mode; `weights` names another file of the same shape."""
-    encoder = build(name)
+    if name.endswith(SCRATCH) and not weights:
+        return scratch(name).to(device)
+    encoder = build(name.removesuffix(SCRATCH))
     read_weights(encoder, Path(weights) if weights else weights_file(name), name)
     return encoder.to(device).eval()

@@ -32,5 +32,3 @@ def declare_missing_operators() -> None:
     for name in ("nms", "qnms"):
         _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-
-declare_missing_operators()

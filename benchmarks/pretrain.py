@@ -1,13 +1,13 @@
 """Makes the bundled backbones: contrastive pretraining on the pretraining split, in many styles and colours.
 
-`make pretrain` runs it for all of them, two at a time, and writes the safetensors files that ship in backbones/tiny/. A model is a
+`make pretrain` runs it for all of them and writes the safetensors files that ship in backbones/tiny/. A model is a
 function of its name: the seed is fixed, and every picture and caption depends on (step, row) alone.
 """
 
 import argparse
 import gzip
 import io
-import sys
+import math
 import time
 from collections import Counter
 
@@ -19,11 +19,19 @@ from torch.nn.functional import normalize
 from ..backbones import tiny
 from ..backbones.encoder import DualEncoder
 from ..datasets import digits
+from ..datasets.forgetting import Forgetting, grey
 from ..datasets.randomness import derive, stable_key, uniforms
 from ..datasets.rendering import COLOURS
 from ..methods.objectives import info_nce
+from ..methods.schedules import learning_rate
 
-STEPS, BATCH, LR, WEIGHT_DECAY, WARMUP, SEED = 900, 128, 2e-3, 0.1, 50, 0
+BATCH, WEIGHT_DECAY, WARMUP, SEED = 128, 0.1, 100, 0
+RECIPES = {
+    "tiny-vit-p8": (1500, 7e-4), "tiny-vit-p16": (1300, 1e-3), "tiny-rn": (900, 1e-3), "tiny-vit-grey": (600, 1e-3),
+}  # fmt: skip
+"""Backbone -> (steps, peak learning rate)."""
+EASY = 0.2
+"""Share of the steps on plain pictures alone, so that the towers find the digits before the styles."""
 MAX_LOGIT_SCALE = 100.0
 STYLE_WORDS = {
     "plain": ("", "plain", "solid"), "negative": ("inverted", "cut out"), "striped": ("striped", "hatched"),
@@ -33,17 +41,21 @@ OPENINGS = ("a", "a photo of a", "a picture of a", "an image of a", "a drawing o
 NOUNS = ("digit {}", "number {}", "{}")
 
 
-def captions(labels: np.ndarray, colours: np.ndarray, styles: np.ndarray, keys: np.ndarray) -> list[str]:
-    """One caption a picture: an opening, at times its style and its colour, a noun, the digit's name."""
+def captions(labels: np.ndarray, colours: np.ndarray, styles: np.ndarray, keys: np.ndarray, detail: float) -> list[str]:
+    """One caption a picture: the digit's name alone, or with probability `detail` an opening, words for its style and
+    its colour at times, and a noun."""
     names, palette, style_names = digits.CLASS_NAMES, list(COLOURS), list(digits.PRETRAIN_STYLES)
-    picks = uniforms(derive(keys, 3), 5)
+    picks = uniforms(derive(keys, 3), 6)
     out = []
     for label, colour, style, u in zip(labels, colours, styles, picks, strict=True):
+        if u[5] >= detail:
+            out.append(f"the digit {names[label]}")
+            continue
         style_word = STYLE_WORDS[style_names[style]]
         words = [
             OPENINGS[int(u[0] * len(OPENINGS))],
-            style_word[int(u[1] * len(style_word))] if u[2] < 0.3 else "",
-            palette[colour] if u[3] < 0.3 and style_names[style] != "sketch" else "",
+            style_word[int(u[1] * len(style_word))] if u[2] < 0.2 else "",
+            palette[colour] if u[3] < 0.2 and style_names[style] != "sketch" else "",
             NOUNS[int(u[4] * len(NOUNS))].format(names[label]),
         ]
         out.append(" ".join(word for word in words if word))
@@ -75,29 +87,37 @@ def make_merges() -> None:
     tiny.MERGES.write_bytes(buffer.getvalue())
 
 
-def pretrain(name: str, steps: int = STEPS) -> DualEncoder:
+def _grey_batch(chosen: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, list[str]]:
+    """Pictures and captions of the forgetting study: grey digits, that study's own prompts."""
+    picks = (uniforms(derive(keys, 3), 1)[:, 0] * len(Forgetting.prompts)).astype(np.int64)
+    names = [digits.CLASS_NAMES[label] for label in digits.archive_labels()[chosen]]
+    return grey(chosen, keys), [Forgetting.prompts[p].format(n) for p, n in zip(picks, names, strict=True)]
+
+
+def pretrain(name: str, steps: int, lr: float) -> DualEncoder:
     """Trains one bundled backbone and returns it; its weights are not written."""
     torch.manual_seed(stable_key("pretrain", name, SEED) % 2**63)
     encoder = tiny.build(name).train()
-    images = np.array(digits.splits()["pretrain"])
-    labels = digits.archive_labels()
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True)
+    images, labels = np.array(digits.splits()["pretrain"]), digits.archive_labels()
+    optimizer = torch.optim.AdamW(encoder.parameters(), weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True)
     started = time.monotonic()
     for step in range(steps):
-        warm, rest = (step + 1) / WARMUP, (step - WARMUP) / (steps - WARMUP)
-        optimizer.param_groups[0]["lr"] = LR * (warm if step < WARMUP else 0.5 * (1 + np.cos(np.pi * rest)))
+        optimizer.param_groups[0]["lr"] = learning_rate(step, lr, WARMUP, steps)
         keys = derive(stable_key("pretrain", name, SEED), step, np.arange(BATCH))
         chosen = images[(uniforms(derive(keys, 9), 1)[:, 0] * len(images)).astype(np.int64)]
-        pictures, colours, styles = digits.mixture(chosen, keys)
-        tokens = encoder.tokenize(captions(labels[chosen], colours, styles, keys))
+        if name == "tiny-vit-grey":
+            pictures, texts = _grey_batch(chosen, keys)
+        else:
+            pictures, colours, styles = digits.mixture(chosen, keys, plain=step < EASY * steps)
+            texts = captions(labels[chosen], colours, styles, keys, detail=min(1.0, 2 * step / steps))
         image = normalize(encoder.image_features(pictures), dim=-1)
-        text = normalize(encoder.text_features(tokens), dim=-1)
+        text = normalize(encoder.text_features(encoder.tokenize(texts)), dim=-1)
         loss = info_nce(image, text, encoder.logit_scale)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            encoder.clip.logit_scale.clamp_(max=np.log(MAX_LOGIT_SCALE))
+            encoder.clip.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
         if step % 100 == 99:
             print(f"{name} step {step + 1}/{steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s", flush=True)
     return encoder.eval()
@@ -110,17 +130,16 @@ def write(encoder: DualEncoder) -> None:
 
 
 def main() -> None:
-    """`python -m robustft.benchmarks.pretrain [--only NAME]`."""
+    """`python -m robustft.benchmarks.pretrain [NAME ...]`: the named backbones, one after the other; all by default."""
     parser = argparse.ArgumentParser(description="Pretrain the bundled backbones.")
-    parser.add_argument("--only", choices=list(tiny.VISION), help="one backbone")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    if not tiny.MERGES.exists():
-        make_merges()
-    for name in [arguments.only] if arguments.only else tiny.VISION:
-        write(pretrain(name, arguments.steps))
-    sys.stdout.flush()
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all by default")
+    chosen = parser.parse_args().names or list(RECIPES)
+    if unknown := set(chosen) - set(RECIPES):
+        parser.error(f"unknown backbone {sorted(unknown)[0]!r}; known: {', '.join(RECIPES)}")
+    torch.set_num_threads(1)  # the thread count changes the last bits
+    make_merges()
+    for name in chosen:
+        write(pretrain(name, *RECIPES[name]))
 
 
 if __name__ == "__main__":

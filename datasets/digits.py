@@ -40,7 +40,7 @@ JITTER = Jitter()
 _SPLITS = Path(__file__).with_name("digits_splits.json")
 _RED, _BLUE = list(COLOURS).index("red"), list(COLOURS).index("blue")
 
-PRETRAIN_STYLES = {"plain": 0.24, "negative": 0.2, "striped": 0.16, "shaded": 0.16, "sketch": 0.16, "street": 0.08}
+PRETRAIN_STYLES = {"plain": 0.20, "negative": 0.16, "striped": 0.16, "shaded": 0.16, "sketch": 0.16, "street": 0.16}
 """Share of each style in the pretraining mixture."""
 RENDITION_STYLES = ("striped", "shaded")
 
@@ -139,10 +139,13 @@ def coloured(images: np.ndarray, keys: np.ndarray, correlation: float = COLOUR_C
     return paint(images, np.where((archive_labels()[images] < 5) == keeps, _RED, _BLUE), "street", keys)
 
 
-def mixture(images: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """The pretraining mixture: pictures, and colour and style numbers (B,) for the captions."""
+def mixture(
+    images: np.ndarray, keys: np.ndarray, plain: bool = False
+) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """The pretraining mixture: pictures, and colour and style numbers (B,) for the captions; `plain` draws one style."""
     shares = np.cumsum(list(PRETRAIN_STYLES.values()))
     style = np.searchsorted(shares / shares[-1], uniforms(derive(keys, 2), 1)[:, 0], side="right")
+    style = np.zeros_like(style) if plain else style
     colours = _any_colours(keys)
     return paint(images, colours, np.array(list(PRETRAIN_STYLES))[style], keys), colours, style
 
@@ -187,12 +190,12 @@ class RenderedSet:
 
 
 class Digits:
-    """The `digits` data; `correlation` differs from the card's in the card's control runs only."""
+    """The `digits` data."""
 
     name, version, summary, prompts, sets, painters = "digits", VERSION, SUMMARY, PROMPTS, SETS, PAINTERS
+    correlation = COLOUR_CORRELATION
 
-    def __init__(self, correlation: float = COLOUR_CORRELATION):
-        self._correlation = correlation
+    def __init__(self) -> None:
         self._train = np.array(splits()["finetune"])
         self.train_size = len(self._train)
 
@@ -209,7 +212,7 @@ class Digits:
         """uint8 (B, 3, 32, 32) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
         epochs, index = (np.array(column) for column in zip(*items, strict=True))
         images = self._train[index]
-        return coloured(images, derive(stable_key(self.version, "finetune", seed), images, epochs), self._correlation)
+        return coloured(images, derive(stable_key(self.version, "finetune", seed), images, epochs), self.correlation)
 
     def eval_data(self, name: str) -> RenderedSet:
         """The evaluation set of that name; DataError where there is none."""
@@ -219,9 +222,16 @@ class Digits:
 
     def _fingerprint(self) -> str:
         """sha256 over splits, class names, prompts and the first pictures of every set and of one training epoch."""
-        parts = [splits(), CLASS_NAMES, self.prompts, self.version, self._correlation]
+        parts = [splits(), CLASS_NAMES, self.prompts, self.version, self.correlation]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
         for name in self.painters:
             digest.update(self.eval_data(name).images(0, 64).numpy().tobytes())
         digest.update(self.train_images([(0, i) for i in range(32)], seed=0).numpy().tobytes())
         return digest.hexdigest()
+
+
+class Uncorrelated(Digits):
+    """Control: finetuning pictures whose colour says nothing of the label; same images, same evaluation sets."""
+
+    name, correlation = "digits_uncorrelated", 0.5
+    summary = "control of digits: finetuning colours at random"

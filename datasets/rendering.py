@@ -27,10 +27,10 @@ _F = np.float32
 class Jitter:
     """Ranges of the random geometry; lengths in halves of the picture, angles as tan(angle / 2)."""
 
-    half_tan: float = 0.13  # +-15 degrees
-    shear: float = 0.20
-    shift: float = 0.16
-    zoom: tuple[float, float] = (0.62, 0.92)
+    half_tan: float = 0.09  # +-10 degrees
+    shear: float = 0.12
+    shift: float = 0.08
+    zoom: tuple[float, float] = (0.74, 0.94)
     """Height of the glyph relative to the picture."""
 
 
@@ -38,14 +38,13 @@ def _spread(u: np.ndarray, low: float, high: float) -> np.ndarray:
     return (low + u * (high - low)).astype(_F)
 
 
-def ink(glyphs: np.ndarray, u: np.ndarray, jitter: Jitter, sharp: bool = True) -> np.ndarray:
+def ink(glyphs: np.ndarray, u: np.ndarray, jitter: Jitter) -> np.ndarray:
     """Ink density in [0, 1], (B, SIZE, SIZE), of (B, 8, 8) glyphs of 0..16 under random affine maps.
 
     Args:
         glyphs: (B, 8, 8) integers 0..16.
         u: (B, 7) uniforms: rotation, shear, two shifts, zoom, aspect, stroke width.
         jitter: ranges of the maps.
-        sharp: interpolate linearly between the 8 x 8 cells; False shows the cells themselves.
     """
     t = _spread(u[:, 0], -jitter.half_tan, jitter.half_tan)
     cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)  # rational: exact on every machine
@@ -61,17 +60,12 @@ def ink(glyphs: np.ndarray, u: np.ndarray, jitter: Jitter, sharp: bool = True) -
     padded = np.zeros((len(glyphs), 12, 12), dtype=_F)
     padded[:, 2:10, 2:10] = glyphs.astype(_F) / 16
     row = np.arange(len(glyphs))[:, None, None]
-    if sharp:
-        gx, gy = np.clip(gx, -1.5, 8.5) + 2, np.clip(gy, -1.5, 8.5) + 2
-        ix, iy = np.floor(gx).astype(np.int64), np.floor(gy).astype(np.int64)
-        fx, fy = gx - ix.astype(_F), gy - iy.astype(_F)
-        top = padded[row, iy, ix] * (1 - fx) + padded[row, iy, ix + 1] * fx
-        low = padded[row, iy + 1, ix] * (1 - fx) + padded[row, iy + 1, ix + 1] * fx
-        density = top * (1 - fy) + low * fy
-    else:
-        ix = np.floor(np.clip(gx, -1.5, 8.5) + _F(2.5)).astype(np.int64)
-        iy = np.floor(np.clip(gy, -1.5, 8.5) + _F(2.5)).astype(np.int64)
-        density = padded[row, iy, ix]
+    gx, gy = np.clip(gx, -1.5, 8.5) + 2, np.clip(gy, -1.5, 8.5) + 2
+    ix, iy = np.floor(gx).astype(np.int64), np.floor(gy).astype(np.int64)
+    fx, fy = gx - ix.astype(_F), gy - iy.astype(_F)
+    top = padded[row, iy, ix] * (1 - fx) + padded[row, iy, ix + 1] * fx
+    low = padded[row, iy + 1, ix] * (1 - fx) + padded[row, iy + 1, ix + 1] * fx
+    density = top * (1 - fy) + low * fy
     threshold = _spread(u[:, 6], 0.30, 0.50)[:, None, None]
     return np.clip((density - threshold) * 4 + _F(0.5), 0, 1)
 
@@ -149,7 +143,7 @@ def _negative(mask, rgb, u, noise):
 
 STYLES: dict[str, Callable] = {
     "plain": _plain, "street": _street, "striped": _striped, "shaded": _shaded, "sketch": _sketch,
-    "negative": _negative, "blocky": _plain,
+    "negative": _negative,
 }  # fmt: skip
 """Style name -> function of (ink (B, H, W), ink colour (B, 3), uniforms (B, 17), pixel noise (B, 1, H, W))."""
 
@@ -165,7 +159,7 @@ def draw(glyphs: np.ndarray, colours: np.ndarray, style: str, keys: np.ndarray, 
         jitter: ranges of the geometry.
     """
     u = uniforms(keys, 27 + SIZE * SIZE)
-    mask = ink(glyphs, u[:, :7], jitter, sharp=style != "blocky")
+    mask = ink(glyphs, u[:, :7], jitter)
     palette = np.array(list(COLOURS.values()), dtype=_F)
     rgb = np.clip(palette[colours] + (u[:, 7:10].astype(_F) - _F(0.5)) * _F(0.16), 0, 1)
     noise = u[:, 27:].astype(_F).reshape(len(u), 1, SIZE, SIZE)

@@ -1,0 +1,118 @@
+"""The bundled backbones: what they are, what they score, and that short text is exact."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from robustft import backbones
+from robustft.backbones import tiny
+from robustft.backbones.zero_shot import average_prompts, build_head
+from robustft.datasets import digits
+from robustft.datasets.catalogue import get
+from robustft.datasets.loaders import eval_batches
+from torch.nn.functional import normalize
+
+CARD = json.loads((Path(digits.__file__).parent / "digits_card.json").read_text())
+BUNDLED = list(tiny.VISION)
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "zero_shot_head.json").read_text())
+
+
+def test_the_bundled_files_are_small():
+    assert sum(path.stat().st_size for path in tiny.FOLDER.iterdir()) < 8_000_000
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_weights_are_those_of_the_card_and_zero_shot_numbers_too(name):
+    """The file's hash, and accuracy on ID and validation to the image: the card's numbers are of these weights."""
+    torch.set_num_threads(1)
+    data = get("forgetting" if name == "tiny-vit-grey" else "digits")
+    listed = CARD[data.card.name]["backbones"][name]
+    assert backbones.identity(name) == listed["weights"]
+    encoder = backbones.load(name)
+    head = build_head(encoder, data.card.class_names, data.card.prompts)
+    for set_name in ("validation", "id"):
+        data_set, hits = data.eval_data(set_name), 0
+        with torch.no_grad():
+            for _, images, labels in eval_batches(data_set, 400):
+                logits = normalize(encoder.image_features(images), dim=-1) @ head.T
+                hits += (logits.argmax(1) == labels).sum().item()
+        assert hits / len(data_set) == pytest.approx(listed["zero_shot"][set_name], abs=2.5 / len(data_set))
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_text_cut_after_its_end_has_the_embedding_of_the_full_context(name):
+    encoder = backbones.load(name)
+    texts = ["the digit seven", "a photo of the number three"]
+    full = encoder.tokenizer(texts)
+    short = encoder.tokenize(texts)
+    assert full.shape[1] == tiny.CONTEXT > short.shape[1] == int(full.argmax(1).max()) + 1
+    with torch.no_grad():
+        assert torch.allclose(encoder.text_features(short), encoder.clip.encode_text(full), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_save_and_load_keep_the_embeddings(name, tmp_path):
+    encoder, images = backbones.load(name), get("digits").eval_data("id").images(0, 4)
+    shutil.copy(tiny.weights_file(name), tmp_path / "copy.safetensors")
+    again = backbones.load(name, tmp_path / "copy.safetensors")
+    with torch.no_grad():
+        assert torch.equal(encoder.image_features(images), again.image_features(images))
+
+
+def test_projections_are_the_last_layer_of_each_tower():
+    vit, resnet = backbones.load("tiny-vit-p8"), backbones.load("tiny-rn")
+    assert vit.image_projection.shape == (96, 64) and resnet.image_projection.shape == (384, 64)
+    assert vit.text_projection.shape == resnet.text_projection.shape == (64, 64)
+    assert resnet.image_projection.data_ptr() == resnet.clip.visual.attnpool.c_proj.weight.data_ptr()
+    for encoder in (vit, resnet):
+        towers = [*encoder.image_parameters(), *encoder.text_parameters(), encoder.clip.logit_scale]
+        assert {id(p) for p in towers} == {id(p) for p in encoder.parameters()}
+        assert len(towers) == len(list(encoder.parameters()))
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda c: f"{c['classes']}x{c['templates']}")
+def test_head_matches_the_reference(case):
+    embeddings = torch.tensor(case["text_embeddings"], dtype=torch.float64)
+    scale = torch.tensor(case["log_logit_scale"], dtype=torch.float64).exp()
+    weight = average_prompts(embeddings, scale)
+    expected = torch.tensor(case["independent_float64"]["weight"], dtype=torch.float64)
+    assert torch.allclose(weight, expected, rtol=0, atol=1e-12 * scale.item())
+    single = average_prompts(embeddings.float(), scale.float())
+    released = torch.tensor(case["reference_code"]["weight"])
+    assert torch.allclose(single, released, rtol=0, atol=1e-6 * scale.item())
+
+
+def test_head_has_unit_rows_times_the_scale_and_restores_the_mode():
+    encoder = backbones.load("tiny-vit-p8").train()
+    head = build_head(encoder, digits.CLASS_NAMES, digits.PROMPTS)
+    one_by_one = torch.cat([build_head(encoder, [name], digits.PROMPTS, batch_size=3) for name in digits.CLASS_NAMES])
+    assert head.shape == (10, 64) and encoder.training and not head.requires_grad
+    assert torch.allclose(head.norm(dim=1), encoder.logit_scale.detach().expand(10), rtol=1e-5)
+    assert torch.allclose(head, one_by_one, atol=1e-4)
+
+
+def test_names_forgive_dashes_and_errors_say_what_to_do(tmp_path):
+    assert backbones.load("tiny_vit_p8").name == "tiny-vit-p8"
+    with pytest.raises(backbones.BackboneError, match="did you mean 'tiny-vit-p8'"):
+        backbones.load("tiny-vit-p9")
+    damaged = tmp_path / "half.safetensors"
+    damaged.write_bytes(tiny.weights_file("tiny-rn").read_bytes()[:5000])
+    with pytest.raises(backbones.BackboneError, match="damaged weights at .*half.safetensors"):
+        backbones.load("tiny-rn", damaged)
+    with pytest.raises(backbones.BackboneError, match="no weights at .*none.safetensors"):
+        backbones.load("tiny-rn", tmp_path / "none.safetensors")
+    with pytest.raises(backbones.BackboneError, match="damaged weights"):
+        backbones.load("tiny-rn", tiny.weights_file("tiny-vit-p8"))
+
+
+def test_scratch_backbones_are_random_but_always_the_same():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    a = backbones.load("tiny-rn-scratch")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    b = backbones.load("tiny-rn-scratch")
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert backbones.identity("tiny-rn-scratch") == "random"

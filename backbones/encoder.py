@@ -73,7 +73,7 @@ class DualEncoder(nn.Module):
 
     @property
     def image_projection(self) -> Tensor:
-        """(image width, D) weights of the last image layer (spec.md section 3; ModifiedResNet: the attention pool's)."""
+        """(image width, D) weights of the last image layer; in a ModifiedResNet the attention pool's."""
         visual = self.clip.visual
         return visual.proj if getattr(visual, "proj", None) is not None else visual.attnpool.c_proj.weight.T
 

@@ -70,7 +70,8 @@ def weights_hash(path: Path) -> str:
     try:
         return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise BackboneError(f"weights {path}: {error.strerror or error}; restore the file from the repository.") from None
+        reason = error.strerror or error
+        raise BackboneError(f"weights {path}: {reason}; restore the file from the repository.") from None
 
 
 def read_weights(model: nn.Module, path: Path, name: str) -> None:

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from .. import backbones
-from ..datasets.catalogue import get
+from ..datasets.catalogue import get, names
 from ..results.records import gather
 
 CARD = Path(__file__).resolve().parent.parent / "datasets" / "digits_card.json"
@@ -44,9 +44,8 @@ def windows(zero_shot: dict[str, float], ft: dict[str, float]) -> dict[str, dict
 
 def _accuracies(records: list[dict], benchmark: str, method: str, backbone: str, digits: int = 4) -> dict[str, float]:
     """Mean accuracy over seeds by set; empty where there is no such record."""
-    found = [
-        r for r in records if (r["benchmark"], r["method"], r["backbone"], r["kind"]) == (benchmark, method, backbone, "run")
-    ]
+    wanted = (benchmark, method, backbone, "run")
+    found = [r for r in records if (r["benchmark"], r["method"], r["backbone"], r["kind"]) == wanted]
     sets = found[0]["sets"] if found else {}
     return {s: round(fmean(r["sets"][s]["accuracy"] for r in found), digits) for s in sets}
 
@@ -54,9 +53,8 @@ def _accuracies(records: list[dict], benchmark: str, method: str, backbone: str,
 def build(records: list[dict]) -> dict[str, Any]:
     """The card as JSON, from records of the benchmark, its controls and the forgetting study."""
     card: dict[str, Any] = {}
-    for dataset, names in {
-        "digits": ("tiny-vit-p8", "tiny-vit-p16", "tiny-rn"), "digits_uncorrelated": (), "forgetting": ("tiny-vit-grey",),
-    }.items():  # fmt: skip
+    tested_on = {"digits": ("tiny-vit-p8", "tiny-vit-p16", "tiny-rn"), "forgetting": ("tiny-vit-grey",)}
+    for dataset in names():
         about = get(dataset).card
         entry = {"version": about.version, "fingerprint": about.fingerprint, "prompts": list(about.prompts)}
         entry["sets"] = {
@@ -64,7 +62,7 @@ def build(records: list[dict]) -> dict[str, Any]:
                      "in finetuning": s.in_finetuning} for s in about.sets
         }  # fmt: skip
         entry["backbones"] = {}
-        for name in names:
+        for name in tested_on.get(dataset, ()):
             row: dict[str, Any] = {"weights": backbones.identity(name)}
             row |= {m: a for m in ("zero_shot", "ft", "flyp") if (a := _accuracies(records, dataset, m, name))}
             if dataset == "digits":

@@ -64,7 +64,8 @@ def captions(labels: np.ndarray, colours: np.ndarray, styles: np.ndarray, keys: 
 
 def make_merges() -> None:
     """Writes the tokenizer's merges: byte-pair merges that make each word of captions and prompts one token."""
-    texts = [*OPENINGS, *NOUNS, *COLOURS, *(w for ws in STYLE_WORDS.values() for w in ws), *digits.CLASS_NAMES, *digits.PROMPTS]
+    styles = (word for words in STYLE_WORDS.values() for word in words)
+    texts = [*OPENINGS, *NOUNS, *COLOURS, *styles, *digits.CLASS_NAMES, *digits.PROMPTS]
     words = sorted({w for text in texts for w in text.replace("{}", "").split()})
     parts = {w: (*w[:-1], w[-1] + "</w>") for w in words}
     merges = []
@@ -119,7 +120,8 @@ def pretrain(name: str, steps: int, lr: float) -> DualEncoder:
         with torch.no_grad():
             encoder.clip.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
         if step % 100 == 99:
-            print(f"{name} step {step + 1}/{steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s", flush=True)
+            seconds = time.monotonic() - started
+            print(f"{name} step {step + 1}/{steps} loss {loss.item():.3f} {seconds:.0f} s", flush=True)
     return encoder.eval()
 
 

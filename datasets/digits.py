@@ -1,9 +1,10 @@
 """`digits`: real handwriting, shaped like the ImageNet robustness study, inside scikit-learn and this folder.
 
-The 1,797 8 x 8 images are the test part of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and Kaynak,
-1998), which scikit-learn bundles. The file is fourteen fills of one form of 130 digits, one after the other
+The 1,797 8 x 8 images are the test part of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin and
+Kaynak, 1998), which scikit-learn bundles. The file is fourteen fills of one form of 130 digits, one after the other
 (`recover_blocks`); UCI's notes speak of thirteen writers, so one of them may have filled two forms. The three blocks
-that are least like any other block are held out whole as unseen writers, so that no writer of two forms is on both sides.
+that are least like any other block are held out whole as unseen writers, so that a writer of two forms, if there is
+one, is unlikely to be on both sides.
 
 Splits are disjoint by image and committed (`digits_splits.json`). A training picture is a function of (run seed, epoch,
 image); an evaluation picture of (benchmark version, set, image, rendering), never of the run.
@@ -97,7 +98,7 @@ def make_splits() -> dict[str, list[int]]:
     splits: dict[str, list[int]] = {"writers": [i for k in held_out for i in range(*blocks[k])]}
     rest = np.setdiff1d(np.arange(len(labels)), splits["writers"])
     rest = rest[permutation(stable_key("digits", "splits"), len(rest))]
-    # The k-th image of every class comes before the (k+1)-th of any: each split is balanced to within one image a class.
+    # The k-th image of every class comes before the (k+1)-th of any, so that each split is balanced over classes.
     turn = np.array([(labels[rest[:i]] == labels[rest[i]]).sum() for i in range(len(rest))])
     rest = rest[np.argsort(turn, kind="stable")]
     start = 0
@@ -134,7 +135,7 @@ def _any_colours(keys: np.ndarray) -> np.ndarray:
 
 
 def coloured(images: np.ndarray, keys: np.ndarray, correlation: float = COLOUR_CORRELATION) -> torch.Tensor:
-    """The ID process: `street` pictures, red for 0-4 and blue for 5-9 with probability `correlation`, else exchanged."""
+    """The ID process: `street` pictures; 0-4 red, 5-9 blue with probability `correlation`, else exchanged."""
     keeps = uniforms(derive(keys, 1), 1)[:, 0] < correlation
     return paint(images, np.where((archive_labels()[images] < 5) == keeps, _RED, _BLUE), "street", keys)
 
@@ -142,7 +143,7 @@ def coloured(images: np.ndarray, keys: np.ndarray, correlation: float = COLOUR_C
 def mixture(
     images: np.ndarray, keys: np.ndarray, plain: bool = False
 ) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """The pretraining mixture: pictures, and colour and style numbers (B,) for the captions; `plain` draws one style."""
+    """The pretraining mixture: pictures, and colour and style numbers (B,) for captions; `plain` is one style."""
     shares = np.cumsum(list(PRETRAIN_STYLES.values()))
     style = np.searchsorted(shares / shares[-1], uniforms(derive(keys, 2), 1)[:, 0], side="right")
     style = np.zeros_like(style) if plain else style
@@ -202,7 +203,8 @@ class Digits:
     @cached_property
     def card(self) -> DatasetCard:
         """The card, with the fingerprint of what this code really draws."""
-        return DatasetCard(self.name, self.version, self.summary, CLASS_NAMES, self.prompts, self.sets, self._fingerprint())
+        about = (self.name, self.version, self.summary, CLASS_NAMES, self.prompts, self.sets)
+        return DatasetCard(*about, fingerprint=self._fingerprint())
 
     def train_labels(self) -> np.ndarray:
         """(train_size,) int64."""

@@ -1,8 +1,8 @@
 """`forgetting`: the paper's toy study (TRACER section 5.1.2, Figure 3) on the bundled digits.
 
-Pretrain on grey digits, then finetune the image tower alone on coloured ones, 0-4 red and 5-9 blue at 95 %. `original` is the
-old task: its accuracy before finetuning minus after is the forgetting rate. The paper uses MNIST; the images here are
-`digits`' own, with its splits.
+Pretrain on grey digits, then finetune the image tower alone on coloured ones, 0-4 red and 5-9 blue at 95 %. `original`
+is the old task: its accuracy before finetuning minus after is the forgetting rate. The paper uses MNIST; the images
+here are `digits`' own, with its splits.
 """
 
 import numpy as np

@@ -62,7 +62,9 @@ def steps_per_epoch(train_size: int, batch_size: int) -> int:
     return train_size // batch_size
 
 
-def visits(train_size: int, batch_size: int, seed: int, start_step: int, total_steps: int) -> Iterator[list[tuple[int, int]]]:
+def visits(
+    train_size: int, batch_size: int, seed: int, start_step: int, total_steps: int
+) -> Iterator[list[tuple[int, int]]]:
     """The (epoch, index) pairs of each step from `start_step` to `total_steps`; each epoch is a fresh permutation."""
     per_epoch = steps_per_epoch(train_size, batch_size)
     order: np.ndarray | None = None

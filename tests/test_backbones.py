@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import normalize
+
 from robustft import backbones
 from robustft.backbones import tiny
 from robustft.backbones.zero_shot import average_prompts, build_head
 from robustft.datasets import digits
 from robustft.datasets.catalogue import get
 from robustft.datasets.loaders import eval_batches
-from torch.nn.functional import normalize
 
 CARD = json.loads((Path(digits.__file__).parent / "digits_card.json").read_text())
 BUNDLED = list(tiny.VISION)
@@ -80,8 +81,11 @@ def test_head_matches_the_reference(case):
     expected = torch.tensor(case["independent_float64"]["weight"], dtype=torch.float64)
     assert torch.allclose(weight, expected, rtol=0, atol=1e-12 * scale.item())
     single = average_prompts(embeddings.float(), scale.float())
-    released = torch.tensor(case["reference_code"]["weight"])
-    assert torch.allclose(single, released, rtol=0, atol=1e-6 * scale.item())
+    if "weight" in case["reference_code"]:  # the released code cannot build a head of one class
+        released = torch.tensor(case["reference_code"]["weight"])
+        assert torch.allclose(single, released, rtol=0, atol=1e-6 * scale.item())
+    else:
+        assert case["classes"] == 1
 
 
 def test_head_has_unit_rows_times_the_scale_and_restores_the_mode():

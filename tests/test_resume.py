@@ -21,9 +21,7 @@ METHODS = ("ft", "tracer", "ema", "lp_ft")
 def plan_runs(root, method):
     """Run folders of one method, planned as `robustft sweep` plans them."""
     benchmark = sweep.load(write_suite(root))
-    plan = sweep.expand(
-        benchmark, (method,), (BACKBONE,), (3,), (f"steps={STEPS}", "limit=16"), "one_se", None
-    )
+    plan = sweep.expand(benchmark, (method,), (BACKBONE,), (3,), (f"steps={STEPS}", "limit=16"), "one_se", None)
     made = []
     for planned in plan:
         folder = RunFolder.of(root / "runs", planned.spec)
@@ -46,6 +44,13 @@ def after(count):
         return left[0] < 0
 
     return should_stop
+
+
+def damage(path):
+    """Flip one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +119,7 @@ def test_cut_between_training_and_record_it_only_does_the_rest(undisturbed, tmp_
     if left == "weights":
         shutil.rmtree(folder.predictions)
     elif left == "damaged weights":
-        folder.weights.write_bytes(folder.weights.read_bytes()[:-1] + b"\0")
+        damage(folder.weights)
     elif left == "half a record":
         (folder.path / f".record.json.123-{'a' * 32}").write_text("{")
     if left != "damaged weights":
@@ -129,7 +134,7 @@ def test_a_damaged_checkpoint_costs_time_and_no_bits(undisturbed, tmp_path):
     for looks in (2, 2):
         assert work(folder.path, Options(), after(looks))["event"] == "interrupted"
     newest = max(folder.checkpoints.glob("*.safetensors"))
-    newest.write_bytes(newest.read_bytes()[:-8] + b"\0" * 8)
+    damage(newest)
     with pytest.warns(UserWarning, match="damaged"):
         assert work(folder.path, Options(), never)["event"] == "done"
     assert same(undisturbed, folder)
@@ -159,9 +164,7 @@ def test_who_loses_its_lease_in_the_middle_writes_no_more(tmp_path, undisturbed)
 
     def taken_over_at_step_two():
         if len(taken) == 2:
-            taken.append(
-                claim(folder, Observer(), dead=json.loads((folder.lease / "owner.json").read_text())["token"])
-            )
+            taken.append(claim(folder, Observer(), dead=json.loads((folder.lease / "owner.json").read_text())["token"]))
         elif len(taken) < 2:
             taken.append(None)
         return False

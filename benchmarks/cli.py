@@ -23,9 +23,7 @@ COMMANDS = ("list", "run", "sweep", "tune", "leaderboard", "status")
 def make_console(stderr: bool = False) -> Console:
     """A console that wraps nothing when its output is no terminal."""
     console = Console(stderr=stderr, highlight=False)
-    return (
-        console if console.is_terminal else Console(stderr=stderr, highlight=False, width=200, no_color=True)
-    )
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=200, no_color=True)
 
 
 class Commands(click.Group):
@@ -66,12 +64,8 @@ def _options(*options: Callable) -> Callable:
     return decorate
 
 
-_method = click.option(
-    "--method", "methods", multiple=True, callback=_names, help="Names with commas, or all."
-)
-_backbone = click.option(
-    "--backbone", "backbones", multiple=True, callback=_names, help="Names with commas, or all."
-)
+_method = click.option("--method", "methods", multiple=True, callback=_names, help="Names with commas, or all.")
+_backbone = click.option("--backbone", "backbones", multiple=True, callback=_names, help="Names with commas, or all.")
 _set = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A value, a grid a,b or a list [a,b]."
 )
@@ -93,9 +87,7 @@ _results = click.option(
 _work = _options(
     _runs,
     click.option("--device", default="cpu", help="cpu, cuda or cuda:N."),
-    click.option(
-        "--checkpoint-minutes", type=click.FloatRange(min=0), default=0.5, help="Time between checkpoints."
-    ),
+    click.option("--checkpoint-minutes", type=click.FloatRange(min=0), default=0.5, help="Time between checkpoints."),
     click.option("--dry-run", is_flag=True, help="Print the plan and each value's source; start nothing."),
 )
 _jobs = click.option(
@@ -148,7 +140,10 @@ def run(
     requested = sum(planned.requested for planned in plan)
     if requested != 1:
         raise UserError(f"run: makes one run, got {requested}; use `robustft sweep` for a grid.")
-    return sweeps.carry_out(loaded, plan, make_console(), jobs=1, **work)
+    code, console = sweeps.carry_out(loaded, plan, make_console(), jobs=1, **work), make_console()
+    if not work["dry_run"]:
+        sweeps.tell_result(plan, work["runs"], console)
+    return code
 
 
 @robustft.command()
@@ -192,9 +187,7 @@ def sweep(
 @_recipe
 @_jobs
 @_work
-def tune(
-    benchmark: str, methods: tuple, backbones: tuple, recipe: str | None, jobs: int | None, **work: Any
-) -> int:
+def tune(benchmark: str, methods: tuple, backbones: tuple, recipe: str | None, jobs: int | None, **work: Any) -> int:
     """Trials on the validation set; writes the suite's tuned values."""
     from . import sweep as sweeps
 

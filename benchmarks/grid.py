@@ -174,9 +174,7 @@ class Resolver:
         values, sources = self._values(method, backbone, overrides, requested)
         hyper = self._hyper(method, values, sources)
         if method.needs_text and not self.facts.has_text(backbone):
-            raise UserError(
-                f"{name}: needs a backbone with a text tower, got '{backbone}'; choose another backbone."
-            )
+            raise UserError(f"{name}: needs a backbone with a text tower, got '{backbone}'; choose another backbone.")
         inputs, needed = {}, []
         for other in method.inputs(method.Hyper(**hyper)):
             shared = {
@@ -249,10 +247,11 @@ class Resolver:
             raise UserError(_sourced(error, method.name, sources)) from None
         for key, value in given.items():  # true is a 1 to Python, and a mistake to a person
             if isinstance(value, bool) and not isinstance(hyper[key], bool):
-                raise UserError(
-                    f"{method.name}.{key}: must be a number, got {value}; correct it in {sources[key]}."
-                )
-        return hyper
+                raise UserError(f"{method.name}.{key}: must be a number, got {value}; correct it in {sources[key]}.")
+        # A hyperparameter that a method got later is left out while it has the value that means "as before", which the
+        # method names in `introduced`: so it renames no finished run.
+        introduced = getattr(method, "introduced", {})
+        return {key: value for key, value in hyper.items() if key not in introduced or value != introduced[key]}
 
     def _check(self, spec: RunSpec, sources: dict[str, str]) -> None:
         if spec.steps is not None and spec.warmup_steps is not None and spec.warmup_steps >= spec.steps:

@@ -93,9 +93,7 @@ class Worker:
     def give(self, job: Job) -> bool:
         """Hand over a run; False where the process has died."""
         try:
-            self.process.stdin.write(
-                json.dumps({"folder": str(job.folder.path), "dead": job.dead}).encode() + b"\n"
-            )
+            self.process.stdin.write(json.dumps({"folder": str(job.folder.path), "dead": job.dead}).encode() + b"\n")
             self.process.stdin.flush()
         except OSError:
             return False
@@ -114,9 +112,7 @@ class Worker:
         last = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         more = f" ({last[0]})" if last and code > 0 else ""
-        return (
-            f"its process ended with {how}{more}; start the command again to go on from the last checkpoint"
-        )
+        return f"its process ended with {how}{more}; start the command again to go on from the last checkpoint"
 
     def close(self) -> None:
         """No more runs; the process leaves by itself."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..results.records import write_json_atomic
+from ..results.atomic import create_atomic, to_json
 from .errors import UserError, explain
 from .spec import RunSpec
 from .state import RunFolder
@@ -22,8 +22,7 @@ class Plan:
     selection: dict[str, Any]
 
     def write(self, folder: RunFolder) -> None:
-        """Make the run folder and its spec.json; one that is there stays as it is."""
-        folder.path.mkdir(parents=True, exist_ok=True)
+        """Make the run folder, its spec.json and its first state; those that are there stay as they are."""
         if folder.spec.exists():
             return
         content = {
@@ -33,7 +32,8 @@ class Plan:
             "sources": self.sources,
             "selection": self.selection,
         }
-        write_json_atomic(folder.spec, content)
+        create_atomic(folder.state, to_json(folder.state, {"state": "planned"}))
+        create_atomic(folder.spec, to_json(folder.spec, content))
 
     @classmethod
     def read(cls, folder: RunFolder) -> "Plan":

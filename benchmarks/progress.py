@@ -69,9 +69,7 @@ class Reporter:
 
     def stopping(self, active: int) -> None:
         """Ctrl-C or SIGTERM came."""
-        self._print(
-            f"stopping: {active} running, each saves a checkpoint first; press Ctrl-C again to kill them"
-        )
+        self._print(f"stopping: {active} running, each saves a checkpoint first; press Ctrl-C again to kill them")
 
     def update(self) -> None:
         """Show how far the active runs are."""

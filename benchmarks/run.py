@@ -75,9 +75,7 @@ class Attempt:
             encoder = backbones.load(self.spec.backbone, device=self.options.device)
             fitted = self._finished_training()
         if fitted is None:
-            raise UserError(
-                f"{self.folder.weights}: could not be read back after writing; check the disk, run again."
-            )
+            raise UserError(f"{self.folder.weights}: could not be read back after writing; check the disk, run again.")
         tensors, about = fitted
         classifier = Classifier.restore(encoder, tensors, about["classifier"]).to(self.options.device)
         sets = self._evaluate(dataset, classifier)
@@ -123,7 +121,8 @@ class Attempt:
     def _train(self, dataset: Any, encoder: Any) -> None:
         spec, card = self.spec, dataset.card
         method_class = registry.get(spec.method)
-        method = method_class(method_class.Hyper(**spec.hyper))
+        introduced = getattr(method_class, "introduced", {})  # left out of specs, see grid.py
+        method = method_class(method_class.Hyper(**{**introduced, **spec.hyper}))
         validation = dataset.eval_data(card.names("validation")[0])
 
         def on_step(step: int, total: int) -> None:

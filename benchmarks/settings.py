@@ -38,9 +38,7 @@ def parse(texts: Iterable[str]) -> list[Setting]:
         left, equals, right = text.partition("=")
         method, dot, key = left.strip().rpartition(".")
         if not equals or not key or (dot and not method):
-            raise UserError(
-                f"--set {text}: must be key=value, got '{text}'; write for example --set lr=0.001."
-            )
+            raise UserError(f"--set {text}: must be key=value, got '{text}'; write for example --set lr=0.001.")
         values = tuple(parse_yaml(part, f"--set {text}") for part in _split(right, text))
         setting = Setting(fold(method) if dot else None, fold(key), values, text)
         for earlier in settings:

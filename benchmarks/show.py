@@ -27,9 +27,7 @@ def plan(console: Console, planned: list[Planned], done: set[str]) -> None:
     for method in dict.fromkeys(run.spec.method for run in planned):
         _values(console, method, [run for run in planned if run.spec.method == method])
     to_do = sum(run.spec.run_id not in done for run in planned)
-    console.print(
-        f"{len(planned)} runs, {len(planned) - to_do} finished, {to_do} to run; dry run: nothing was started"
-    )
+    console.print(f"{len(planned)} runs, {len(planned) - to_do} finished, {to_do} to run; dry run: nothing was started")
 
 
 def _values(console: Console, method: str, runs: list[Planned]) -> None:
@@ -46,7 +44,7 @@ def _values(console: Console, method: str, runs: list[Planned]) -> None:
 
 
 def _value(run: Planned, key: str) -> Any:
-    return run.spec.hyper[key] if key in run.spec.hyper else getattr(run.spec, key)
+    return run.spec.hyper[key] if key in run.spec.hyper else getattr(run.spec, key, "as introduced")
 
 
 def _where(members: list[Planned], runs: list[Planned]) -> str:
@@ -70,9 +68,7 @@ def catalogue(console: Console, name: str | None, benchmark: str | None, backbon
     known = facts.methods()
     if name is None:
         if benchmark or backbone:
-            raise UserError(
-                "list: --benchmark and --backbone need the name of a method, got none; name a method."
-            )
+            raise UserError("list: --benchmark and --backbone need the name of a method, got none; name a method.")
         table = Table("methods", "", show_header=True)
         for method in known:
             table.add_row(method, _first_line(known[method]))
@@ -203,9 +199,7 @@ def status(console: Console, runs: Path, benchmark: str | None) -> int:
         counts.setdefault(tuple(path.parts[-4:-1]), Counter())[state] += 1
         title = "/".join(path.parts[-4:])
         if state in ("running", "stopped"):
-            notes.append(
-                f"{state}: {title} at step {told.get('step', 0)} of {told.get('total', '?')}{_age(told)}"
-            )
+            notes.append(f"{state}: {title} at step {told.get('step', 0)} of {told.get('total', '?')}{_age(told)}")
         elif state == "failed":
             notes.append(f"failed: {title}: {told.get('reason', 'no reason was written')}")
     table = Table("benchmark", "method", "backbone", *STATES)

@@ -70,9 +70,7 @@ class RunSpec(BaseModel):
     def canonical(self) -> str:
         """JSON with sorted keys and no spaces: the text that the run id hashes."""
         fields = self.model_dump(mode="json")
-        kept = {
-            key: value for key, value in fields.items() if key not in INTRODUCED or value != INTRODUCED[key]
-        }
+        kept = {key: value for key, value in fields.items() if key not in INTRODUCED or value != INTRODUCED[key]}
         return canonical_json(kept)
 
     @property
@@ -83,9 +81,7 @@ class RunSpec(BaseModel):
     @property
     def title(self) -> str:
         """How a person is told of this run."""
-        return f"{self.method} {self.backbone} seed {self.seed}" + (
-            " (trial)" if self.kind == "trial" else ""
-        )
+        return f"{self.method} {self.backbone} seed {self.seed}" + (" (trial)" if self.kind == "trial" else "")
 
 
 def canonical_json(value: Any) -> str:

@@ -85,9 +85,7 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{self.record}: cannot be read ({error}); make it readable, or delete it."
-            ) from None
+            raise UserError(f"{self.record}: cannot be read ({error}); make it readable, or delete it.") from None
         try:
             same = json.loads(text)["run_id"] == self.path.name.rpartition("-")[2]
         except (ValueError, KeyError, TypeError):

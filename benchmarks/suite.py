@@ -29,9 +29,7 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -133,9 +131,7 @@ def load(path: Path) -> Suite:
     """Read and validate a suite file; UserError names the key, its value and the remedy."""
     content = parse_yaml(_read(path), str(path.name))
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path.name}: must be a mapping of keys to values, got {type(content).__name__}; correct it."
-        )
+        raise UserError(f"{path.name}: must be a mapping of keys to values, got {type(content).__name__}; correct it.")
     try:
         suite = Suite.model_validate(content)
     except ValidationError as error:
@@ -187,9 +183,9 @@ class TunedEntry(_Model):
 
     def digest(self) -> str:
         """The hash that `tuning` must be."""
-        return hashlib.sha256(
-            canonical_json(self.model_dump(mode="json", exclude={"tuning"})).encode()
-        ).hexdigest()[:12]
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"tuning"})).encode()).hexdigest()[
+            :12
+        ]
 
 
 class Tuned(_Model):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from .. import backbones
+from ..results.records import read_record
 from . import show
 from . import suite as suites
 from .errors import UserError
@@ -21,6 +22,8 @@ from .progress import Reporter
 from .spec import RunSpec
 from .state import RunFolder
 from .suite import tuned_path
+
+RESULTS = {"acc_id": "ID", "acc_ood_mean": "OOD mean", "ece_id": "ID ECE", "nll_id": "ID NLL"}
 
 
 def load(name: str) -> Benchmark:
@@ -54,6 +57,7 @@ def carry_out(
     dry_run: bool,
 ) -> int:
     """Make the runs of a plan that have no record yet; returns the exit code."""
+    warn_of_stale_tuning(benchmark, plan)
     folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     if dry_run:
@@ -70,9 +74,7 @@ def carry_out(
     for planned in plan:
         if planned.spec.run_id not in done:
             selection = resolver.selection(planned.spec)
-            Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(
-                folders[planned.spec.run_id]
-            )
+            Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folders[planned.spec.run_id])
     return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes))
 
 
@@ -104,6 +106,40 @@ def _launch(
     return results
 
 
+def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
+    """Say so where tuned values come from other trials than the suite and the code would make today."""
+    from . import tune as tuning
+
+    tuned = {(p.spec.method, p.spec.backbone): p.spec.recipe for p in plan if "tuned" in str(p.sources.get("lr"))}
+    for (method, backbone), recipe in tuned.items():
+        entry = benchmark.tuned.entry(method, backbone, recipe)
+        if entry is not None and not tuning.is_current(benchmark, method, backbone, entry):
+            complain(
+                f"the tuned values of {method} on {backbone} come from other trials than {benchmark.path.name} and "
+                f"the code give now; run `robustft tune {benchmark.suite.name} --method {method}` to renew them."
+            )
+
+
+def complain(sentence: str) -> None:
+    """One line on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"robustft: {sentence}", markup=False)
+
+
+def tell_result(plan: list[Planned], runs: Path, console: Console) -> None:
+    """What the one run that was asked for has come to, and where its record is."""
+    (spec,) = (planned.spec for planned in plan if planned.requested)
+    folder = RunFolder.of(runs, spec)
+    if not folder.done():
+        return
+    summary = read_record(folder.record)["summary"]
+    parts = [
+        f"{title} {100 * summary[key]:.1f} %" if key.startswith("acc") else f"{title} {summary[key]:.3f}"
+        for key, title in RESULTS.items()
+        if summary.get(key) is not None
+    ]
+    console.print(f"{', '.join(parts)}: {folder.record}", soft_wrap=True)
+
+
 def _check_device(device: str) -> None:
     if device == "cpu":
         return
@@ -111,9 +147,7 @@ def _check_device(device: str) -> None:
 
     kind = device.partition(":")[0]
     if kind != "cuda" or not torch.cuda.is_available():
-        raise UserError(
-            f"--device: must be cpu, or cuda where there is a GPU, got '{device}'; use --device cpu."
-        )
+        raise UserError(f"--device: must be cpu, or cuda where there is a GPU, got '{device}'; use --device cpu.")
 
 
 def check_writable(root: Path) -> None:
@@ -122,6 +156,7 @@ def check_writable(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with probe.open("xb") as file:
+            probe.unlink()  # at once, so that no kill leaves it behind
             file.write(bytes(1 << 20))
             file.flush()
             os.fsync(file.fileno())
@@ -130,11 +165,6 @@ def check_writable(root: Path) -> None:
             f"--runs: must be a folder with room that can be written to, got '{root}' ({error.strerror}); "
             "free space or choose another folder."
         ) from None
-    finally:
-        try:
-            probe.unlink(missing_ok=True)
-        except OSError:
-            pass  # the root is no folder
 
 
 def tune(
@@ -155,9 +185,7 @@ def tune(
 
     names = choose_methods(methods or ("all",), benchmark.suite, benchmark.facts)
     names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
-    search = tuning.Search(
-        benchmark, names, choose_backbones(encoders, benchmark.suite, benchmark.facts), recipe
-    )
+    search = tuning.Search(benchmark, names, choose_backbones(encoders, benchmark.suite, benchmark.facts), recipe)
     if not dry_run:
         _check_place(tuned_path(benchmark.path))
     code = carry_out(
@@ -182,9 +210,7 @@ def tune(
 
 def _check_place(path: Path) -> None:
     if not os.access(path.parent, os.W_OK):
-        raise UserError(
-            f"{path}: must be writable to keep the tuned values; copy the suite file and give its path."
-        )
+        raise UserError(f"{path}: must be writable to keep the tuned values; copy the suite file and give its path.")
 
 
 def board(benchmark: Benchmark | None, runs: Path, results: Path, console: Console) -> int:

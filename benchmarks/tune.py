@@ -113,9 +113,7 @@ class Search:
         return dataset(self.benchmark.suite.dataset).card.names("validation")[0]
 
 
-def _trial(
-    values: dict[str, Any], runs: list[Planned], folders: dict[str, RunFolder], name: str
-) -> statistics.Trial:
+def _trial(values: dict[str, Any], runs: list[Planned], folders: dict[str, RunFolder], name: str) -> statistics.Trial:
     losses, units = [], []
     for run in runs:
         columns = predictions.read(folders[run.spec.run_id].predictions / f"{name}.parquet")
@@ -142,6 +140,16 @@ def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tu
     text = yaml.safe_dump(tuned.model_dump(mode="json"), sort_keys=False, width=110)
     write_atomic(path, (HEADER.format(suite=benchmark.suite.name) + text).encode())
     return tuned
+
+
+def is_current(benchmark: Benchmark, method: str, backbone: str, entry: TunedEntry) -> bool:
+    """Whether the trials behind an entry are the ones that the suite and the code would make today."""
+    try:
+        search = Search(benchmark, [method], [backbone], entry.recipe)
+    except UserError:
+        return False
+    planned = [[run.spec.run_id for run in runs] for _, runs in search.settings[method, backbone]]
+    return planned == [trial.runs for trial in entry.trials]
 
 
 def tunable(benchmark: Benchmark, names: list[str], explicit: bool) -> list[str]:

@@ -57,9 +57,7 @@ class StopFlag:
         return self.asked or (self.parent is not None and os.getppid() != self.parent)
 
 
-def work(
-    path: Path, options: Any, should_stop: Callable[[], bool], dead: str | None = None
-) -> dict[str, Any]:
+def work(path: Path, options: Any, should_stop: Callable[[], bool], dead: str | None = None) -> dict[str, Any]:
     """Make one run, or say why not.
 
     Returns:
@@ -111,9 +109,7 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
     except Exception as error:
         traceback.print_exc()
         mistake = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
-        mistake = mistake or (
-            isinstance(error, ValueError) and type(error).__module__.startswith("robustft.")
-        )
+        mistake = mistake or (isinstance(error, ValueError) and type(error).__module__.startswith("robustft."))
         reason = _storage(error, folder) if isinstance(error, OSError) and mistake else _reason(error)
         return _failed(folder, reason, mistake, lease, attempt)
     _note(f"done in {attempt.wall_seconds():.1f} s")
@@ -130,9 +126,7 @@ def _storage(error: OSError | OutputError, folder: RunFolder) -> str:
     if isinstance(error, OutputError):
         return str(error)
     place = error.filename or folder.path
-    return (
-        f"{place}: must be writable, got '{error.strerror}'; free space or choose another folder with --runs."
-    )
+    return f"{place}: must be writable, got '{error.strerror}'; free space or choose another folder with --runs."
 
 
 def _failed(

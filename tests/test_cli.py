@@ -52,18 +52,10 @@ def test_a_sweep_of_all_methods_leaves_a_true_record_each(swept):
 def test_a_second_sweep_does_no_work_and_says_so(swept, capsys, monkeypatch):
     root, suite, _ = swept
     monkeypatch.chdir(root)
-    before = {
-        path: (path.stat().st_mtime_ns, path.read_bytes())
-        for path in root.rglob("runs/**/*")
-        if path.is_file()
-    }
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("runs/**/*") if path.is_file()}
     assert call("sweep", suite, "--method", "all", *QUICK) == 0
     assert "7 runs, all finished earlier; nothing to do" in capsys.readouterr().out
-    after = {
-        path: (path.stat().st_mtime_ns, path.read_bytes())
-        for path in root.rglob("runs/**/*")
-        if path.is_file()
-    }
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("runs/**/*") if path.is_file()}
     assert after == before
     assert all(starts(path) == 1 for path in folders(root / "runs"))
 
@@ -106,9 +98,7 @@ def test_status_counts_from_the_folders_alone(swept, tmp_path, capsys):
     stopped, failed = folders(runs, "ft")[0], folders(runs, "ema")[0]
     for path, state in ((stopped, "running"), (failed, "failed")):
         (path / "record.json").unlink()
-        (path / "state.json").write_text(
-            json.dumps({"state": state, "step": 2, "total": 3, "reason": "it broke"})
-        )
+        (path / "state.json").write_text(json.dumps({"state": state, "step": 2, "total": 3, "reason": "it broke"}))
     assert call("status", "--runs", runs) == 0
     output = capsys.readouterr().out
     assert "stopped: digits/ft/" in output and "at step 2 of 3" in output
@@ -172,6 +162,7 @@ def test_tuning_writes_both_rules_and_a_sweep_uses_them(tmp_path, capsys, monkey
     assert "nothing to do" in capsys.readouterr().out
 
     assert call("sweep", suite, "--method", "ft", "--jobs", "1") == 0
+    assert "come from other trials" not in capsys.readouterr().err
     (run,) = (path for path in folders(tmp_path / "runs", "ft") if path not in trials)
     record = read_record(run / "record.json")
     assert record["spec"]["lr"] == entries["ft"][BACKBONE]["one_se"]["values"]["lr"]
@@ -180,6 +171,12 @@ def test_tuning_writes_both_rules_and_a_sweep_uses_them(tmp_path, capsys, monkey
     assert record["selection"]["tuning"] == entries["ft"][BACKBONE]["tuning"]
     assert record["selection"]["trials"] == 2
     assert "one_se,yes" in (tmp_path / "results" / "leaderboard.csv").read_text()
+
+    # other trials than those behind the values: told, whoever asks
+    Path(suite).write_text(Path(suite).read_text().replace("steps: 3", "steps: 4"))
+    capsys.readouterr()
+    assert call("sweep", suite, "--method", "ft", "--dry-run") == 0
+    assert "the tuned values of ft on tiny-vit-p8 come from other trials" in capsys.readouterr().err
 
     # an entry that was changed by hand is refused
     tuned.write_text(tuned.read_text().replace("nll: ", "nll: 1", 1))
@@ -213,9 +210,7 @@ def refused(capsys, *arguments):
     assert call(*arguments) == 2
     captured = capsys.readouterr()
     sentence = captured.err.strip()
-    assert "\n" not in sentence and sentence.startswith("robustft: ") and sentence.endswith((".", "?")), (
-        sentence
-    )
+    assert "\n" not in sentence and sentence.startswith("robustft: ") and sentence.endswith((".", "?")), sentence
     return sentence
 
 
@@ -299,6 +294,14 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch, cap
     sentence = refused(capsys, "run", write_suite(tmp_path), "--method", "ft", "--runs", place)
     assert "--runs: must be a folder with room that can be written to" in sentence
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_one_run_ends_with_its_numbers(swept, monkeypatch, capsys):
+    root, suite, _ = swept
+    monkeypatch.chdir(root)
+    assert call("run", suite, "--method", "wise_ft", *QUICK) == 0
+    output = capsys.readouterr().out
+    assert "OOD mean" in output and "record.json" in output
 
 
 def test_a_run_that_fails_is_told_with_its_log_and_the_others_go_on(tmp_path):

@@ -141,9 +141,7 @@ def test_run_id_survives_json():
 
 def test_a_whole_number_and_the_same_float_are_one_run():
     assert expand("tracer", settings=("beta=1",))[0].spec == expand("tracer", settings=("beta=1.0",))[0].spec
-    assert (
-        expand("ft", settings=("lr=1",))[0].spec.run_id == expand("ft", settings=("lr=1e0",))[0].spec.run_id
-    )
+    assert expand("ft", settings=("lr=1",))[0].spec.run_id == expand("ft", settings=("lr=1e0",))[0].spec.run_id
 
 
 @pytest.mark.parametrize(
@@ -171,6 +169,22 @@ def test_run_id_changes_with_all_that_the_numbers_depend_on(change):
 def test_a_field_at_its_introduction_default_is_not_hashed():
     text = expand("ft")[0].spec.canonical()
     assert not any(f'"{key}"' in text for key in ("kind", "limit", "inputs"))
+
+
+def test_a_hyperparameter_that_comes_later_renames_no_run():
+    @hyperparameters
+    class Longer:
+        lambda_sd: float = Field(default=0.9, ge=0)
+        beta: float = 0.5
+        extra: float = 1.0
+
+    longer = make_method("tracer", Longer, needs_text=True)
+    facts = make_facts(methods={**METHODS, "tracer": longer})
+    before = expand("tracer")[0].spec.run_id
+    assert expand("tracer", facts=facts)[0].spec.run_id != before
+    longer.introduced = {"extra": 0.0}
+    assert expand("tracer", facts=facts, settings=("extra=0",))[0].spec.run_id == before
+    assert expand("tracer", facts=facts)[0].spec.run_id != before  # its default is not what was before
 
 
 def test_a_spec_is_strict():

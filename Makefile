@@ -8,7 +8,7 @@ SHELL := /bin/bash
 BENCHMARK = digits
 EXTRAS = all,test
 
-# PYTHON=/path/to/python or PYTHON=/path/to/environment: use what is there and change nothing that is installed in it.
+# PYTHON=/path/to/python or PYTHON=/path/to/environment: use what is there and leave its torch alone.
 ifeq ($(origin PYTHON),command line)
 PY := $(or $(wildcard $(PYTHON)/bin/python),$(PYTHON))
 else
@@ -49,11 +49,11 @@ install: $(STAMP) ## make .venv and install robustft with pinned dependencies (d
 $(STAMP): pyproject.toml constraints.txt
 	@mkdir -p .make
 ifeq ($(origin PYTHON),command line)
-	@# What is installed stays as it is; only what is missing comes from constraints.txt.
-	$(PY) -m pip list --format=freeze | awk -F '==' \
+	@# torch stays as it is; what else is there stays unless it is too old; what is missing comes from constraints.txt.
+	@$(PY) -m pip list --format=freeze | awk -F '==' \
 		'function name(s) { s = tolower(s); gsub(/[-_.]+/, "-", s); return s } \
-		NR == FNR { if (name($$1) != "robustft") { here[name($$1)] = 1; print }; next } !(name($$1) in here)' \
-		- constraints.txt > .make/constraints.txt
+		NR == FNR { here[name($$1)] = 1; if (name($$1) ~ /^(torch|torchvision|torchaudio|triton|nvidia-.*)$$/) print; next } \
+		!(name($$1) in here)' - constraints.txt > .make/constraints.txt
 else
 	@# 3.11 first: the version that constraints.txt was made with.
 	@if ! [ -x $(PY) ]; then \
@@ -63,8 +63,9 @@ else
 	@[ -x $(PY) ] || { echo "make: no Python >= 3.10 with venv was found; install one or pass PYTHON=/path." >&2; exit 2; }
 	@cp constraints.txt .make/constraints.txt
 endif
-	$(PY) -m pip install --quiet --disable-pip-version-check -c .make/constraints.txt setuptools
-	$(PY) -m pip install --quiet --disable-pip-version-check -c .make/constraints.txt --no-build-isolation \
+	@echo "installing into $(PY): a few minutes the first time"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c .make/constraints.txt setuptools
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c .make/constraints.txt --no-build-isolation \
 		-e '.$(if $(EXTRAS),[$(EXTRAS)])'
 	@touch '$@'
 

@@ -10,8 +10,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
-import robustft.backbones.torchvision_ops  # noqa: F401  before torchmetrics, which imports torchvision
+from robustft.backbones.torchvision_ops import declare_missing_operators
 
+declare_missing_operators()  # torchmetrics imports torchvision
 torch.set_num_threads(1)
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}

@@ -1,0 +1,204 @@
+"""The house: arrows run down only, heavy parts are imported where they are used, and two packages named datasets."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("benchmarks", "methods", "datasets", "backbones", "results")
+MAY_IMPORT = {
+    "benchmarks": {"methods", "datasets", "backbones", "results"},
+    "methods": {"datasets", "backbones"},
+    "datasets": set(),
+    "backbones": set(),
+    "results": set(),
+}
+# Package -> the folders that may import it.
+ONLY_IN = {
+    "open_clip": ("backbones/",),
+    "timm": ("backbones/", "datasets/"),
+    "submitit": ("benchmarks/",),
+    "wandb": ("benchmarks/",),
+    "wilds": ("datasets/",),
+    "datasets": ("datasets/",),  # the Hugging Face library
+}
+AT_THE_TOP = {"wandb", "wilds", "submitit", "datasets"}  # never: an install without them must run
+VAGUE = {"utils", "util", "common", "misc", "helpers"}
+
+
+def sources(*folders):
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imports(path):
+    """(absolute module, whether at import time) for every import of a file."""
+    tree = ast.parse(path.read_text())
+    package = ["robustft", *path.relative_to(ROOT).parent.parts]
+    late = set()
+    for node in ast.walk(tree):
+        is_typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or is_typing:
+            late |= {id(child) for child in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) not in late
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            for alias in node.names:
+                yield f"{module}.{alias.name}", id(node) not in late
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+ALL = [pytest.param(path, id=name_of(path)) for path in sources(*FOLDERS)]
+
+
+def test_there_is_something_to_check():
+    assert all(sources(folder) for folder in FOLDERS)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_arrows_only_run_down(path):
+    folder = path.relative_to(ROOT).parts[0]
+    for module, _ in imports(path):
+        parts = module.split(".")
+        if parts[0] == "robustft" and len(parts) > 1:
+            assert parts[1] in MAY_IMPORT[folder] | {folder}, f"{name_of(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_imports_inside_the_package_are_relative(path):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        named += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        assert not [n for n in named if n.split(".")[0] in {"robustft", *FOLDERS} - {"datasets"}], name_of(path)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_heavy_packages_stay_where_they_are_used(path):
+    for module, at_import in imports(path):
+        package = module.split(".")[0]
+        if package in ONLY_IN:
+            assert name_of(path).startswith(ONLY_IN[package]), f"{name_of(path)} imports {module}"
+        assert not (package in AT_THE_TOP and at_import), f"{name_of(path)}: import {module} inside a function"
+
+
+def test_no_circles_between_modules():
+    graph = {}
+    for path in sources(*FOLDERS):
+        dotted = ".".join(["robustft", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
+        graph[dotted] = [module for module, at_import in imports(path) if at_import]
+    known = set(graph)
+    edges = {
+        name: {target for module in modules for target in (module, module.rpartition(".")[0])} & known - {name}
+        for name, modules in graph.items()
+    }
+    done, stack = set(), []
+
+    def visit(name):
+        assert name not in stack, " -> ".join([*stack[stack.index(name) :], name])
+        if name in done:
+            return
+        stack.append(name)
+        # A package's __init__ importing its own modules is no circle: they import siblings, not the package.
+        for target in sorted(edges[name]):
+            if not name.startswith(target + "."):
+                visit(target)
+        stack.pop()
+        done.add(name)
+
+    for name in sorted(graph):
+        visit(name)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_files_are_short_and_named_after_something(path):
+    assert path.stem not in VAGUE
+    assert len(path.read_text().splitlines()) <= 400, f"{name_of(path)}: split it"
+
+
+@pytest.mark.parametrize("path", sources("methods"), ids=name_of)
+def test_a_method_knows_no_dataset_or_backbone_by_name(path):
+    words = {"digits", "imagenet", "wilds", "iwildcam", "fmow", "tiny-vit-p8", "tiny-rn", "slurm", "wandb"}
+    tree = ast.parse(path.read_text())
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not words & strings
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_nothing_is_loaded_that_could_run_code(path):
+    assert "pickle" not in {module.split(".")[0] for module, _ in imports(path)}
+    tree = ast.parse(path.read_text())
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    safe = {c.name for c in classes if [ast.unparse(base) for base in c.bases] == ["yaml.SafeLoader"]}
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        if ast.unparse(call.func) == "yaml.load":
+            assert options.get("Loader") in safe
+        if ast.unparse(call.func) == "torch.load":
+            assert options.get("weights_only") == "True"
+
+
+# two packages named datasets
+
+
+def test_the_folder_datasets_is_a_namespace():
+    assert not (ROOT / "datasets" / "__init__.py").exists()
+    assert not (ROOT / "__init__.py").exists()
+
+
+BOTH = """
+import datasets, robustft.datasets.catalogue
+assert callable(datasets.load_dataset)
+assert {root!r} in robustft.datasets.catalogue.__file__, robustft.datasets.catalogue.__file__
+print("both")
+"""
+
+
+def python(*arguments, cwd=ROOT):
+    environment = os.environ | {"PYTHONPATH": ""}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("place", ["repository", "elsewhere"])
+def test_both_packages_are_there_in_a_fresh_interpreter(place, tmp_path):
+    cwd = ROOT if place == "repository" else tmp_path
+    result = python("-c", BOTH.format(root=str(ROOT)), cwd=cwd)
+    assert result.stdout == "both\n", result.stderr
+
+
+def test_both_packages_are_there_in_a_module_run_from_the_root():
+    code = "import runpy, sys; sys.argv = ['robustft', '--help']\n"
+    code += "try: runpy.run_module('robustft.benchmarks', run_name='__main__', alter_sys=True)\n"
+    code += "except SystemExit as end: assert not end.code\n"
+    result = python("-c", code + BOTH.format(root=str(ROOT)))
+    assert result.returncode == 0 and result.stdout.endswith("both\n"), result.stderr
+
+
+@pytest.mark.parametrize("how", ["module", "command"])
+def test_the_command_line_starts_from_the_root(how):
+    command = ["-m", "robustft.benchmarks"] if how == "module" else [str(Path(sys.executable).with_name("robustft"))]
+    result = python(*command, "--help")
+    assert result.returncode == 0 and "Usage: robustft" in result.stdout, result.stderr
+
+
+def test_both_packages_are_there_under_pytest_run_as_a_module():
+    # python -m pytest puts the root in front of sys.path.
+    result = python("-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + BOTH.format(root=str(ROOT)))
+    assert result.stdout == "both\n", result.stderr
+
+
+def test_results_and_the_command_line_start_without_torch():
+    code = "import sys, robustft.results.leaderboard, robustft.benchmarks.cli; print('torch' in sys.modules)"
+    assert python("-c", code).stdout == "False\n"

@@ -198,7 +198,14 @@ def _side_by_side(section: Section) -> list[str]:
     head = ["backbone", "method", "provenance"]
     for rule in RULES:
         head += [f"{rule} setting", f"{rule} ID", f"{rule} OOD mean"]
-    return ["### Selection rules side by side", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines, ""]
+    return [
+        "### Selection rules side by side",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *lines,
+        "",
+    ]
 
 
 def _markdown_notes(rows: list[Row]) -> list[str]:

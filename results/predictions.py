@@ -56,9 +56,7 @@ def columns(
     }
 
 
-def write(
-    path: Path, columns: Mapping[str, Sequence | np.ndarray], guard: Callable[[], None] | None = None
-) -> None:
+def write(path: Path, columns: Mapping[str, Sequence | np.ndarray], guard: Callable[[], None] | None = None) -> None:
     """Write columns of equal length, atomically; same columns, same bytes.
 
     Args:
@@ -73,9 +71,7 @@ def write(
     unknown = sorted(set(columns) - set(SCHEMA.names))
     missing = [n for n in ("sample_id", "unit_id", "label", "p_label") if n not in columns]
     if unknown or missing:
-        raise PredictionError(
-            f"{path}: columns: unknown {unknown}, missing {missing}; known are {SCHEMA.names}."
-        )
+        raise PredictionError(f"{path}: columns: unknown {unknown}, missing {missing}; known are {SCHEMA.names}.")
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) != 1:
         raise PredictionError(f"{path}: columns differ in length: {lengths}.")

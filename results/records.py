@@ -201,9 +201,7 @@ def validate(record: Any, where: str = "record") -> dict[str, Any]:
     """
     schema = record.get("schema") if isinstance(record, Mapping) else None
     if isinstance(schema, int) and schema > SCHEMA:
-        raise RecordError(
-            f"{where}: schema {schema} is newer than {SCHEMA}, the one known here; update robustft."
-        )
+        raise RecordError(f"{where}: schema {schema} is newer than {SCHEMA}, the one known here; update robustft.")
     try:
         model = Record.model_validate(record)
     except ValidationError as error:

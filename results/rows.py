@@ -117,13 +117,9 @@ class Section:
         )
 
 
-def sections(
-    records: Iterable[Record], reference: Iterable[Record], rules: Sequence[str]
-) -> tuple[Section, ...]:
+def sections(records: Iterable[Record], reference: Iterable[Record], rules: Sequence[str]) -> tuple[Section, ...]:
     """One section per benchmark, version, recipe and data fingerprint; nothing is averaged across them."""
-    groups: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(
-        lambda: {"local": [], "reference": []}
-    )
+    groups: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(lambda: {"local": [], "reference": []})
     for provenance, given in (("local", records), ("reference", reference)):
         for record in given:
             if record["kind"] == "run":
@@ -182,9 +178,7 @@ def _table_of(record: Record) -> tuple[str, str, str, str]:
 def _settings(record: Record) -> dict[str, Any]:
     """Every field that all seeds of a row must share, hyperparameters beside the others."""
     spec = record["spec"]
-    return {key: value for key, value in spec.items() if key not in NOT_SETTINGS} | dict(
-        spec.get("hyper", {})
-    )
+    return {key: value for key, value in spec.items() if key not in NOT_SETTINGS} | dict(spec.get("hyper", {}))
 
 
 def _group_of(record: Record, rules: Sequence[str]) -> str:
@@ -205,9 +199,7 @@ def _roles(records: Sequence[Record]) -> dict[str, str]:
     for record in sorted(records, key=lambda r: (-len(r["sets"]), r["run_id"])):
         for name, metrics in record["sets"].items():
             if roles.setdefault(name, metrics["role"]) != metrics["role"]:
-                raise BoardError(
-                    f"board: set {name} is {roles[name]} in one record and {metrics['role']} in another."
-                )
+                raise BoardError(f"board: set {name} is {roles[name]} in one record and {metrics['role']} in another.")
     return {name: role for name, role in roles.items() if role != "validation"}
 
 
@@ -307,9 +299,7 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
             if other is not row and same_place and set(other.rules) & set(row.rules):
                 keys = row.settings.keys() | other.settings.keys()
                 shown |= {
-                    key: row.settings.get(key)
-                    for key in keys
-                    if row.settings.get(key) != other.settings.get(key)
+                    key: row.settings.get(key) for key in keys if row.settings.get(key) != other.settings.get(key)
                 }
         labelled.append(replace(row, label=settings_text(shown)))
     return labelled

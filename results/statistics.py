@@ -165,14 +165,10 @@ def _comparable(trials: Sequence[Trial]) -> list[Trial]:
         raise StatisticsError("selection: no trial to choose from.")
     for trial in trials:
         if not np.array_equal(np.asarray(trial.unit_ids), np.asarray(trials[0].unit_ids)):
-            raise StatisticsError(
-                f"selection: trial {dict(trial.values)} is over other samples than the first one."
-            )
+            raise StatisticsError(f"selection: trial {dict(trial.values)} is over other samples than the first one.")
         if len(trial.nll_per_sample) != len(trial.unit_ids):
             raise StatisticsError(f"selection: trial {dict(trial.values)} lacks losses of some samples.")
     finite = [trial for trial in trials if math.isfinite(trial.nll)]
     if not finite:
-        raise StatisticsError(
-            "selection: every trial diverged; lower the learning rates of the search space."
-        )
+        raise StatisticsError("selection: every trial diverged; lower the learning rates of the search space.")
     return finite

@@ -1,0 +1,147 @@
+"""Turn finished runs into the committed reference: `python -m robustft.results.publish digits --runs runs`.
+
+results/reference/<benchmark>/ then holds
+  records/<run id>.json       one record a run
+  samples.parquet             set, sample_id, unit_id and label of every test sample, once for all runs
+  predictions/<run id>.parquet  prediction, confidence and p_label in the same order
+  leaderboard.csv, leaderboard.md, id_ood.svg, id_ood.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import predictions
+from .atomic import OutputError, write_json_atomic
+from .leaderboard import Board, write
+from .plots import plot_id_ood
+from .records import NAME, REFERENCE, read_record
+from .rows import REFERENCE_METHOD, sections
+from .statistics import RULES
+
+KEPT = ("prediction", "confidence", "p_label")
+
+
+class PublishError(ValueError):
+    """Runs that cannot become the reference."""
+
+
+def publish(benchmark: str, runs: Path, reference: Path = REFERENCE) -> Board:
+    """Replace the reference of a benchmark by the ranked runs of a folder.
+
+    Args:
+        benchmark: name of the benchmark.
+        runs: root of all run folders, searched as runs/<benchmark>/**/record.json.
+        reference: root of all references.
+
+    Returns:
+        The board of the new reference.
+
+    Raises:
+        PublishError: no run, two settings under one rule, or runs over different samples.
+        RecordError, PredictionError, OutputError: a file is damaged or cannot be written.
+    """
+    found = {}
+    for path in sorted((Path(runs) / benchmark).rglob(NAME)):
+        record = read_record(path)  # a damaged record stops here: the reference is all or nothing
+        ranked = record["selection"]["rules"] or record["method"] == REFERENCE_METHOD
+        if record["kind"] == "run" and ranked:
+            found[record["run_id"]] = (path.parent, record)
+    if not found:
+        raise PublishError(f"{runs}: has no ranked run of {benchmark}; run the sweep first.")
+    records = [record for _, record in found.values()]
+    _check_one_setting_per_rule(records)
+
+    samples, columns = None, {}
+    for run_id, (folder, record) in found.items():
+        parts = _test_predictions(folder, record)
+        mine = {name: np.concatenate([part[name] for part in parts.values()]) for name in predictions.SCHEMA.names}
+        mine["set"] = np.concatenate([np.full(len(part["label"]), name, dtype=object) for name, part in parts.items()])
+        ids = [mine[name] for name in ("set", "sample_id", "label")]
+        if samples is None:
+            samples = {name: mine[name] for name in ("set", "sample_id", "unit_id", "label")}
+        elif not all(np.array_equal(a, samples[n]) for a, n in zip(ids, ("set", "sample_id", "label"), strict=True)):
+            raise PublishError(f"{folder}: has other test samples than the other runs; run it again.")
+        columns[run_id] = {name: mine[name] for name in KEPT}
+
+    folder = Path(reference) / benchmark
+    shutil.rmtree(folder, ignore_errors=True)
+    for run_id, (_, record) in found.items():
+        write_json_atomic(folder / "records" / f"{run_id}.json", record)
+    _write(folder / "samples.parquet", samples)
+    for run_id, kept in columns.items():
+        _write(folder / "predictions" / f"{run_id}.parquet", kept)
+    board = write([], records, folder)
+    plot_id_ood(board, folder / "id_ood")
+    return board
+
+
+def read_reference_predictions(benchmark: str, run_id: str, reference: Path = REFERENCE) -> dict[str, np.ndarray]:
+    """Columns set, sample_id, unit_id, label, prediction, confidence and p_label of a reference run."""
+    folder = Path(reference) / benchmark
+    return predictions.read(folder / "samples.parquet") | predictions.read(folder / "predictions" / f"{run_id}.parquet")
+
+
+def _check_one_setting_per_rule(records: list[Mapping[str, Any]]) -> None:
+    for section in sections([], records, RULES):
+        for rule in RULES:
+            for backbone in section.backbones:
+                rows = section.table(rule, backbone)
+                for row in rows:
+                    if row.label:
+                        raise PublishError(
+                            f"{row.method} on {backbone}: two settings under rule {rule}, one of them "
+                            f"{row.label}; remove the runs of the older tuning."
+                        )
+
+
+def _test_predictions(folder: Path, record: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    names = [name for name, metrics in record["sets"].items() if metrics["role"] != "validation"]
+    return {name: predictions.read(folder / "predictions" / f"{name}.parquet") for name in names}
+
+
+def _write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    known = {field.name: field.type for field in predictions.SCHEMA} | {"set": pa.string()}
+    arrays = {name: pa.array(values, type=known[name]) for name, values in columns.items()}
+    floats = [name for name in columns if known[name] == pa.float32()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        pa.table(arrays),
+        path,
+        compression="zstd",
+        compression_level=15,
+        use_dictionary=[name for name in ("set", "unit_id", "label", "prediction") if name in columns],
+        column_encoding={name: "BYTE_STREAM_SPLIT" for name in floats}
+        | ({"sample_id": "DELTA_BYTE_ARRAY"} if "sample_id" in columns else {}),
+        write_statistics=False,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(prog="python -m robustft.results.publish", description=__doc__.split(":")[0])
+    parser.add_argument("benchmark")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--reference", type=Path, default=REFERENCE)
+    options = parser.parse_args(arguments)
+    try:
+        board = publish(options.benchmark, options.runs, options.reference)
+    except (ValueError, OutputError) as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 2
+    rows = sum(len(section.rows) for section in board.sections)
+    print(f"wrote {options.reference / options.benchmark}: {rows} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

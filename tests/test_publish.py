@@ -1,0 +1,143 @@
+"""From finished runs to the committed reference, and the figure that goes with it."""
+
+import numpy as np
+import pytest
+from make_records import make_record
+
+from robustft.results import predictions
+from robustft.results.leaderboard import build
+from robustft.results.metrics import expected_calibration_error
+from robustft.results.plots import STYLES, plot_id_ood, style
+from robustft.results.publish import PublishError, main, publish, read_reference_predictions
+from robustft.results.records import gather_reference, publish_record
+
+
+def columns(seed, n=40, start=0):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.ones(10), size=n)
+    ids = [f"{start + i // 4}-{i % 4}" for i in range(n)]
+    labels = np.random.default_rng(7).integers(10, size=n)
+    return predictions.columns(p, labels, ids, [i.split("-")[0] for i in ids])
+
+
+def add_run(root, record, start=0):
+    folder = root / "digits" / record["method"] / record["backbone"] / f"seed{record['seed']}-{record['run_id']}"
+    publish_record(folder, record)
+    for name in record["sets"]:
+        predictions.write(folder / "predictions" / f"{name}.parquet", columns(record["seed"], start=start))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed in range(3):
+        add_run(tmp_path / "runs", make_record("ft", seed=seed, accuracy=0.8 + 0.01 * seed))
+        add_run(tmp_path / "runs", make_record("tracer", seed=seed, accuracy=0.85))
+    add_run(tmp_path / "runs", make_record("zero_shot", rules=(), accuracy=0.7))
+    add_run(tmp_path / "runs", make_record("tracer", rules=(), hyper={"beta": 0.2}))
+    return tmp_path / "runs"
+
+
+def test_only_ranked_runs_and_zero_shot_become_the_reference(runs, tmp_path):
+    board = publish("digits", runs, tmp_path / "reference")
+    records = gather_reference("digits", tmp_path / "reference")
+    assert len(records) == 7
+    assert {row.provenance for row in board.sections[0].rows} == {"reference"}
+    assert build([], records).to_csv() == (tmp_path / "reference/digits/leaderboard.csv").read_text()
+    names = {path.name for path in (tmp_path / "reference/digits").iterdir()}
+    assert names == {
+        *("records", "predictions", "samples.parquet", "leaderboard.csv", "leaderboard.md"),
+        *("id_ood.svg", "id_ood.png"),
+    }
+
+
+def test_predictions_come_back_by_run_with_their_samples(runs, tmp_path):
+    publish("digits", runs, tmp_path / "reference")
+    record = make_record("ft", seed=1, accuracy=0.81)
+    got = read_reference_predictions("digits", record["run_id"], tmp_path / "reference")
+    here, want = got["set"] == "writers", columns(1)
+    assert set(got["set"]) == set(record["sets"]) - {"validation"}
+    for name in ("sample_id", "unit_id", "label", "prediction", "confidence", "p_label"):
+        assert np.array_equal(got[name][here], want[name]), name
+
+
+def test_the_kept_columns_give_the_calibration_error_exactly():
+    p = np.random.default_rng(0).dirichlet(np.ones(10), size=200).astype(np.float32)
+    labels = np.random.default_rng(1).integers(10, size=200)
+    kept = predictions.columns(p, labels, ["s"] * 200, ["u"] * 200)
+    # A two-class problem of the same confidences and outcomes has the same bins, if the other class never wins.
+    right = (kept["prediction"] == kept["label"]).astype(int)
+    confidence = kept["confidence"].astype(float)
+    rest = np.repeat((1 - confidence)[:, None] / 99, 99, axis=1)
+    assert confidence.min() > 1 / 99
+    rebuilt = np.concatenate([confidence[:, None], rest], axis=1)
+    assert expected_calibration_error(rebuilt, 1 - right) == expected_calibration_error(p, labels)
+
+
+def test_publishing_again_gives_the_same_bytes_and_leaves_nothing_old(runs, tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    publish("digits", runs, first)
+    (second / "digits/records").mkdir(parents=True)
+    (second / "digits/records/old.json").write_text("{}")
+    publish("digits", runs, second)
+    files = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(second) for p in second.rglob("*") if p.is_file())
+    for file in files:
+        assert (first / file).read_bytes() == (second / file).read_bytes(), file
+
+
+def test_two_settings_under_one_rule_are_refused(runs, tmp_path):
+    add_run(runs, make_record("ft", seed=0, lr=1e-5))
+    with pytest.raises(PublishError, match="ft on tiny-vit-p8: two settings under rule one_se, one of them lr="):
+        publish("digits", runs, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()
+
+
+def test_runs_over_other_samples_are_refused(runs, tmp_path):
+    add_run(runs, make_record("flyp"), start=5)
+    with pytest.raises(PublishError, match="other test samples"):
+        publish("digits", runs, tmp_path / "reference")
+
+
+def test_mistakes_are_one_sentence_and_leave_the_old_reference(runs, tmp_path, capsys):
+    publish("digits", runs, tmp_path / "reference")
+    before = (tmp_path / "reference/digits/leaderboard.md").read_bytes()
+    folder = next(runs.rglob("record.json")).parent
+    (folder / "predictions/id.parquet").unlink()
+    for root, words in ((tmp_path / "nothing", "has no ranked run of digits"), (runs, "cannot be read")):
+        assert main(["digits", "--runs", str(root), "--reference", str(tmp_path / "reference")]) == 2
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "reference/digits/leaderboard.md").read_bytes() == before
+
+
+# the figure
+
+
+def some_board():
+    records = [make_record("zero_shot", name, rules=(), accuracy=0.7) for name in ("tiny-rn", "tiny-vit-p8")]
+    for name in ("tiny-rn", "tiny-vit-p8"):
+        for method, accuracy in (("ft", 0.8), ("tracer", 0.84), ("other", 0.82)):
+            records += [make_record(method, name, seed, accuracy + 0.01 * seed) for seed in range(3)]
+    return build(records, [make_record("tracer", "tiny-rn", seed) for seed in range(5)])
+
+
+def test_the_figure_names_every_backbone_and_method_and_is_the_same_each_time(tmp_path):
+    first = plot_id_ood(some_board(), tmp_path / "a.png")
+    second = plot_id_ood(some_board(), tmp_path / "b")
+    assert [path.name for path in first] == ["a.svg", "a.png"]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    text = first[0].read_text()
+    for word in ("tiny-rn", "tiny-vit-p8", "zero_shot", "tracer (reference)", "other"):
+        assert f"<!-- {word} -->" in text
+
+
+def test_every_method_has_its_own_colour_and_marker():
+    names = [*STYLES, "aaa", "bbb"]
+    assert len({style(name, names)[0] for name in names}) == len(names)
+    assert len({style(name, names)[1] for name in names}) == len(names)
+
+
+def test_a_board_without_complete_rows_has_no_figure(tmp_path):
+    with pytest.raises(ValueError, match="no complete rows"):
+        plot_id_ood(build([]), tmp_path / "a")

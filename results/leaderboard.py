@@ -26,6 +26,7 @@ HEADER = (
     "seeds. Zero-shot is the reference row and is not ranked; the other rows are ordered by OOD mean, and the best "
     "complete one of each column is bold."
 )
+UNRANKED_TEXT = "Settings that no tuning chose (given by hand, or never tuned), and older versions of a method."
 RULE_TEXT = {
     "one_se": "one_se: of the tried settings within one paired standard error of the lowest validation NLL, the most "
     "conservative one (smallest learning rate, then largest strength).",
@@ -139,18 +140,20 @@ def _markdown(board: Board) -> str:
         lines += [f"## {section.benchmark} ({section.version}), recipe {section.recipe}{data}", ""]
         for rule in RULES:
             tables = [(name, section.table(rule, name)) for name in section.backbones]
-            if not any(not row.is_reference_method for _, rows in tables for row in rows) and rule != RULES[0]:
+            rows_of_rule = [row for _, rows in tables for row in rows]
+            # Zero-shot alone is worth showing once.
+            if not rows_of_rule or (rule != RULES[0] and all(row.is_reference_method for row in rows_of_rule)):
                 continue
             lines += [f"### Selection rule {TITLES[rule]}", "", RULE_TEXT[rule], ""]
             for backbone, rows in tables:
                 if rows:
                     lines += [f"#### {backbone}", "", *_markdown_table(section, rows), ""]
                     lines += [line for line in (resolution(rows), "") if resolution(rows)]
-            lines += _markdown_notes([row for _, rows in tables for row in rows])
+            lines += _markdown_notes(rows_of_rule)
         lines += _side_by_side(section)
         unranked = section.unranked()
         if unranked:
-            lines += ["### Not ranked", "", "Settings given by hand, or an older version of a method.", ""]
+            lines += ["### Not ranked", "", UNRANKED_TEXT, ""]
             lines += [*_markdown_table(section, unranked, ranked=False), "", *_markdown_notes(unranked)]
     return "\n".join(lines).rstrip("\n") + "\n"
 

@@ -102,6 +102,11 @@ def test_a_setting_by_hand_is_not_ranked():
     assert lines(board)[-1]["rule"] == ""
 
 
+def test_a_benchmark_without_tuning_has_no_ranked_heading():
+    markdown = build([make_record("ft", rules=())]).to_markdown()
+    assert "Selection rule" not in markdown and "### Not ranked" in markdown
+
+
 def test_trials_reach_no_board():
     assert build([make_record(kind="trial")]).sections == ()
     assert "No finished runs yet" in build([]).to_markdown()
@@ -165,9 +170,7 @@ def test_versions_and_recipes_never_share_a_table():
         ("forgetting", "f-v1", "common"),
     ]
     assert all(len(s.rows) == 1 for s in board.sections)
-    with pytest.raises(
-        BoardError, match="one table cannot hold digits/digits-v1/common and digits/digits-v2/common"
-    ):
+    with pytest.raises(BoardError, match="one table cannot hold digits/digits-v1/common and digits/digits-v2/common"):
         section(records[:2], [], RULES)
 
 
@@ -225,9 +228,7 @@ def mixed_records():
     for name in ("tiny-rn", "tiny-vit-p8", "tiny-vit-p16"):
         for method in ("ft", "flyp", "tracer"):
             for seed in range(3):
-                records.append(
-                    make_record(method, name, seed, 0.8 + rng.gauss(0, 0.01), dirty=method == "ft")
-                )
+                records.append(make_record(method, name, seed, 0.8 + rng.gauss(0, 0.01), dirty=method == "ft"))
         records.append(make_record("tracer", name, 0, 0.8, rules=(), hyper={"beta": 0.3}))
     records.append(make_record("flyp", shifts=SHIFTS[:2], seed=7))
     return records
@@ -261,9 +262,7 @@ def test_backbones_are_in_natural_order_and_never_averaged():
 def test_the_table_says_what_its_seeds_can_resolve():
     records = seeds_of("ft", [0.80, 0.81, 0.82]) + seeds_of("tracer", [0.83, 0.83, 0.83])
     # paired differences of 3, 2, 1 points: standard deviation 1, so 3.26 points at three seeds
-    assert (
-        "that 3 paired seeds resolve (two-sided 5 %, 80 % power): 3.3 points" in build(records).to_markdown()
-    )
+    assert "that 3 paired seeds resolve (two-sided 5 %, 80 % power): 3.3 points" in build(records).to_markdown()
 
 
 def test_narrow_terminals_lose_the_shifts_and_no_digits():

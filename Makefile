@@ -87,6 +87,7 @@ reference: $(STAMP) ## run everything with five seeds under both rules and write
 	@for rule in one_se best_id; do \
 		$(ROBUSTFT) sweep $(BENCHMARK) --method all --seeds 0-4 --rule $$rule $(call flag,RUNS,runs) $(call flag,JOBS,jobs); done
 	@$(PY) -m robustft.results.publish $(BENCHMARK) $(call flag,RUNS,runs)
+	@$(PY) -m robustft.results.readme
 
 .PHONY: pretrain
 pretrain: $(STAMP) ## make the bundled backbones again (up to 25 minutes)

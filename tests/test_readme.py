@@ -1,0 +1,20 @@
+"""The README says what the committed reference says."""
+
+import re
+
+from robustft.results.readme import BEGIN, END, README, renew, table
+
+
+def test_the_table_is_that_of_the_committed_reference():
+    text = README.read_text(encoding="utf-8")
+    assert renew(text, table()) == text
+
+
+def test_every_file_that_the_readme_names_exists():
+    text = README.read_text(encoding="utf-8")
+    outside = re.sub(f"{BEGIN}.*{END}", "", text, flags=re.DOTALL)
+    paths = re.findall(r"`((?:benchmarks|methods|datasets|backbones|results|tests)/[\w./-]*)`", outside)
+    links = re.findall(r"\]\(([\w./-]+)\)", outside)
+    generated = {"results/leaderboard.md", "results/leaderboard.csv"}
+    missing = [p for p in [*paths, *links] if p not in generated and not (README.parent / p).exists()]
+    assert len(paths) > 5 and not missing

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.faults
 
 COMMON = {"steps": 60, "batch_size": 32, "lr": 3e-4, "weight_decay": 0.1}
 METHODS = "ft,wise_ft,tracer"
-FLAGS = ("--method", METHODS, "--set", "limit=64", "--checkpoint-minutes", "0.002", "--jobs", "2")
+FLAGS = ("--method", METHODS, "--set", "limit=64", "--checkpoint-minutes", "0.01", "--jobs", "2")
 PATIENCE = 600
 
 

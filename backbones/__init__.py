@@ -45,4 +45,4 @@ def identity(name: str, pretrained: str | Path | None = None) -> str:
     name = _known(name)
     if name.endswith(tiny.SCRATCH) and not pretrained:
         return "random"
-    return tiny.weights_hash(Path(pretrained) if pretrained else tiny.weights_file(name))
+    return tiny.weights_hash(Path(pretrained)) if pretrained else tiny.shipped_hash(name)

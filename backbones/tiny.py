@@ -6,6 +6,7 @@ safetensors (OpenAI's checkpoints are float16 too) and are trained and evaluated
 
 import gzip
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from .encoder import CLIP, CLIPTextCfg, CLIPVisionCfg, DualEncoder, SimpleTokeni
 
 FOLDER = Path(__file__).with_name("tiny")
 MERGES = FOLDER / "merges.txt.gz"
+MANIFEST = FOLDER / "weights.json"
+"""Name -> hash of the weights that ship; `make pretrain` writes it."""
 EMBED_DIM, IMAGE_SIZE, CONTEXT = 64, 32, 16
 VISION = {
     "tiny-vit-p8": CLIPVisionCfg(layers=4, width=96, head_width=32, patch_size=8, image_size=IMAGE_SIZE),
@@ -65,6 +68,17 @@ def weights_file(name: str) -> Path:
     return FOLDER / f"{name}.safetensors"
 
 
+def shipped_hash(name: str) -> str:
+    """The hash of the bundled weights, after a check that the file still has it; BackboneError if it was damaged."""
+    expected, found = json.loads(MANIFEST.read_text())[name], weights_hash(weights_file(name))
+    if found != expected:
+        raise BackboneError(
+            f"backbone {name}: damaged weights at {weights_file(name)} (got {found[:19]}, must be {expected[:19]}); "
+            "restore the file from the repository."
+        )
+    return found
+
+
 def weights_hash(path: Path) -> str:
     """"sha256:..." of a weights file."""
     try:
@@ -91,5 +105,7 @@ def load(name: str, device: str | torch.device = "cpu", weights: str | Path | No
     if name.endswith(SCRATCH) and not weights:
         return scratch(name).to(device)
     encoder = build(name.removesuffix(SCRATCH))
+    if not weights:
+        shipped_hash(name)
     read_weights(encoder, Path(weights) if weights else weights_file(name), name)
     return encoder.to(device).eval()

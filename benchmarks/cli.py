@@ -22,8 +22,9 @@ COMMANDS = ("list", "run", "sweep", "tune", "leaderboard", "status")
 
 def make_console(stderr: bool = False) -> Console:
     """A console that wraps nothing when its output is no terminal."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=200, no_color=True)
+    plain = {"stderr": stderr, "highlight": False, "markup": False}  # paths and notes may hold brackets
+    console = Console(**plain)
+    return console if console.is_terminal else Console(**plain, width=200, no_color=True)
 
 
 class Commands(click.Group):
@@ -44,6 +45,10 @@ def _numbers(_: Any, option: click.Parameter, text: str | None) -> tuple[int, ..
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UserError(
                 f"{option.opts[0]}: must be whole numbers >= 0, got '{text}'; write for example 0,1,2 or 0-4."
+            )
+        if len(first) > 10 or len(last) > 10 or int(last or 0) - int(first) > 10_000:
+            raise UserError(
+                f"{option.opts[0]}: must be seeds below 2**31, got '{text[:40]}'; name fewer or smaller ones."
             )
         seeds += range(int(first), int(last if dash else first) + 1)
     if not seeds:
@@ -174,7 +179,7 @@ def sweep(
 
     loaded, console = sweeps.load(benchmark), make_console()
     plan = sweeps.expand(loaded, methods, backbones, seeds, settings, rule, recipe)
-    code = sweeps.carry_out(loaded, plan, console, jobs=jobs, **work)
+    code = sweeps.carry_out(loaded, plan, console, jobs=jobs, results=results, **work)
     if not work["dry_run"] and code != 130:
         sweeps.board(loaded, work["runs"], results, console)
     return code

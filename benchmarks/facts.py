@@ -58,7 +58,17 @@ class Benchmark:
         self.suite: Suite = load(self.path)
         self.tuned: Tuned = load_tuned(self.path, self.suite)
         self.facts: Facts = gather(self.suite)
+        self._current: dict[tuple[str, str, str], bool] = {}
 
     def resolver(self, recipe: str | None = None, rule: str | None = None, kind: str = "run") -> Resolver:
         """Fills in specs of this benchmark."""
         return Resolver(self.suite, self.tuned, self.facts, recipe, rule, kind)
+
+    def tuning_is_current(self, method: str, backbone: str, recipe: str) -> bool:
+        """Whether the tuned values come from the trials that suite and code would make today; True without any."""
+        from .tune import is_current
+
+        entry, key = self.tuned.entry(method, backbone, recipe), (method, backbone, recipe)
+        if entry is not None and key not in self._current:
+            self._current[key] = is_current(self, method, backbone, entry)
+        return self._current.get(key, True)

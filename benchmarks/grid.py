@@ -254,6 +254,10 @@ class Resolver:
         return {key: value for key, value in hyper.items() if key not in introduced or value != introduced[key]}
 
     def _check(self, spec: RunSpec, sources: dict[str, str]) -> None:
+        if learns(self.facts.methods[spec.method]):
+            for key in TRAINING_FIELDS:
+                if getattr(spec, key) is None:
+                    raise UserError(f"{key}: must be set for {spec.method}, got null ({sources[key]}); give a value.")
         if spec.steps is not None and spec.warmup_steps is not None and spec.warmup_steps >= spec.steps:
             raise UserError(
                 f"warmup_steps: must be below the {spec.steps} steps of the run, got {spec.warmup_steps} "

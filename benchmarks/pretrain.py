@@ -7,6 +7,7 @@ function of its name: the seed is fixed, and every picture and caption depends o
 import argparse
 import gzip
 import io
+import json
 import math
 import time
 from collections import Counter
@@ -126,9 +127,12 @@ def pretrain(name: str, steps: int, lr: float) -> DualEncoder:
 
 
 def write(encoder: DualEncoder) -> None:
-    """Writes the weights as float16 beside the backbones."""
+    """Writes the weights as float16 beside the backbones, and their hash into the manifest."""
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
     save_file({k: v.contiguous() for k, v in tensors.items()}, tiny.weights_file(encoder.name))
+    manifest = json.loads(tiny.MANIFEST.read_text()) if tiny.MANIFEST.exists() else {}
+    manifest[encoder.name] = tiny.weights_hash(tiny.weights_file(encoder.name))
+    tiny.MANIFEST.write_text(json.dumps(dict(sorted(manifest.items())), indent=1) + "\n")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ with each lease; `Lease.check` is called before each replace of a file, so that 
 (stopped for long, then woken) writes nothing.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -179,7 +180,7 @@ class Holder:
     def read(cls, lease: Path) -> "Holder | None":
         """Who holds this lease, or None where nobody does."""
         content = _read_json(lease / "owner.json")
-        if content is None:
+        if content is None or not {"host", "boot", "pid", "start", "token", "fence"} <= content.keys():
             return None
         process = Process(content["host"], content["boot"], content["pid"], content["start"])
         return cls(content["token"], content["fence"], process)
@@ -254,6 +255,9 @@ def claim(folder: RunFolder, observer: Observer, dead: str | None = None) -> Lea
         dead: token of a lease that the caller has already watched die (another machine's, by its heartbeat).
     """
     holder = Holder.read(folder.lease)
+    if holder is None and folder.lease.exists():  # damaged: a lease appears with its owner inside, never without
+        with contextlib.suppress(OSError):
+            os.rename(folder.lease, _tombstone(folder, uuid.uuid4().hex))
     if holder is not None:
         if holder.token != dead and observer.alive(folder.lease) is not None:
             return None

@@ -42,6 +42,8 @@ def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text; UserError that names the place in it."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+    except (ValueError, RecursionError) as error:  # 2024-13-45, 0x_, thousands of brackets or digits
+        raise UserError(f"{where}: not a value that YAML can hold ({type(error).__name__}); correct it.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -80,7 +82,8 @@ class Tuning(_Model):
 class Suite(_Model):
     """A benchmark: one dataset version, and what is run on it by default."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+    """Also the name of a folder below the runs."""
     dataset: str
     version: str
     backbones: Annotated[list[str], Field(min_length=1)]

@@ -55,6 +55,7 @@ def carry_out(
     device: str,
     checkpoint_minutes: float,
     dry_run: bool,
+    results: Path | None = None,
 ) -> int:
     """Make the runs of a plan that have no record yet; returns the exit code."""
     warn_of_stale_tuning(benchmark, plan)
@@ -67,13 +68,14 @@ def carry_out(
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
         return 0
     _check_device(device)
+    if results is not None:
+        check_writable(results, "--results")
     check_writable(runs)
     for backbone in {planned.spec.backbone for planned in plan if planned.spec.run_id not in done}:
         backbones.load(backbone)  # raises where the weights are damaged
-    resolver = benchmark.resolver(plan[0].spec.recipe)
     for planned in plan:
         if planned.spec.run_id not in done:
-            selection = resolver.selection(planned.spec)
+            selection = selection_of(benchmark, planned.spec)
             Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folders[planned.spec.run_id])
     return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes))
 
@@ -108,16 +110,22 @@ def _launch(
 
 def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
     """Say so where tuned values come from other trials than the suite and the code would make today."""
-    from . import tune as tuning
-
     tuned = {(p.spec.method, p.spec.backbone): p.spec.recipe for p in plan if "tuned" in str(p.sources.get("lr"))}
     for (method, backbone), recipe in tuned.items():
-        entry = benchmark.tuned.entry(method, backbone, recipe)
-        if entry is not None and not tuning.is_current(benchmark, method, backbone, entry):
+        if not benchmark.tuning_is_current(method, backbone, recipe):
             complain(
                 f"the tuned values of {method} on {backbone} come from other trials than {benchmark.path.name} and "
-                f"the code give now; run `robustft tune {benchmark.suite.name} --method {method}` to renew them."
+                "the code give now, so these runs are not ranked; "
+                f"run `robustft tune {benchmark.suite.name} --method {method}` to renew them."
             )
+
+
+def selection_of(benchmark: Benchmark, spec: RunSpec) -> dict[str, Any]:
+    """The rules that a run is a result of; none where the trials behind the tuned values are not today's."""
+    selection = benchmark.resolver(spec.recipe).selection(spec)
+    if selection["tuning"] and not benchmark.tuning_is_current(spec.method, spec.backbone, spec.recipe):
+        return {**selection, "rules": [], "tuning": None}
+    return selection
 
 
 def complain(sentence: str) -> None:
@@ -150,7 +158,7 @@ def _check_device(device: str) -> None:
         raise UserError(f"--device: must be cpu, or cuda where there is a GPU, got '{device}'; use --device cpu.")
 
 
-def check_writable(root: Path) -> None:
+def check_writable(root: Path, option: str = "--runs") -> None:
     """Refuse a root that cannot be written to, or is full, before any work starts."""
     probe = root / f".probe-{uuid.uuid4().hex}"
     try:
@@ -162,7 +170,7 @@ def check_writable(root: Path) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(
-            f"--runs: must be a folder with room that can be written to, got '{root}' ({error.strerror}); "
+            f"{option}: must be a folder with room that can be written to, got '{root}' ({error.strerror}); "
             "free space or choose another folder."
         ) from None
 
@@ -251,7 +259,7 @@ def with_selection(benchmark: Benchmark | None, record: dict[str, Any]) -> dict[
         spec = RunSpec.model_validate(record["spec"])
     except ValidationError:
         return record
-    selection = benchmark.resolver(spec.recipe).selection(spec)
+    selection = selection_of(benchmark, spec)
     changed = {**record, "selection": selection}
     if selection["tuning"]:
         resolver = benchmark.resolver(spec.recipe, selection["rules"][0])

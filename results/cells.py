@@ -7,15 +7,17 @@ import statistics as middle
 from collections.abc import Iterable
 from itertools import combinations
 
-from .rows import MARKS, Row, Section
+from .rows import FORGOTTEN, MARKS, OLD_TASK, Row, Section
 from .statistics import smallest_resolvable_difference
 
 
 def metric_columns(section: Section) -> list[tuple[str, str]]:
     """(column, heading) of a table: ID, each shift, means, calibration, likelihood."""
+    forgotten = [(FORGOTTEN, "forgotten")] if OLD_TASK in section.shifts else []
     return [
         ("acc_id", "ID"),
         *((f"acc/{name}", name) for name in section.shifts),
+        *forgotten,
         ("acc_ood_mean", "OOD mean"),
         ("ece_id", "ID ECE"),
         ("ece_ood_mean", "OOD ECE"),
@@ -38,7 +40,7 @@ def cell_text(row: Row, column: str, short: bool = False) -> str:
 
 def best_rows(rows: list[Row], column: str) -> set[int]:
     """Indices of the best complete rows of a column; none unless two rows compete."""
-    sign = -1 if column.startswith("acc") else 1
+    sign = -1 if column.startswith("acc") and column != FORGOTTEN else 1
     losses = {}
     for i, row in enumerate(rows):
         mean = row.cell(column)[0]

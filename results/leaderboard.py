@@ -16,7 +16,7 @@ from pathlib import Path
 from .atomic import write_atomic
 from .cells import best_rows, cell_text, footnotes, marks_text, metric_columns, resolution
 from .console import ConsoleBoard
-from .rows import MARKS, Record, Row, Section, sections, settings_text
+from .rows import FORGOTTEN, MARKS, OLD_TASK, Record, Row, Section, sections, settings_text
 from .statistics import RULES
 
 TITLES = {"one_se": "one_se (default)", "best_id": "best_id"}
@@ -92,6 +92,7 @@ def _csv(board: Board) -> str:
     metrics = [
         ("acc_id", "acc_id_percent"),
         *((f"acc/{name}", f"acc_{name}_percent") for name in shifts),
+        *([(FORGOTTEN, "forgetting_rate_points")] if OLD_TASK in shifts else []),
         ("acc_ood_mean", "acc_ood_mean_percent"),
         ("ece_id", "ece_id_15_bins_global"),
         ("ece_ood_mean", "ece_ood_mean_15_bins_global"),

@@ -54,7 +54,7 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE) -> Board:
     for path in sorted((Path(runs) / benchmark).rglob(NAME)):
         record = read_record(path)  # a damaged record stops here: the reference is all or nothing
         ranked = record["selection"]["rules"] or record["method"] == REFERENCE_METHOD
-        if record["kind"] == "run" and ranked:
+        if record["kind"] == "run" and ranked and record["spec"].get("limit") is None:
             found[record["run_id"]] = (path.parent, record)
     if not found:
         raise PublishError(f"{runs}: has no ranked run of {benchmark}; run the sweep first.")
@@ -73,7 +73,7 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE) -> Board:
             raise PublishError(f"{folder}: has other test samples than the other runs; run it again.")
         columns[run_id] = {name: mine[name] for name in KEPT}
 
-    folder = Path(reference) / benchmark
+    folder = Path(reference) / f".{benchmark}-new"  # the old reference stays until the new one is whole
     shutil.rmtree(folder, ignore_errors=True)
     for run_id, (_, record) in found.items():
         write_json_atomic(folder / "records" / f"{run_id}.json", record)
@@ -82,6 +82,8 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE) -> Board:
         _write(folder / "predictions" / f"{run_id}.parquet", kept)
     board = write([], records, folder)
     plot_id_ood(board, folder / "id_ood")
+    shutil.rmtree(Path(reference) / benchmark, ignore_errors=True)
+    folder.rename(Path(reference) / benchmark)
     return board
 
 
@@ -135,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         board = publish(options.benchmark, options.runs, options.reference)
-    except (ValueError, OutputError) as error:
+    except (ValueError, OSError, OutputError) as error:
         print(f"publish: {error}", file=sys.stderr)
         return 2
     rows = sum(len(section.rows) for section in board.sections)

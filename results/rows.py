@@ -15,6 +15,7 @@ from .statistics import mean_sd
 
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
 MARKS = {"dirty": "*", "seeds": "†", "sets": "‡", "partial": "§", "stale": "¶"}
+OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 CHOSEN_BY_DEFAULT = ("method default", "recipe", "suite")  # sources of values that nobody chose for this run
 NOT_SETTINGS = {
     "seed",
@@ -153,6 +154,8 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         made = [_row(groups[key], provenance, roles, rules) for key in keys]
         seeds = {s for row in made if row.rules and not row.is_reference_method for s in row.seeds}
         rows += [_marked(row, groups[key], roles, seeds, newest) for key, row in zip(keys, made, strict=True)]
+    if OLD_TASK in roles:
+        rows = [_with_forgetting(row, rows) for row in rows]
     return Section(
         benchmark,
         version,
@@ -163,6 +166,16 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         tuple(name for name, role in roles.items() if role == "diagnostic"),
         tuple(_told_apart(rows)),
     )
+
+
+def _with_forgetting(row: Row, rows: Sequence[Row]) -> Row:
+    """The row with its forgetting rate: accuracy on the old task before finetuning minus after (Figure 3)."""
+    column = f"acc/{OLD_TASK}"
+    before = [other.cell(column)[0] for other in rows if other.is_reference_method and other.backbone == row.backbone]
+    if row.is_reference_method or not before or before[0] is None:
+        return row
+    forgotten = {seed: before[0] - after for seed, after in row.values.get(column, {}).items()}
+    return replace(row, values={**row.values, FORGOTTEN: forgotten})
 
 
 def natural(text: str) -> list[tuple[int, Any]]:
@@ -187,6 +200,8 @@ def _group_of(record: Record, rules: Sequence[str]) -> str:
 
 
 def _rules_of(record: Record, rules: Sequence[str]) -> list[str]:
+    if record["spec"].get("limit") is not None:
+        return []  # a rehearsal on part of the images
     # Zero-shot has nothing to select; it is the reference row under every rule.
     if record["method"] == REFERENCE_METHOD:
         return list(rules)

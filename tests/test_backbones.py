@@ -97,7 +97,7 @@ def test_head_has_unit_rows_times_the_scale_and_restores_the_mode():
     assert torch.allclose(head, one_by_one, atol=1e-4)
 
 
-def test_names_forgive_dashes_and_errors_say_what_to_do(tmp_path):
+def test_names_forgive_dashes_and_errors_say_what_to_do(tmp_path, monkeypatch):
     assert backbones.load("tiny_vit_p8").name == "tiny-vit-p8"
     with pytest.raises(backbones.BackboneError, match="did you mean 'tiny-vit-p8'"):
         backbones.load("tiny-vit-p9")
@@ -105,6 +105,15 @@ def test_names_forgive_dashes_and_errors_say_what_to_do(tmp_path):
     damaged.write_bytes(tiny.weights_file("tiny-rn").read_bytes()[:5000])
     with pytest.raises(backbones.BackboneError, match="damaged weights at .*half.safetensors"):
         backbones.load("tiny-rn", damaged)
+    flipped = tmp_path / "flipped.safetensors"
+    content = bytearray(tiny.weights_file("tiny-rn").read_bytes())
+    content[-100] ^= 1
+    flipped.write_bytes(content)
+    monkeypatch.setattr(tiny, "weights_file", lambda name: flipped)
+    for use in (backbones.load, backbones.identity):
+        with pytest.raises(backbones.BackboneError, match="damaged weights at .*flipped.safetensors .*must be sha256:"):
+            use("tiny-rn")
+    monkeypatch.undo()
     with pytest.raises(backbones.BackboneError, match="no weights at .*none.safetensors"):
         backbones.load("tiny-rn", tmp_path / "none.safetensors")
     with pytest.raises(backbones.BackboneError, match="damaged weights"):

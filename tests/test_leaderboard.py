@@ -276,3 +276,22 @@ def test_hostile_names_stay_text():
     board = build([make_record("a|b<script>[link](x)*[bold]")])
     assert "<script>" not in board.to_markdown() and "a\\|b&lt;script&gt;" in board.to_markdown()
     assert "[bold]" in shown(board)
+
+
+def test_a_rehearsal_on_part_of_the_images_is_not_ranked():
+    record = make_record("zero_shot")
+    record["spec"]["limit"] = 32
+    (section,) = build([record]).sections
+    assert section.table("one_se", "tiny-vit-p8") == []
+    assert [row.method for row in section.unranked()] == ["zero_shot"]
+
+
+def test_forgetting_is_accuracy_on_the_old_task_before_minus_after():
+    before = make_record("zero_shot", shifts=("original",), accuracy=0.9)
+    after = [make_record("flyp", shifts=("original",), seed=s, accuracy=a) for s, a in ((0, 0.5), (1, 0.7))]
+    board = build([before, *after])
+    zero_shot, flyp = board.sections[0].table("one_se", "tiny-vit-p8")
+    assert flyp.cell("acc_forgotten")[0] == pytest.approx(0.3)
+    assert zero_shot.cell("acc_forgotten") == (None, None, 0)
+    assert "forgotten" in board.to_markdown() and "forgetting_rate_points_mean" in board.to_csv()
+    assert "forgotten" not in build([make_record("flyp")]).to_markdown()

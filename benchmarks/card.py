@@ -46,6 +46,8 @@ def _accuracies(records: list[dict], benchmark: str, method: str, backbone: str,
     """Mean accuracy over seeds by set; empty where there is no such record."""
     wanted = (benchmark, method, backbone, "run")
     found = [r for r in records if (r["benchmark"], r["method"], r["backbone"], r["kind"]) == wanted]
+    if len({json.dumps({**r["spec"], "seed": 0}, sort_keys=True) for r in found}) > 1:
+        raise SystemExit(f"{benchmark} {method} {backbone}: --runs must hold one setting; remove the other runs.")
     sets = found[0]["sets"] if found else {}
     return {s: round(fmean(r["sets"][s]["accuracy"] for r in found), digits) for s in sets}
 

@@ -56,8 +56,11 @@ def _numbers(_: Any, option: click.Parameter, text: str | None) -> tuple[int, ..
     return tuple(dict.fromkeys(seeds))
 
 
-def _names(_: Any, __: Any, values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+def _names(_: Any, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+    if values and not names:
+        raise UserError(f"{option.opts[0]}: must name at least one, got ''; give a name or leave the flag out.")
+    return names
 
 
 def _options(*options: Callable) -> Callable:

@@ -51,7 +51,10 @@ class Attempt:
         self.folder, self.lease, self.plan, self.spec = folder, lease, plan, plan.spec
         self.options, self.should_stop = options, should_stop
         self.started = time.monotonic()
-        self.spent = float(folder.read_state().get("wall_seconds", 0.0))
+        state, now = folder.read_state(), environment.describe()
+        self.spent = float(state.get("wall_seconds", 0.0))
+        self.code = sorted({*state.get("code", []), f"{now['commit']}{'+' if now['dirty'] else ''}"})
+        """Every commit that worked on this run, "+" after one with uncommitted changes."""
         self.told, self.step = 0.0, 0
 
     def carry_out(self) -> None:
@@ -97,6 +100,7 @@ class Attempt:
             pid=holder.process.pid,
             fence=holder.fence,
             wall_seconds=self.wall_seconds(),
+            code=self.code,
             **more,
         )
 
@@ -200,6 +204,8 @@ class Attempt:
             "selection": self.plan.selection,
             "environment": {
                 **environment.describe(),
+                # A run that more than one state of the code worked on is nobody's clean commit.
+                **({"dirty": True} if len(self.code) > 1 or self.code[0].endswith("+") else {}),
                 "device": environment.device_name(device),
                 "threads": torch.get_num_threads(),
             },
@@ -212,7 +218,7 @@ class Attempt:
             },
             "sets": sets,
             "summary": summarise(sets),
-            "info": {**about["info"], "weights_sha256": about["sha256"]},
+            "info": {**about["info"], "weights_sha256": about["sha256"], "code": self.code},
             "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
 

@@ -90,7 +90,8 @@ class Search:
         """method -> backbone -> entry, from the validation predictions of the finished trials."""
         entries: dict[str, dict[str, TunedEntry]] = {}
         for (name, backbone), settings in self.settings.items():
-            trials = [_trial(values, runs, folders, self._validation_set()) for values, runs in settings]
+            safer = self.benchmark.facts.methods[name].conservative
+            trials = [_trial(values, runs, folders, self._validation_set(), safer) for values, runs in settings]
             results = [
                 TrialResult(values=values, nll=trial.nll, runs=[run.spec.run_id for run in runs])
                 for trial, (values, runs) in zip(trials, settings, strict=True)
@@ -113,14 +114,16 @@ class Search:
         return dataset(self.benchmark.suite.dataset).card.names("validation")[0]
 
 
-def _trial(values: dict[str, Any], runs: list[Planned], folders: dict[str, RunFolder], name: str) -> statistics.Trial:
+def _trial(
+    values: dict[str, Any], runs: list[Planned], folders: dict[str, RunFolder], name: str, safer: str
+) -> statistics.Trial:
     losses, units = [], []
     for run in runs:
         columns = predictions.read(folders[run.spec.run_id].predictions / f"{name}.parquet")
         losses.append(predictions.nll(columns))
         units.append(columns["unit_id"])
     ids = ",".join(run.spec.run_id for run in runs)
-    return statistics.Trial(values, np.concatenate(losses), np.concatenate(units), ids)
+    return statistics.Trial(values, np.concatenate(losses), np.concatenate(units), ids, safer)
 
 
 def _choice(chosen: statistics.Trial, trials: list[statistics.Trial]) -> Choice:

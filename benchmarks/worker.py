@@ -69,6 +69,8 @@ def work(path: Path, options: Any, should_stop: Callable[[], bool], dead: str | 
     try:
         lease = claim(folder, Observer(), dead)
     except (OSError, OutputError) as error:
+        if folder.done():  # another process finished it, and tidied up, during the claim
+            return {"event": "done", "folder": str(path)}
         return _failed(folder, _storage(error, folder), True)
     if lease is None:
         return {"event": "busy", "folder": str(path)}

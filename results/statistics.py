@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 RULES = ("one_se", "best_id")  # the first is a board's default
-SMALL_IS_CONSERVATIVE = ("alpha",)  # interpolation weights: 0 is the zero-shot model
 
 
 class StatisticsError(ValueError):
@@ -28,12 +27,14 @@ class Trial:
             for all trials.
         unit_ids: (N,) source image of each entry; all tuning seeds and renderings of an image are one unit.
         trial_id: run id(s), for the reader.
+        safer: "larger" or "smaller": the direction of the strength that stays closer to the pretrained model.
     """
 
     values: Mapping[str, float]
     nll_per_sample: np.ndarray
     unit_ids: Sequence[str]
     trial_id: str = ""
+    safer: str = "larger"
 
     @property
     def nll(self) -> float:
@@ -47,7 +48,7 @@ def best_id(trials: Sequence[Trial]) -> Trial:
     Raises:
         StatisticsError: no trial, none finite, or trials over different samples.
     """
-    return min(_comparable(trials), key=lambda trial: (trial.nll, conservatism(trial.values)))
+    return min(_comparable(trials), key=lambda trial: (trial.nll, conservatism(trial.values, trial.safer)))
 
 
 def one_se(trials: Sequence[Trial]) -> Trial:
@@ -55,7 +56,7 @@ def one_se(trials: Sequence[Trial]) -> Trial:
 
     A trial qualifies if its mean NLL exceeds the lowest by at most one standard error of that difference,
     paired sample by sample and clustered by source image. Of those, the smallest learning rate wins, then the
-    largest strength (the smallest, for names in SMALL_IS_CONSERVATIVE).
+    strength that stays closest to the start (the largest, unless the method says "smaller", as WiSE-FT's alpha).
 
     Raises:
         StatisticsError: as `best_id`; or fewer than two source images.
@@ -66,16 +67,16 @@ def one_se(trials: Sequence[Trial]) -> Trial:
         difference, error = paired_difference(trial.nll_per_sample, best.nll_per_sample, best.unit_ids)
         if difference <= error:
             near.append(trial)
-    return min(near, key=lambda trial: (conservatism(trial.values), trial.nll))
+    return min(near, key=lambda trial: (conservatism(trial.values, trial.safer), trial.nll))
 
 
-def conservatism(values: Mapping[str, float]) -> tuple[float, ...]:
-    """Sort key: the smaller, the closer the setting keeps the model to its start."""
+def conservatism(values: Mapping[str, float], safer: str = "larger") -> tuple[float, ...]:
+    """Sort key: the smaller, the closer the setting keeps the model to its start; `safer` as in Trial."""
     if "lr" not in values:
         raise StatisticsError(f"trial: values {dict(values)} have no 'lr'.")
     strengths = sorted(name for name in values if name != "lr")
-    signs = [1 if name.split(".")[-1] in SMALL_IS_CONSERVATIVE else -1 for name in strengths]
-    return (values["lr"], *(sign * values[name] for sign, name in zip(signs, strengths, strict=True)))
+    sign = 1 if safer == "smaller" else -1
+    return (values["lr"], *(sign * values[name] for name in strengths))
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike, unit_ids: Sequence[str]) -> tuple[float, float]:

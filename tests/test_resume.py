@@ -217,3 +217,14 @@ def test_the_heartbeat_stops_where_the_lease_is_lost(tmp_path):
     claim(folder, Observer(), dead=lease.holder.token)
     with pytest.raises(LeaseLost):
         lease.beat()
+
+
+def test_a_run_that_two_states_of_the_code_worked_on_is_no_clean_commit(tmp_path):
+    (folder,) = plan_runs(tmp_path, "flyp")
+    work(folder.path, Options(checkpoint_seconds=0), after(2))
+    state = folder.read_state()
+    (folder.path / "state.json").write_text(json.dumps({**state, "code": ["another commit"]}))
+    assert work(folder.path, Options(), never)["event"] == "done"
+    record = json.loads(folder.record.read_text())
+    assert record["environment"]["dirty"] is True
+    assert len(record["info"]["code"]) == 2 and "another commit" in record["info"]["code"]

@@ -1,6 +1,7 @@
 """Selection rules and seed statistics against hand-worked cases and their definitions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,9 +64,10 @@ def test_smallest_rate_comes_before_strength_and_alpha_counts_backwards():
     slow_weak, fast_strong = trial(flat, lr=1e-4, lambda_sd=0), trial(flat, lr=1e-3, lambda_sd=9)
     assert one_se([fast_strong, slow_weak]) is slow_weak
     near_start, near_end = trial(flat, lr=1e-3, alpha=0.25), trial(flat, lr=1e-3, alpha=0.75)
+    near_start, near_end = replace(near_start, safer="smaller"), replace(near_end, safer="smaller")
     assert one_se([near_end, near_start]) is near_start
     assert best_id([near_end, near_start]) is near_start  # ties go to the conservative side
-    assert conservatism({"lr": 1.0, "wise_ft.alpha": 0.5}) == (1.0, 0.5)
+    assert conservatism({"lr": 1.0, "alpha": 0.5}, "smaller") == (1.0, 0.5)
     assert conservatism({"lr": 1.0, "lambda_sd": 0.5}) == (1.0, -0.5)
 
 

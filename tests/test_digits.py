@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from robustft.benchmarks.card import windows
 from robustft.datasets import digits, loaders
 from robustft.datasets.card import DataError
 from robustft.datasets.catalogue import get, names
 from robustft.datasets.randomness import derive, permutation, stable_key, uniforms
+from robustft.results.records import gather_reference
 
 TOKENS = torch.tensor([[[7, 2, 9, 0, 0], [7, 3, 4, 9, 0]]] * 10)
 CARD = json.loads((Path(digits.__file__).parent / "digits_card.json").read_text())
@@ -53,6 +55,25 @@ def test_the_pictures_are_those_of_the_committed_card(name):
     card = get(name).card
     assert card.version == CARD[name]["version"]
     assert card.fingerprint == CARD[name]["fingerprint"]
+
+
+def test_the_windows_hold_and_follow_from_the_numbers_of_the_card():
+    for row in CARD["digits"]["backbones"].values():
+        assert windows(row["zero_shot"], row["ft"]) == row["windows"]
+        assert all(window["holds"] for window in row["windows"].values())
+
+
+def test_the_tuned_ft_of_the_reference_is_inside_the_windows_too():
+    accuracies = {}
+    for record in gather_reference("digits"):
+        values = accuracies.setdefault((record["backbone"], record["method"]), [])
+        values.append({name: metrics["accuracy"] for name, metrics in record["sets"].items()})
+    for backbone in CARD["digits"]["backbones"]:
+        zero_shot, ft = (
+            {name: float(np.mean([run[name] for run in accuracies[backbone, method]])) for name in digits.PAINTERS}
+            for method in ("zero_shot", "ft")
+        )
+        assert all(window["holds"] for window in windows(zero_shot, ft).values())
 
 
 def test_evaluation_pictures_do_not_depend_on_where_a_batch_begins():

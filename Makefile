@@ -83,7 +83,7 @@ leaderboard: $(STAMP) ## gather all records into results/leaderboard.csv and .md
 	@$(ROBUSTFT) leaderboard $(BENCHMARK) $(call flag,RUNS,runs)
 
 .PHONY: reference
-reference: $(STAMP) ## run everything with five seeds under both rules and write results/reference/BENCHMARK (hours)
+reference: $(STAMP) ## run everything with five seeds under both rules and write results/reference/BENCHMARK (half an hour)
 	@for rule in one_se best_id; do \
 		$(ROBUSTFT) sweep $(BENCHMARK) --method all --seeds 0-4 --rule $$rule $(call flag,RUNS,runs) $(call flag,JOBS,jobs); done
 	@$(PY) -m robustft.results.publish $(BENCHMARK) $(call flag,RUNS,runs)

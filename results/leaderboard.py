@@ -29,7 +29,7 @@ HEADER = (
 UNRANKED_TEXT = "Settings that no tuning chose (given by hand, or never tuned), and older versions of a method."
 RULE_TEXT = {
     "one_se": "one_se: of the tried settings within one paired standard error of the lowest validation NLL, the most "
-    "conservative one (smallest learning rate, then largest strength).",
+    "conservative one (smallest learning rate, then largest strength or smallest alpha).",
     "best_id": "best_id: the tried setting of the lowest validation NLL.",
 }
 

@@ -255,9 +255,10 @@ def claim(folder: RunFolder, observer: Observer, dead: str | None = None) -> Lea
         dead: token of a lease that the caller has already watched die (another machine's, by its heartbeat).
     """
     holder = Holder.read(folder.lease)
-    if holder is None and folder.lease.exists():  # damaged: a lease appears with its owner inside, never without
-        with contextlib.suppress(OSError):
-            os.rename(folder.lease, _tombstone(folder, uuid.uuid4().hex))
+    if holder is None and folder.lease.exists():
+        holder = Holder.read(folder.lease)  # it may have been taken since the first look
+        if holder is None and not _bury_damaged(folder):
+            return None
     if holder is not None:
         if holder.token != dead and observer.alive(folder.lease) is not None:
             return None
@@ -285,6 +286,20 @@ def claim(folder: RunFolder, observer: Observer, dead: str | None = None) -> Lea
         lease.holder = Holder(token, last + 1, new.process)
         _write_owner(folder.lease, lease.holder)
     return lease
+
+
+def _bury_damaged(folder: RunFolder) -> bool:
+    """Move away a lease without a readable owner: a lease appears with its owner inside, never without.
+
+    False where it turns out to be somebody's after all, taken in between; it is then put back.
+    """
+    tombstone = _tombstone(folder, uuid.uuid4().hex)
+    with contextlib.suppress(OSError):
+        os.rename(folder.lease, tombstone)
+        if Holder.read(tombstone) is not None:
+            os.rename(tombstone, folder.lease)
+            return False
+    return True
 
 
 def _write_owner(lease: Path, holder: Holder) -> None:

@@ -162,6 +162,34 @@ def test_a_lease_is_never_without_an_owner(folder, monkeypatch):
     assert claim(folder, Observer()) is not None
 
 
+@pytest.mark.parametrize("owner", [None, "", "{}", "[]", '{"host": "h"}'])
+def test_a_damaged_lease_is_buried_and_stops_nobody(folder, owner):
+    folder.lease.mkdir()
+    if owner is not None:
+        (folder.lease / "owner.json").write_text(owner)
+    assert Holder.read(folder.lease) is None
+    lease = claim(folder, Observer())
+    assert lease is not None and Holder.read(folder.lease) == lease.holder
+    assert claim(folder, Observer()) is None
+
+
+def test_a_lease_that_is_taken_between_two_looks_is_not_buried(folder, monkeypatch):
+    first = claim(folder, Observer())
+    looks = iter([None, None])
+    real = Holder.read.__func__
+    monkeypatch.setattr(Holder, "read", classmethod(lambda cls, path: _late(looks, real, cls, path)))
+    assert claim(folder, Observer()) is None
+    monkeypatch.undo()
+    assert Holder.read(folder.lease) == first.holder
+
+
+def _late(looks, real, cls, path):
+    """None for the first two looks, as if the lease were not there yet; the truth afterwards."""
+    for answer in looks:
+        return answer
+    return real(cls, path)
+
+
 def test_a_record_alone_means_done(folder):
     folder.write_state(state="done")
     assert not folder.done()

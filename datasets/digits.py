@@ -46,12 +46,12 @@ PRETRAIN_STYLES = {"plain": 0.20, "negative": 0.16, "striped": 0.16, "shaded": 0
 RENDITION_STYLES = ("striped", "shaded")
 
 SETS = (
-    EvalSet("validation", "validation", "ID process; every choice is made here", "rare", "yes"),
-    EvalSet("id", "id", "ID process, test images", "rare", "yes"),
-    EvalSet("fresh", "shift", "new images from the ID process and the writers of finetuning", "rare", "yes"),
+    EvalSet("validation", "validation", "ID process; every choice is made here", "16 %, any colour", "yes"),
+    EvalSet("id", "id", "ID process, test images", "16 %, any colour", "yes"),
+    EvalSet("fresh", "shift", "new images from the ID process and the writers of finetuning", "16 %, any colour", "yes"),
     EvalSet("renditions", "shift", "hatched and shaded digits in any colour: forgetting", "yes", "no"),
     EvalSet("sketches", "shift", "pencil contours: forgetting", "yes", "no"),
-    EvalSet("reversed", "shift", "ID process with the colours exchanged: the colour shortcut", "rare; colours free",
+    EvalSet("reversed", "shift", "ID process with the colours exchanged: the colour shortcut", "16 %, any colour",
             "5 % of the images"),
     EvalSet("writers", "shift", "ID process on handwriting of unseen writers: natural variation", "no", "no"),
     EvalSet("pretraining_mixture", "diagnostic", "the pretraining mixture; outside the OOD mean", "yes", "in part"),

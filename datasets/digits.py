@@ -48,7 +48,8 @@ RENDITION_STYLES = ("striped", "shaded")
 SETS = (
     EvalSet("validation", "validation", "ID process; every choice is made here", "16 %, any colour", "yes"),
     EvalSet("id", "id", "ID process, test images", "16 %, any colour", "yes"),
-    EvalSet("fresh", "shift", "new images from the ID process and the writers of finetuning", "16 %, any colour", "yes"),
+    EvalSet("fresh", "shift", "new images from the ID process and the writers of finetuning", "16 %, any colour",
+            "yes"),
     EvalSet("renditions", "shift", "hatched and shaded digits in any colour: forgetting", "yes", "no"),
     EvalSet("sketches", "shift", "pencil contours: forgetting", "yes", "no"),
     EvalSet("reversed", "shift", "ID process with the colours exchanged: the colour shortcut", "16 %, any colour",

@@ -38,7 +38,6 @@ def gather(suite: Suite) -> Facts:
                 resolve_name(kind, name, names)
             except UserError as error:
                 raise UserError(f"{suite.name}.{key}: {error}") from None
-    has_text = getattr(backbones, "has_text", lambda backbone: True)
     return Facts(
         methods=known,
         backbones=encoders,
@@ -46,7 +45,6 @@ def gather(suite: Suite) -> Facts:
         version=data.card.version,
         fingerprint=data.card.fingerprint,
         train_size=data.train_size,
-        has_text=has_text,
     )
 
 

@@ -26,6 +26,7 @@ class MethodClass(Protocol):
     Hyper: type
     trained: bool
     needs_text: bool
+    introduced: Mapping[str, Any]
 
     def inputs(self, hyper: Any) -> tuple[str, ...]:
         """Methods whose finished runs it reads."""
@@ -43,6 +44,7 @@ class Facts:
     fingerprint: str
     train_size: int
     has_text: Callable[[str], bool] = lambda backbone: True
+    """Whether a backbone has a text tower; every bundled one is a dual encoder."""
 
 
 @dataclass(frozen=True)
@@ -248,9 +250,7 @@ class Resolver:
         for key, value in given.items():  # true is a 1 to Python, and a mistake to a person
             if isinstance(value, bool) and not isinstance(hyper[key], bool):
                 raise UserError(f"{method.name}.{key}: must be a number, got {value}; correct it in {sources[key]}.")
-        # A hyperparameter that a method got later is left out while it has the value that means "as before", which the
-        # method names in `introduced`: so it renames no finished run.
-        introduced = getattr(method, "introduced", {})
+        introduced = method.introduced
         return {key: value for key, value in hyper.items() if key not in introduced or value != introduced[key]}
 
     def _check(self, spec: RunSpec, sources: dict[str, str]) -> None:

@@ -125,8 +125,7 @@ class Attempt:
     def _train(self, dataset: Any, encoder: Any) -> None:
         spec, card = self.spec, dataset.card
         method_class = registry.get(spec.method)
-        introduced = getattr(method_class, "introduced", {})  # left out of specs, see grid.py
-        method = method_class(method_class.Hyper(**{**introduced, **spec.hyper}))
+        method = method_class(method_class.Hyper(**{**method_class.introduced, **spec.hyper}))
         validation = dataset.eval_data(card.names("validation")[0])
 
         def on_step(step: int, total: int) -> None:

@@ -142,6 +142,9 @@ class Method:
     """Whether `penalty` reads the starting values, so that the trainer keeps a copy."""
     strength: ClassVar[str | None] = None
     """The one hyperparameter beside the learning rate that tuning may move."""
+    introduced: ClassVar[Mapping[str, Any]] = {}
+    """Hyperparameters that came after the first runs, with the value that means "as before": left out of the
+    run id while they have it, so that they rename no finished run."""
     conservative: ClassVar[Literal["larger", "smaller"]] = "larger"
     """Which direction of `strength` stays closer to the pretrained model."""
 

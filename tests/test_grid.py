@@ -28,6 +28,7 @@ class Alpha:
 
 def make_method(name, hyper=NoHyper, trained=True, inputs=(), version=1, needs_text=False):
     body = {"name": name, "Hyper": hyper, "trained": trained, "version": version, "needs_text": needs_text}
+    body["introduced"] = {}
     return type(name, (), {**body, "inputs": classmethod(lambda cls, hyper: inputs)})
 
 

@@ -87,6 +87,12 @@ class Settings:
     """If given, the limit rises to this along half a cosine (only TRACER's FLYP script does that)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward passes under autocast; weights, losses and optimizer stay float32."""
+    bn: Literal["frozen", "released"] = "frozen"
+    """BatchNorm in training. frozen: pretrained statistics in student and teacher. released: statistics of the
+    batch, and a teacher that keeps its own, as in the code of CaRot and TRACER."""
+    micro_batch: int | None = None
+    """Images a forward pass, at most; None is the whole batch. Loss and gradients stay those of the whole batch
+    up to the order of float sums."""
     seed: int = 0
     device: str = "cpu"
     log_every: int = 25
@@ -111,7 +117,8 @@ class Context:
     validate: Callable[[Classifier], float]
     """ID-validation negative log-likelihood of a classifier, in nats; smaller is better."""
     inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Finished runs by method: {"ft": {"tensors": ..., "meta": ...}}."""
+    """Finished runs by method: {"ft": {"tensors": ..., "meta": ...}}; of a method that reads several seeds by
+    method and seed: {"ft:0": ..., "ft:1": ...}."""
     check_stop: Callable[[], None] = lambda: None
     """To be called now and then by long preparations; raises Interrupted when the process should stop."""
 
@@ -145,6 +152,10 @@ class Method:
     introduced: ClassVar[Mapping[str, Any]] = {}
     """Hyperparameters that came after the first runs, with the value that means "as before": left out of the
     run id while they have it, so that they rename no finished run."""
+    path: ClassVar[str | None] = None
+    """The hyperparameter along which `points` runs, where a method has a path (WiSE-FT: alpha)."""
+    evaluates: ClassVar[Literal["student", "teacher"]] = "student"
+    """Whose weights `finish` is given at the end."""
     conservative: ClassVar[Literal["larger", "smaller"]] = "larger"
     """Which direction of `strength` stays closer to the pretrained model."""
 
@@ -176,8 +187,24 @@ class Method:
 
     @classmethod
     def inputs(cls, hyper: Any) -> tuple[str, ...]:
-        """Methods whose finished runs (same backbone, seed and shared settings) this one reads."""
+        """Methods whose finished runs (same backbone and shared settings) this one reads."""
         return ()
+
+    @classmethod
+    def input_seeds(cls, hyper: Any, seed: int) -> tuple[int, ...]:
+        """Seeds of the runs that it reads of each input: its own; a soup reads several.
+
+        A method that reads more than one seed runs once for each backbone, under the first seed asked for.
+        """
+        return (seed,)
+
+    @classmethod
+    def pools(cls) -> bool:
+        """Whether it reads runs of several seeds."""
+        return len(cls.input_seeds(cls.Hyper(), 0)) > 1
+
+    def at_step(self, step: int, settings: Settings) -> None:
+        """Called before each step, from 0: what changes with the step alone (Lipsum-FT's texts)."""
 
     def student(self, context: Context) -> nn.Module:
         """The module to train: `forward(batch)` gives what `loss` reads. Parameters without requires_grad
@@ -212,4 +239,8 @@ class Method:
 
     def finish(self, student: nn.Module | None, context: Context) -> Classifier:
         """The classifier to evaluate; `student` is None where `trained` is False."""
+        raise NotImplementedError
+
+    def points(self, context: Context) -> list[tuple[float, Classifier]]:
+        """Where `path` is set: (value, classifier) along it, both ends included, each with weights of its own."""
         raise NotImplementedError

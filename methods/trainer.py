@@ -81,6 +81,7 @@ class Training:
     def step(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """One update; returns the weighted terms and their "total" as detached scalars on the device."""
         method, settings = self.method, self.settings
+        method.at_step(step, settings)
         self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -224,7 +225,8 @@ def fit(
             save()
     training.check_weights(step)
     elapsed = seconds()
-    classifier = method.finish(student, context).eval()
+    model = training.teacher.model if method.evaluates == "teacher" else student
+    classifier = method.finish(model, context).eval()
     return Fitted(classifier, curves, settings.total_steps * settings.batch_size, elapsed, info)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,11 @@ from ..datasets.loaders import Batch, train_batches
 from .base import Context, Method, Settings, Start, Task
 from .checkpoints import Checkpoints
 from .classifier import Classifier
+from .dynamics import Dynamics
 from .schedules import clip_limit, learning_rate
+
+if TYPE_CHECKING:
+    from ..datasets.card import EvalData
 
 __all__ = ["Fitted", "Interrupted", "NonFinite", "Settings", "Task", "Training", "fit"]
 
@@ -40,6 +44,9 @@ class Fitted:
     """Wall time of preparation and steps, summed over resumes."""
     info: dict[str, Any] = field(default_factory=dict)
     """Small values that the method chose, e.g. the probe's C."""
+    dynamics: list[dict[str, float | None]] = field(default_factory=list)
+    """Teacher against student at 25, 50, 75 and 100 % of the steps: `dynamics.Dynamics.measure`. Empty
+    without a probe, without a teacher, and where outputs are not embeddings of both modalities."""
 
 
 class Training:
@@ -96,6 +103,7 @@ class Training:
         if limit:
             torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
         self.optimizer.step()
+        getattr(method, "after_step", lambda student: None)(self.student)
         if self.teacher is not None:
             self.teacher.update(step)
         return {name: term.detach() for name, term in terms.items()} | {"total": total.detach()}
@@ -154,6 +162,7 @@ def fit(
     inputs: Mapping[str, Mapping[str, Any]] | None = None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     should_stop: Callable[[], bool] = lambda: False,
+    probe: "EvalData | None" = None,
 ) -> Fitted:
     """Trains a method from its start or its newest checkpoint, and returns the classifier to evaluate.
 
@@ -171,6 +180,8 @@ def fit(
         on_step: called with (steps done, total) after each step.
         should_stop: asked before each step and during preparation; True saves a checkpoint and raises
             Interrupted.
+        probe: fixed ID-validation images on which teacher and student are compared during the run; changes no
+            weight.
 
     Raises:
         Interrupted: see should_stop.
@@ -190,11 +201,15 @@ def fit(
     began = time.perf_counter()
     saved = checkpoints.latest()
     student = method.student(context).eval()
+    # Before anything is prepared or restored, the student has the pretrained weights.
+    distils = probe is not None and type(method).teacher is not Method.teacher
+    watch = Dynamics(probe, task.caption_tokens, student, settings) if distils else None
     info = saved[2]["info"] if saved else method.prepare(student, context)
     training = Training(method, student, settings)
-    step, curves, before = 0, [], 0.0
+    step, curves, dynamics, before = 0, [], [], 0.0
     if saved:
-        step, (curves, before) = saved[0], (saved[2]["curves"], saved[2]["train_seconds"])
+        step, meta = saved[0], saved[2]
+        curves, dynamics, before = meta["curves"], meta.get("dynamics", []), meta["train_seconds"]
         training.restore(saved[1])
 
     def seconds() -> float:
@@ -202,7 +217,8 @@ def fit(
 
     def save() -> None:
         training.check_weights(step)
-        checkpoints.save(step, training.state(), {"info": info, "curves": curves, "train_seconds": seconds()})
+        meta = {"info": info, "curves": curves, "dynamics": dynamics, "train_seconds": seconds()}
+        checkpoints.save(step, training.state(), meta)
 
     batches = train_batches(
         task.dataset,
@@ -220,6 +236,9 @@ def fit(
         step += 1
         if (step - 1) % settings.log_every == 0 or step == settings.total_steps:
             curves.append(_row(training, step - 1, terms))
+        if watch is not None and training.teacher is not None:
+            row = watch.measure(step, student, training.teacher.model)
+            dynamics += [] if row is None else [_finite(row, step)]
         on_step(step, settings.total_steps)
         if step < settings.total_steps and checkpoints.due(step):
             save()
@@ -227,7 +246,7 @@ def fit(
     elapsed = seconds()
     model = training.teacher.model if method.evaluates == "teacher" else student
     classifier = method.finish(model, context).eval()
-    return Fitted(classifier, curves, settings.total_steps * settings.batch_size, elapsed, info)
+    return Fitted(classifier, curves, settings.total_steps * settings.batch_size, elapsed, info, dynamics)
 
 
 def _row(training: Training, step: int, terms: Mapping[str, Tensor]) -> dict[str, float]:
@@ -236,10 +255,15 @@ def _row(training: Training, step: int, terms: Mapping[str, Tensor]) -> dict[str
     scale = {} if encoder is None else {"logit_scale": encoder.logit_scale.detach()}
     named = {**terms, **scale}
     values = dict(zip(named, torch.stack(list(named.values())).tolist(), strict=True))
+    return {"step": step, "lr": training.learning_rate(step), **_finite(values, step)}
+
+
+def _finite(values: dict[str, Any], step: int) -> dict[str, Any]:
+    """The values; NonFinite that names the first that is not finite."""
     for name, value in values.items():
-        if not abs(value) < float("inf"):
+        if value is not None and not abs(value) < float("inf"):
             raise NonFinite(f"{name}: {value} at step {step}; lower lr or set clip_norm.")
-    return {"step": step, "lr": training.learning_rate(step), **values}
+    return values
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

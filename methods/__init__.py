@@ -1,5 +1,41 @@
 """Methods. Importing the package registers them; a new method file is added to this list."""
 
-from . import ema, flyp, ft, l2_sp, lp_ft, static_sd, tracer, wise_ft, zero_shot
+from . import (
+    carot,
+    ema,
+    flyp,
+    flyp_wise,
+    flyp_wma,
+    ft,
+    l2_sp,
+    lipsum_ft,
+    lp_ft,
+    model_soup,
+    model_stock,
+    static_sd,
+    tracer,
+    tracer_ema_teacher,
+    tracer_static_teacher,
+    wise_ft,
+    zero_shot,
+)
 
-__all__ = ["ema", "flyp", "ft", "l2_sp", "lp_ft", "static_sd", "tracer", "wise_ft", "zero_shot"]
+__all__ = [
+    "carot",
+    "ema",
+    "flyp",
+    "flyp_wise",
+    "flyp_wma",
+    "ft",
+    "l2_sp",
+    "lipsum_ft",
+    "lp_ft",
+    "model_soup",
+    "model_stock",
+    "static_sd",
+    "tracer",
+    "tracer_ema_teacher",
+    "tracer_static_teacher",
+    "wise_ft",
+    "zero_shot",
+]

@@ -237,6 +237,9 @@ class Method:
         """
         return {}
 
+    def after_step(self, student: nn.Module) -> None:
+        """Called after each optimizer step, before the teacher moves: a constraint on the weights, in place."""
+
     def finish(self, student: nn.Module | None, context: Context) -> Classifier:
         """The classifier to evaluate; `student` is None where `trained` is False."""
         raise NotImplementedError

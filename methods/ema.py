@@ -6,9 +6,10 @@ Departures: CaRot's orthogonality term is off by default (0.2 there), to see the
 steps between teacher updates, of 25,030, scale with the length of the run (ours).
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
+from torch import nn
 
 from .base import LossTerms, Settings, hyperparameters
 from .distillation import Embeddings, soft_cross_entropy
@@ -24,11 +25,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 @hyperparameters
-class Hyper(DistillingHyper):
-    """Released values of CaRot's ViT-B/16 script unless a field says otherwise."""
+class EMAHyper:
+    """The momentum of an EMA teacher."""
 
-    lambda_sd: Annotated[float, Field(ge=0)] = 1.5
-    """Weight of the distillation term; no unit, >= 0. Code: MLAI-Yonsei/CaRot:example_scripts/carot.sh."""
     momentum_start: Fraction = 0.05
     """Share of the old teacher kept at the first update; [0, 1]. Code: MLAI-Yonsei/CaRot:src/args.py."""
     momentum_end: Fraction = 0.9
@@ -40,23 +39,31 @@ class Hyper(DistillingHyper):
     500 of 25,030; scaling ours."""
 
 
-@register("ema")
-class EMA(DistillingMethod):
-    """InfoNCE plus `lambda_sd` times the soft cross-entropy to an EMA teacher."""
+def ema_teacher(hyper: Any, student: nn.Module, total_steps: int) -> EMATeacher:
+    """The teacher that an `EMAHyper` describes."""
+    return EMATeacher(
+        student,
+        total_steps,
+        every=hyper.update_every or max(1, round(total_steps * 500 / 25030)),
+        start=hyper.momentum_start,
+        end=hyper.momentum_end,
+        warmup_fraction=hyper.momentum_warmup,
+    )
 
-    Hyper = Hyper
+
+@hyperparameters
+class SoftTargetHyper(DistillingHyper):
+    """The strength of soft targets."""
+
+    lambda_sd: Annotated[float, Field(ge=0)] = 1.5
+    """Weight of the distillation term; no unit, >= 0. Code: MLAI-Yonsei/CaRot:example_scripts/carot.sh."""
+
+
+class SoftTargets(DistillingMethod):
+    """InfoNCE plus `lambda_sd` times the soft cross-entropy to any teacher."""
+
+    Hyper = SoftTargetHyper
     strength = "lambda_sd"
-
-    def teacher(self, student: TwoTower, settings: Settings) -> EMATeacher:
-        """EMA with a rising momentum."""
-        hyper, total = self.hyper, settings.total_steps
-        every = hyper.update_every or max(1, round(total * 500 / 25030))
-        momentum = {
-            "start": hyper.momentum_start,
-            "end": hyper.momentum_end,
-            "warmup_fraction": hyper.momentum_warmup,
-        }
-        return EMATeacher(student, total, every=every, **momentum)
 
     def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
         """Nats; both directions of the distillation added, as released."""
@@ -64,3 +71,19 @@ class EMA(DistillingMethod):
         if teacher is not None:
             terms["distillation"] = self.hyper.lambda_sd * soft_cross_entropy(student, teacher)
         return terms
+
+
+@hyperparameters
+class Hyper(EMAHyper, SoftTargetHyper):
+    """Released values of CaRot's ViT-B/16 script unless a field says otherwise."""
+
+
+@register("ema")
+class EMA(SoftTargets):
+    """InfoNCE plus `lambda_sd` times the soft cross-entropy to an EMA teacher."""
+
+    Hyper = Hyper
+
+    def teacher(self, student: TwoTower, settings: Settings) -> EMATeacher:
+        """EMA with a rising momentum."""
+        return ema_teacher(self.hyper, student, settings.total_steps)

@@ -1,6 +1,7 @@
 """What the methods share that train both towers on captions: the student, the projection penalty, the
 rebuilt head."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -17,6 +18,10 @@ from .objectives import cross_frobenius, orthogonality
 
 if TYPE_CHECKING:
     from ..datasets.loaders import Batch
+
+
+MAX_LOG_LOGIT_SCALE = math.log(100)
+"""Limit of CLIP's pretraining (Radford et al. 2021, section 2.5)."""
 
 
 class TwoTower(nn.Module):
@@ -51,6 +56,12 @@ class TwoTowerHyper:
     """"norm" is the code's (CaRot, TRACER); "half_squared" TRACER's paper (C.1): it needs another weight."""
     orthogonality_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of ||W_v^T W_v - I||_F of the image projection; no unit, >= 0. CaRot: 0.2; elsewhere none."""
+    orthogonality_side: Literal["embedding", "width"] = "embedding"
+    """Which Gram matrix that is. "embedding" (D x D): CaRot's for ViTs. "width" (width x width): what TRACER's
+    code takes for ResNets; it has rank D at most, so the term cannot fall below sqrt(width - D), 32 for RN50."""
+    clamp_logit_scale: bool = False
+    """Keeps the log of logit_scale in [0, ln 100] after each step, as CLIP's pretraining does. FLYP, CaRot and
+    TRACER do not: the scale may pass 100."""
 
 
 class TwoTowerMethod(Method):
@@ -58,6 +69,7 @@ class TwoTowerMethod(Method):
     scale."""
 
     Hyper = TwoTowerHyper
+    introduced = {"orthogonality_side": "embedding", "clamp_logit_scale": False}
 
     def student(self, context: Context) -> TwoTower:
         """The whole dual encoder."""
@@ -71,8 +83,15 @@ class TwoTowerMethod(Method):
             term = cross_frobenius(image, text, hyper.cross_frobenius_form)
             terms["cross_frobenius"] = hyper.cross_frobenius_weight * term
         if hyper.orthogonality_weight:
-            terms["orthogonality"] = hyper.orthogonality_weight * orthogonality(image)
+            side = image if hyper.orthogonality_side == "embedding" else image.T
+            terms["orthogonality"] = hyper.orthogonality_weight * orthogonality(side)
         return terms
+
+    @torch.no_grad()
+    def after_step(self, student: TwoTower) -> None:
+        """The clamp, if asked for."""
+        if self.hyper.clamp_logit_scale:
+            student.encoder.clip.logit_scale.clamp_(0, MAX_LOG_LOGIT_SCALE)
 
     def finish(self, student: TwoTower, context: Context) -> Classifier:
         """The trained image tower and the head of the trained text tower and logit scale."""

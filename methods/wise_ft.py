@@ -4,7 +4,8 @@ Source: Wortsman et al. 2022, arXiv:2109.01903; mlfoundations/wise-ft:src/wise_f
 interpolated: image tower, head (the zero-shot one has logit_scale in it and bias 0) and buffers.
 """
 
-from typing import Annotated, Any
+import copy
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -13,14 +14,17 @@ from .classifier import Classifier, interpolate
 from .registry import register
 from .two_tower import zero_shot_classifier
 
+ALPHAS = tuple(k / 10 for k in range(11))
+"""Where the whole line is evaluated; the grid of the released command."""
+
 
 @hyperparameters
 class Hyper:
     """One field."""
 
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the finetuned weights; [0, 1]: 0 is zero-shot, 1 is FT. Paper: 0.5 where nothing is known of
-    the shift."""
+    """Share of the finetuned weights; [0, 1]: 0 is zero-shot, 1 the finetuned run. Paper: 0.5 where nothing is
+    known of the shift."""
 
 
 @register("wise_ft")
@@ -30,17 +34,27 @@ class WiSEFT(Method):
     Hyper = Hyper
     trained = False
     strength = "alpha"
+    path = "alpha"
     conservative = "smaller"
+    finetuned: ClassVar[str] = "ft"
+    """Whose run is the end of the line."""
 
     @classmethod
     def inputs(cls, hyper: Any) -> tuple[str, ...]:
         """The finetuned end of the line."""
-        return ("ft",)
+        return (cls.finetuned,)
 
     def finish(self, student: None, context: Context) -> Classifier:
         """A new classifier at `alpha` on the line."""
-        finetuned, encoder = context.inputs["ft"], context.encoder
-        device = encoder.logit_scale.device
+        return self._at(self.hyper.alpha, context, context.encoder)
+
+    def points(self, context: Context) -> list[tuple[float, Classifier]]:
+        """The classifiers at alpha = 0, 0.1, ... 1."""
+        return [(alpha, self._at(alpha, context, copy.deepcopy(context.encoder))) for alpha in ALPHAS]
+
+    def _at(self, alpha: float, context: Context, encoder: Any) -> Classifier:
+        """Overwrites the image tower of `encoder`, which must hold the pretrained weights."""
+        finetuned, device = context.inputs[self.finetuned], encoder.logit_scale.device
         end = {name: tensor.to(device) for name, tensor in finetuned["tensors"].items()}
-        merged = interpolate(zero_shot_classifier(encoder, context).tensors(), end, self.hyper.alpha)
+        merged = interpolate(zero_shot_classifier(encoder, context).tensors(), end, alpha)
         return Classifier.restore(encoder, merged, finetuned["meta"])

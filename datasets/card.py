@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 Role = Literal["id", "shift", "validation", "diagnostic"]
+Metric = Literal["accuracy", "macro_f1", "worst_group_accuracy"]
 
 
 class DataError(ValueError):
@@ -29,6 +30,11 @@ class EvalSet:
     """Whether the factor that sets this set apart occurs in pretraining."""
     in_finetuning: str
     """Whether it occurs in the finetuning images."""
+    metric: Metric = "accuracy"
+    """The set's own metric, a fraction: top-1; F1 averaged over the classes that occur among the labels; or the lowest
+    accuracy of any non-empty group of `EvalData.groups`."""
+    expected: int | None = None
+    """Images of the complete set; None where the code makes them or the number is not known before they are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,15 @@ class DatasetCard:
 
 
 class EvalData(Protocol):
-    """An evaluation set in fixed order: same images, same order, on every machine and for every method."""
+    """An evaluation set in fixed order: same images, same order, on every machine and for every method.
+
+    A set may have more, and whoever reads it takes the default where it has not (`getattr(data, "project", None)`):
+
+    - `project(logits) -> logits`: from (B, C) over the card's classes to (B, K) over the set's own, to be called once,
+      before softmax, argmax and every metric (`projection.Projection`); absent, all C columns count;
+    - `groups`: a name per sample, for worst-group and per-group accuracy; "" is a sample of no group; absent, none;
+    - `found` and `expected`: images on disk and in the complete set; absent, or `expected` None, nothing to compare.
+    """
 
     name: str
     labels: np.ndarray
@@ -64,7 +78,11 @@ class EvalData(Protocol):
 
 
 class Dataset(Protocol):
-    """Training images and evaluation sets behind a card."""
+    """Training images and evaluation sets behind a card.
+
+    One that reads files also has `found` and `expected` for its training images, as `EvalData` has. `card` and
+    `train_size` need no file, so that runs can be planned where the images are not.
+    """
 
     card: DatasetCard
     train_size: int

@@ -1,5 +1,6 @@
 """Datasets by name."""
 
+import os
 from collections.abc import Callable
 from difflib import get_close_matches
 
@@ -24,22 +25,76 @@ def _forgetting() -> Dataset:
     return Forgetting()
 
 
-_MAKERS: dict[str, Callable[[], Dataset]] = {
+def _imagenet(**options) -> Dataset:
+    from .imagenet import ImageNet
+
+    return ImageNet(**options)
+
+
+def _imagenet_full_train(**options) -> Dataset:
+    from .imagenet import ImageNetFullTrain
+
+    return ImageNetFullTrain(**options)
+
+
+def _iwildcam(**options) -> Dataset:
+    from .wilds_data import IWildCam
+
+    return IWildCam(**options)
+
+
+def _fmow(**options) -> Dataset:
+    from .wilds_data import FMoW
+
+    return FMoW(**options)
+
+
+def _camelyon17(**options) -> Dataset:
+    from .wilds_data import Camelyon17
+
+    return Camelyon17(**options)
+
+
+_EMBEDDED: dict[str, Callable[[], Dataset]] = {
     "digits": _digits,
     "digits_uncorrelated": _digits_uncorrelated,
     "forgetting": _forgetting,
 }
+_ON_DISK: dict[str, Callable[..., Dataset]] = {
+    "imagenet": _imagenet,
+    "imagenet_full_train": _imagenet_full_train,
+    "iwildcam": _iwildcam,
+    "fmow": _fmow,
+    "camelyon17": _camelyon17,
+}
+
+
+def embedded() -> list[str]:
+    """Datasets that come with this package and need no file from outside."""
+    return list(_EMBEDDED)
 
 
 def names() -> list[str]:
     """Registered datasets."""
-    return list(_MAKERS)
+    return [*_EMBEDDED, *_ON_DISK]
 
 
-def get(name: str) -> Dataset:
-    """The dataset of that name; DataError with the nearest right name where there is none."""
-    if name in _MAKERS:
-        return _MAKERS[name]()
+def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False) -> Dataset:
+    """The dataset of that name.
+
+    Card and `train_size` need no image; what reads images looks for them then, not here.
+
+    Args:
+        root: folder that holds the datasets that are not embedded; None takes the environment's (`trees`).
+        allow_partial: also run where images are missing.
+
+    Raises:
+        DataError: no dataset has this name; says the nearest right one.
+    """
+    if name in _EMBEDDED:
+        return _EMBEDDED[name]()
+    if name in _ON_DISK:
+        return _ON_DISK[name](root=root, allow_partial=allow_partial)
     near = get_close_matches(name, names(), 1)
     hint = f"; did you mean {near[0]!r}" if near else ""
     raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}.")

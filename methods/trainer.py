@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from .base import Context, Method, Settings, Start, Task
 from .checkpoints import Checkpoints
 from .classifier import Classifier
 from .dynamics import Dynamics
+from .parallel import World, backward_in_parts, check_settings, cut, join
 from .schedules import clip_limit, learning_rate
 
 if TYPE_CHECKING:
@@ -50,27 +52,40 @@ class Fitted:
 
 
 class Training:
-    """Student, teacher and optimizer of a run, and the step that moves them. BatchNorm keeps its pretrained
-    statistics.
+    """Student, teacher and optimizer of a run, and the step that moves them.
+
+    BatchNorm keeps its pretrained statistics (`settings.bn` "frozen"), or takes those of the batch ("released"):
+    then the student's running statistics follow its batches, and the teacher, in train mode in these layers
+    alone, has its own that follow its own forward passes. A teacher that is evaluated and never teaches has no
+    forward pass to learn them from: it is given the student's at each update.
 
     Args:
         method: whose loss is minimised.
         student: trained in place, on its device.
         settings: schedule and optimizer.
+        world: the processes that share each batch; this one alone where torch.distributed has no group.
+
+    Raises:
+        UnsupportedSettings: settings that could not be exact.
     """
 
-    def __init__(self, method: Method, student: nn.Module, settings: Settings):
+    def __init__(self, method: Method, student: nn.Module, settings: Settings, world: World | None = None):
+        self.world = World() if world is None else world
+        check_settings(settings, self.world)
+        released = settings.bn == "released"
+        if released and self.world.size > 1:
+            student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
         self.method, self.student, self.settings = method, student, settings
         self.parameters = [p for p in student.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         student.train()
-        for module in student.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
+        _batch_norms_train(student, released)
         self.start = Start(
             self.parameters, [p.detach().clone() for p in self.parameters] if method.anchored else []
         )
         self.teacher = method.teacher(student, settings)
+        if self.teacher is not None:
+            _batch_norms_train(self.teacher.model, released)
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=settings.lr,
@@ -86,27 +101,78 @@ class Training:
         return learning_rate(step, s.lr, s.warmup_steps, s.total_steps, s.min_lr)
 
     def step(self, step: int, batch: Batch) -> dict[str, Tensor]:
-        """One update; returns the weighted terms and their "total" as detached scalars on the device."""
+        """One update; returns the weighted terms and their "total" as detached scalars on the device.
+
+        Args:
+            step: from 0. batch: the whole batch, also where several processes share it; its images may be
+                those of this process's share alone.
+        """
         method, settings = self.method, self.settings
         method.at_step(step, settings)
         self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            # The teacher goes first: what its layers leave behind is memory for the student's graph.
-            teaches = self.teacher is not None and method.teaches(step)
-            taught = self.teacher.embed(batch) if teaches else None
-            outputs = self.student(batch)
-        terms = method.loss(outputs, taught, batch) | method.penalty(self.student, self.start)
-        total = torch.stack(list(terms.values())).sum()
-        total.backward()
+        parts = cut(self.world.own(batch), settings.micro_batch)
+        whole = self.world.size == 1 and len(parts) == 1
+        terms = self._backward(step, batch) if whole else self._backward_in_parts(step, batch, parts)
         limit = self._clip_limit(step)
         if limit:
             torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
         self.optimizer.step()
-        getattr(method, "after_step", lambda student: None)(self.student)
+        method.after_step(self.student)
         if self.teacher is not None:
-            self.teacher.update(step)
-        return {name: term.detach() for name, term in terms.items()} | {"total": total.detach()}
+            self._update_teacher(step)
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _backward(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """Gradients of a batch that goes through the models at once; returns the terms and their total."""
+        with self._autocast():
+            # The teacher goes first: what its layers leave behind is memory for the student's graph.
+            taught = self.teacher.embed(batch) if self._teaches(step) else None
+            outputs = self.student(batch)
+        terms = self.method.loss(outputs, taught, batch) | self.method.penalty(self.student, self.start)
+        total = _sum(terms)
+        total.backward()
+        return terms | {"total": total}
+
+    def _backward_in_parts(self, step: int, batch: Batch, parts: list[Batch]) -> dict[str, Tensor]:
+        """The same gradients from this process's parts of the batch, and from those of the other processes."""
+        world, count, taught = self.world, len(batch.labels), None
+        if self._teaches(step):
+            with self._autocast():
+                taught = world.gather(join([self.teacher.embed(part) for part in parts]), count)
+        terms = backward_in_parts(
+            self.student,
+            parts,
+            lambda outputs: self.method.loss(outputs, taught, batch),
+            count,
+            world=world,
+            seed=self.settings.seed,
+            step=step,
+            autocast=self._autocast,
+        )
+        penalties = self.method.penalty(self.student, self.start)
+        if penalties:  # once a step: from the first process
+            (_sum(penalties) * (1.0 if world.rank == 0 else 0.0)).backward()
+        world.sum_gradients(self.parameters)
+        terms |= penalties
+        return terms | {"total": _sum(terms)}
+
+    def _teaches(self, step: int) -> bool:
+        return self.teacher is not None and self.method.teaches(step)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Around forward passes, never around losses."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+    @torch.no_grad()
+    def _update_teacher(self, step: int) -> None:
+        if self.settings.bn == "released":
+            own, followed = (_statistics(model) for model in (self.teacher.model, self.student))
+            self.world.broadcast([*own, *followed])
+            if self.method.evaluates == "teacher":
+                for mine, theirs in zip(own, followed, strict=True):
+                    mine.copy_(theirs)
+        self.teacher.update(step)
 
     def _clip_limit(self, step: int) -> float:
         s = self.settings
@@ -115,6 +181,17 @@ class Training:
             if s.clip_norm_end is None
             else clip_limit(step, s.clip_norm, s.clip_norm_end, s.total_steps)
         )
+
+    def about(self) -> dict[str, str]:
+        """What the record must say of how BatchNorm was trained; nothing where it was frozen."""
+        if self.settings.bn != "released":
+            return {}
+        said = "statistics of the batch; the teacher's are its own"
+        if self.method.evaluates == "teacher":
+            said = "statistics of the batch; the teacher's are the student's"
+        if self.world.size > 1:
+            said += f"; synchronised over {self.world.size} processes, buffers broadcast before each teacher update"
+        return {"batch_norm": f"released: {said}"}
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name."""
@@ -169,6 +246,11 @@ def fit(
     On CPU with a fixed thread count, a run that was interrupted anywhere ends with the same bits as one
     that was not.
 
+    Where torch.distributed has a process group, its processes train one run together, each on its own
+    `settings.device`, and all call this with the same arguments: each makes the images of its share of every
+    batch. They stop at the same step when any is asked to. The first alone saves checkpoints, in a folder that
+    all can read, and has curves and dynamics to return; the classifier is the same in all.
+
     Args:
         method: with its hyperparameters.
         encoder: pretrained, on `settings.device`; the run trains it in place.
@@ -177,20 +259,30 @@ def fit(
         checkpoints: where to resume from and to save to; they stay there, the caller clears them.
         validate: ID-validation negative log-likelihood of a classifier; smaller is better.
         inputs: finished runs that `method.inputs` names: {"ft": {"tensors": ..., "meta": ...}}.
-        on_step: called with (steps done, total) after each step.
+        on_step: called with (steps done, total) after each step, in every process.
         should_stop: asked before each step and during preparation; True saves a checkpoint and raises
             Interrupted.
         probe: fixed ID-validation images on which teacher and student are compared during the run; changes no
             weight.
 
     Raises:
+        UnsupportedSettings: settings that could not be exact; nothing has been trained.
         Interrupted: see should_stop.
         NonFinite: a term or weight is NaN or infinite.
         OSError: a checkpoint cannot be written.
+        RuntimeError: another process of the run has failed, or sees other checkpoints.
     """
+    world = World()
+    check_settings(settings, world)
+
+    def stops() -> bool:
+        flag = world.largest(_STOP if should_stop() else 0)
+        if flag == _FAILED:
+            raise RuntimeError("fit: another process of this run failed; see its message.")
+        return flag == _STOP
 
     def check_stop() -> None:
-        if should_stop():
+        if stops():
             raise Interrupted("stopped before the first step; nothing to save.")
 
     torch.manual_seed(settings.seed)
@@ -200,15 +292,21 @@ def fit(
 
     began = time.perf_counter()
     saved = checkpoints.latest()
+    step = saved[0] if saved else 0
+    if world.largest(step) != -world.largest(-step):
+        raise RuntimeError(
+            f"fit: processes see different checkpoints, this one step {step}; share their folder."
+        )
     student = method.student(context).eval()
     # Before anything is prepared or restored, the student has the pretrained weights.
     distils = probe is not None and type(method).teacher is not Method.teacher
     watch = Dynamics(probe, task.caption_tokens, student, settings) if distils else None
     info = saved[2]["info"] if saved else method.prepare(student, context)
-    training = Training(method, student, settings)
-    step, curves, dynamics, before = 0, [], [], 0.0
+    world.broadcast(list(student.state_dict().values()))
+    training = Training(method, student, settings, world)
+    curves, dynamics, before = [], [], 0.0
     if saved:
-        step, meta = saved[0], saved[2]
+        meta = saved[2]
         curves, dynamics, before = meta["curves"], meta.get("dynamics", []), meta["train_seconds"]
         training.restore(saved[1])
 
@@ -216,12 +314,18 @@ def fit(
         return before + time.perf_counter() - began
 
     def save() -> None:
-        training.check_weights(step)
-        meta = {"info": info, "curves": curves, "dynamics": dynamics, "train_seconds": seconds()}
-        checkpoints.save(step, training.state(), meta)
+        if world.rank:
+            return
+        try:
+            training.check_weights(step)
+            meta = {"info": info, "curves": curves, "dynamics": dynamics, "train_seconds": seconds()}
+            checkpoints.save(step, training.state(), meta)
+        except BaseException:
+            world.largest(_FAILED)  # the others ask whether to stop next
+            raise
 
     batches = train_batches(
-        task.dataset,
+        world.images(task.dataset),
         task.caption_tokens,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -229,7 +333,7 @@ def fit(
         total_steps=settings.total_steps,
     )
     for batch in batches:
-        if should_stop():
+        if stops():
             save()
             raise Interrupted(f"stopped after {step} of {settings.total_steps} steps.")
         terms = training.step(step, batch.to(training.device))
@@ -244,9 +348,33 @@ def fit(
             save()
     training.check_weights(step)
     elapsed = seconds()
-    model = training.teacher.model if method.evaluates == "teacher" else student
+    model = training.teacher.model if method.evaluates == "teacher" else training.student
     classifier = method.finish(model, context).eval()
-    return Fitted(classifier, curves, settings.total_steps * settings.batch_size, elapsed, info, dynamics)
+    if world.rank:
+        curves, dynamics = [], []
+    images = settings.total_steps * settings.batch_size
+    return Fitted(classifier, curves, images, elapsed, info | training.about(), dynamics)
+
+
+_STOP, _FAILED = 1, 2
+
+
+def _sum(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+def _batch_norms_train(model: nn.Module, mode: bool) -> None:
+    for module in _batch_norms(model):
+        module.train(mode)
+
+
+def _statistics(model: nn.Module) -> list[Tensor]:
+    """Running statistics of the BatchNorm layers."""
+    return [buffer for module in _batch_norms(model) for buffer in module.buffers()]
 
 
 def _row(training: Training, step: int, terms: Mapping[str, Tensor]) -> dict[str, float]:

@@ -18,9 +18,9 @@ from robustft.methods.ema import EMA
 from robustft.methods.flyp import FLYP
 from robustft.methods.ft import FT
 from robustft.methods.lp_ft import LPFT
-from robustft.methods.static_sd import StaticSD
 from robustft.methods.teachers import EMATeacher
 from robustft.methods.tracer import TRACER
+from robustft.methods.tracer_static_teacher import TRACERStaticTeacher
 from robustft.methods.trainer import Interrupted, NonFinite, Training
 from robustft.methods.two_tower import TwoTower
 
@@ -46,7 +46,7 @@ METHODS = {
     "flyp": lambda: FLYP(),
     "flyp_cross_fnorm": lambda: FLYP(FLYP.Hyper(cross_frobenius_weight=0.05)),
     "flyp_clipped": lambda: FLYP(),
-    "static_teacher": lambda: released(StaticSD),
+    "static_teacher": lambda: released(TRACERStaticTeacher),
     "ema_teacher": lambda: released(TracerWithEMA),
     "tracer": lambda: released(TRACER),
     "tracer_update_every_5": lambda: released(TRACER, update_every=5, clock="released"),

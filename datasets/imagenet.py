@@ -17,9 +17,15 @@ import json
 import os
 from functools import cached_property
 
-from .card import DatasetCard, EvalSet
+import numpy as np
+from torch import Tensor
+
+from .card import DataError, DatasetCard, EvalSet
+from .image_sets import ImageSet, TreePictures, lowest_by_hash, training_images, training_key
+from .objectnet import BORDER, read_maps
+from .projection import Projection
 from .shipped import imagenet_names, imagenet_prompts, imagenet_subset, imagenet_synsets
-from .trees import Source
+from .trees import Source, Tree, relabel, scan
 
 VERSION = "imagenet-v1"
 WITHHELD_PER_CLASS = 26
@@ -109,6 +115,86 @@ class ImageNet:
         if self.allow_partial:
             return len(self.train_labels())
         return self.expected - (WITHHELD_PER_CLASS * CLASSES if self.withhold else 0)
+
+    @property
+    def found(self) -> int:
+        """Training images on disk, the withheld ones among them; `expected` is how many there should be."""
+        return len(self._train[0])
+
+    def train_labels(self) -> np.ndarray:
+        """(train_size,) int64."""
+        return self._trained[1]
+
+    def train_images(self, items: list[tuple[int, int]], seed: int) -> Tensor:
+        """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
+        return training_images(self._trained[0], items, training_key(VERSION, seed), self.size)
+
+    def eval_data(self, name: str) -> ImageSet:
+        """The evaluation set of that name.
+
+        Raises:
+            DataError: there is no such set, its folder is missing, or what is in it is not what it should be.
+        """
+        if name not in {s.name for s in self.card.sets}:
+            raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(s.name for s in self.card.sets)}.")
+        if name == "validation":
+            tree, labels = self._train
+            pictures = TreePictures(tree.take(np.flatnonzero(self._withheld)))
+            return ImageSet(name, pictures, labels[self._withheld], self.size, expected=VALIDATION.expected)
+        if name == "objectnet":
+            return self._objectnet()
+        which = {"imagenet_r": "r", "imagenet_a": "a"}.get(name)
+        columns = imagenet_subset(which) if which else range(CLASSES)
+        # ImageNetV2's folders are class numbers. Sorted as text they would be 0, 1, 10, 100, ...: another order.
+        known = [str(c) if name == "imagenet_v2" else imagenet_synsets()[c] for c in columns]
+        tree, labels = self._checked(SOURCES[name], known)
+        projection = Projection.subset(columns) if which else None
+        expected = SOURCES[name].images
+        return ImageSet(name, TreePictures(tree), labels, self.size, expected=expected, projection=projection)
+
+    def withheld_files(self) -> list[str]:
+        """`<wnid>/<file>` of the training images that are ID validation, sorted; empty when none is withheld."""
+        return [self._train[0].name(int(i)) for i in np.flatnonzero(self._withheld)]
+
+    def _checked(self, source: Source, known: list[str]) -> tuple[Tree, np.ndarray]:
+        """All images of a source and their labels, positions in `known`; DataError where they are not complete."""
+        tree = scan(source.find(self.root))
+        labels = relabel(tree, source.name, known)
+        source.check(tree.folder, labels, known, self.allow_partial)
+        return tree, labels
+
+    @cached_property
+    def _train(self) -> tuple[Tree, np.ndarray]:
+        return self._checked(SOURCES["train"], list(imagenet_synsets()))
+
+    @cached_property
+    def _withheld(self) -> np.ndarray:
+        """(images on disk,) bool. Of a class with few images (a partial tree) at most half is withheld."""
+        tree, labels = self._train
+        if not self.withhold:
+            return np.zeros(len(tree), dtype=bool)
+        names = [tree.name(i) for i in range(len(tree))]
+        return lowest_by_hash(names, labels, lambda size: min(WITHHELD_PER_CLASS, size // 2))
+
+    @cached_property
+    def _trained(self) -> tuple[TreePictures, np.ndarray]:
+        """Pictures and labels that are trained on; made with the labels, so that workers inherit the file list."""
+        tree, labels = self._train
+        rows = np.flatnonzero(~self._withheld)
+        return TreePictures(tree.take(rows)), labels[rows]
+
+    def _objectnet(self) -> ImageSet:
+        source = SOURCES["objectnet"]
+        folder = source.find(self.root)
+        maps = read_maps(folder.parent / "mappings")
+        tree = scan(folder)
+        known = [*maps.folders, *sorted(maps.all_folders - set(maps.folders))]
+        everything = relabel(tree, source.name, known)
+        kept = np.flatnonzero(everything < len(maps.folders))
+        tree, labels = tree.take(kept), everything[kept]
+        source.check(folder, labels, maps.folders, self.allow_partial)
+        pictures = TreePictures(tree, BORDER)
+        return ImageSet(source.name, pictures, labels, self.size, expected=source.images, projection=maps.projection)
 
 
 class ImageNetFullTrain(ImageNet):

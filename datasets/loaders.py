@@ -4,8 +4,9 @@ Order, augmentation and captions are functions of (seed, epoch, sample id). The 
 no worker holds an epoch, any number of workers gives the same batches, and a resume starts at any step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,15 +102,51 @@ def train_batches(
     if workers == 0:
         yield from map(samples.__getitems__, sampler)
         return
-    yield from DataLoader(samples, batch_sampler=sampler, num_workers=workers, collate_fn=_as_it_is)
+    yield from _from_workers(samples, sampler, workers)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+class _Quiet(TorchDataset):
+    """Hands a DataError over as a value: raised in a worker, it would arrive as a page of traceback."""
+
+    def __init__(self, batches: TorchDataset):
+        self.batches = batches
+
+    def __getitems__(self, items: list) -> Any:
+        try:
+            return self.batches.__getitems__(items)
+        except DataError as error:
+            return error
+
+
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def eval_batches(data: EvalData, batch_size: int) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """(start, images uint8 (B, 3, H, W), labels (B,)) over the whole set, in its order; the last batch may be short."""
-    for start in range(0, len(data), batch_size):
-        stop = min(start + batch_size, len(data))
-        yield start, data.images(start, stop), torch.from_numpy(data.labels[start:stop])
+def _from_workers(batches: TorchDataset, sampler: Iterable[list], workers: int) -> Iterator[Any]:
+    for batch in DataLoader(_Quiet(batches), batch_sampler=sampler, num_workers=workers, collate_fn=_as_it_is):
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+class _Slices(TorchDataset):
+    """Turns [(start, stop)] into an evaluation batch, in whichever process it runs."""
+
+    def __init__(self, data: EvalData):
+        self.data = data
+
+    def __getitems__(self, items: list[tuple[int, int]]) -> tuple[int, torch.Tensor, torch.Tensor]:
+        [(start, stop)] = items
+        return start, self.data.images(start, stop), torch.from_numpy(self.data.labels[start:stop])
+
+
+def eval_batches(data: EvalData, batch_size: int, workers: int = 0) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """(start, images uint8 (B, 3, H, W), labels (B,)) over the whole set, in its order; the last batch may be short.
+
+    `workers` processes decode ahead; 0 decodes in this one. Changes nothing but speed.
+    """
+    slices = ([(start, min(start + batch_size, len(data)))] for start in range(0, len(data), batch_size))
+    if workers == 0:
+        yield from map(_Slices(data).__getitems__, slices)
+        return
+    yield from _from_workers(_Slices(data), slices, workers)

@@ -46,14 +46,23 @@ class Source:
             )
         return found
 
-    def check(self, folder: Path, images: int, classes: int, allow_partial: bool) -> None:
-        """DataError unless all images and classes are there, or `allow_partial` and at least one image is."""
-        if images == 0:
+    def check(self, folder: Path, labels: np.ndarray, known: Sequence[str], allow_partial: bool) -> None:
+        """DataError unless every image and class is there, or `allow_partial` and at least one image is.
+
+        Args:
+            folder: where they were looked for.
+            labels: (N,) positions in `known` of the images found.
+            known: names of the class folders.
+        """
+        present = set(np.unique(labels).tolist())
+        if not present:
             raise DataError(f"{self.name}: no images in class folders under {folder}; get {self.supplier}.")
-        if (images, classes) != (self.images, self.classes) and not allow_partial:
+        if (len(labels), len(present)) != (self.images, self.classes) and not allow_partial:
+            missing = next((f", none in {name}" for i, name in enumerate(known) if i not in present), "")
             raise DataError(
-                f"{self.name}: expected {self.images} images in {self.classes} classes under {folder}, found {images} "
-                f"in {classes}; unpack the archive again, or pass --allow-partial to run on what is there."
+                f"{self.name}: expected {self.images} images in {self.classes} classes under {folder}, found "
+                f"{len(labels)} in {len(present)}{missing}; unpack the archive again, or pass --allow-partial to run "
+                "on what is there."
             )
 
 

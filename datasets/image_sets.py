@@ -1,0 +1,151 @@
+"""What the datasets on disk share: evaluation sets and training pictures made from image files."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .pixels import centre_view, cut_border, random_view, read
+from .projection import Projection
+from .randomness import derive, stable_key
+from .trees import Tree
+
+
+class Pictures(Protocol):
+    """Images by position. Crosses to worker processes, so it holds names, not pixels or open files."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, i: int) -> str:
+        """The sample id of image i: its path below the set's folder, or its place in the set."""
+
+    def open(self, i: int) -> Image.Image:
+        """Image i in RGB; DataError that names it when it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreePictures:
+    """The images of a tree of class folders."""
+
+    tree: Tree
+    border: int = 0
+    """Pixels to cut off each side, before anything else."""
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    def name(self, i: int) -> str:
+        """`<class folder>/<file>`."""
+        return self.tree.name(i)
+
+    def open(self, i: int) -> Image.Image:
+        """Image i in RGB, without its border."""
+        path = self.tree.folder / self.tree.name(i)
+        return cut_border(read(path, str(path)), self.border, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Some of another collection's pictures."""
+
+    pictures: Pictures
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, i: int) -> str:
+        """The other collection's name."""
+        return self.pictures.name(int(self.rows[i]))
+
+    def open(self, i: int) -> Image.Image:
+        """The other collection's image."""
+        return self.pictures.open(int(self.rows[i]))
+
+
+class ImageSet:
+    """An evaluation set of image files, in the order of `pictures`.
+
+    Args:
+        name: the set's name on the card.
+        pictures: the images.
+        labels: (N,) class indices, of the set's own classes where there is a projection.
+        size: side of the pictures in pixels.
+        found: images found; default, the number of pictures. For a part of a split, the whole split's.
+        expected: how many there should be; None where nobody knows.
+        unit_ids: what each sample came from, where samples belong together; default, each is its own.
+        groups: a group's name per sample, "" for none.
+        projection: from logits over the card's classes to the set's own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pictures: Pictures,
+        labels: np.ndarray,
+        size: int,
+        *,
+        found: int | None = None,
+        expected: int | None = None,
+        unit_ids: list[str] | None = None,
+        groups: list[str] | None = None,
+        projection: Projection | None = None,
+    ) -> None:
+        self.name, self.labels, self.size = name, labels.astype(np.int64), size
+        self.found, self.expected = len(pictures) if found is None else found, expected
+        self.sample_ids = [pictures.name(i) for i in range(len(pictures))]
+        self.unit_ids = self.sample_ids if unit_ids is None else unit_ids
+        self.groups = groups
+        self.projection = projection
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, start: int, stop: int) -> Tensor:
+        """uint8 (stop - start, 3, size, size), the evaluation view."""
+        rows = range(start, min(stop, len(self)))
+        out = np.empty((len(rows), 3, self.size, self.size), dtype=np.uint8)
+        for row, i in zip(out, rows, strict=True):
+            row[:] = centre_view(self._pictures.open(i), self.size, self.sample_ids[i])
+        return torch.from_numpy(out)
+
+    def project(self, logits: Tensor) -> Tensor:
+        """(B, K) logits over the set's own classes; unchanged where these are the card's."""
+        return logits if self.projection is None else self.projection(logits)
+
+
+def training_images(pictures: Pictures, items: Sequence[tuple[int, int]], base: int, size: int) -> Tensor:
+    """uint8 (B, 3, size, size) for [(epoch, index)]: training views that depend on (base, epoch, index) alone."""
+    epochs, indices = (np.array(column, dtype=np.int64) for column in zip(*items, strict=True))
+    out = np.empty((len(items), 3, size, size), dtype=np.uint8)
+    for row, index, key in zip(out, indices, derive(base, indices, epochs), strict=True):
+        row[:] = random_view(pictures.open(int(index)), size, key)
+    return torch.from_numpy(out)
+
+
+def training_key(version: str, seed: int) -> int:
+    """The base key of a run's training views."""
+    return stable_key(version, "train", seed)
+
+
+def lowest_by_hash(names: Sequence[str], groups: np.ndarray, count: Callable[[int], int]) -> np.ndarray:
+    """(N,) bool: of each group, the `count(its size)` names with the smallest sha256.
+
+    A rule that says which images are held out wherever they are, and that does not change for the others when one
+    image is missing.
+    """
+    digests = np.array(
+        [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names], dtype="S32"
+    )
+    order = np.lexsort((digests, groups))
+    starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) != 0]) if len(order) else np.array([], dtype=np.int64)
+    chosen = np.zeros(len(names), dtype=bool)
+    for start, stop in zip(starts, np.r_[starts[1:], len(order)], strict=False):
+        chosen[order[start : start + count(int(stop - start))]] = True
+    return chosen

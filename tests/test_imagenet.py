@@ -1,0 +1,417 @@
+"""ImageNet and its shifts on small valid copies: labels, projections, views, counts and what is withheld."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustft.datasets import catalogue, loaders, objectnet, pixels, shipped, trees
+from robustft.datasets.card import DataError
+from robustft.datasets.imagenet import SOURCES, ImageNet, ImageNetFullTrain
+from robustft.datasets.projection import Projection
+
+WNIDS = shipped.imagenet_synsets()
+SIZE = 16
+A, R = shipped.imagenet_subset("a"), shipped.imagenet_subset("r")
+
+
+def picture(path, colour, size=(20, 16), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path, quality=95)
+
+
+def folders(root, names):
+    for name in names:
+        (root / name).mkdir(parents=True)
+
+
+def write_objectnet(root):
+    """313 folders, 113 of them meaning 125 ImageNet classes, in the four files of the real archive."""
+    names = sorted(f"object_{k:03d}" for k in range(313))
+    meant = names[:226:2]
+    sizes = [3, 3, 3, *[2] * 6, *[1] * 104]
+    order = np.random.default_rng(0).permutation(1000)
+    lines = [f"label {line}, other words" for line in range(1000)]
+    lines[998] = lines[999] = "crane"
+    columns, next_line = {}, 0
+    meanings = {}
+    for name, size in zip(meant, sizes, strict=True):
+        columns[name] = [int(np.flatnonzero(order == line)[0]) for line in range(next_line, next_line + size)]
+        meanings[name.replace("_", " ").title()] = "; ".join(lines[next_line : next_line + size])
+        next_line += size
+    mappings = root / "objectnet-1.0" / "mappings"
+    mappings.mkdir(parents=True)
+    (mappings / "folder_to_objectnet_label.json").write_text(
+        json.dumps({name: name.replace("_", " ").title() for name in names})
+    )
+    (mappings / "objectnet_to_imagenet_1k.json").write_text(json.dumps(meanings))
+    (mappings / "pytorch_to_imagenet_2012_id.json").write_text(json.dumps({str(i): int(order[i]) for i in range(1000)}))
+    (mappings / "imagenet_to_label_2012_v2").write_text("\n".join(lines) + "\n")
+    folders(root / "objectnet-1.0" / "images", names)
+    return names, meant, columns
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """All class folders of all sets, and a few images."""
+    root = tmp_path_factory.mktemp("data")
+    train, val = root / "ILSVRC2012" / "train", root / "ILSVRC2012" / "val_dirs"
+    for folder, names in (
+        (train, WNIDS), (val, WNIDS), (root / "sketch", WNIDS),
+        (root / "imagenetv2-matched-frequency-format-val", [str(c) for c in range(1000)]),
+        (root / "imagenet-r", [WNIDS[c] for c in R]), (root / "imagenet-a", [WNIDS[c] for c in A]),
+    ):  # fmt: skip
+        folders(folder, names)
+        (folder / "README.txt").write_text("not a class")
+    for c, count in ((0, 60), (1, 4), (657, 1)):
+        for k in range(count):
+            picture(train / WNIDS[c] / f"{WNIDS[c]}_{k}.JPEG", (c % 200, 4 * k, 100))
+    (train / WNIDS[0] / "notes.txt").write_text("not an image")
+    picture(val / WNIDS[5] / "ILSVRC2012_val_00000001.JPEG", (1, 2, 3))
+    picture(val / WNIDS[2] / "ILSVRC2012_val_00000002.JPEG", (1, 2, 3))
+    for c in (2, 10, 100):
+        picture(root / "imagenetv2-matched-frequency-format-val" / str(c) / "a.jpeg", (c, c, c))
+    picture(root / "imagenet-r" / WNIDS[R[3]] / "art_0.jpg", (9, 9, 9))
+    picture(root / "imagenet-a" / WNIDS[A[199]] / "0.1.jpg", (9, 9, 9))
+    picture(root / "sketch" / WNIDS[999] / "sketch_0.JPEG", 128, mode="L")
+    names, meant, _ = write_objectnet(root)
+    bordered = Image.new("RGB", (24, 20), (255, 0, 0))
+    bordered.paste((90, 90, 90), (2, 2, 22, 18))
+    bordered.save(root / "objectnet-1.0" / "images" / meant[4] / "x.png")
+    picture(root / "objectnet-1.0" / "images" / names[1] / "no_counterpart.png", (0, 0, 0))
+    return root
+
+
+@pytest.fixture
+def data(tree):
+    return ImageNet(tree, allow_partial=True, size=SIZE)
+
+
+# cards
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenet_full_train", "iwildcam", "fmow", "camelyon17"])
+def test_a_card_needs_no_image(name, monkeypatch, tmp_path):
+    monkeypatch.setenv(trees.ROOT_VARIABLE, str(tmp_path))
+    data = catalogue.get(name)
+    card = data.card
+    assert card.name == name and card.names("id") and card.names("shift") and len(card.fingerprint) == 64
+    assert all(prompt.count("{}") == 1 for prompt in card.prompts)
+    assert data.train_size > 70_000
+    with pytest.raises(DataError, match=str(tmp_path)):
+        data.train_labels()
+
+
+def test_imagenet_names_and_prompts_are_open_clips_by_position():
+    import open_clip
+
+    card = catalogue.get("imagenet").card
+    assert card.class_names == tuple(open_clip.IMAGENET_CLASSNAMES) and len(card.prompts) == 80
+    written = [template("crane bird") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+    assert [prompt.format("crane bird") for prompt in card.prompts] == written
+    assert card.class_names[657] == card.class_names[744] and card.class_names[134] == "crane bird"
+
+
+def test_training_withholds_26_images_a_class_and_the_full_variant_none():
+    assert catalogue.get("imagenet").train_size == 1_281_167 - 26_000
+    full = catalogue.get("imagenet_full_train")
+    assert full.train_size == 1_281_167 and full.card.names("validation") == ()
+    assert full.card.fingerprint != catalogue.get("imagenet").card.fingerprint
+
+
+def test_index_lists_are_timms():
+    from timm.data import ImageNetInfo
+
+    assert list(WNIDS) == ImageNetInfo("imagenet-1k").label_names() == sorted(WNIDS)
+    assert len(A) == len(R) == 200 and len(set(A) & set(R)) == 86 and list(A) == sorted(A) and list(R) == sorted(R)
+
+
+# labels and logits
+
+
+def test_imagenet_v2_folders_are_numbers(data):
+    v2 = data.eval_data("imagenet_v2")
+    assert dict(zip(v2.sample_ids, v2.labels.tolist(), strict=True)) == {
+        "2/a.jpeg": 2,
+        "10/a.jpeg": 10,
+        "100/a.jpeg": 100,
+    }
+    assert v2.project(torch.ones(1, 1000)).shape == (1, 1000)
+
+
+def test_labels_are_positions_of_sorted_wnids(data):
+    val, sketch = data.eval_data("imagenet"), data.eval_data("imagenet_sketch")
+    assert val.labels.tolist() == [2, 5] and sketch.labels.tolist() == [999]
+    assert val.sample_ids[0] == f"{WNIDS[2]}/ILSVRC2012_val_00000002.JPEG"
+    assert (val.found, val.expected, len(val)) == (2, 50_000, 2)
+
+
+@pytest.mark.parametrize("name, indices, label", [("imagenet_r", R, 3), ("imagenet_a", A, 199)])
+def test_200_columns_are_taken_before_softmax(data, name, indices, label):
+    shift = data.eval_data(name)
+    assert shift.labels.tolist() == [label]
+    logits = torch.zeros(1, 1000)
+    outside = next(c for c in range(1000) if c not in indices)
+    logits[0, outside], logits[0, indices[label]] = 50.0, 3.0
+    projected = shift.project(logits)
+    assert projected.shape == (1, 200) and projected.argmax().item() == label
+    # the outside class takes no probability: exp(3) against 199 zeros
+    expected = np.exp(3) / (np.exp(3) + 199)
+    assert projected.softmax(1)[0, label].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_objectnet_takes_the_best_of_several_columns_and_cuts_the_border(data, tmp_path):
+    names, meant, columns = write_objectnet(tmp_path)
+    maps = objectnet.read_maps(tmp_path / "objectnet-1.0" / "mappings")
+    assert maps.folders == tuple(sorted(meant)) and len(maps.all_folders) == 313
+    logits = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([logits[:, columns[name]].max(dim=1).values for name in sorted(meant)], dim=1)
+    assert torch.equal(maps.projection(logits), expected)
+
+    shift = data.eval_data("objectnet")
+    assert shift.sample_ids == [f"{meant[4]}/x.png"] and shift.labels.tolist() == [4]
+    assert torch.equal(shift.project(logits), expected)
+    assert shift.images(0, 1).unique().tolist() == [90]
+
+
+def test_objectnet_maps_that_are_not_the_real_ones_are_refused(tmp_path):
+    write_objectnet(tmp_path)
+    mappings = tmp_path / "objectnet-1.0" / "mappings"
+    meanings = json.loads((mappings / "objectnet_to_imagenet_1k.json").read_text())
+    some = next(iter(meanings))
+    (mappings / "objectnet_to_imagenet_1k.json").write_text(json.dumps(meanings | {some: "crane"}))
+    with pytest.raises(DataError, match="2 lines 'crane'"):
+        objectnet.read_maps(mappings)
+    meanings.pop(some)
+    (mappings / "objectnet_to_imagenet_1k.json").write_text(json.dumps(meanings))
+    with pytest.raises(DataError, match="112 classes over 122 ImageNet classes, expected 113 over 125"):
+        objectnet.read_maps(mappings)
+    (mappings / "imagenet_to_label_2012_v2").unlink()
+    with pytest.raises(DataError, match="imagenet_to_label_2012_v2; unpack"):
+        objectnet.read_maps(mappings)
+
+
+def test_a_projection_keeps_gradients_and_refuses_a_class_without_columns():
+    logits = torch.tensor([[1.0, 4.0, 2.0, 9.0]], requires_grad=True)
+    projected = Projection(((0, 1), (2,)))(logits)
+    assert projected.tolist() == [[4.0, 2.0]]
+    projected.sum().backward()
+    assert logits.grad.tolist() == [[0, 1, 1, 0]]
+    with pytest.raises(DataError, match="at least one column"):
+        Projection(((0,), ()))
+
+
+# ID validation
+
+
+def test_validation_is_the_smallest_hashes_and_is_not_trained_on(data, tree):
+    train, validation = data.train_labels(), data.eval_data("validation")
+    files = [f"{WNIDS[0]}/{WNIDS[0]}_{k}.JPEG" for k in range(60)]
+    smallest = sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest())[:26]
+    assert [s for s in validation.sample_ids if s.startswith(WNIDS[0])] == sorted(smallest)
+    assert validation.sample_ids == data.withheld_files() and validation.labels.tolist() == [0] * 26 + [1] * 2
+    assert train.tolist() == [0] * 34 + [1] * 2 + [657] and data.train_size == 37
+    trained = {data._trained[0].name(i) for i in range(37)}
+    assert not trained & set(validation.sample_ids) and len(trained) == 37
+    assert (data.found, data.expected, validation.expected) == (65, 1_281_167, 26_000)
+    assert ImageNetFullTrain(tree, allow_partial=True).train_size == 65
+
+
+def test_withheld_images_stay_withheld_when_another_class_is_missing(data, tree, tmp_path):
+    (tmp_path / "ILSVRC2012").mkdir()
+    (tmp_path / "ILSVRC2012" / "train").mkdir()
+    (tmp_path / "ILSVRC2012" / "train" / WNIDS[0]).symlink_to(tree / "ILSVRC2012" / "train" / WNIDS[0])
+    alone = ImageNet(tmp_path, allow_partial=True).withheld_files()
+    assert alone == [name for name in data.withheld_files() if name.startswith(WNIDS[0])]
+
+
+def test_the_full_variant_has_no_validation_set(tree):
+    with pytest.raises(DataError, match="imagenet_full_train has no set 'validation'"):
+        ImageNetFullTrain(tree, allow_partial=True).eval_data("validation")
+
+
+# pictures
+
+
+def test_the_evaluation_view_is_open_clips(tmp_path):
+    from open_clip.transform import image_transform
+    from torchvision.transforms import Compose
+
+    theirs = Compose(image_transform(224, is_train=False).transforms[:-2])  # without tensor and normalisation
+    noise = np.random.default_rng(0)
+    for width, height in ((500, 375), (333, 500), (224, 224), (225, 301), (40, 31)):
+        image = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        ours = pixels.centre_view(image, 224, "noise")
+        assert np.array_equal(ours.transpose(1, 2, 0), np.asarray(theirs(image)))
+
+
+@pytest.mark.parametrize("width, height", [(500, 375), (300, 300), (200, 600)])
+def test_training_crops_are_drawn_as_torchvision_draws_them(width, height):
+    from torchvision.transforms import RandomResizedCrop
+
+    ours = np.array([pixels.random_box(width, height, np.uint64(k)) for k in range(1500)])
+    blank = Image.new("L", (width, height))
+    torch.manual_seed(0)
+    theirs = np.array([RandomResizedCrop.get_params(blank, (0.9, 1.0), (3 / 4, 4 / 3)) for _ in range(1500)])
+    theirs = theirs[:, [1, 0, 3, 2]]  # from (top, left, height, width)
+    assert (ours.min(0) >= 0).all() and (ours[:, 0] + ours[:, 2]).max() <= width
+    # means over 1500 draws; their standard error is below 0.3 % of a side
+    assert np.abs(ours.mean(0) - theirs.mean(0)).max() < 0.012 * max(width, height)
+    assert np.abs(ours.std(0) - theirs.std(0)).max() < 0.012 * max(width, height)
+
+
+def test_training_views_are_never_flipped():
+    ramp = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3)))
+    for k in range(50):
+        view = pixels.random_view(ramp, 16, np.uint64(k))
+        assert view[0, 8, 0] < view[0, 8, 15]
+
+
+def test_extreme_shapes_still_give_a_crop():
+    for width, height in ((1, 1), (1, 300), (300, 1), (2, 3)):
+        for k in range(20):
+            left, top, w, h = pixels.random_box(width, height, np.uint64(k))
+            assert 0 <= left and 0 <= top and 1 <= w and 1 <= h and left + w <= width and top + h <= height
+    assert pixels.centre_view(Image.new("RGB", (1, 1), (5, 6, 7)), 8, "x")[:, 3, 3].tolist() == [5, 6, 7]
+    with pytest.raises(DataError, match="thin.png: 1 x 30000 pixels are too long and thin"):
+        pixels.centre_view(Image.new("RGB", (1, 30_000)), 224, "thin.png")
+
+
+@pytest.mark.parametrize(
+    "mode, suffix",
+    [("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("LA", "png"), ("P", "png"), ("1", "png"), ("P", "gif")],
+)
+def test_every_colour_mode_becomes_rgb(mode, suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    picture(path, (255, 255, 255), mode=mode)
+    with Image.open(path) as stored:
+        assert stored.mode != "RGB"
+    view = pixels.centre_view(pixels.read(path, str(path)), 8, "x")
+    assert view.shape == (3, 8, 8)
+    assert np.abs(view.astype(int) - 255).max() <= 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
+def test_an_unreadable_image_is_named(damage, tree, tmp_path):
+    good = (tree / "ILSVRC2012" / "train" / WNIDS[0] / f"{WNIDS[0]}_3.JPEG").read_bytes()
+    folder = tmp_path / "sketch"
+    folders(folder, WNIDS[:2])
+    bad = folder / WNIDS[1] / "bad.JPEG"
+    bad.write_bytes({"cut": good[: len(good) - 60], "text": b"<html>not found</html>", "empty": b""}[damage])
+    sketch = ImageNet(tmp_path, allow_partial=True, size=8).eval_data("imagenet_sketch")
+    with pytest.raises(DataError, match="bad.JPEG: cannot be read as an image"):
+        sketch.images(0, 1)
+
+
+def test_training_pictures_depend_on_seed_epoch_and_index_alone(data):
+    one = data.train_images([(3, 7)], seed=1)
+    assert one.shape == (1, 3, SIZE, SIZE) and one.dtype == torch.uint8
+    many = data.train_images([(0, 1), (3, 7), (3, 8)], seed=1)
+    assert torch.equal(many[1], one[0])
+    fresh = ImageNet(data.root, allow_partial=True, size=SIZE)
+    assert torch.equal(fresh.train_images([(3, 7)], seed=1), one)
+
+
+def test_seed_and_epoch_change_the_crop(tmp_path):
+    gradient = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for k in range(4):
+        path = tmp_path / "imagenet" / "train" / WNIDS[0] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(gradient).save(path)
+    data = ImageNet(tmp_path, allow_partial=True, size=32)
+    view = data.train_images([(0, 0)], 0)
+    assert not torch.equal(view, data.train_images([(1, 0)], 0))
+    assert not torch.equal(view, data.train_images([(0, 0)], 1))
+    assert not torch.equal(view, data.train_images([(0, 1)], 0))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_gives_the_same_batches(data, workers):
+    tokens = torch.arange(1000 * 2 * 3).view(1000, 2, 3)
+    arguments = dict(batch_size=8, seed=2, start_step=1, total_steps=6)
+    here = list(loaders.train_batches(data, tokens, **arguments))
+    there = list(loaders.train_batches(data, tokens, **arguments, workers=workers))
+    assert len(here) == len(there) == 5
+    for a, b in zip(here, there, strict=True):
+        for field in ("images", "labels", "tokens", "sample_ids", "epoch"):
+            assert torch.equal(getattr(a, field), getattr(b, field)), field
+    validation = data.eval_data("validation")
+    alone = list(loaders.eval_batches(validation, 5))
+    shared = list(loaders.eval_batches(validation, 5, workers=workers))
+    assert [start for start, *_ in shared] == [0, 5, 10, 15, 20, 25]
+    assert all(
+        s == t and torch.equal(i, j) and torch.equal(k, m) for (s, i, k), (t, j, m) in zip(alone, shared, strict=True)
+    )
+    assert torch.cat([labels for *_, labels in shared]).tolist() == validation.labels.tolist()
+
+
+def test_a_damaged_training_image_is_named_from_a_worker(tmp_path):
+    folder = tmp_path / "imagenet" / "train" / WNIDS[0]
+    for k in range(4):
+        picture(folder / f"{k}.jpg", (1, 1, 1))
+        (folder / f"{k}.jpg").write_bytes(b"no image")
+    data = ImageNet(tmp_path, allow_partial=True, withhold=False, size=8)
+    batches = loaders.train_batches(
+        data, torch.ones(1000, 1, 3, dtype=torch.int64), batch_size=2, seed=0, start_step=0, total_steps=2, workers=1
+    )
+    with pytest.raises(DataError, match=r"^[^\n]*jpg: cannot be read[^\n]*$"):  # one sentence, no traceback
+        next(batches)
+
+
+# counts
+
+
+def test_an_incomplete_set_is_refused_unless_told(tree):
+    strict = ImageNet(tree)
+    with pytest.raises(DataError, match=f"expected 50000 images in 1000 classes.* found 2 in 2, none in {WNIDS[0]}"):
+        strict.eval_data("imagenet")
+    with pytest.raises(DataError, match="expected 18574 images in 113 classes.* found 1 in 1.*--allow-partial"):
+        strict.eval_data("objectnet")
+    with pytest.raises(DataError, match="expected 1281167 images"):
+        strict.train_labels()
+
+
+def test_a_folder_of_another_dataset_is_refused_even_when_partial(tmp_path):
+    folders(tmp_path / "imagenet-a", [WNIDS[c] for c in R])
+    with pytest.raises(DataError, match="imagenet_a: .* folders that are none of its classes, first"):
+        ImageNet(tmp_path, allow_partial=True).eval_data("imagenet_a")
+
+
+def test_missing_data_says_where_what_and_from_whom(tmp_path, monkeypatch):
+    with pytest.raises(
+        DataError, match=rf"imagenet_r: no folder {tmp_path}/imagenet-r; get ImageNet-R from .*ROBUSTFT_DATA"
+    ):
+        ImageNet(tmp_path).eval_data("imagenet_r")
+    (tmp_path / "sketch").mkdir()
+    with pytest.raises(DataError, match="no images in class folders under"):
+        ImageNet(tmp_path, allow_partial=True).eval_data("imagenet_sketch")
+    monkeypatch.delenv(trees.ROOT_VARIABLE, raising=False)
+    with pytest.raises(DataError, match="no data root; set ROBUSTFT_DATA"):
+        ImageNet().eval_data("imagenet")
+
+
+def test_a_complete_small_source_passes_the_count(tmp_path):
+    for name in "ab":
+        picture(tmp_path / "set" / name / "1.png", (1, 1, 1))
+    source = trees.Source("set", ("set",), 2, 2, "it")
+    listed = trees.scan(source.find(tmp_path))
+    source.check(listed.folder, trees.relabel(listed, "set", "ab"), "ab", allow_partial=False)
+    with pytest.raises(DataError, match="expected 2 images in 2 classes .* found 1 in 1, none in b"):
+        source.check(listed.folder, np.array([0]), "ab", allow_partial=False)
+
+
+def test_expected_counts_are_those_of_the_protocol():
+    assert {name: source.images for name, source in SOURCES.items()} == {
+        "train": 1_281_167, "imagenet": 50_000, "imagenet_v2": 10_000, "imagenet_r": 30_000, "imagenet_a": 7_500,
+        "imagenet_sketch": 50_889, "objectnet": 18_574,
+    }  # fmt: skip
+
+
+def test_layouts_of_earlier_code_are_found(tmp_path):
+    picture(tmp_path / "imagenet" / "val_in_folder" / WNIDS[7] / "v.JPEG", (3, 3, 3))
+    val = ImageNet(tmp_path, allow_partial=True).eval_data("imagenet")
+    assert val.labels.tolist() == [7] and Path(val.sample_ids[0]).name == "v.JPEG"

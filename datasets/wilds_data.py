@@ -7,16 +7,73 @@ package's own needs an extra compiled library. Training is on `train`, choices o
 import hashlib
 import json
 import os
+import sys
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from .card import DatasetCard, EvalSet
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from .card import DataError, DatasetCard, EvalSet
+from .image_sets import ImageSet, training_images, training_key
+from .pixels import naming
+from .trees import Source
 
 _NAMES = json.loads(Path(__file__).with_name("wilds_names.json").read_text(encoding="utf-8"))
 """iWildCam's English names, lower case, by label (mlfoundations/wise-ft: iwildcam_metadata/labels.csv; some occur
 twice); FMoW's 62 categories as the package lists them."""
 _UNKNOWN = "the pretraining images are not public"
+
+
+def import_wilds() -> ModuleType:
+    """The `wilds` package, without the request that it makes when it is imported.
+
+    It asks the network for its newest version in a thread that the interpreter waits for at exit, unless the package
+    `outdated` is missing; so that one is missing while `wilds` is imported.
+    """
+    if "wilds" not in sys.modules:
+        before, limit = sys.modules.get("outdated"), Image.MAX_IMAGE_PIXELS
+        sys.modules["outdated"] = None
+        try:
+            import_module("wilds")
+            # The module of FMoW lifts Pillow's limit on the size of images for the whole process.
+            import_module("wilds.datasets.fmow_dataset")
+        except (ImportError, RuntimeError) as error:
+            raise DataError(f"wilds: cannot be imported ({error}); install robustft[wilds].") from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+            sys.modules.pop("outdated")
+            if before is not None:
+                sys.modules["outdated"] = before
+    return sys.modules["wilds"]
+
+
+@dataclass(frozen=True, slots=True)
+class WildsPictures:
+    """Some images of a dataset of the package, by its row numbers."""
+
+    package: Any
+    rows: np.ndarray
+    files: np.ndarray
+    """(all rows,) paths below the dataset's folder, for names and messages."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, i: int) -> str:
+        """The file's path below the dataset's folder."""
+        return self.files[self.rows[i]]
+
+    def open(self, i: int) -> Image.Image:
+        """Image i in RGB (the package leaves iWildCam's as they are)."""
+        with naming(f"{self.package.data_dir}/{self.name(i)}"):
+            return self.package.get_input(int(self.rows[i])).convert("RGB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +104,8 @@ class WildsData:
     split_sizes: dict[str, int]
     """Images of each split of the package that is used, `train` among them."""
     protocol: str
+    megabytes: int
+    """Size of the download."""
 
     def __init__(self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, size: int = 224) -> None:
         self.root, self.allow_partial, self.size = root, allow_partial, size
@@ -67,6 +126,119 @@ class WildsData:
         """Images trained on: as they should be; in a partial copy, as they are."""
         return len(self.train_labels()) if self.allow_partial else self.expected
 
+    @property
+    def source(self) -> Source:
+        """Where the dataset is looked for and who gives it out."""
+        folder = f"{self.name}_v{self.release}"
+        supplier = f"{folder} ({self.megabytes / 1000:.1f} GB) from the WILDS benchmark's CodaLab bundles"
+        return Source(self.name, (folder, f"wilds/{folder}"), sum(self.split_sizes.values()), len(self.class_names),
+                      supplier)  # fmt: skip
+
+    @property
+    def found(self) -> int:
+        """Training images on disk; `expected` is how many there should be."""
+        return len(self._rows("train"))
+
+    def train_labels(self) -> np.ndarray:
+        """(train_size,) int64."""
+        return self._labels[self._trained.rows]
+
+    def train_images(self, items: list[tuple[int, int]], seed: int) -> Tensor:
+        """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
+        return training_images(self._trained, items, training_key(self.card.version, seed), self.size)
+
+    def eval_data(self, name: str) -> ImageSet:
+        """The evaluation set of that name; DataError where there is none, or it is not complete."""
+        part = next((p for p in self.parts if p.set.name == name), None)
+        if part is None:
+            raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(p.set.name for p in self.parts)}.")
+        split = self._rows(part.split)
+        rows = split if part.half is None else self.halves(split)[part.half]
+        if len(rows) == 0:
+            raise DataError(f"{self.name}: {name} has no images in {self._folder}; get {self.source.supplier}.")
+        return ImageSet(
+            name, WildsPictures(self._package, rows, self._files), self._labels[rows], self.size, found=len(split),
+            expected=self.split_sizes[part.split], unit_ids=self.units(rows), groups=self.groups(rows),
+        )  # fmt: skip
+
+    def units(self, rows: np.ndarray) -> list[str] | None:
+        """What the images at these rows were taken from, where several come from one; None: each is its own."""
+        return None
+
+    def groups(self, rows: np.ndarray) -> list[str] | None:
+        """The group of each image, "" for none; None: there are no groups."""
+        return None
+
+    def halves(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of a split that select, and rows that report."""
+        raise NotImplementedError
+
+    def file_names(self) -> list[str]:
+        """Path below the dataset's folder of every row of the package."""
+        raise NotImplementedError
+
+    def field(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """(len(rows),) int64: a field of the package's metadata."""
+        return self._package.metadata_array[:, self._package.metadata_fields.index(name)].numpy()[rows]
+
+    @cached_property
+    def _folder(self) -> Path:
+        return self.source.find(self.root)
+
+    @cached_property
+    def _package(self) -> Any:
+        release = self._folder / f"RELEASE_v{self.release}.txt"
+        if not release.is_file():
+            raise DataError(f"{self.name}: no file {release}; unpack the whole of {self.source.supplier}.")
+        wilds = import_wilds()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about groupers that are not used and arrays that are not written to
+                return wilds.get_dataset(
+                    self.name, version=self.release, root_dir=str(self._folder.parent), download=False
+                )
+        except (AssertionError, LookupError, TypeError, ValueError, OSError) as error:
+            raise DataError(
+                f"{self.name}: the metadata in {self._folder} cannot be read ({type(error).__name__}: {error}); "
+                "unpack the archive again."
+            ) from None
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        return self._package.y_array.numpy().astype(np.int64)
+
+    @cached_property
+    def _files(self) -> np.ndarray:
+        return np.array(self.file_names())
+
+    @cached_property
+    def _on_disk(self) -> np.ndarray:
+        """(all rows,) bool. Every folder is listed once, because asking for each file takes long on a cluster."""
+        listed = {folder: set(_list(self._folder / folder)) for folder in {f.rpartition("/")[0] for f in self._files}}
+        return np.array([file in listed[folder] for folder, _, file in (f.rpartition("/") for f in self._files)])
+
+    def _rows(self, split: str) -> np.ndarray:
+        """Row numbers of a split's images that are on disk; DataError where some are not, unless told to go on."""
+        package, expected = self._package, self.split_sizes[split]
+        rows = np.flatnonzero(np.asarray(package.split_array) == package.split_dict[split])
+        there = rows[self._on_disk[rows]]
+        if len(there) != expected and not self.allow_partial:
+            missing = rows[~self._on_disk[rows]]
+            first = f", {self._files[missing[0]]} is missing" if len(missing) else ""
+            raise DataError(
+                f"{self.name}: expected {expected} images of split {split} in {self._folder}, found "
+                f"{len(there)}{first}; unpack the archive again, or pass --allow-partial to run on what is there."
+            )
+        return there
+
+    @cached_property
+    def _trained(self) -> WildsPictures:
+        return WildsPictures(self._package, self._rows("train"), self._files)
+
+
+def _list(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
+
 
 class IWildCam(WildsData):
     """Animals at camera traps; the shift is to traps that training never saw. Macro-F1."""
@@ -76,7 +248,7 @@ class IWildCam(WildsData):
     class_names = tuple(_NAMES["iwildcam"])
     prompts = ("a photo of {}.", "{} in the wild.")
     split_sizes = {"train": 129_809, "id_val": 7_314, "id_test": 8_154, "test": 42_791}
-    protocol = "names lower case"
+    protocol, megabytes = "names lower case", 11_957
     parts = (
         Part(EvalSet("validation", "validation", "traps of training, other days; every choice is made here", _UNKNOWN,
                      "yes, other images", "macro_f1", 7_314), "id_val"),
@@ -84,6 +256,14 @@ class IWildCam(WildsData):
              "id_test"),
         Part(EvalSet("ood", "shift", "48 traps that training never saw", _UNKNOWN, "no", "macro_f1", 42_791), "test"),
     )  # fmt: skip
+
+    def units(self, rows: np.ndarray) -> list[str]:
+        """The burst of pictures that one animal set off."""
+        return [f"sequence {s}" for s in self.field("sequence", rows)]
+
+    def file_names(self) -> list[str]:
+        """All splits lie in one folder, `train`."""
+        return [f"train/{name}" for name in self._package._input_array]
 
 
 class FMoW(WildsData):
@@ -103,7 +283,7 @@ class FMoW(WildsData):
         "a photo of a {}.", "{}.",
     )  # fmt: skip
     split_sizes = {"train": 76_863, "id_val": 11_483, "id_test": 11_327, "test": 22_108}
-    protocol = "groups are regions; Other is in no group"
+    protocol, megabytes = "groups are regions; Other is in no group", 53_893
     parts = (
         Part(EvalSet("validation", "validation", "before 2013; every choice is made here", _UNKNOWN,
                      "yes, other images", "accuracy", 11_483), "id_val"),
@@ -111,6 +291,15 @@ class FMoW(WildsData):
         Part(EvalSet("ood", "shift", "2016 and later, by region", _UNKNOWN, "no", "worst_group_accuracy", 22_108),
              "test"),
     )  # fmt: skip
+
+    def groups(self, rows: np.ndarray) -> list[str]:
+        """Regions of the world; the package's own worst region leaves "Other" out too."""
+        names = self._package._metadata_map["region"]
+        return ["" if names[r] == "Other" else names[r] for r in self.field("region", rows)]
+
+    def file_names(self) -> list[str]:
+        """Numbered by the row of the metadata file, where the unused `seq` rows count."""
+        return [f"images/rgb_img_{i}.png" for i in self._package.full_idxs]
 
 
 class Camelyon17(WildsData):
@@ -126,6 +315,7 @@ class Camelyon17(WildsData):
     prompts = ("this is a photo of {}",)
     split_sizes = {"train": 302_436, "id_val": 33_560, "val": 34_904, "test": 85_054}
     protocol = "id_val cut by slide in each hospital, in turns by sha256 of camelyon17/<slide>; groups are hospitals"
+    megabytes = 10_659
     parts = (
         Part(EvalSet("validation", "validation", "hospitals of training, half of the slides; every choice is made here",
                      _UNKNOWN, "yes, other patches"), "id_val", 0),
@@ -135,3 +325,25 @@ class Camelyon17(WildsData):
         Part(EvalSet("hospital_1", "diagnostic", "hospital 1, also unseen; outside the OOD mean", _UNKNOWN, "no",
                      expected=34_904), "val"),
     )  # fmt: skip
+
+    def units(self, rows: np.ndarray) -> list[str]:
+        """The slide that a patch was cut from."""
+        return [f"slide {s}" for s in self.field("slide", rows)]
+
+    def groups(self, rows: np.ndarray) -> list[str]:
+        """Hospitals, numbered as in the package: 0, 3 and 4 are trained on."""
+        return [f"hospital {h}" for h in self.field("hospital", rows)]
+
+    def halves(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slides of each hospital by turns, in the order of their hashes."""
+        slides, hospitals = self.field("slide", rows), self.field("hospital", rows)
+        reports = np.zeros(len(rows), dtype=bool)
+        for hospital in np.unique(hospitals):
+            of_hospital = {int(s) for s in slides[hospitals == hospital]}
+            ordered = sorted(of_hospital, key=lambda slide: hashlib.sha256(f"camelyon17/{slide}".encode()).digest())
+            reports |= (hospitals == hospital) & np.isin(slides, ordered[1::2])
+        return rows[~reports], rows[reports]
+
+    def file_names(self) -> list[str]:
+        """A folder for each patient and node."""
+        return list(self._package._input_array)

@@ -58,12 +58,19 @@ class Benchmark:
         self.facts: Facts = gather(self.suite)
         self._current: dict[tuple[str, str, str], bool] = {}
 
+    def reload(self) -> "Benchmark":
+        """The same suite file, with the tuned values that are on disk now."""
+        return Benchmark(str(self.path))
+
     def resolver(self, recipe: str | None = None, rule: str | None = None, kind: str = "run") -> Resolver:
         """Fills in specs of this benchmark."""
         return Resolver(self.suite, self.tuned, self.facts, recipe, rule, kind)
 
     def tuning_is_current(self, method: str, backbone: str, recipe: str) -> bool:
-        """Whether the tuned values come from the trials that suite and code would make today; True without any."""
+        """Whether the tuned values come from the trials that suite and code would make today; True without any.
+
+        What a post-hoc method read must be of today too.
+        """
         from .tune import is_current
 
         entry, key = self.tuned.entry(method, backbone, recipe), (method, backbone, recipe)

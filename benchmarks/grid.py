@@ -1,7 +1,8 @@
 """From what was asked to the runs it means: a pure function of suite, tuned values, settings and known facts.
 
 Precedence, low to high: method default, recipe, suite, tuned, `--set`. Each value keeps the place it came
-from.
+from. A post-hoc method trains nothing and reads finished runs (WiSE-FT, a soup): between suite and its own tuned
+values it takes over how its input is trained, tuned values of the input included.
 """
 
 import dataclasses
@@ -15,7 +16,10 @@ from pydantic import ValidationError
 from . import settings as set_flags
 from .errors import UserError, explain, resolve_name
 from .spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
-from .suite import RULES, Suite, Tuned, check_keys
+from .suite import RULES, Suite, Tuned, TunedEntry, check_keys
+
+CHOOSING = RULES[:2]
+"""The rules that choose from trials; the first is the default."""
 
 
 class MethodClass(Protocol):
@@ -26,10 +30,18 @@ class MethodClass(Protocol):
     Hyper: type
     trained: bool
     needs_text: bool
+    strength: str | None
+    path: str | None
     introduced: Mapping[str, Any]
 
     def inputs(self, hyper: Any) -> tuple[str, ...]:
         """Methods whose finished runs it reads."""
+
+    def input_seeds(self, hyper: Any, seed: int) -> tuple[int, ...]:
+        """The seeds of those runs."""
+
+    def pools(self) -> bool:
+        """Whether those are several seeds; then there is one run for each backbone."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,8 @@ class Request:
     rule: str = "one_se"
     recipe: str | None = None
     kind: str = "run"
+    companions: bool = False
+    """Also, under rule one_se, the run of rule `fixed` of each method with a path whose place on it is not set."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,11 @@ def learns(method: MethodClass) -> bool:
     return method.trained or bool(method.inputs(method.Hyper()))
 
 
+def post_hoc(method: MethodClass) -> bool:
+    """Whether it only reads finished runs."""
+    return not method.trained and learns(method)
+
+
 def keys_of(method: MethodClass) -> list[str]:
     """The keys of `--set` that this method has; one without any training has no training field."""
     return [*(TRAINING_FIELDS if learns(method) else ()), *OTHER_FIELDS, *hyper_keys(method)]
@@ -94,6 +113,7 @@ def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[P
         UserError: one sentence for any unknown name or key, value out of range, or impossible combination.
     """
     resolver = Resolver(suite, tuned, facts, request.recipe, request.rule, request.kind)
+    fixed = Resolver(suite, tuned, facts, request.recipe, "fixed", request.kind)
     methods = choose_methods(request.methods, suite, facts)
     backbones = choose_backbones(request.backbones, suite, facts)
     listed = {name: keys_of(facts.methods[name]) for name in methods}
@@ -101,10 +121,15 @@ def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[P
     assigned = set_flags.assign(set_flags.parse(request.settings), listed, known)
     plan: dict[str, Planned] = {}
     for name, backbone, seed in itertools.product(methods, backbones, request.seeds or suite.seeds):
-        chosen = assigned[name]
+        method, chosen = facts.methods[name], assigned[name]
+        if method.pools() and seed != (request.seeds or suite.seeds)[0]:
+            continue
+        also_fixed = request.companions and resolver.rule == "one_se" and method.path and method.path not in chosen
         for values in itertools.product(*(setting.values for setting in chosen.values())):
             overrides = {key: (value, "--set") for key, value in zip(chosen, values, strict=True)}
             add(plan, resolver.resolve(name, backbone, seed, overrides))
+            if also_fixed:
+                add(plan, fixed.resolve(name, backbone, seed, overrides))
     return list(plan.values())
 
 
@@ -163,28 +188,36 @@ class Resolver:
         self.suite, self.tuned, self.facts, self.rule, self.kind = suite, tuned, facts, rule, kind
         self.recipe = resolve_name("recipe", recipe or suite.default_recipe, suite.recipes)
 
-    def resolve(
+    def resolve(self, name: str, backbone: str, seed: int, overrides: dict[str, tuple[Any, str]]) -> list[Planned]:
+        """The run, after the runs that it reads; `overrides` are key -> (value, source)."""
+        if self.rule == "fixed" and not self.facts.methods[name].path:
+            raise UserError(f"--rule fixed: is for methods with a path as wise_ft, got {name}; use another rule.")
+        return self._resolve(name, backbone, seed, overrides, self.rule, requested=True)
+
+    def _resolve(
         self,
         name: str,
         backbone: str,
         seed: int,
         overrides: dict[str, tuple[Any, str]],
-        requested: bool = True,
+        rule: str | None,
+        requested: bool,
     ) -> list[Planned]:
-        """The run, after the runs that it reads; `overrides` are key -> (value, source)."""
         method = self.facts.methods[name]
-        values, sources = self._values(method, backbone, overrides, requested)
+        values, sources = self._values(method, backbone, overrides, rule, requested)
         hyper = self._hyper(method, values, sources)
         if method.needs_text and not self.facts.has_text(backbone):
             raise UserError(f"{name}: needs a backbone with a text tower, got '{backbone}'; choose another backbone.")
         inputs, needed = {}, []
-        for other in method.inputs(method.Hyper(**hyper)):
+        complete = method.Hyper(**{key: values[key] for key in hyper_keys(method)})
+        for other in method.inputs(complete):
             shared = {
                 key: (values[key], source if (source := sources[key]) == "--set" else f"{source} of {name}")
                 for key in (*TRAINING_FIELDS, *OTHER_FIELDS)
             }
-            needed += self.resolve(other, backbone, seed, shared, requested=False)
-            inputs[other] = needed[-1].spec.run_id
+            for its_seed in method.input_seeds(complete, seed):
+                needed += self._resolve(other, backbone, its_seed, shared, self._input_rule(method, rule), False)
+                inputs[f"{other}:{its_seed}" if method.pools() else other] = needed[-1].spec.run_id
         fields = {key: values[key] for key in (*TRAINING_FIELDS, *OTHER_FIELDS) if key in values}
         try:
             spec = RunSpec(
@@ -207,38 +240,58 @@ class Resolver:
         self._check(spec, sources)
         return [*needed, Planned(spec, sources, requested, tuple(inputs.values()))]
 
+    def _input_rule(self, method: MethodClass, rule: str | None) -> str | None:
+        """The rule whose values an input has. Trials of a post-hoc method (rule None) read one_se's run."""
+        return rule if method.trained or rule in CHOOSING else CHOOSING[0]
+
     def _values(
-        self, method: MethodClass, backbone: str, overrides: dict[str, tuple[Any, str]], requested: bool
+        self,
+        method: MethodClass,
+        backbone: str,
+        overrides: dict[str, tuple[Any, str]],
+        rule: str | None,
+        requested: bool,
     ) -> tuple[dict[str, Any], dict[str, str]]:
+        """All values with their sources; what an input shares with its reader keeps the input's own source."""
+        values, sources = self._layers(method, backbone, rule)
+        if not requested:
+            _derive(values, sources)
+        for key, (value, source) in overrides.items():
+            if key in keys_of(method) and (requested or values[key] != value):
+                values[key], sources[key] = value, source
+        _derive(values, sources)
+        return values, sources
+
+    def _layers(self, method: MethodClass, backbone: str, rule: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+        """Values before `--set`, with `scaled` not yet replaced."""
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
+        allowed = keys_of(method)
 
         def layer(entries: Mapping[str, Any], source: str) -> None:
             for key, value in entries.items():
                 if key in allowed:
                     values[key], sources[key] = value, source
 
-        allowed = keys_of(method)
         layer(dataclasses.asdict(method.Hyper()), "method default")
         recipe = self.suite.recipes[self.recipe]
         layer(recipe.model_dump(), f"recipe {self.recipe}")
         suite = f"suite {self.suite.name}"
         layer({"threads": self.suite.threads, "trainable": self.suite.trainable, "limit": None}, suite)
+        if post_hoc(method):
+            for name in method.inputs(method.Hyper()):
+                input_rule = self._input_rule(method, rule)
+                theirs, why = self._layers(self.facts.methods[name], backbone, input_rule)
+                for key in TRAINING_FIELDS:
+                    if (theirs[key], why[key]) != (values[key], sources[key]):
+                        layer({key: theirs[key]}, f"{why[key]} of {name}")
         own = self.suite.methods_settings.get(method.name, {})
         check_keys(f"{self.suite.name}.methods_settings.{method.name}", own, hyper_keys(method))
         why = f"{suite}: {own['source']}" if "source" in own else suite
         layer({key: value for key, value in own.items() if key != "source"}, why)
-        entry = self.tuned.entry(method.name, backbone, self.recipe) if self.rule else None
+        entry = self.tuned.entry(method.name, backbone, self.recipe) if rule in CHOOSING else None
         if entry is not None:
-            layer(getattr(entry, self.rule).values, f"tuned {self.rule}")
-        for key, (value, source) in overrides.items():
-            own = values.get(key)
-            own = scaled_warmup(values["steps"]) if own == "scaled" else own
-            if requested or own != value:  # an input keeps the source of what would be its own value anyway
-                layer({key: value}, source)
-        if values.get("warmup_steps") == "scaled":
-            values["warmup_steps"] = scaled_warmup(values["steps"])
-            sources["warmup_steps"] += ", scaled with steps"
+            layer(getattr(entry, rule).values, f"tuned {rule}")
         return values, sources
 
     def _hyper(self, method: MethodClass, values: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
@@ -269,30 +322,70 @@ class Resolver:
                 f"{self.suite.dataset}, got {spec.batch_size} ({sources['batch_size']}); lower it."
             )
 
-    def selection(self, spec: RunSpec) -> dict[str, Any]:
+    def selection(
+        self, spec: RunSpec, current: Callable[[str, str], bool] = lambda method, backbone: True
+    ) -> dict[str, Any]:
         """Which selection rules a spec is a result of: those whose own plan gives exactly this run.
 
-        A run of a tuning seed, of a trial, or with any value that no rule chose, has none and enters no
-        ranked board.
+        A run of a tuning seed, of a trial, of another recipe than the suite's first, or with any value that no
+        rule chose, has none and enters no ranked board. `tuning` is the hash of the method's own tuned entry, or
+        of its input's where a post-hoc method chose nothing itself (soups, rule `fixed`). `trials` counts those
+        of the method, and for a post-hoc method also those of its input, without which there was nothing to read.
+
+        Args:
+            current: (method, backbone) -> whether its tuned entry comes from the trials of today; one that does
+                not carries no rule.
         """
-        tuning = self.suite.tuning
         none = {"rules": [], "tuning": None, "trials": 0}
-        if spec.kind != "run" or spec.recipe != self.recipe or (tuning and spec.seed in tuning.seeds):
-            return none
         method = self.facts.methods.get(spec.method)
+        if spec.kind != "run" or not spec.recipe == self.recipe == self.suite.default_recipe:
+            return none
         if method is None or spec.backbone not in self.facts.backbones:
             return none
-        entry = self.tuned.entry(spec.method, spec.backbone, spec.recipe)
-        if learns(method) and entry is None:
+        if method.pools() and spec.seed != self.suite.seeds[0]:
             return none
-        rules = []
-        for rule in RULES:
-            other = Resolver(self.suite, self.tuned, self.facts, self.recipe, rule)
-            if other.resolve(spec.method, spec.backbone, spec.seed, {})[-1].spec.run_id == spec.run_id:
-                rules.append(rule)
-        if not rules or entry is None:
-            return {**none, "rules": rules}
-        return {"rules": rules, "tuning": entry.tuning, "trials": len(entry.trials)}
+        based = {rule: self._basis(method, spec.backbone, rule, current) for rule in RULES}
+        rules = [rule for rule, basis in based.items() if basis is not None and self._gives(rule, spec)]
+        if not rules:
+            return none
+        basis = based[rules[0]]
+        return {
+            "rules": rules,
+            "tuning": basis[0].tuning if basis else None,
+            "trials": sum(len(entry.trials) for entry in basis),
+        }
+
+    def _gives(self, rule: str, spec: RunSpec) -> bool:
+        """Whether the plan of a rule is this run, no tuning seed involved."""
+        other = Resolver(self.suite, self.tuned, self.facts, self.recipe, rule)
+        runs = other.resolve(spec.method, spec.backbone, spec.seed, {})
+        tuning = self.suite.tuning.seeds if self.suite.tuning else []
+        return runs[-1].spec.run_id == spec.run_id and not any(run.spec.seed in tuning for run in runs)
+
+    def _basis(
+        self, method: MethodClass, backbone: str, rule: str, current: Callable[[str, str], bool]
+    ) -> list[TunedEntry] | None:
+        """The tuned entries that a rule rests on, the method's own first; None where one is missing or outdated."""
+        if rule == "fixed" and not method.path:
+            return None
+        if not learns(method):
+            return []
+        own = self.tuned.entry(method.name, backbone, self.recipe)
+        chooses = method.trained or (method.strength is not None and rule != "fixed")
+        needed = [method.name] if chooses else []
+        if not method.trained and not (chooses and own is not None and "lr" in own.one_se.values):
+            needed += method.inputs(method.Hyper())
+        entries = [self.tuned.entry(name, backbone, self.recipe) for name in needed]
+        if None in entries or not all(current(name, backbone) for name in needed):
+            return None
+        return entries
+
+
+def _derive(values: dict[str, Any], sources: dict[str, str]) -> None:
+    """Replace, in place, what is given relative to another value."""
+    if values.get("warmup_steps") == "scaled":
+        values["warmup_steps"] = scaled_warmup(values["steps"])
+        sources["warmup_steps"] += ", scaled with steps"
 
 
 def _sourced(error: ValidationError, where: str, sources: dict[str, str]) -> str:

@@ -17,8 +17,9 @@ from .errors import UserError, explain, resolve_name, unknown
 from .spec import OTHER_FIELDS, TRAINING_FIELDS, NonNegative, Positive, canonical_json
 
 SUITES = Path(__file__).parent / "suites"
-RULES = ("one_se", "best_id")
-Rule = Literal["one_se", "best_id"]
+RULES = ("one_se", "best_id", "fixed")
+"""Which values a run has: two rules that choose from trials, and `fixed`: the default point of a method's path
+(WiSE-FT at alpha 0.5) over an input that one_se chose."""
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 
 

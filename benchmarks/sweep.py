@@ -39,9 +39,10 @@ def expand(
     settings: tuple[str, ...],
     rule: str,
     recipe: str | None,
+    companions: bool = False,
 ) -> list[Planned]:
-    """The runs that the flags of a command mean."""
-    request = Request(methods, encoders, seeds, settings, rule, recipe)
+    """The runs that the flags of a command mean; `companions` as in Request, for a sweep."""
+    request = Request(methods, encoders, seeds, settings, rule, recipe, companions=companions)
     return expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
 
 
@@ -122,10 +123,11 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
 
 def selection_of(benchmark: Benchmark, spec: RunSpec) -> dict[str, Any]:
     """The rules that a run is a result of; none where the trials behind the tuned values are not today's."""
-    selection = benchmark.resolver(spec.recipe).selection(spec)
-    if selection["tuning"] and not benchmark.tuning_is_current(spec.method, spec.backbone, spec.recipe):
-        return {**selection, "rules": [], "tuning": None}
-    return selection
+
+    def current(method: str, backbone: str) -> bool:
+        return benchmark.tuning_is_current(method, backbone, spec.recipe)
+
+    return benchmark.resolver(spec.recipe).selection(spec, current)
 
 
 def complain(sentence: str) -> None:
@@ -188,31 +190,47 @@ def tune(
     checkpoint_minutes: float,
     dry_run: bool,
 ) -> int:
-    """Make the trials and write the tuned file; nothing is written unless every trial is done."""
+    """Make the trials and write the tuned file, trained methods before those that read what was chosen for them.
+
+    A stage is written only when each of its trials is done.
+    """
     from . import tune as tuning
 
     names = choose_methods(methods or ("all",), benchmark.suite, benchmark.facts)
     names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
-    search = tuning.Search(benchmark, names, choose_backbones(encoders, benchmark.suite, benchmark.facts), recipe)
+    chosen = choose_backbones(encoders, benchmark.suite, benchmark.facts)
     if not dry_run:
         _check_place(tuned_path(benchmark.path))
-    code = carry_out(
-        benchmark,
-        search.plan,
-        console,
-        runs=runs,
-        jobs=jobs,
-        device=device,
-        checkpoint_minutes=checkpoint_minutes,
-        dry_run=dry_run,
-    )
-    if code or dry_run:
-        return code
-    folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in search.plan}
-    entries = search.choose(folders)
-    tuning.write(benchmark, entries)
-    show.tuned(console, entries)
-    console.print(f"wrote {tuned_path(benchmark.path)}", soft_wrap=True)
+    entries: dict[str, dict[str, Any]] = {}
+    for stage in tuning.stages(benchmark, names):
+        try:
+            search = tuning.Search(benchmark, stage, chosen, recipe)
+        except UserError as error:
+            if not dry_run or stage == names:
+                raise
+            console.print(f"{', '.join(stage)}: planned when the trials above have chosen ({error})")
+            return 0
+        code = carry_out(
+            benchmark,
+            search.plan,
+            console,
+            runs=runs,
+            jobs=jobs,
+            device=device,
+            checkpoint_minutes=checkpoint_minutes,
+            dry_run=dry_run,
+        )
+        if code:
+            return code
+        if not dry_run:
+            folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in search.plan}
+            made = search.choose(folders)
+            tuning.write(benchmark, made)
+            entries |= made
+            benchmark = benchmark.reload()
+    if not dry_run:
+        show.tuned(console, entries)
+        console.print(f"wrote {tuned_path(benchmark.path)}", soft_wrap=True)
     return 0
 
 

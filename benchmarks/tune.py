@@ -1,4 +1,9 @@
-"""Tuning: the same number of trials for every method, and the setting that each rule takes from them."""
+"""Tuning: the same number of trials for every trained method, and the setting that each rule takes from them.
+
+A post-hoc method (WiSE-FT) searches its strength alone, over the runs that one_se chose for its input: a trial costs
+an evaluation and no training, so their number is free. Both rules then choose from these trials; under best_id the
+chosen strength applies to the input that best_id chose.
+"""
 
 import itertools
 from typing import Any
@@ -10,7 +15,7 @@ from ..results import predictions, statistics
 from ..results.records import write_atomic
 from .errors import UserError, resolve_name
 from .facts import Benchmark
-from .grid import Planned, add, keys_of, learns
+from .grid import CHOOSING, Planned, add, keys_of, post_hoc
 from .state import RunFolder
 from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, load_tuned, tuned_path
 
@@ -25,9 +30,8 @@ def tuning_of(benchmark: Benchmark) -> Tuning:
     """The suite's tuning section, checked for fairness.
 
     Raises:
-        UserError: there is none; a method has another number of settings than `trials`; or it searches
-        anything but
-            the learning rate and its one strength.
+        UserError: there is none; a method has another number of settings than `trials`, which counts trained
+            settings; or it searches anything but the learning rate and its one strength.
     """
     suite, known = benchmark.suite, benchmark.facts.methods
     if suite.tuning is None:
@@ -41,12 +45,17 @@ def tuning_of(benchmark: Benchmark) -> Tuning:
             if key not in allowed:
                 raise UserError(f"{where}: may search only {' and '.join(allowed)}, got {key}; remove it.")
         count = len(_settings(space))
-        if count != suite.tuning.trials:
+        if count != suite.tuning.trials and not reads_chosen(method, space):
             raise UserError(
                 f"{where}: must give {suite.tuning.trials} settings, as for every method, got {count}; "
                 "change its lists or tuning.trials."
             )
     return suite.tuning
+
+
+def reads_chosen(method: Any, space: dict[str, list[Any]]) -> bool:
+    """Whether the trials of a space train nothing beyond the run that was chosen for the input."""
+    return post_hoc(method) and "lr" not in space
 
 
 def _settings(space: dict[str, list[Any]]) -> list[dict[str, Any]]:
@@ -68,6 +77,7 @@ class Search:
         plan: dict[str, Planned] = {}
         for name, backbone in itertools.product(methods, backbones):
             entries = self.settings[name, backbone] = []
+            self._check_inputs(name, backbone)
             for values in _settings(self._space(name)):
                 overrides = {key: (value, "tuning space") for key, value in values.items()}
                 runs = [self.resolver.resolve(name, backbone, seed, overrides) for seed in self.tuning.seeds]
@@ -86,6 +96,20 @@ class Search:
             )
         return space
 
+    def _check_inputs(self, name: str, backbone: str) -> None:
+        """A post-hoc method reads the run that was chosen for its input, so that must be known."""
+        method = self.benchmark.facts.methods[name]
+        if not reads_chosen(method, self._space(name)):
+            return
+        for other in method.inputs(method.Hyper()):
+            entry = self.benchmark.tuned.entry(other, backbone, self.resolver.recipe)
+            if entry is None or not self.benchmark.tuning_is_current(other, backbone, self.resolver.recipe):
+                found = "none" if entry is None else "values of earlier trials"
+                raise UserError(
+                    f"{name}: must have tuned values of {other} on {backbone} to read, got {found}; "
+                    f"run `robustft tune {self.benchmark.suite.name} --method {other},{name}`."
+                )
+
     def choose(self, folders: dict[str, RunFolder]) -> dict[str, dict[str, TunedEntry]]:
         """method -> backbone -> entry, from the validation predictions of the finished trials."""
         entries: dict[str, dict[str, TunedEntry]] = {}
@@ -96,7 +120,7 @@ class Search:
                 TrialResult(values=values, nll=trial.nll, runs=[run.spec.run_id for run in runs])
                 for trial, (values, runs) in zip(trials, settings, strict=True)
             ]
-            chosen = {rule: _choice(getattr(statistics, rule)(trials), trials) for rule in statistics.RULES}
+            chosen = {rule: _choice(getattr(statistics, rule)(trials), trials, results) for rule in CHOOSING}
             entry = TunedEntry(
                 tuning="",
                 recipe=self.resolver.recipe,
@@ -123,12 +147,13 @@ def _trial(
         losses.append(predictions.nll(columns))
         units.append(columns["unit_id"])
     ids = ",".join(run.spec.run_id for run in runs)
+    values = {"lr": runs[0].spec.lr, **values}  # the order of conservatism reads it, searched or not
     return statistics.Trial(values, np.concatenate(losses), np.concatenate(units), ids, safer)
 
 
-def _choice(chosen: statistics.Trial, trials: list[statistics.Trial]) -> Choice:
+def _choice(chosen: statistics.Trial, trials: list[statistics.Trial], results: list[TrialResult]) -> Choice:
     index = next(i for i, trial in enumerate(trials) if trial is chosen)
-    return Choice(values=dict(chosen.values), nll=chosen.nll, trial=index)
+    return Choice(values=dict(results[index].values), nll=chosen.nll, trial=index)
 
 
 def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tuned:
@@ -157,8 +182,16 @@ def is_current(benchmark: Benchmark, method: str, backbone: str, entry: TunedEnt
 
 def tunable(benchmark: Benchmark, names: list[str], explicit: bool) -> list[str]:
     """The methods that have something to tune; UserError for one that was named and has not."""
-    kept = [name for name in names if learns(benchmark.facts.methods[name])]
+    known = benchmark.facts.methods
+    kept = [name for name in names if known[name].trained or (post_hoc(known[name]) and known[name].strength)]
     if explicit and len(kept) != len(names):
         odd = next(name for name in names if name not in kept)
-        raise UserError(f"--method: '{odd}' trains nothing and has nothing to tune; leave it out.")
+        raise UserError(f"--method: '{odd}' has nothing to tune; leave it out.")
     return kept
+
+
+def stages(benchmark: Benchmark, names: list[str]) -> list[list[str]]:
+    """Trained methods, then those that read what was chosen for them."""
+    known = benchmark.facts.methods
+    split = [[name for name in names if known[name].trained == trained] for trained in (True, False)]
+    return [stage for stage in split if stage]

@@ -26,17 +26,58 @@ class Alpha:
     alpha: float = Field(default=0.5, ge=0, le=1)
 
 
-def make_method(name, hyper=NoHyper, trained=True, inputs=(), version=1, needs_text=False):
-    body = {"name": name, "Hyper": hyper, "trained": trained, "version": version, "needs_text": needs_text}
-    body["introduced"] = {}
-    return type(name, (), {**body, "inputs": classmethod(lambda cls, hyper: inputs)})
+@hyperparameters
+class Members:
+    members: int = Field(default=3, ge=2)
 
 
+class Fake:
+    """The part of a method that planning reads."""
+
+    Hyper = NoHyper
+    trained = True
+    version = 1
+    needs_text = False
+    strength = None
+    path = None
+    introduced = {}
+    reads = ()
+
+    @classmethod
+    def inputs(cls, hyper):
+        return cls.reads
+
+    @classmethod
+    def input_seeds(cls, hyper, seed):
+        return (seed,)
+
+    @classmethod
+    def pools(cls):
+        return len(cls.input_seeds(cls.Hyper(), 0)) > 1
+
+
+class Pooled(Fake):
+    Hyper = Members
+    trained = False
+    reads = ("ft",)
+
+    @classmethod
+    def input_seeds(cls, hyper, seed):
+        return tuple(range(seed, seed + hyper.members))
+
+
+def make_method(name, hyper=NoHyper, base=Fake, **body):
+    return type(name, (base,), {"name": name, "Hyper": hyper, "introduced": {}, **body})
+
+
+ALONG = {"trained": False, "strength": "alpha", "path": "alpha"}
 METHODS = {
     "zero_shot": make_method("zero_shot", trained=False),
     "ft": make_method("ft"),
-    "tracer": make_method("tracer", Strength, needs_text=True),
-    "wise_ft": make_method("wise_ft", Alpha, trained=False, inputs=("ft",)),
+    "tracer": make_method("tracer", Strength, needs_text=True, strength="lambda_sd"),
+    "wise_ft": make_method("wise_ft", Alpha, reads=("ft",), **ALONG),
+    "wise_tracer": make_method("wise_tracer", Alpha, reads=("tracer",), **ALONG),
+    "soup": make_method("soup", Members, Pooled),
 }
 SUITE = {
     "name": "toy",
@@ -76,18 +117,21 @@ def expand(*methods, suite=None, tuned=NO_TUNING, facts=None, **request):
     return grid.expand(Request(methods, **request), suite or make_suite(), tuned, facts or make_facts())
 
 
-def tuned_file(method="tracer", one_se=None, best_id=None):
-    trials = [TrialResult(values={"lr": 0.01}, nll=0.5, runs=["aaaaaaaaaaaa"])]
-    entry = TunedEntry(
-        tuning="0123456789ab",
+def tuned_entry(one_se, best_id=None, trials=1, tuning="0123456789ab"):
+    return TunedEntry(
+        tuning=tuning,
         recipe="common",
         seeds=[100],
         metric="validation_nll",
-        one_se=Choice(values=one_se or {"lr": 0.01}, nll=0.5, trial=0),
-        best_id=Choice(values=best_id or {"lr": 0.02}, nll=0.4, trial=0),
-        trials=trials,
+        one_se=Choice(values=one_se, nll=0.5, trial=0),
+        best_id=Choice(values=best_id or one_se, nll=0.4, trial=0),
+        trials=[TrialResult(values={"lr": 0.01}, nll=0.5, runs=["aaaaaaaaaaaa"])] * trials,
     )
-    return Tuned(suite="toy", version="toy-v1", entries={method: {"tiny-a": entry}})
+
+
+def tuned_file(method="tracer", one_se=None, best_id=None, **others):
+    entries = {method: tuned_entry(one_se or {"lr": 0.01}, best_id or {"lr": 0.02}), **others}
+    return Tuned(suite="toy", version="toy-v1", entries={name: {"tiny-a": entry} for name, entry in entries.items()})
 
 
 # The run id
@@ -249,7 +293,7 @@ def test_a_value_that_is_given_twice_is_one_run():
         ({"rule": "one-sd"}, "did you mean 'one_se'?"),
         ({"recipe": "comon"}, "did you mean 'common'?"),
         ({"settings": ("lamda_sd=1",)}, "unknown key 'lamda_sd'; did you mean 'lambda_sd'?"),
-        ({"settings": ("alpha=1",)}, "no listed method has the key 'alpha'; add wise_ft to --method"),
+        ({"settings": ("alpha=1",)}, "no listed method has the key 'alpha'; add wise_ft or wise_tracer to --method"),
         ({"settings": ("wise_ft.alpha=1",)}, "method 'wise_ft' is not listed; add it to --method"),
         ({"settings": ("trcer.beta=1",)}, "unknown method 'trcer'; did you mean 'tracer'?"),
         ({"settings": ("tracer.beat=1",)}, "did you mean 'beta'?"),
@@ -371,11 +415,112 @@ def test_the_input_of_a_trial_is_a_trial():
     assert {run.spec.kind for run in expand("wise_ft", kind="trial")} == {"trial"}
 
 
+# Post-hoc methods: what is tuned of the input, and one strength of their own
+
+FT = {"one_se": {"lr": 0.01}, "best_id": {"lr": 0.02}}
+ALPHA = tuned_entry({"alpha": 0.3}, {"alpha": 0.7}, trials=11, tuning="aaaa")
+BOTH = tuned_file("ft", **FT, wise_ft=ALPHA)
+
+
+def one(*methods, **request):
+    return expand(*methods, **request)[-1]
+
+
+def test_a_post_hoc_method_is_trained_as_its_input_was_tuned():
+    ft, wise = expand("wise_ft", tuned=BOTH)
+    assert ft.spec == expand("ft", tuned=BOTH)[0].spec
+    assert (wise.spec.lr, wise.sources["lr"]) == (0.01, "tuned one_se of ft")
+    assert (wise.spec.hyper["alpha"], wise.sources["alpha"]) == (0.3, "tuned one_se")
+    assert wise.sources["steps"] == "recipe common" and ft.sources["lr"] == "tuned one_se"
+    ft, wise = expand("wise_ft", tuned=BOTH, rule="best_id")
+    assert ft.spec == expand("ft", tuned=BOTH, rule="best_id")[0].spec
+    assert (wise.spec.lr, wise.spec.hyper["alpha"]) == (0.02, 0.7)
+
+
+def test_the_tuned_values_of_the_input_stand_between_suite_and_own_tuned_values():
+    suite = make_suite(methods_settings={"wise_ft": {"lr": 0.5, "source": "because"}, "ft": {"weight_decay": 0.0}})
+    ft, wise = expand("wise_ft", tuned=BOTH, suite=suite)
+    assert (wise.spec.lr, wise.sources["lr"]) == (0.5, "suite toy: because")
+    assert (wise.spec.weight_decay, wise.sources["weight_decay"]) == (0.0, "suite toy of ft")
+    assert (ft.spec.lr, ft.sources["lr"]) == (0.5, "suite toy: because of wise_ft")
+    own = tuned_file("ft", **FT, wise_ft=tuned_entry({"lr": 0.07, "alpha": 0.3}))
+    assert one("wise_ft", tuned=own).spec.lr == 0.07
+    assert one("wise_ft", tuned=own, settings=("lr=0.09",)).spec.lr == 0.09
+
+
+def test_an_input_keeps_its_own_tuned_strength():
+    tuned = tuned_file("tracer", {"lr": 0.01, "lambda_sd": 0.2}, wise_tracer=ALPHA)
+    tracer, wise = expand("wise_tracer", tuned=tuned)
+    assert tracer.spec == expand("tracer", tuned=tuned)[0].spec
+    assert tracer.spec.hyper["lambda_sd"] == 0.2 and "lambda_sd" not in wise.spec.hyper
+
+
+def test_trials_of_a_post_hoc_method_read_the_trial_that_one_se_chose():
+    resolver = Resolver(make_suite(), BOTH, make_facts(), None, None, "trial")
+    runs = [resolver.resolve("wise_ft", "tiny-a", 100, {"alpha": (a, "tuning space")}) for a in (0.0, 0.5, 1.0)]
+    (ft_id,) = {run[0].spec.run_id for run in runs}
+    assert ft_id == resolver.resolve("ft", "tiny-a", 100, {"lr": (0.01, "tuning space")})[-1].spec.run_id
+    assert len({run[-1].spec.run_id for run in runs}) == 3
+
+
+# The rule `fixed`
+
+
+def test_fixed_is_the_default_place_on_the_path_over_the_input_of_one_se():
+    ft, wise = expand("wise_ft", tuned=BOTH, rule="fixed")
+    assert ft.spec == expand("ft", tuned=BOTH)[0].spec
+    assert (wise.spec.hyper["alpha"], wise.sources["alpha"]) == (0.5, "method default")
+    assert (wise.spec.lr, wise.sources["lr"]) == (0.01, "tuned one_se of ft")
+    with pytest.raises(UserError, match="--rule fixed: is for methods with a path as wise_ft, got ft"):
+        expand("ft", tuned=BOTH, rule="fixed")
+
+
+def test_a_sweep_adds_the_fixed_run_unless_the_place_on_the_path_was_set():
+    plan = expand("wise_ft", "ft", "zero_shot", tuned=BOTH, companions=True)
+    assert [(run.spec.method, run.requested) for run in plan] == [
+        ("ft", True),
+        ("wise_ft", True),
+        ("wise_ft", True),
+        ("zero_shot", True),
+    ]
+    assert [run.spec.hyper["alpha"] for run in plan[1:3]] == [0.3, 0.5]
+    assert plan[1].spec.inputs == plan[2].spec.inputs
+    assert len(expand("wise_ft", tuned=BOTH)) == 2
+    assert len(expand("wise_ft", tuned=BOTH, companions=True, settings=("alpha=0.1",))) == 2
+    assert len(expand("wise_ft", tuned=BOTH, companions=True, rule="best_id")) == 2
+    assert [run.spec.lr for run in expand("wise_ft", tuned=BOTH, companions=True, settings=("lr=0.3",))] == [0.3] * 3
+    assert len(expand("wise_ft", companions=True)) == 2  # nothing tuned: the default is the same run
+
+
+# Pooled inputs
+
+
+def test_a_pooled_method_runs_once_and_reads_several_seeds():
+    plan = expand("soup", tuned=BOTH, seeds=(2, 5, 7))
+    assert [(run.spec.method, run.spec.seed, run.requested) for run in plan] == [
+        ("ft", 2, False),
+        ("ft", 3, False),
+        ("ft", 4, False),
+        ("soup", 2, True),
+    ]
+    soup = plan[-1]
+    assert list(soup.spec.inputs) == ["ft:2", "ft:3", "ft:4"]
+    assert soup.needs == tuple(soup.spec.inputs.values()) == tuple(run.spec.run_id for run in plan[:3])
+    assert {run.spec.lr for run in plan} == {0.01}
+    assert len(expand("soup", settings=("members=2",))) == 3
+    assert [run.spec.seed for run in expand("soup") if run.requested] == [0]
+    assert len(expand("soup", "ft", seeds=(0, 1, 2))) == 4
+
+
 # Selection
 
 
-def rules_of(run, tuned=NO_TUNING):
-    return Resolver(make_suite(), tuned, make_facts(), run.spec.recipe, None).selection(run.spec)["rules"]
+def selection_of(run, tuned=NO_TUNING, suite=None, **more):
+    return Resolver(suite or make_suite(), tuned, make_facts(), run.spec.recipe, None).selection(run.spec, **more)
+
+
+def rules_of(run, tuned=NO_TUNING, **more):
+    return selection_of(run, tuned, **more)["rules"]
 
 
 def test_a_run_belongs_to_the_rules_whose_values_it_has():
@@ -410,3 +555,46 @@ def test_selection_names_the_tuning_and_its_trials():
     run = expand("tracer", tuned=tuned)[0]
     selection = Resolver(make_suite(), tuned, make_facts(), None, None).selection(run.spec)
     assert selection == {"rules": ["one_se"], "tuning": "0123456789ab", "trials": 1}
+
+
+def test_a_post_hoc_method_counts_the_trials_of_its_input_too():
+    selection = {"tuning": "aaaa", "trials": 12}
+    assert selection_of(one("wise_ft", tuned=BOTH), BOTH) == {"rules": ["one_se"], **selection}
+    assert selection_of(one("wise_ft", tuned=BOTH, rule="best_id"), BOTH) == {"rules": ["best_id"], **selection}
+    fixed = selection_of(one("wise_ft", tuned=BOTH, rule="fixed"), BOTH)
+    assert fixed == {"rules": ["fixed"], "tuning": "0123456789ab", "trials": 1}
+    same = tuned_file("ft", {"lr": 0.01}, {"lr": 0.01}, wise_ft=tuned_entry({"alpha": 0.5}))
+    assert rules_of(one("wise_ft", tuned=same), same) == ["one_se", "best_id", "fixed"]
+    assert rules_of(one("wise_ft", tuned=BOTH, settings=("alpha=0.1",)), BOTH) == []
+    assert rules_of(one("ft", tuned=BOTH), BOTH) == ["one_se"]  # without a path there is no fixed
+
+
+def test_a_post_hoc_method_is_ranked_only_where_its_own_and_its_inputs_values_were_chosen_today():
+    run, fixed = one("wise_ft", tuned=BOTH), one("wise_ft", tuned=BOTH, rule="fixed")
+    only_input = tuned_file("ft", **FT)
+    assert rules_of(one("wise_ft", tuned=only_input), only_input) == ["fixed"]  # alpha 0.5 was not chosen
+    only_own = tuned_file("wise_ft", {"alpha": 0.3})
+    assert rules_of(one("wise_ft", tuned=only_own), only_own) == []
+    assert rules_of(run, BOTH, current=lambda method, backbone: method != "ft") == []
+    assert rules_of(fixed, BOTH, current=lambda method, backbone: method != "ft") == []
+    assert rules_of(run, BOTH, current=lambda method, backbone: method != "wise_ft") == []
+    assert rules_of(fixed, BOTH, current=lambda method, backbone: method != "wise_ft") == ["fixed"]
+
+
+def test_a_soup_is_ranked_by_the_tuning_of_its_members():
+    run = one("soup", tuned=BOTH)
+    assert selection_of(run, BOTH) == {"rules": ["one_se"], "tuning": "0123456789ab", "trials": 1}
+    assert rules_of(one("soup", tuned=BOTH, rule="best_id"), BOTH) == ["best_id"]
+    assert rules_of(one("soup", tuned=BOTH, seeds=(1,)), BOTH) == []  # a second soup of the same members
+    assert rules_of(one("soup", tuned=BOTH, settings=("members=2",)), BOTH) == []
+    assert rules_of(run) == []
+    near = make_suite(tuning={"trials": 2, "seeds": [5], "space": {}}, seeds=[4])
+    reaching = one("soup", tuned=BOTH, suite=near, seeds=(4,))
+    assert rules_of(reaching, BOTH, suite=near) == []  # a member of seed 5 would be a run of the tuning
+
+
+def test_only_the_first_recipe_is_ranked():
+    entry = tuned_entry({"lr": 0.01}).model_copy(update={"recipe": "long"})
+    tuned = Tuned(suite="toy", version="toy-v1", entries={"tracer": {"tiny-a": entry}})
+    run = expand("tracer", tuned=tuned, recipe="long")[0]
+    assert run.sources["lr"] == "tuned one_se" and rules_of(run, tuned) == []

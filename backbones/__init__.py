@@ -1,48 +1,85 @@
-"""Pretrained dual encoders by name, and the zero-shot head. Only this folder imports open_clip."""
+"""Pretrained dual encoders by name, and the zero-shot head. Only this folder imports open_clip, late: it is slow."""
 
 from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 
-from . import tiny
+from . import clip, tiny
 from .encoder import DualEncoder
-from .tiny import BackboneError
+from .torchvision_ops import declare_missing_operators
+from .weights import BackboneError, weights_hash
 
-__all__ = ["BackboneError", "DualEncoder", "identity", "load", "names"]
+__all__ = ["BackboneError", "DualEncoder", "identity", "load", "names", "resolve"]
+
+declare_missing_operators()  # open_clip imports torchvision; whoever imports either after this package is safe
 
 
 def names() -> list[str]:
     """Registered backbones; "-scratch" names the same architecture with random weights."""
-    return [*tiny.VISION, *(f"{name}{tiny.SCRATCH}" for name in tiny.VISION if name != "tiny-vit-grey")]
+    scratch = (f"{name}{tiny.SCRATCH}" for name in tiny.VISION if name != "tiny-vit-grey")
+    return [*clip.OPENAI, *tiny.VISION, *scratch]
 
 
-def _known(name: str) -> str:
-    for known in names():
-        if known.replace("_", "-").lower() == name.replace("_", "-").lower():
-            return known
-    near = get_close_matches(name, names(), 1)
-    hint = f"; did you mean {near[0]!r}" if near else ""
-    raise BackboneError(f"unknown backbone {name!r}{hint}? Known: {', '.join(names())}.")
+def _fold(name: str) -> str:
+    return name.strip().lower().replace("_", "-").replace("/", "-")
+
+
+def _spellings() -> dict[str, str]:
+    """Folded name -> registered name; open_clip's own name of a registered backbone is one of its spellings."""
+    spellings = {_fold(name): name for name in names()}
+    for name in clip.OPENAI:
+        for ending in ("", ":openai"):
+            spellings[_fold(f"{name}{clip.QUICK_GELU}{ending}")] = name
+    return spellings
+
+
+def resolve(name: str) -> str:
+    """The one spelling of a backbone's name: "vit_b_16", "ViT-B/16" and "ViT-B-16-quickgelu:openai" are "ViT-B-16".
+
+    Beside the registered names, any CLIP of open_clip with weights is a backbone under the name MODEL:TAG.
+
+    Raises:
+        BackboneError: unknown name, or an activation that its weights were not trained with.
+    """
+    registered = _spellings().get(_fold(name))
+    if registered is not None:
+        return registered
+    if ":" in name:
+        model, _, tag = name.strip().replace("/", "-").partition(":")
+        clip.parse(f"{model}:{tag}")
+        return f"{model}:{tag}"
+    near = get_close_matches(_fold(name), _spellings(), 1)
+    hint = f"; did you mean {_spellings()[near[0]]!r}" if near else ""
+    raise BackboneError(f"unknown backbone {name!r}{hint}? Known: {', '.join(names())}, and MODEL:TAG of open_clip.")
 
 
 def load(name: str, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> DualEncoder:
     """A pretrained dual encoder, float32, eval mode.
 
     Args:
-        name: a registered name; "-" and "_" are the same.
-        pretrained: a weights file (safetensors) of the same architecture instead of the registered one.
+        name: as in `resolve`; it decides the architecture, activation included.
+        pretrained: a weights file of that architecture instead of the registered weights: safetensors, or a state dict
+            (also OpenAI's) or training checkpoint of tensors alone. It cannot say which activation it was trained
+            with: the name must.
         device: where to put it.
 
     Raises:
-        BackboneError: unknown name, missing or damaged weights.
+        BackboneError: unknown name, missing or damaged weights, or weights that are not in the cache without network.
     """
-    return tiny.load(_known(name), device, pretrained)
+    name = resolve(name)
+    return _family(name).load(name, device, pretrained)
 
 
 def identity(name: str, pretrained: str | Path | None = None) -> str:
-    """What pins the weights: "sha256:..." of the file that `load` would read, or "random" for a scratch backbone."""
-    name = _known(name)
-    if name.endswith(tiny.SCRATCH) and not pretrained:
-        return "random"
-    return tiny.weights_hash(Path(pretrained)) if pretrained else tiny.shipped_hash(name)
+    """What pins the weights; downloads nothing.
+
+    "sha256:..." of the file that `load` would read, tag and hub repository for weights of the hub, or "random" for a
+    scratch backbone.
+    """
+    name = resolve(name)
+    return weights_hash(Path(pretrained)) if pretrained else _family(name).identity(name)
+
+
+def _family(name: str):
+    return tiny if name in tiny.VISION or name.endswith(tiny.SCRATCH) else clip

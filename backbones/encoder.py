@@ -1,19 +1,17 @@
 """The one shape in which every backbone is seen: images and captions in, embeddings out."""
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from .torchvision_ops import declare_missing_operators
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
 
-declare_missing_operators()  # open_clip imports torchvision
-
-import open_clip  # noqa: E402
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # noqa: E402
-from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
-
-__all__ = ["CLIP", "CLIPTextCfg", "CLIPVisionCfg", "DualEncoder", "SimpleTokenizer"]
-
-PIXEL_MEAN, PIXEL_STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Of OpenAI's CLIP, for pixels in [0, 1]; open_clip's OPENAI_DATASET_MEAN and OPENAI_DATASET_STD."""
 
 
 class DualEncoder(nn.Module):
@@ -23,18 +21,32 @@ class DualEncoder(nn.Module):
         clip: the model; `clip.logit_scale` is the trainable log of `logit_scale`.
         tokenizer: texts -> (N, context) integers, padded with 0; the end token is the largest id, as CLIP's is.
         name: the backbone's registered name.
+        mean, std: of the pixels, a colour each, that the image tower was pretrained with.
     """
 
-    def __init__(self, clip: CLIP, tokenizer, name: str):
+    def __init__(
+        self,
+        clip: "CLIP",
+        tokenizer: Callable[[list[str]], Tensor],
+        name: str,
+        mean: Sequence[float] = PIXEL_MEAN,
+        std: Sequence[float] = PIXEL_STD,
+    ):
         super().__init__()
         self.clip, self.tokenizer, self.name = clip, tokenizer, name
-        self.register_buffer("_mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("_std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("_std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
     @property
     def embed_dim(self) -> int:
         """Width D of the shared embedding."""
         return self.clip.text_projection.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that the image tower takes, in pixels."""
+        size = self.clip.visual.image_size
+        return size if isinstance(size, int) else size[0]
 
     @property
     def visual(self) -> nn.Module:

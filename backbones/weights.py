@@ -1,0 +1,68 @@
+"""Weights files: safetensors, or a state dict of tensors alone that torch.load reads without running code."""
+
+import hashlib
+from pathlib import Path
+from zipfile import ZipFile, is_zipfile
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+"""Entries of OpenAI's original state dicts that are settings."""
+
+
+class BackboneError(ValueError):
+    """A backbone that does not exist or whose weights cannot be used; one sentence."""
+
+
+def weights_hash(path: Path) -> str:
+    """The hash of a weights file, as "sha256:..."."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    except OSError as error:
+        raise BackboneError(f"weights {path}: {error.strerror or error}; give the path of a weights file.") from None
+    return f"sha256:{digest.hexdigest()}"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file under the names of open_clip's CLIP, which are OpenAI's too.
+
+    Takes safetensors, a state dict, and a training checkpoint with a "state_dict"; "module." (of a wrapped model) and
+    "clip." (of a DualEncoder) at the beginning of every name are left out.
+
+    Raises:
+        Exception: of whichever reader failed; what a damaged file raises depends on where it is damaged.
+    """
+    if path.suffix == ".safetensors":
+        tensors = load_file(path)
+    else:
+        if is_zipfile(path) and any(entry.endswith("/constants.pkl") for entry in ZipFile(path).namelist()):
+            raise ValueError("a TorchScript archive, which is code: torch.save the state_dict() of it and give that")
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = dict(tensors.get("state_dict", tensors))
+    for prefix in ("module.", "clip."):
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in tensors.items() if name not in NOT_WEIGHTS}
+
+
+def fill(model: nn.Module, path: Path, name: str) -> None:
+    """Copies the weights at `path` into `model`, whatever their float type; every name and shape must fit.
+
+    Raises:
+        BackboneError: if the file is missing, cannot be read, or belongs to another architecture.
+    """
+    if not path.exists():
+        raise BackboneError(f"backbone {name}: no weights at {path}; correct the path or restore the file.")
+    try:
+        model.load_state_dict(read_weights(path))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BackboneError(
+            f"backbone {name}: damaged weights at {path}, or those of another architecture ({reason}); "
+            "restore the file or name its backbone."
+        ) from None

@@ -55,6 +55,12 @@ def _camelyon17(**options) -> Dataset:
     return Camelyon17(**options)
 
 
+def _folder(path: str) -> Dataset:
+    from .folder import Folder
+
+    return Folder(path)
+
+
 _EMBEDDED: dict[str, Callable[[], Dataset]] = {
     "digits": _digits,
     "digits_uncorrelated": _digits_uncorrelated,
@@ -68,6 +74,9 @@ _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "camelyon17": _camelyon17,
 }
 
+_PREFIXED: dict[str, Callable[[str], Dataset]] = {"folder": _folder}
+"""`<prefix>:<rest>` names data that nobody registered."""
+
 
 def embedded() -> list[str]:
     """Datasets that come with this package and need no file from outside."""
@@ -79,10 +88,16 @@ def names() -> list[str]:
     return [*_EMBEDDED, *_ON_DISK]
 
 
-def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False) -> Dataset:
-    """The dataset of that name.
+def is_own(name: str) -> bool:
+    """Whether the name says by itself where the data are, as `folder:<path>` does."""
+    prefix, _, rest = name.partition(":")
+    return prefix in _PREFIXED and bool(rest)
 
-    Card and `train_size` need no image; what reads images looks for them then, not here.
+
+def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False) -> Dataset:
+    """The dataset of that name, registered or `folder:<path>`.
+
+    Of registered data, card and `train_size` need no image; what reads images looks for them then, not here.
 
     Args:
         root: folder that holds the datasets that are not embedded; None takes the environment's (`trees`).
@@ -95,6 +110,9 @@ def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool
         return _EMBEDDED[name]()
     if name in _ON_DISK:
         return _ON_DISK[name](root=root, allow_partial=allow_partial)
+    if is_own(name):
+        prefix, _, rest = name.partition(":")
+        return _PREFIXED[prefix](rest)
     near = get_close_matches(name, names(), 1)
     hint = f"; did you mean {near[0]!r}" if near else ""
-    raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}.")
+    raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>.")

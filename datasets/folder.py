@@ -1,0 +1,184 @@
+"""`folder:<path>`: anybody's own images and his own shift, without code.
+
+    <path>/classes.txt                  one line a class, in class order: folder name, tab, class name
+    <path>/prompts.txt                  optional: one template a line with one "{}"; default "a photo of a {}."
+    <path>/train/<class>/...            finetuning
+    <path>/validation/<class>/...       optional (or `val`): every choice is made here
+    <path>/id_test/<class>/...          in-distribution test (or `test`)
+    <path>/<any other name>/<class>/... a shift each
+
+Without a validation folder, a tenth of each class of train is withheld by hash, and the card says so. A shift may lack
+classes, but may have no others; all columns count in it. The data's version is a fingerprint of what is there, so the
+same images in another place are the same data, and a changed set is other data.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from .card import DataError, DatasetCard, EvalSet
+from .image_sets import ImageSet, TreePictures, lowest_by_hash, training_images, training_key
+from .trees import Tree, relabel, scan
+
+DEFAULT_PROMPTS = ("a photo of a {}.",)
+VALIDATION_FOLDERS = ("validation", "val")
+ID_FOLDERS = ("id_test", "test")
+_UNKNOWN = "not known"
+
+
+class Folder:
+    """Images in class folders below one path.
+
+    Args:
+        path: the folder described above.
+        size: side of the pictures in pixels.
+        hash_bytes: fingerprint every byte of every image instead of its name and size; reads all of them once.
+
+    Raises:
+        DataError: the folder or its classes.txt, train or id_test is missing, or they do not fit together.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, size: int = 224, hash_bytes: bool = False) -> None:
+        self.path, self.size, self.hash_bytes = Path(path).expanduser().resolve(), size, hash_bytes
+        self.name = f"folder:{self.path.name}"
+        if not self.path.is_dir():
+            raise DataError(f"folder:{path}: there is no such folder; give the path that holds train and classes.txt.")
+        self._classes = self._read_classes()
+        self._prompts = self._read_prompts()
+        below = sorted(p.name for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        self._id = self._one_of(ID_FOLDERS, below)
+        if "train" not in below or self._id is None:
+            raise DataError(f"{self.name}: {self.path} needs the folders train and id_test, found {below or 'none'}.")
+        self._own_validation = self._one_of(VALIDATION_FOLDERS, below)
+        self._shifts = [name for name in below if name not in {"train", self._id, self._own_validation}]
+        named_like_a_set = {"validation", "id"} & set(self._shifts)
+        if named_like_a_set:
+            raise DataError(
+                f"{self.name}: {named_like_a_set.pop()!r} cannot be the name of a shift; rename the folder."
+            )
+
+    def _one_of(self, names: Iterable[str], below: list[str]) -> str | None:
+        found = [name for name in names if name in below]
+        if len(found) > 1:
+            raise DataError(f"{self.name}: {' and '.join(found)} mean the same; keep one of the folders.")
+        return found[0] if found else None
+
+    def _lines(self, name: str) -> list[str]:
+        try:
+            lines = (self.path / name).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.name}: {self.path / name} cannot be read ({error}); write it in UTF-8.") from None
+        return [line.strip() for line in lines if line.strip()]
+
+    def _read_classes(self) -> dict[str, str]:
+        rows = [tuple(part.strip() for part in line.split("\t")) for line in self._lines("classes.txt")]
+        wrong = next((row for row in rows if len(row) != 2 or not all(row)), None)
+        if wrong is not None:
+            raise DataError(f"{self.name}: classes.txt needs lines of folder, tab, class name; found {wrong}.")
+        folders = [folder for folder, _ in rows]
+        twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+        if twice is not None or len(rows) < 2:
+            found = f"{twice!r} twice" if twice else f"{len(rows)} classes"
+            raise DataError(f"{self.name}: classes.txt needs two or more folders, each once; found {found}.")
+        return dict(rows)
+
+    def _read_prompts(self) -> tuple[str, ...]:
+        if not (self.path / "prompts.txt").exists():
+            return DEFAULT_PROMPTS
+        prompts = tuple(self._lines("prompts.txt"))
+        # What is left after the one place for the name must hold no other brace: templates are filled by format().
+        wrong = next((p for p in prompts if p.count("{}") != 1 or set("{}") & set(p.replace("{}", ""))), None)
+        if wrong is not None or not prompts:
+            raise DataError(
+                f"{self.name}: each line of prompts.txt needs one {{}} for the class name; found {wrong!r}."
+            )
+        return prompts
+
+    @cached_property
+    def card(self) -> DatasetCard:
+        """The card; its fingerprint is one of classes, prompts and the files' names and sizes."""
+        rule = "" if self._own_validation else "; 10 % of train by hash is the validation set"
+        sets = [EvalSet("validation", "validation", f"every choice is made here{rule}", _UNKNOWN, "yes, other images"),
+                EvalSet("id", "id", f"the folder {self._id}", _UNKNOWN, "yes, other images")]  # fmt: skip
+        sets += [EvalSet(name, "shift", f"the folder {name}", _UNKNOWN, _UNKNOWN) for name in self._shifts]
+        names, fingerprint = tuple(self._classes.values()), self._fingerprint()
+        version, summary = f"{self.path.name}-{fingerprint[:12]}", f"own images, {len(names)} classes{rule}"
+        return DatasetCard(self.name, version, summary, names, self._prompts, tuple(sets), fingerprint)
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(json.dumps([self._classes, self._prompts, self.size, "folder-v1"]).encode())
+        roles = {"train": "train", "id": self._id, "validation": self._own_validation}
+        roles |= {f"shift:{name}": name for name in self._shifts}
+        for role, folder in roles.items():
+            tree = self._sets[folder][0] if folder else None
+            for i in range(len(tree) if tree else 0):
+                path = tree.folder / tree.name(i)
+                content = hashlib.sha256(path.read_bytes()).hexdigest() if self.hash_bytes else path.stat().st_size
+                digest.update(json.dumps([role, tree.name(i), content]).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _sets(self) -> dict[str, tuple[Tree, np.ndarray]]:
+        """Images and labels of each folder."""
+        sets = {}
+        for name in ("train", self._id, self._own_validation, *self._shifts):
+            if name is None:
+                continue
+            tree = scan(self.path / name)
+            labels = relabel(tree, self.name, list(self._classes))
+            if len(tree) == 0:
+                raise DataError(f"{self.name}: no images in class folders under {tree.folder}; fill or remove it.")
+            sets[name] = tree, labels
+        lacking = set(range(len(self._classes))) - set(sets["train"][1].tolist())
+        if lacking:
+            first = list(self._classes)[min(lacking)]
+            raise DataError(
+                f"{self.name}: class folder {first!r} of classes.txt has no training image; add one or drop it."
+            )
+        return sets
+
+    @cached_property
+    def _withheld(self) -> np.ndarray:
+        """(training images on disk,) bool. A class with one image keeps it."""
+        tree, labels = self._sets["train"]
+        if self._own_validation:
+            return np.zeros(len(tree), dtype=bool)
+        names = [tree.name(i) for i in range(len(tree))]
+        return lowest_by_hash(names, labels, lambda size: max(1, round(size / 10)) if size > 1 else 0)
+
+    @cached_property
+    def _trained(self) -> tuple[TreePictures, np.ndarray]:
+        tree, labels = self._sets["train"]
+        rows = np.flatnonzero(~self._withheld)
+        return TreePictures(tree.take(rows)), labels[rows]
+
+    @cached_property
+    def train_size(self) -> int:
+        """Images trained on."""
+        return len(self.train_labels())
+
+    def train_labels(self) -> np.ndarray:
+        """(train_size,) int64."""
+        return self._trained[1]
+
+    def train_images(self, items: list[tuple[int, int]], seed: int) -> Tensor:
+        """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
+        return training_images(self._trained[0], items, training_key("folder-v1", seed), self.size)
+
+    def eval_data(self, name: str) -> ImageSet:
+        """The evaluation set of that name; DataError where there is none."""
+        folder = {"id": self._id, "validation": self._own_validation or "train"}.get(name, name)
+        if name not in {"id", "validation", *self._shifts}:
+            raise DataError(f"{self.name} has no set {name!r}; it has validation, id, {', '.join(self._shifts)}.")
+        tree, labels = self._sets[folder]
+        if folder == "train":
+            tree, labels = tree.take(np.flatnonzero(self._withheld)), labels[self._withheld]
+            if len(tree) == 0:
+                raise DataError(f"{self.name}: a tenth of train is no image; add a folder validation.")
+        return ImageSet(name, TreePictures(tree), labels, self.size)

@@ -1,0 +1,143 @@
+"""Anybody's own images: what a folder must hold, what is withheld, and when it is other data."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustft.datasets import catalogue, loaders
+from robustft.datasets.card import DataError
+from robustft.datasets.folder import Folder
+
+SIZE = 8
+
+
+def picture(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (10, 12), (value, value, value)).save(path)
+
+
+def make(root, sets=None):
+    sets = sets or {"train": (20, 11, 1), "id_test": (2, 2, 1), "night": (1, 0, 1), "fog": (1, 1, 1)}
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "classes.txt").write_text("zebra\ta zebra\nant\tan ant\nbee\tant\n", encoding="utf-8")
+    for s, (name, counts) in enumerate(sets.items()):
+        (root / name).mkdir()
+        for c, count in enumerate(counts):
+            for k in range(count):
+                picture(root / name / ("zebra", "ant", "bee")[c] / f"{k}.png", 40 * s + 3 * c + k)
+    return root
+
+
+@pytest.fixture
+def own(tmp_path):
+    return make(tmp_path / "animals")
+
+
+def test_sets_classes_and_prompts(own):
+    data = catalogue.get(f"folder:{own}")
+    card = data.card
+    assert (card.name, card.class_names) == ("folder:animals", ("a zebra", "an ant", "ant"))
+    assert card.names("shift") == ("fog", "night") and card.names("id") == ("id",)
+    assert card.prompts == ("a photo of a {}.",) and card.version == f"animals-{card.fingerprint[:12]}"
+    assert "10 % of train by hash" in card.summary
+    # classes are in the order of classes.txt, not of the folders
+    assert data.eval_data("id").labels.tolist() == [1, 1, 2, 0, 0]
+    assert data.eval_data("night").sample_ids == ["bee/0.png", "zebra/0.png"]
+
+
+def test_a_tenth_of_each_class_is_withheld_by_hash(own):
+    data = Folder(own, size=SIZE)
+    validation = data.eval_data("validation")
+    zebras = sorted((f"zebra/{k}.png" for k in range(20)), key=lambda n: hashlib.sha256(n.encode()).digest())
+    ants = sorted((f"ant/{k}.png" for k in range(11)), key=lambda n: hashlib.sha256(n.encode()).digest())
+    assert set(validation.sample_ids) == {*zebras[:2], ants[0]}
+    assert data.train_size == 32 - 3 and np.bincount(data.train_labels()).tolist() == [18, 10, 1]
+
+
+def test_a_validation_folder_replaces_the_rule(tmp_path):
+    root = make(tmp_path / "own", {"train": (4, 4, 4), "val": (1, 1, 0), "test": (1, 1, 1)})
+    data = Folder(root, size=SIZE)
+    assert data.train_size == 12 and len(data.eval_data("validation")) == 2
+    assert "hash" not in data.card.summary and data.card.names("shift") == ()
+
+
+def test_prompts_come_from_a_file(own):
+    before = Folder(own).card.fingerprint
+    (own / "prompts.txt").write_text("a trap picture of {}.\n\n{} at night\n")
+    card = Folder(own).card
+    assert card.prompts == ("a trap picture of {}.", "{} at night") and card.fingerprint != before
+    for wrong in ("no place", "{} and {}", "{} {x}", "{0}"):
+        (own / "prompts.txt").write_text(wrong)
+        with pytest.raises(DataError, match="needs one {} for the class name"):
+            Folder(own)
+
+
+def test_the_fingerprint_is_of_the_content_not_of_the_place(own, tmp_path):
+    first = Folder(own).card.fingerprint
+    copy = make(tmp_path / "elsewhere" / "animals")
+    assert Folder(copy).card.fingerprint == first
+    picture(copy / "fog" / "ant" / "one_more.png", 0)
+    assert Folder(copy).card.fingerprint != first
+    same_size = (own / "fog" / "ant" / "0.png").read_bytes()
+    whole = Folder(own, hash_bytes=True).card.fingerprint
+    (own / "fog" / "ant" / "0.png").write_bytes(same_size[:-1] + b"x")
+    assert Folder(own).card.fingerprint == first  # names and sizes only
+    assert Folder(own, hash_bytes=True).card.fingerprint != whole
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_it_trains_like_any_other_dataset(own, workers):
+    data = Folder(own, size=SIZE)
+    tokens = torch.ones(3, 1, 4, dtype=torch.int64)
+    batches = list(
+        loaders.train_batches(data, tokens, batch_size=9, seed=1, start_step=0, total_steps=3, workers=workers)
+    )
+    images, ids = (torch.cat([getattr(b, field) for b in batches]) for field in ("images", "sample_ids"))
+    values = [int(name.split("/")[1][:-4]) + 3 * label for name, label in
+              ((data._trained[0].name(i), int(data.train_labels()[i])) for i in ids.tolist())]  # fmt: skip
+    assert images[:, 0, 0, 0].tolist() == values
+
+
+def test_what_does_not_fit_is_said(own, tmp_path):
+    with pytest.raises(DataError, match="nowhere: there is no such folder"):
+        Folder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="folder:animals has no set 'nigth'; it has validation, id, fog, night"):
+        Folder(own).eval_data("nigth")
+    picture(own / "fog" / "wasp" / "0.png", 1)
+    with pytest.raises(DataError, match="fog has 1 folders that are none of its classes, first 'wasp'"):
+        Folder(own).eval_data("fog")
+    (own / "classes.txt").write_text("zebra\tzebra\nant\tant\nbee\tbee\nwasp\twasp\n")
+    with pytest.raises(DataError, match="class folder 'wasp' of classes.txt has no training image"):
+        Folder(own).train_labels()
+    (own / "empty").mkdir()
+    with pytest.raises(DataError, match="no images in class folders under .*empty; fill or remove it"):
+        Folder(own).train_labels()
+    (own / "test").mkdir()
+    with pytest.raises(DataError, match="id_test and test mean the same"):
+        Folder(own)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("zebra zebra\n", "lines of folder, tab, class name"),
+        ("a\tb\na\tc\n", "'a' twice"),
+        ("a\tb\n", "found 1 classes"),
+    ],
+)
+def test_a_bad_list_of_classes_is_refused(own, text, message):
+    (own / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        Folder(own)
+
+
+def test_missing_parts_are_named(own, tmp_path):
+    (own / "classes.txt").unlink()
+    with pytest.raises(DataError, match="classes.txt cannot be read"):
+        Folder(own)
+    root = make(tmp_path / "own", {"train": (1, 1, 1)})
+    with pytest.raises(DataError, match=r"needs the folders train and id_test, found \['train'\]"):
+        Folder(root)

@@ -47,12 +47,11 @@ class World:
 
     def rows(self, count: int, rank: int | None = None) -> slice:
         """The rows, of `count`, that are a process's (this one's) share: contiguous, sizes that differ by 1 at most."""
-        rank = self.rank if rank is None else rank
-        return slice(count * rank // self.size, count * (rank + 1) // self.size)
+        return _share(count, self.rank if rank is None else rank, self.size)
 
     def images(self, dataset: "Dataset") -> "Dataset":
         """The dataset for a loader that draws whole batches: only the images of this process's share are made."""
-        return dataset if self.size == 1 else _OwnImages(dataset, self)  # type: ignore[return-value]
+        return dataset if self.size == 1 else _OwnImages(dataset, self.rank, self.size)  # type: ignore[return-value]
 
     def own(self, batch: Batch) -> Batch:
         """This process's share of a batch, whose images may be those of the share already."""
@@ -271,11 +270,13 @@ def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None])
 class _OwnImages:
     """A dataset that makes, of every batch asked for, only the images of one process's share."""
 
-    def __init__(self, dataset: "Dataset", world: World) -> None:
-        self._dataset, self._world = dataset, world
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dataset, name)
+    def __init__(self, dataset: "Dataset", rank: int, size: int) -> None:
+        self.dataset, self.rank, self.size = dataset, rank, size
+        self.card, self.train_size, self.train_labels = dataset.card, dataset.train_size, dataset.train_labels
 
     def train_images(self, items: list[tuple[int, int]], seed: int) -> Tensor:
-        return self._dataset.train_images(items[self._world.rows(len(items))], seed)
+        return self.dataset.train_images(items[_share(len(items), self.rank, self.size)], seed)
+
+
+def _share(count: int, rank: int, size: int) -> slice:
+    return slice(count * rank // size, count * (rank + 1) // size)

@@ -2,8 +2,9 @@
 
 A teacher holds the student that it follows. The trainer calls `update(step)` after each optimizer step,
 step counted from 0, so that the student then has done step + 1 updates. Parameters are averaged (the log of
-the logit scale like any other), buffers are not: they stay as they were at the start, as frozen BatchNorm
-statistics should.
+the logit scale like any other), buffers are not. Frozen BatchNorm statistics stay as they were at the start;
+where the trainer leaves the teacher's BatchNorm layers in train mode (`Settings.bn` "released"), the teacher
+has statistics of its own, fed by its own forward passes, as in the code of CaRot and TRACER.
 """
 
 import copy
@@ -24,7 +25,7 @@ class StaticTeacher:
     """The student as it was at construction, for good.
 
     Args:
-        student: the module to copy; `embed` calls the copy in eval mode.
+        student: the module to copy. The copy is in eval mode; only the trainer may say otherwise.
     """
 
     def __init__(self, student: nn.Module):

@@ -30,7 +30,7 @@ class Interrupted(Exception):
 
 
 class NonFinite(ArithmeticError):
-    """A loss term or a weight is NaN or infinite; the message names it and the step."""
+    """A loss term, a weight or another part of the state is NaN or infinite; the message names it and the step."""
 
 
 @dataclass
@@ -221,11 +221,14 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
 
-    @torch.no_grad()
-    def check_weights(self, step: int) -> None:
-        """NonFinite if a trained weight is not finite."""
-        if not torch.stack(torch._foreach_norm(self.parameters)).sum().isfinite():
-            raise NonFinite(f"weights: not finite after {step} steps; lower lr or set clip_norm.")
+    def checked_state(self, step: int) -> dict[str, Tensor]:
+        """`state`; NonFinite if anything in it is not finite, so that no such thing is ever saved."""
+        weights = torch.stack(torch._foreach_norm([p.detach() for p in self.parameters]))
+        state = self.state() if weights.sum().isfinite() else {"weights": weights.sum()}
+        for name, tensor in state.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise NonFinite(f"{name}: not finite after {step} steps; lower lr or set clip_norm.")
+        return state
 
 
 def fit(
@@ -240,6 +243,7 @@ def fit(
     on_step: Callable[[int, int], None] = lambda step, total: None,
     should_stop: Callable[[], bool] = lambda: False,
     probe: "EvalData | None" = None,
+    workers: int = 0,
 ) -> Fitted:
     """Trains a method from its start or its newest checkpoint, and returns the classifier to evaluate.
 
@@ -264,11 +268,12 @@ def fit(
             Interrupted.
         probe: fixed ID-validation images on which teacher and student are compared during the run; changes no
             weight.
+        workers: processes that load batches ahead; 0 loads in this one. Changes nothing but speed.
 
     Raises:
         UnsupportedSettings: settings that could not be exact; nothing has been trained.
         Interrupted: see should_stop.
-        NonFinite: a term or weight is NaN or infinite.
+        NonFinite: a term, a weight or another part of the run's state is NaN or infinite.
         OSError: a checkpoint cannot be written.
         RuntimeError: another process of the run has failed, or sees other checkpoints.
     """
@@ -317,9 +322,9 @@ def fit(
         if world.rank:
             return
         try:
-            training.check_weights(step)
+            state = training.checked_state(step)
             meta = {"info": info, "curves": curves, "dynamics": dynamics, "train_seconds": seconds()}
-            checkpoints.save(step, training.state(), meta)
+            checkpoints.save(step, state, meta)
         except BaseException:
             world.largest(_FAILED)  # the others ask whether to stop next
             raise
@@ -331,6 +336,7 @@ def fit(
         seed=settings.seed,
         start_step=step,
         total_steps=settings.total_steps,
+        workers=workers,
     )
     for batch in batches:
         if stops():
@@ -346,7 +352,7 @@ def fit(
         on_step(step, settings.total_steps)
         if step < settings.total_steps and checkpoints.due(step):
             save()
-    training.check_weights(step)
+    training.checked_state(step)
     elapsed = seconds()
     model = training.teacher.model if method.evaluates == "teacher" else training.student
     classifier = method.finish(model, context).eval()

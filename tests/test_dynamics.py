@@ -14,6 +14,7 @@ from robustft.methods.distillation import Embeddings, contrastive_relational_dis
 from robustft.methods.dynamics import Dynamics, compare, measured_steps, probe_batches
 from robustft.methods.ema import EMA
 from robustft.methods.flyp import FLYP
+from robustft.methods.flyp_wma import FLYPWMA
 from robustft.methods.ft import FT
 from robustft.methods.teachers import StaticTeacher
 from robustft.methods.tracer import TRACER
@@ -127,7 +128,7 @@ def test_at_most_256_images_are_measured():
 
 
 @pytest.mark.parametrize("kind", ["vit", "rn"])
-@pytest.mark.parametrize("method", [EMA, TRACER], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("method", [EMA, TRACER, FLYPWMA], ids=lambda m: m.__name__)
 def test_measuring_changes_no_bit_of_the_run(method, kind, tmp_path):
     plain = run(method(), tmp_path / "plain", kind)
     measured = watched(method(), tmp_path / "measured", kind)

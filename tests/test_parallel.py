@@ -330,6 +330,9 @@ def worker(rank, folder):
         fit_here(TRACER(), folder / "full", guard=full)
     except (OSError, RuntimeError) as failed:
         (folder / f"failed-{rank}.txt").write_text(f"{type(failed).__name__}: {failed}")
+    mixed = {"a": torch.full((2, 3), rank + 0.5).T, "n": torch.tensor(rank + 7), "b": torch.ones(3) * rank}
+    World().broadcast(list(mixed.values()))
+    save_file({name: tensor.contiguous() for name, tensor in mixed.items()}, folder / f"mixed-{rank}")
     outside = torch.get_rng_state()
     with World().randomness(torch.device("cpu"), 0, 3):
         save_file({"inside": torch.rand(4)}, folder / f"inside-{rank}")
@@ -399,6 +402,32 @@ def test_a_process_that_fails_to_save_takes_the_others_down(two):
     assert (
         (two / "failed-1.txt").read_text().startswith("RuntimeError: fit: another process of this run failed")
     )
+
+
+def test_the_first_process_gives_the_others_its_tensors(two):
+    for rank in (0, 1):
+        mixed = load_file(two / f"mixed-{rank}")
+        assert (mixed["a"] == 0.5).all() and mixed["n"] == 7 and (mixed["b"] == 0).all()
+
+
+def test_batch_statistics_are_synchronised_on_devices_that_can(monkeypatch):
+    """What two CUDA processes would be given; the layers keep their parameters, and the teacher gets the same."""
+    world, model = World(), encoder("rn")
+    monkeypatch.setattr(world, "size", 2)
+    parameters = list(map(id, model.parameters()))
+    training = Training(TRACER(), TwoTower(model), settings(bn="released", device="cuda"), world)
+    for student in (training.student, training.teacher.model):
+        layers = [m for m in student.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        assert layers and all(isinstance(m, nn.SyncBatchNorm) and m.training for m in layers)
+    assert list(map(id, model.parameters())) == parameters
+    assert (
+        "synchronised over 2 processes, buffers broadcast before each teacher"
+        in training.about()["batch_norm"]
+    )
+    broadcast = []
+    monkeypatch.setattr(world, "broadcast", broadcast.extend)
+    training._update_teacher(0)
+    assert len(broadcast) == 2 * 3 * len(layers)  # mean, variance and count, of both models
 
 
 def test_processes_draw_unlike_random_numbers(two):

@@ -16,6 +16,7 @@ from robustft.methods.checkpoints import Checkpoints
 from robustft.methods.distillation import contrastive_relational_distillation
 from robustft.methods.ema import EMA
 from robustft.methods.flyp import FLYP
+from robustft.methods.flyp_wma import FLYPWMA
 from robustft.methods.ft import FT
 from robustft.methods.lp_ft import LPFT
 from robustft.methods.teachers import EMATeacher
@@ -319,21 +320,76 @@ def test_steps_are_told_and_counted(tmp_path):
     )
 
 
-class Poisoned(FLYP):
-    """A loss that turns NaN."""
+class Poisoned(TRACER):
+    """One term, or one penalty, is not finite from step 3 on."""
+
+    def __init__(self, term, value):
+        super().__init__(TRACER.Hyper(orthogonality_weight=0.2))
+        self.term, self.value = term, value
+
+    def at_step(self, step, settings):
+        self.poisons = step >= 3
+
+    def spoilt(self, terms):
+        return {
+            name: term * self.value if self.poisons and name == self.term else term
+            for name, term in terms.items()
+        }
 
     def loss(self, student, teacher, batch):
-        return super().loss(student, teacher, batch) | {"poison": student.logit_scale * float("nan")}
+        return self.spoilt(super().loss(student, teacher, batch))
+
+    def penalty(self, student, start):
+        return self.spoilt(super().penalty(student, start))
 
 
-def test_a_term_that_is_not_finite_stops_the_run_and_is_named(tmp_path):
-    with pytest.raises(NonFinite, match="poison: nan at step 0"):
-        run(Poisoned(), tmp_path)
+TERMS = ["contrastive", "fd", "crd", "icl", "cross_kd", "cross_frobenius", "orthogonality"]
+
+
+@pytest.mark.parametrize(
+    "term, value, micro_batch",
+    [(term, math.nan, None) for term in TERMS] + [("icl", math.inf, 3), ("orthogonality", math.inf, 3)],
+)
+def test_a_term_that_is_not_finite_stops_the_run_and_is_named(term, value, micro_batch, tmp_path):
+    """At the next row of the curves; no checkpoint holds anything of it."""
+    with pytest.raises(NonFinite) as caught:
+        run(Poisoned(term, value), tmp_path, every_steps=1, log_every=1, micro_batch=micro_batch)
+    assert str(caught.value) == f"{term}: {value} at step 3; lower lr or set clip_norm."
+    assert Checkpoints(tmp_path, 1e9).latest()[0] == 3
+
+
+def test_a_term_is_named_within_log_every_steps(tmp_path):
+    with pytest.raises(NonFinite, match="at step 5;"):  # spoilt at step 3; by step 5 all terms are
+        run(Poisoned("icl", float("nan")), tmp_path, log_every=5, total_steps=20)
+    with pytest.raises(NonFinite, match="weights: not finite after 4 steps"):
+        run(Poisoned("icl", float("nan")), tmp_path, log_every=100, every_steps=2)
+    assert Checkpoints(tmp_path, 1e9).latest()[0] == 2
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with pytest.raises(NonFinite, match="weights: not finite after 2 steps"):
         run(FT(), tmp_path, lr=1e38, warmup_steps=0, log_every=100, every_steps=2)
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("part", ["teacher.model.encoder.clip.logit_scale", "optimizer.0.exp_avg_sq"])
+def test_no_part_of_the_state_is_saved_that_is_not_finite(part, tmp_path):
+    """Weights are not all: a second moment that overflowed stops its weight for good, and silently."""
+
+    class Spoilt(TRACER):
+        def after_step(self, student):
+            tensors = self.training.state()
+            tensors[part].fill_(float("inf"))
+
+    class Caught(Training):
+        def __init__(self, method, *others):
+            method.training = self
+            super().__init__(method, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robustft.methods.trainer.Training", Caught)
+        with pytest.raises(NonFinite, match=f"{part}: not finite after 1 steps"):
+            run(Spoilt(TRACER.Hyper(lambda_sd=0)), tmp_path, every_steps=1, log_every=100)
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -352,6 +408,105 @@ def test_bf16_keeps_losses_and_weights_in_float32(tmp_path):
     assert fitted.classifier.weight.dtype == torch.float32
     assert fitted.curves[0]["contrastive"] == pytest.approx(exact.curves[0]["contrastive"], rel=0.05)
     assert fitted.curves[0]["contrastive"] != exact.curves[0]["contrastive"]
+
+
+class Checked(TRACER):
+    """Notes the types that its loss sees and returns."""
+
+    def loss(self, student, teacher, batch):
+        terms = super().loss(student, teacher, batch)
+        given = [*student, *(teacher or ())]
+        self.types = {tensor.dtype for tensor in [*given, *terms.values()]}
+        return terms
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3], ids=["whole", "micro"])
+@pytest.mark.parametrize("kind", ["vit", "rn"])
+def test_twelve_steps_in_bf16_are_finite_with_losses_in_float32(kind, micro_batch, tmp_path):
+    method = Checked()
+    fitted = run(
+        method, tmp_path, kind, precision="bf16", total_steps=12, log_every=1, micro_batch=micro_batch
+    )
+    assert method.types == {torch.float32} and len(fitted.curves) == 12
+    assert all(math.isfinite(value) for row in fitted.curves for value in row.values())
+    assert all(tensor.isfinite().all() for tensor in fitted.classifier.tensors().values())
+
+
+class Held(TRACER):
+    """Sets the scale to 2 after each step."""
+
+    def teacher(self, student, settings):
+        self.kept = super().teacher(student, settings)
+        return self.kept
+
+    @torch.no_grad()
+    def after_step(self, student):
+        student.encoder.clip.logit_scale.fill_(math.log(2))
+
+
+def test_the_hook_after_a_step_comes_before_the_teacher_moves(tmp_path):
+    """A uniform kernel over pretrained weights s_0 and six at log 2: the teacher's mean is exactly that."""
+    start = encoder().clip.logit_scale.item()
+    method = Held(TRACER.Hyper(beta=1))
+    run(method, tmp_path)
+    mean = method.kept.model.encoder.clip.logit_scale.item()
+    assert start > math.log(2) and mean == pytest.approx((start + 6 * math.log(2)) / 7, rel=1e-5)
+
+
+def buffers(model):
+    """Running statistics by name."""
+    return {name: buffer.clone() for name, buffer in model.named_buffers() if "running" in name}
+
+
+def test_released_batchnorm_takes_the_batch_and_both_models_have_statistics_of_their_own():
+    """By hand: after one pass, running <- 0.9 running + 0.1 of the batch, in whichever model saw it."""
+    model = encoder("rn")
+    training = Training(TRACER(), TwoTower(model), settings(bn="released"))
+    before = buffers(model)
+    teacher = training.teacher.model.encoder
+    first, second, *_ = batches(task(model))
+    with torch.no_grad():
+        seen = model.visual.conv1(model.pixels(first.images)).mean(dim=(0, 2, 3))
+    training.step(0, first)
+    after, theirs = buffers(model), buffers(teacher)
+    name = "clip.visual.bn1.running_mean"
+    torch.testing.assert_close(after[name], 0.9 * before[name] + 0.1 * seen)
+    assert all(torch.equal(theirs[name], before[name]) for name in before)  # not asked at step 0
+    with torch.no_grad():
+        seen = teacher.visual.conv1(model.pixels(second.images)).mean(dim=(0, 2, 3))
+    training.step(1, second)
+    torch.testing.assert_close(buffers(teacher)[name], 0.9 * before[name] + 0.1 * seen)
+    assert all(not torch.equal(buffers(model)[name], after[name]) for name in after)
+    modes = {type(m).__name__: m.training for m in training.teacher.model.modules()}
+    assert modes["BatchNorm2d"] and not any(mode for kind, mode in modes.items() if kind != "BatchNorm2d")
+
+
+@pytest.mark.parametrize("method", [FT, EMA, TRACER, FLYPWMA], ids=lambda m: m.__name__)
+def test_a_released_run_says_so_evaluates_running_statistics_and_resumes_bit_for_bit(method, tmp_path):
+    whole = run(method(), tmp_path / "whole", "rn", bn="released")
+    assert whole.info["batch_norm"].startswith("released: statistics of the batch")
+    assert not any(module.training for module in whole.classifier.modules())
+    assert not torch.equal(whole.classifier.visual.bn1.running_mean, encoder("rn").visual.bn1.running_mean)
+    for question in (1, 4):
+        with pytest.raises(Interrupted):
+            run(method(), tmp_path / str(question), "rn", bn="released", should_stop=StopAt(question))
+        same(run(method(), tmp_path / str(question), "rn", bn="released"), whole)
+    frozen = run(method(), tmp_path / "frozen", "rn")
+    assert "batch_norm" not in frozen.info
+    assert not torch.equal(frozen.classifier.visual.conv1.weight, whole.classifier.visual.conv1.weight)
+
+
+def test_an_average_that_never_runs_has_the_students_statistics(tmp_path):
+    class Kept(FLYPWMA):
+        def teacher(self, student, settings):
+            self.followed = student
+            return super().teacher(student, settings)
+
+    method = Kept()
+    averaged = run(method, tmp_path, "rn", bn="released").classifier.visual
+    ours, theirs = buffers(averaged), buffers(method.followed.encoder.visual)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not torch.equal(averaged.conv1.weight, method.followed.encoder.visual.conv1.weight)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,11 @@ class DataError(ValueError):
     """The data asked for does not exist, or is not what it must be; one sentence."""
 
 
+def is_template(text: str) -> bool:
+    """Whether `text.format(name)` puts the name in exactly one place: one "{}" and no other brace."""
+    return text.count("{}") == 1 and not set("{}") & set(text.replace("{}", ""))
+
+
 @dataclass(frozen=True, slots=True)
 class EvalSet:
     """One evaluation set: its role and, for a shift, what it measures."""

@@ -61,6 +61,12 @@ def _folder(path: str) -> Dataset:
     return Folder(path)
 
 
+def _hub(name: str) -> Dataset:
+    from .hub import Hub
+
+    return Hub(name)
+
+
 _EMBEDDED: dict[str, Callable[[], Dataset]] = {
     "digits": _digits,
     "digits_uncorrelated": _digits_uncorrelated,
@@ -74,7 +80,7 @@ _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "camelyon17": _camelyon17,
 }
 
-_PREFIXED: dict[str, Callable[[str], Dataset]] = {"folder": _folder}
+_PREFIXED: dict[str, Callable[[str], Dataset]] = {"folder": _folder, "huggingface": _hub}
 """`<prefix>:<rest>` names data that nobody registered."""
 
 
@@ -89,13 +95,13 @@ def names() -> list[str]:
 
 
 def is_own(name: str) -> bool:
-    """Whether the name says by itself where the data are, as `folder:<path>` does."""
+    """Whether the name says by itself where the data are, as `folder:<path>` and `huggingface:<name>` do."""
     prefix, _, rest = name.partition(":")
     return prefix in _PREFIXED and bool(rest)
 
 
 def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False) -> Dataset:
-    """The dataset of that name, registered or `folder:<path>`.
+    """The dataset of that name, registered, `folder:<path>` or `huggingface:<name>`.
 
     Of registered data, card and `train_size` need no image; what reads images looks for them then, not here.
 
@@ -115,4 +121,4 @@ def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool
         return _PREFIXED[prefix](rest)
     near = get_close_matches(name, names(), 1)
     hint = f"; did you mean {near[0]!r}" if near else ""
-    raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>.")
+    raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>, huggingface:<name>.")

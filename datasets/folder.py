@@ -20,10 +20,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from .card import DataError, DatasetCard, EvalSet
-from .image_sets import ImageSet, TreePictures, lowest_by_hash, training_images, training_key
+from .card import DataError, DatasetCard, EvalSet, is_template
+from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
 from .trees import Tree, relabel, scan
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
@@ -32,7 +31,7 @@ ID_FOLDERS = ("id_test", "test")
 _UNKNOWN = "not known"
 
 
-class Folder:
+class Folder(TrainsOnPictures):
     """Images in class folders below one path.
 
     Args:
@@ -43,6 +42,8 @@ class Folder:
     Raises:
         DataError: the folder or its classes.txt, train or id_test is missing, or they do not fit together.
     """
+
+    randomness = "folder-v1"
 
     def __init__(self, path: str | os.PathLike, *, size: int = 224, hash_bytes: bool = False) -> None:
         self.path, self.size, self.hash_bytes = Path(path).expanduser().resolve(), size, hash_bytes
@@ -92,8 +93,7 @@ class Folder:
         if not (self.path / "prompts.txt").exists():
             return DEFAULT_PROMPTS
         prompts = tuple(self._lines("prompts.txt"))
-        # What is left after the one place for the name must hold no other brace: templates are filled by format().
-        wrong = next((p for p in prompts if p.count("{}") != 1 or set("{}") & set(p.replace("{}", ""))), None)
+        wrong = next((prompt for prompt in prompts if not is_template(prompt)), None)
         if wrong is not None or not prompts:
             raise DataError(
                 f"{self.name}: each line of prompts.txt needs one {{}} for the class name; found {wrong!r}."
@@ -112,7 +112,7 @@ class Folder:
         return DatasetCard(self.name, version, summary, names, self._prompts, tuple(sets), fingerprint)
 
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(json.dumps([self._classes, self._prompts, self.size, "folder-v1"]).encode())
+        digest = hashlib.sha256(json.dumps([self._classes, self._prompts, self.size, self.randomness]).encode())
         roles = {"train": "train", "id": self._id, "validation": self._own_validation}
         roles |= {f"shift:{name}": name for name in self._shifts}
         for role, folder in roles.items():
@@ -150,26 +150,13 @@ class Folder:
         if self._own_validation:
             return np.zeros(len(tree), dtype=bool)
         names = [tree.name(i) for i in range(len(tree))]
-        return lowest_by_hash(names, labels, lambda size: max(1, round(size / 10)) if size > 1 else 0)
+        return withhold_tenth(names, labels, self.name)
 
     @cached_property
     def _trained(self) -> tuple[TreePictures, np.ndarray]:
         tree, labels = self._sets["train"]
         rows = np.flatnonzero(~self._withheld)
         return TreePictures(tree.take(rows)), labels[rows]
-
-    @cached_property
-    def train_size(self) -> int:
-        """Images trained on."""
-        return len(self.train_labels())
-
-    def train_labels(self) -> np.ndarray:
-        """(train_size,) int64."""
-        return self._trained[1]
-
-    def train_images(self, items: list[tuple[int, int]], seed: int) -> Tensor:
-        """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
-        return training_images(self._trained[0], items, training_key("folder-v1", seed), self.size)
 
     def eval_data(self, name: str) -> ImageSet:
         """The evaluation set of that name; DataError where there is none."""
@@ -179,6 +166,4 @@ class Folder:
         tree, labels = self._sets[folder]
         if folder == "train":
             tree, labels = tree.take(np.flatnonzero(self._withheld)), labels[self._withheld]
-            if len(tree) == 0:
-                raise DataError(f"{self.name}: a tenth of train is no image; add a folder validation.")
         return ImageSet(name, TreePictures(tree), labels, self.size)

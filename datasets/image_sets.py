@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .card import DataError
 from .pixels import centre_view, cut_border, random_view, read
 from .projection import Projection
 from .randomness import derive, stable_key
@@ -120,18 +122,32 @@ class ImageSet:
         return logits if self.projection is None else self.projection(logits)
 
 
-def training_images(pictures: Pictures, items: Sequence[tuple[int, int]], base: int, size: int) -> Tensor:
-    """uint8 (B, 3, size, size) for [(epoch, index)]: training views that depend on (base, epoch, index) alone."""
-    epochs, indices = (np.array(column, dtype=np.int64) for column in zip(*items, strict=True))
-    out = np.empty((len(items), 3, size, size), dtype=np.uint8)
-    for row, index, key in zip(out, indices, derive(base, indices, epochs), strict=True):
-        row[:] = random_view(pictures.open(int(index)), size, key)
-    return torch.from_numpy(out)
+class TrainsOnPictures:
+    """The training half of a dataset of image files, for a class that says which pictures those are."""
 
+    size: int
+    randomness: str
+    """Names the stream of random numbers: another name, other crops."""
+    _trained: tuple[Pictures, np.ndarray]
+    """Pictures and (N,) int64 labels; made once and before workers start, so that they inherit the list of files."""
 
-def training_key(version: str, seed: int) -> int:
-    """The base key of a run's training views."""
-    return stable_key(version, "train", seed)
+    @cached_property
+    def train_size(self) -> int:
+        """Images trained on."""
+        return len(self.train_labels())
+
+    def train_labels(self) -> np.ndarray:
+        """(train_size,) int64."""
+        return self._trained[1]
+
+    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
+        """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
+        epochs, indices = (np.array(column, dtype=np.int64) for column in zip(*items, strict=True))
+        keys = derive(stable_key(self.randomness, "train", seed), indices, epochs)
+        out = np.empty((len(items), 3, self.size, self.size), dtype=np.uint8)
+        for row, index, key in zip(out, indices, keys, strict=True):
+            row[:] = random_view(self._trained[0].open(int(index)), self.size, key)
+        return torch.from_numpy(out)
 
 
 def lowest_by_hash(names: Sequence[str], groups: np.ndarray, count: Callable[[int], int]) -> np.ndarray:
@@ -149,3 +165,11 @@ def lowest_by_hash(names: Sequence[str], groups: np.ndarray, count: Callable[[in
     for start, stop in zip(starts, np.r_[starts[1:], len(order)], strict=False):
         chosen[order[start : start + count(int(stop - start))]] = True
     return chosen
+
+
+def withhold_tenth(names: Sequence[str], labels: np.ndarray, where: str) -> np.ndarray:
+    """(N,) bool: a tenth of each class, by hash, at least one of a class of two; DataError when that is no image."""
+    withheld = lowest_by_hash(names, labels, lambda size: max(1, round(size / 10)) if size > 1 else 0)
+    if not withheld.any():
+        raise DataError(f"{where}: a tenth of train is no image; add images or a validation set.")
+    return withheld

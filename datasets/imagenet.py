@@ -18,10 +18,9 @@ import os
 from functools import cached_property
 
 import numpy as np
-from torch import Tensor
 
 from .card import DataError, DatasetCard, EvalSet
-from .image_sets import ImageSet, TreePictures, lowest_by_hash, training_images, training_key
+from .image_sets import ImageSet, TrainsOnPictures, TreePictures, lowest_by_hash
 from .objectnet import BORDER, read_maps
 from .projection import Projection
 from .shipped import imagenet_names, imagenet_prompts, imagenet_subset, imagenet_synsets
@@ -69,7 +68,7 @@ SETS = (
 )
 
 
-class ImageNet:
+class ImageNet(TrainsOnPictures):
     """ImageNet-1k with ID validation withheld from training, and five shifts.
 
     Args:
@@ -80,7 +79,7 @@ class ImageNet:
         size: side of the pictures in pixels.
     """
 
-    name = "imagenet"
+    name, randomness = "imagenet", VERSION
 
     def __init__(
         self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, withhold: bool = True,
@@ -120,14 +119,6 @@ class ImageNet:
     def found(self) -> int:
         """Training images on disk, the withheld ones among them; `expected` is how many there should be."""
         return len(self._train[0])
-
-    def train_labels(self) -> np.ndarray:
-        """(train_size,) int64."""
-        return self._trained[1]
-
-    def train_images(self, items: list[tuple[int, int]], seed: int) -> Tensor:
-        """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
-        return training_images(self._trained[0], items, training_key(VERSION, seed), self.size)
 
     def eval_data(self, name: str) -> ImageSet:
         """The evaluation set of that name.

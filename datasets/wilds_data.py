@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from .card import DataError, DatasetCard, EvalSet
-from .image_sets import ImageSet, training_images, training_key
+from .image_sets import ImageSet, TrainsOnPictures
 from .pixels import naming
 from .trees import Source
 
@@ -86,7 +85,7 @@ class Part:
     """Of a split that is cut in two by slide: 0 selects, 1 reports."""
 
 
-class WildsData:
+class WildsData(TrainsOnPictures):
     """One WILDS dataset.
 
     Args:
@@ -110,11 +109,12 @@ class WildsData:
     def __init__(self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, size: int = 224) -> None:
         self.root, self.allow_partial, self.size = root, allow_partial, size
         self.expected = self.split_sizes["train"]
+        self.randomness = f"{self.name}-v{self.release}-1"
 
     @cached_property
     def card(self) -> DatasetCard:
         """The card; needs no image. Its fingerprint covers names, prompts, protocol and counts, not pixels."""
-        version, sets = f"{self.name}-v{self.release}-1", tuple(part.set for part in self.parts)
+        version, sets = self.randomness, tuple(part.set for part in self.parts)
         cut = [[p.set.name, p.set.metric, p.split, p.half] for p in self.parts]
         views = f"bicubic, centre crop {self.size}; random resized crop 0.9 to 1, no flip"
         parts = [version, self.class_names, self.prompts, cut, self.split_sizes, self.protocol, views]
@@ -138,14 +138,6 @@ class WildsData:
     def found(self) -> int:
         """Training images on disk; `expected` is how many there should be."""
         return len(self._rows("train"))
-
-    def train_labels(self) -> np.ndarray:
-        """(train_size,) int64."""
-        return self._labels[self._trained.rows]
-
-    def train_images(self, items: list[tuple[int, int]], seed: int) -> Tensor:
-        """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
-        return training_images(self._trained, items, training_key(self.card.version, seed), self.size)
 
     def eval_data(self, name: str) -> ImageSet:
         """The evaluation set of that name; DataError where there is none, or it is not complete."""
@@ -232,8 +224,9 @@ class WildsData:
         return there
 
     @cached_property
-    def _trained(self) -> WildsPictures:
-        return WildsPictures(self._package, self._rows("train"), self._files)
+    def _trained(self) -> tuple[WildsPictures, np.ndarray]:
+        rows = self._rows("train")
+        return WildsPictures(self._package, rows, self._files), self._labels[rows]
 
 
 def _list(folder: Path) -> list[str]:

@@ -187,7 +187,7 @@ def test_camelyon_validation_and_id_share_no_slide(camelyon):
         f"slide {first[1]}", f"slide {first[3]}"
     }  # fmt: skip
     assert data.train_size == 48
-    trained = {f"slide {s}" for s in data.field("slide", data._trained.rows)}
+    trained = {f"slide {s}" for s in data.field("slide", data._trained[0].rows)}
     assert trained == set(select.unit_ids) | set(report.unit_ids)
 
 
@@ -210,7 +210,7 @@ def test_training_batches_through_workers(camelyon, workers):
     assert sorted(seen.tolist()) == list(range(48))
     labels = torch.cat([batch.labels for batch in batches])
     assert torch.equal(labels, torch.from_numpy(data.train_labels())[seen])
-    slides = torch.from_numpy(data.field("slide", data._trained.rows))
+    slides = torch.from_numpy(data.field("slide", data._trained[0].rows))
     assert torch.equal(torch.cat([batch.images for batch in batches])[:, 0, 0, 0], (12 * slides[seen]).to(torch.uint8))
 
 

@@ -1,0 +1,297 @@
+"""`huggingface:<name>`: a dataset of the Hugging Face hub, or files that its library reads, as ID or as shift.
+
+The name is a dataset on the hub with the usual columns and splits (`huggingface:ylecun/mnist`), or a YAML file that
+says what is what (`huggingface:own.yaml`):
+
+    dataset: ylecun/mnist         # a name on the hub, or a folder with Parquet files or images (relative to this file)
+    revision: 77f3279             # a commit of the hub; without it the newest that is there
+    config: mnist                 # where the dataset has several
+    image: image                  # columns
+    label: label
+    train: train                  # splits
+    id: test
+    validation: null              # without one, 10 % of train by hash
+    shifts:                       # name: split, or a dataset of its own with any of the keys above but validation
+      sketches: {dataset: other/sketches, split: test}
+    class_names: [zero, one]      # default: the names of the label column; in its order
+    prompts: ["a photo of the number {}."]
+
+A shift's labels are matched by the names of its label column where it has names. Pixels are read by this package's own
+code, so they are those of the same files in a folder. Nothing is fetched with HF_HUB_OFFLINE=1; no code from the hub
+is run.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .card import DataError, DatasetCard, EvalSet, is_template
+from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
+from .pixels import read
+
+DEFAULT_PROMPTS = ("a photo of a {}.",)
+_UNKNOWN = "not known"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Shift(_Model):
+    """A shift: a split, of the same dataset unless it names another. What it leaves out is as in the main part."""
+
+    split: str
+    dataset: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    image: str | None = None
+    label: str | None = None
+
+
+class Columns(_Model):
+    """Which dataset, columns and splits; the keys of the YAML file."""
+
+    dataset: str
+    revision: str | None = None
+    config: str | None = None
+    image: str = "image"
+    label: str = "label"
+    train: str = "train"
+    id: str = "test"
+    validation: str | None = None
+    shifts: dict[str, Shift | str] = Field(default_factory=dict)
+    class_names: list[str] | None = None
+    prompts: list[str] = Field(default_factory=lambda: list(DEFAULT_PROMPTS), min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class HubPictures:
+    """The image column of a split."""
+
+    rows: Any
+    """A `datasets.Dataset` of undecoded images; memory-mapped, so workers share it."""
+    column: str
+    place: str
+    """Dataset and split, for messages."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, i: int) -> str:
+        """The row's number."""
+        return f"{i:07d}"
+
+    def open(self, i: int) -> Image.Image:
+        """Row i in RGB."""
+        stored, name = self.rows[i][self.column], f"{self.place}, row {i}"
+        if not stored or (stored.get("bytes") is None and stored.get("path") is None):
+            raise DataError(f"{name}: column {self.column!r} is empty; leave the row out.")
+        return read(io.BytesIO(stored["bytes"]) if stored.get("bytes") is not None else stored["path"], name)
+
+
+class Hub(TrainsOnPictures):
+    """A dataset that Hugging Face's library loads.
+
+    Args:
+        name: a dataset on the hub, or the path of a YAML file.
+        size: side of the pictures in pixels.
+
+    Raises:
+        DataError: the file is not what it must be, or the data are neither in the cache nor within reach.
+    """
+
+    randomness = "huggingface-v1"
+
+    def __init__(self, name: str, *, size: int = 224) -> None:
+        self.size, self.base = size, Path()
+        if name.endswith((".yaml", ".yml")):
+            path = Path(name).expanduser()
+            self.columns, self.base, short = _parse(path), path.parent, path.stem
+        else:
+            self.columns, short = Columns(dataset=name), name
+        self.name = f"huggingface:{short}"
+        wrong = next((prompt for prompt in self.columns.prompts if not is_template(prompt)), None)
+        if wrong is not None:
+            raise DataError(f"{self.name}: each prompt needs one {{}} for the class name; found {wrong!r}.")
+        taken = {"id", "validation"} & set(self.columns.shifts)
+        if taken:
+            raise DataError(f"{self.name}: {taken.pop()!r} cannot be the name of a shift; rename it.")
+
+    @cached_property
+    def card(self) -> DatasetCard:
+        """The card; its fingerprint is one of names, prompts, labels and the sizes of the stored images."""
+        rule = "" if self.columns.validation else "; 10 % of train by hash is the validation set"
+        sets = [EvalSet("validation", "validation", f"every choice is made here{rule}", _UNKNOWN, "yes, other images"),
+                EvalSet("id", "id", f"the split {self.columns.id}", _UNKNOWN, "yes, other images")]  # fmt: skip
+        for name in self.columns.shifts:
+            shift = self._shift(name)
+            sets.append(EvalSet(name, "shift", f"{shift.dataset}, split {shift.split}", _UNKNOWN, _UNKNOWN))
+        names, fingerprint = self._class_names, self._fingerprint()
+        version = f"{self.name.partition(':')[2].replace('/', '-')}-{fingerprint[:12]}"
+        revision = f" at {self.columns.revision}" if self.columns.revision else ""
+        summary = f"{self.columns.dataset}{revision}, {len(names)} classes{rule}"
+        return DatasetCard(self.name, version, summary, names, tuple(self.columns.prompts), tuple(sets), fingerprint)
+
+    def eval_data(self, name: str) -> ImageSet:
+        """The evaluation set of that name; DataError where there is none."""
+        if name == "validation" and not self.columns.validation:
+            (pictures, labels), rows = self._loaded["train"], np.flatnonzero(self._withheld)
+            return ImageSet(name, Picked(pictures, rows), labels[rows], self.size)
+        if name == "train" or name not in self._loaded:
+            known = ["validation", *(n for n in self._loaded if n not in {"train", "validation"})]
+            raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(known)}.")
+        return ImageSet(name, *self._loaded[name], self.size)
+
+    def _shift(self, name: str) -> Shift:
+        """A shift with everything that it left out filled in."""
+        given, c = self.columns.shifts[name], self.columns
+        shift = Shift(split=given) if isinstance(given, str) else given
+        own = shift.dataset is not None
+        return Shift(
+            split=shift.split, dataset=shift.dataset or c.dataset, image=shift.image or c.image,
+            revision=shift.revision or (None if own else c.revision), label=shift.label or c.label,
+            config=shift.config or (None if own else c.config),
+        )  # fmt: skip
+
+    @cached_property
+    def _class_names(self) -> tuple[str, ...]:
+        stored, given = self._stored_names, self.columns.class_names
+        if given is None and stored is None:
+            raise DataError(f"{self.name}: column {self.columns.label!r} has no class names; give class_names in YAML.")
+        if given is not None and stored is not None and len(given) != len(stored):
+            raise DataError(
+                f"{self.name}: class_names has {len(given)} names, column {self.columns.label!r} has {len(stored)} "
+                "classes; give one name a class, in the column's order."
+            )
+        return tuple(given or stored)
+
+    @cached_property
+    def _stored_names(self) -> list[str] | None:
+        """Names of the classes in the training labels' own feature."""
+        return self._raw["train"][1]
+
+    @cached_property
+    def _raw(self) -> dict[str, tuple[HubPictures, list[str] | None, list]]:
+        """Pictures, names of the label column (None without) and raw labels of every set and of train."""
+        c = self.columns
+        wanted = {"train": Shift(split=c.train), "id": Shift(split=c.id)}
+        if c.validation:
+            wanted["validation"] = Shift(split=c.validation)
+        main = dict(dataset=c.dataset, revision=c.revision, config=c.config, image=c.image, label=c.label)
+        parts = {name: Shift(split=part.split, **main) for name, part in wanted.items()}
+        parts |= {name: self._shift(name) for name in c.shifts}
+        return {name: self._load(part) for name, part in parts.items()}
+
+    def _load(self, part: Shift) -> tuple[HubPictures, list[str] | None, list]:
+        import datasets
+
+        local = self.base / Path(part.dataset).expanduser()
+        source, place = str(local) if local.exists() else part.dataset, f"{self.name}: {part.dataset}, {part.split}"
+        with _one_sentence(place):
+            rows = datasets.load_dataset(source, part.config, split=part.split, revision=part.revision)
+        for key, column in (("image", part.image), ("label", part.label)):
+            if column not in rows.column_names:
+                raise DataError(
+                    f"{place}: no column {column!r}; it has {', '.join(rows.column_names)}; set {key} in YAML."
+                )
+        names = getattr(rows.features[part.label], "names", None)
+        if not isinstance(rows.features[part.image], datasets.Image):
+            raise DataError(f"{place}: column {part.image!r} does not hold images; set image in YAML.")
+        images = rows.select_columns([part.image]).cast_column(part.image, datasets.Image(decode=False))
+        return HubPictures(images, part.image, place), names, list(rows[part.label])
+
+    @cached_property
+    def _loaded(self) -> dict[str, tuple[HubPictures, np.ndarray]]:
+        """Pictures and (N,) int64 labels, positions in the card's class names, of every set and of train."""
+        known = self._stored_names or list(self._class_names)
+        position = {name: i for i, name in enumerate(known)}
+        out = {}
+        for name, (pictures, names, raw) in self._raw.items():
+            if len(raw) == 0:
+                raise DataError(f"{pictures.place}: no rows; leave the split out.")
+            by_name = names is not None and names != known or isinstance(raw[0], str)
+            if by_name:
+                raw = [names[label] if names and 0 <= label < len(names) else label for label in raw]
+                if len(position) < len(known):
+                    raise DataError(f"{pictures.place}: classes cannot be matched by name, one name stands twice.")
+                raw = [position.get(label, label) for label in raw]
+            wrong = next((x for x in raw if not isinstance(x, int) or not 0 <= x < len(known)), None)
+            if wrong is not None:
+                raise DataError(
+                    f"{pictures.place}: the label {wrong!r} is none of the {len(known)} classes; leave such rows out, "
+                    "or correct class_names."
+                )
+            out[name] = pictures, np.array(raw, dtype=np.int64)
+        return out
+
+    @cached_property
+    def _withheld(self) -> np.ndarray:
+        """(rows of train,) bool."""
+        pictures, labels = self._loaded["train"]
+        if self.columns.validation:
+            return np.zeros(len(labels), dtype=bool)
+        return withhold_tenth([pictures.name(i) for i in range(len(labels))], labels, self.name)
+
+    @cached_property
+    def _trained(self) -> tuple[Picked, np.ndarray]:
+        pictures, labels = self._loaded["train"]
+        rows = np.flatnonzero(~self._withheld)
+        return Picked(pictures, rows), labels[rows]
+
+    def _fingerprint(self) -> str:
+        import pyarrow.compute as compute
+
+        about = [self._class_names, self.columns.prompts, self.size, self.randomness]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        for name, (pictures, labels) in self._loaded.items():
+            stored = pictures.rows.data.column(pictures.column)
+            sizes = compute.binary_length(compute.struct_field(stored, "bytes")).to_pylist()
+            if None in sizes:  # images that lie beside the table
+                paths = compute.struct_field(stored, "path").to_pylist()
+                sizes = [
+                    os.stat(p).st_size if size is None and p else size for size, p in zip(sizes, paths, strict=True)
+                ]
+            digest.update(json.dumps([name, labels.tolist(), sizes]).encode())
+        return digest.hexdigest()
+
+
+def _parse(path: Path) -> Columns:
+    try:
+        return Columns.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError:
+        raise DataError(
+            f"huggingface:{path}: there is no such file; give the YAML that names dataset and columns."
+        ) from None
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not valid YAML ({str(error).splitlines()[0]}); correct the file.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: {where or 'the file'}: {first['msg']}; correct the file.") from None
+
+
+@contextmanager
+def _one_sentence(place: str) -> Iterator[None]:
+    """Turns what the library raises for data that are not there into a DataError."""
+    try:
+        yield
+    except ConnectionError:
+        raise DataError(
+            f"{place}: not in the cache, and the hub cannot be reached; load it once where there is network, or name a "
+            "folder on this machine."
+        ) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(f"{place}: cannot be loaded ({reason}); correct dataset, config, revision or split.") from None

@@ -55,16 +55,16 @@ def _camelyon17(**options) -> Dataset:
     return Camelyon17(**options)
 
 
-def _folder(path: str) -> Dataset:
+def _folder(path: str, size: int) -> Dataset:
     from .folder import Folder
 
-    return Folder(path)
+    return Folder(path, size=size)
 
 
-def _hub(name: str) -> Dataset:
+def _hub(name: str, size: int) -> Dataset:
     from .hub import Hub
 
-    return Hub(name)
+    return Hub(name, size=size)
 
 
 _EMBEDDED: dict[str, Callable[[], Dataset]] = {
@@ -80,7 +80,7 @@ _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "camelyon17": _camelyon17,
 }
 
-_PREFIXED: dict[str, Callable[[str], Dataset]] = {"folder": _folder, "huggingface": _hub}
+_PREFIXED: dict[str, Callable[[str, int], Dataset]] = {"folder": _folder, "huggingface": _hub}
 """`<prefix>:<rest>` names data that nobody registered."""
 
 
@@ -100,14 +100,15 @@ def is_own(name: str) -> bool:
     return prefix in _PREFIXED and bool(rest)
 
 
-def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False) -> Dataset:
+def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False, size: int = 224) -> Dataset:
     """The dataset of that name, registered, `folder:<path>` or `huggingface:<name>`.
 
     Of registered data, card and `train_size` need no image; what reads images looks for them then, not here.
 
     Args:
         root: folder that holds the datasets that are not embedded; None takes the environment's (`trees`).
-        allow_partial: also run where images are missing.
+        allow_partial: also run where images of registered data are missing.
+        size: side in pixels of the pictures made from image files, which the backbone must take.
 
     Raises:
         DataError: no dataset has this name; says the nearest right one.
@@ -115,10 +116,10 @@ def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool
     if name in _EMBEDDED:
         return _EMBEDDED[name]()
     if name in _ON_DISK:
-        return _ON_DISK[name](root=root, allow_partial=allow_partial)
+        return _ON_DISK[name](root=root, allow_partial=allow_partial, size=size)
     if is_own(name):
         prefix, _, rest = name.partition(":")
-        return _PREFIXED[prefix](rest)
+        return _PREFIXED[prefix](rest, size)
     near = get_close_matches(name, names(), 1)
     hint = f"; did you mean {near[0]!r}" if near else ""
     raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>, huggingface:<name>.")

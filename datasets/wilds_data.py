@@ -67,7 +67,7 @@ class WildsPictures:
 
     def name(self, i: int) -> str:
         """The file's path below the dataset's folder."""
-        return self.files[self.rows[i]]
+        return str(self.files[self.rows[i]])
 
     def open(self, i: int) -> Image.Image:
         """Image i in RGB (the package leaves iWildCam's as they are)."""

@@ -1,6 +1,7 @@
 """Data that Hugging Face's library loads: Parquet and image folders on this machine, as ID and as shift."""
 
 import os
+import pickle
 import subprocess
 import sys
 
@@ -126,6 +127,7 @@ def test_it_trains_like_any_other_dataset(place, workers):
         loaders.train_batches(data, tokens, batch_size=9, seed=1, start_step=0, total_steps=3, workers=workers)
     )
     images, ids, labels = (torch.cat([getattr(b, f) for b in batches]) for f in ("images", "sample_ids", "labels"))
+    assert torch.equal(pickle.loads(pickle.dumps(data)).train_images([(0, 3)], 0), data.train_images([(0, 3)], 0))
     rows = [int(data._trained[0].name(i)) for i in ids.tolist()]
     assert images[:, 0, 0, 0].tolist() == rows and labels.tolist() == [row % 3 for row in rows]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -329,6 +330,7 @@ def test_seed_and_epoch_change_the_crop(tmp_path):
     assert not torch.equal(view, data.train_images([(0, 1)], 0))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize("workers", [1, 4])
 def test_any_number_of_workers_gives_the_same_batches(data, workers):
     tokens = torch.arange(1000 * 2 * 3).view(1000, 2, 3)
@@ -347,6 +349,14 @@ def test_any_number_of_workers_gives_the_same_batches(data, workers):
         s == t and torch.equal(i, j) and torch.equal(k, m) for (s, i, k), (t, j, m) in zip(alone, shared, strict=True)
     )
     assert torch.cat([labels for *_, labels in shared]).tolist() == validation.labels.tolist()
+
+
+def test_it_crosses_to_a_process_that_does_not_share_memory(data):
+    before = data.train_images([(0, 3)], 0)
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy.train_images([(0, 3)], 0), before)
+    validation = data.eval_data("validation")
+    assert torch.equal(pickle.loads(pickle.dumps(validation)).images(0, 2), validation.images(0, 2))
 
 
 def test_a_damaged_training_image_is_named_from_a_worker(tmp_path):

@@ -1,6 +1,7 @@
 """iWildCam, FMoW and Camelyon17 on tiny copies that the real `wilds` package accepts."""
 
 import hashlib
+import pickle
 import subprocess
 import sys
 
@@ -212,6 +213,13 @@ def test_training_batches_through_workers(camelyon, workers):
     assert torch.equal(labels, torch.from_numpy(data.train_labels())[seen])
     slides = torch.from_numpy(data.field("slide", data._trained[0].rows))
     assert torch.equal(torch.cat([batch.images for batch in batches])[:, 0, 0, 0], (12 * slides[seen]).to(torch.uint8))
+
+
+def test_it_crosses_to_a_process_that_does_not_share_memory(iwildcam, fmow, camelyon):
+    for kind, root in ((IWildCam, iwildcam), (FMoW, fmow), (Camelyon17, camelyon)):
+        data = kind(root, allow_partial=True, size=SIZE)
+        before = data.train_images([(0, 3)], 0)
+        assert torch.equal(pickle.loads(pickle.dumps(data)).train_images([(0, 3)], 0), before)
 
 
 def test_missing_copies_say_what_to_get(tmp_path):

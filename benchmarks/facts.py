@@ -1,5 +1,6 @@
 """What planning knows of the installed package: here names become methods, backbones and data."""
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from ..datasets import catalogue
 from ..datasets.card import Dataset
 from ..methods import registry
 from .errors import UserError, resolve_name
-from .grid import Facts, Resolver
-from .suite import Suite, Tuned, find, load, load_tuned
+from .grid import Facts, Resolver, keys_of
+from .spec import TRAINING_FIELDS
+from .suite import Suite, Tuned, base_path, find, load, load_tuned
 
 
 @cache
@@ -32,20 +34,45 @@ def gather(suite: Suite) -> Facts:
         ("backbones", "backbone", suite.backbones, encoders),
         ("methods_settings", "method", suite.methods_settings, known),
         ("tuning.space", "method", suite.tuning.space if suite.tuning else (), known),
+        *_listed(suite, known, encoders),
     ):
         for name in listed:
             try:
-                resolve_name(kind, name, names)
+                found = resolve_name(kind, name, names)
             except UserError as error:
                 raise UserError(f"{suite.name}.{key}: {error}") from None
+            if found != name and key not in ("methods", "backbones"):
+                raise UserError(f"{suite.name}.{key}: must be written '{found}', got '{name}'; correct the suite file.")
     return Facts(
         methods=known,
         backbones=encoders,
         weights=cache(backbones.identity),
+        spelling=cache(backbones.resolve),
         version=data.card.version,
         fingerprint=data.card.fingerprint,
         train_size=data.train_size,
     )
+
+
+def _listed(suite: Suite, known: dict[str, type], encoders: tuple[str, ...]) -> Iterator[tuple]:
+    """(where, kind, listed, known names) of what recipes and the grid name; methods before their keys."""
+    for name, recipe in suite.recipes.items():
+        yield f"recipes.{name}.backbones", "backbone", recipe.backbones, encoders
+    for name, recipe in suite.published.items():
+        where = f"published.{name}"
+        yield f"{where}.values", "key", recipe.values, (*TRAINING_FIELDS, "epochs")
+        yield f"{where}.methods", "method", recipe.methods, known
+        yield f"{where}.backbones", "backbone", recipe.backbones, encoders
+        yield f"{where}.backbones", "backbone", [stand.backbone for stand in recipe.backbones.values()], encoders
+        for method, backbones_ in recipe.methods.items():
+            keys = (*keys_of(known[method]), "epochs")
+            yield f"{where}.methods.{method}", "backbone", backbones_, (*encoders, "all")
+            for backbone, values in backbones_.items():
+                yield f"{where}.methods.{method}.{backbone}", "key", values, keys
+    yield "grid", "method", suite.grid, known
+    for method in suite.grid:
+        keys = {key for setting in suite.settings_of(method) for key in setting}
+        yield f"grid.{method}", "key", sorted(keys), keys_of(known[method])
 
 
 class Benchmark:
@@ -54,8 +81,11 @@ class Benchmark:
     def __init__(self, name: str) -> None:
         self.path: Path = find(name)
         self.suite: Suite = load(self.path)
-        self.tuned: Tuned = load_tuned(self.path, self.suite)
         self.facts: Facts = gather(self.suite)
+        base = self.suite.based_on
+        self.base: Benchmark | None = Benchmark(str(base_path(self.path, base))) if base else None
+        """What a study is based on: its tuned values are taken."""
+        self.tuned: Tuned = self.base.tuned if self.base else load_tuned(self.path, self.suite)
         self._current: dict[tuple[str, str, str], bool] = {}
 
     def reload(self) -> "Benchmark":
@@ -73,6 +103,8 @@ class Benchmark:
         """
         from .tune import is_current
 
+        if self.base is not None:
+            return self.base.tuning_is_current(method, backbone, recipe)
         entry, key = self.tuned.entry(method, backbone, recipe), (method, backbone, recipe)
         if entry is not None and key not in self._current:
             self._current[key] = is_current(self, method, backbone, entry)

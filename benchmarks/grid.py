@@ -1,6 +1,7 @@
 """From what was asked to the runs it means: a pure function of suite, tuned values, settings and known facts.
 
-Precedence, low to high: method default, recipe, suite, tuned, `--set`. Each value keeps the place it came
+Precedence, low to high: method default, recipe, suite, tuned, grid of a study, `--set`. Under a published recipe
+the authors' values of a method stand in place of suite and tuned. Each value keeps the place it came
 from. A post-hoc method trains nothing and reads finished runs (WiSE-FT, a soup): between suite and its own tuned
 values it takes over how its input is trained, tuned values of the input included.
 """
@@ -20,6 +21,10 @@ from .suite import RULES, Suite, Tuned, TunedEntry, check_keys
 
 CHOOSING = RULES[:2]
 """The rules that choose from trials; the first is the default."""
+PUBLISHED = "published"
+"""What selection says of a run under a published recipe."""
+TERMS = ("fd_weight", "crd_weight", "icl_weight", "cross_kd_weight")
+"""Weights of the distillation terms of TRACER's family; `lambda_sd` multiplies their sum."""
 
 
 class MethodClass(Protocol):
@@ -55,6 +60,8 @@ class Facts:
     version: str
     fingerprint: str
     train_size: int
+    spelling: Callable[[str], str] | None = None
+    """Any spelling of a backbone's name (ViT-B/16, MODEL:TAG) -> the name of its runs."""
     has_text: Callable[[str], bool] = lambda backbone: True
     """Whether a backbone has a text tower; every bundled one is a dual encoder."""
 
@@ -124,11 +131,13 @@ def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[P
         method, chosen = facts.methods[name], assigned[name]
         if method.pools() and seed != (request.seeds or suite.seeds)[0]:
             continue
-        also_fixed = request.companions and resolver.rule == "one_se" and method.path and method.path not in chosen
-        for values in itertools.product(*(setting.values for setting in chosen.values())):
-            overrides = {key: (value, "--set") for key, value in zip(chosen, values, strict=True)}
+        also_fixed = request.companions and resolver.rule == "one_se" and method.path
+        grid = suite.settings_of(name)
+        for setting, values in itertools.product(grid, itertools.product(*(s.values for s in chosen.values()))):
+            overrides = {key: (value, f"grid of {suite.name}") for key, value in setting.items()}
+            overrides |= {key: (value, "--set") for key, value in zip(chosen, values, strict=True)}
             add(plan, resolver.resolve(name, backbone, seed, overrides))
-            if also_fixed:
+            if also_fixed and method.path not in overrides:
                 add(plan, fixed.resolve(name, backbone, seed, overrides))
     return list(plan.values())
 
@@ -157,8 +166,15 @@ def choose_backbones(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list
     names: list[str] = []
     for name in asked or ("all",):
         wanted = suite.backbones if name == "all" else [name]
-        names += [resolve_name("backbone", each, facts.backbones) for each in wanted]
+        names += [choose_backbone(each, facts) for each in wanted]
     return list(dict.fromkeys(names))
+
+
+def choose_backbone(asked: str, facts: Facts) -> str:
+    """The name under which the runs of a backbone are kept."""
+    if facts.spelling is not None:
+        return facts.spelling(asked)
+    return resolve_name("backbone", asked, facts.backbones)
 
 
 def scaled_warmup(steps: Any) -> int | None:
@@ -186,7 +202,8 @@ class Resolver:
         if rule is not None:
             rule = resolve_name("rule", rule, RULES)
         self.suite, self.tuned, self.facts, self.rule, self.kind = suite, tuned, facts, rule, kind
-        self.recipe = resolve_name("recipe", recipe or suite.default_recipe, suite.recipes)
+        self.recipe = resolve_name("recipe", recipe or suite.default_recipe, suite.recipe_names)
+        self.published = suite.published.get(self.recipe)
 
     def resolve(self, name: str, backbone: str, seed: int, overrides: dict[str, tuple[Any, str]]) -> list[Planned]:
         """The run, after the runs that it reads; `overrides` are key -> (value, source)."""
@@ -255,44 +272,74 @@ class Resolver:
         """All values with their sources; what an input shares with its reader keeps the input's own source."""
         values, sources = self._layers(method, backbone, rule)
         if not requested:
-            _derive(values, sources)
+            self._derive(values, sources)
         for key, (value, source) in overrides.items():
             if key in keys_of(method) and (requested or values[key] != value):
-                values[key], sources[key] = value, source
-        _derive(values, sources)
-        return values, sources
+                _put(values, sources, key, value, source)
+        self._derive(values, sources)
+        order = [*hyper_keys(method), *TRAINING_FIELDS, *OTHER_FIELDS]
+        return values, {key: sources[key] for key in order if key in sources}
+
+    def _derive(self, values: dict[str, Any], sources: dict[str, str]) -> None:
+        """Replace, in place, what is given relative to another value: epochs, and `scaled` warm-up."""
+        if "epochs" in values:
+            epochs, size = values.pop("epochs"), values["batch_size"]
+            # The loader drops the last, partial batch. A size that is wrong is refused later, by its own name.
+            steps = max(1, self.facts.train_size // size) if type(size) is int and size > 0 else 1
+            values["steps"] = epochs * steps if type(epochs) is int else epochs
+            sources["steps"] = f"{sources.pop('epochs')}, {epochs} epochs of {steps} steps"
+        if values.get("warmup_steps") == "scaled":
+            values["warmup_steps"] = scaled_warmup(values["steps"])
+            sources["warmup_steps"] += ", scaled with steps"
 
     def _layers(self, method: MethodClass, backbone: str, rule: str | None) -> tuple[dict[str, Any], dict[str, str]]:
         """Values before `--set`, with `scaled` not yet replaced."""
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
-        allowed = keys_of(method)
+        allowed = [*keys_of(method), *(["epochs"] if learns(method) else [])]
 
         def layer(entries: Mapping[str, Any], source: str) -> None:
             for key, value in entries.items():
                 if key in allowed:
-                    values[key], sources[key] = value, source
+                    _put(values, sources, key, value, source)
 
         layer(dataclasses.asdict(method.Hyper()), "method default")
-        recipe = self.suite.recipes[self.recipe]
-        layer(recipe.model_dump(), f"recipe {self.recipe}")
         suite = f"suite {self.suite.name}"
         layer({"threads": self.suite.threads, "trainable": self.suite.trainable, "limit": None}, suite)
+        if self.published is None:
+            for entries, where in self.suite.recipes[self.recipe].layers(backbone):
+                layer(entries, f"recipe {self.recipe}{where}")
         if post_hoc(method):
             for name in method.inputs(method.Hyper()):
-                input_rule = self._input_rule(method, rule)
-                theirs, why = self._layers(self.facts.methods[name], backbone, input_rule)
-                for key in TRAINING_FIELDS:
-                    if (theirs[key], why[key]) != (values[key], sources[key]):
-                        layer({key: theirs[key]}, f"{why[key]} of {name}")
+                theirs, why = self._layers(self.facts.methods[name], backbone, self._input_rule(method, rule))
+                for key in (*TRAINING_FIELDS, "epochs"):
+                    if key in theirs and (theirs[key], why[key]) != (values.get(key), sources.get(key)):
+                        comma = "," if ":" in why[key] else ""
+                        layer({key: theirs[key]}, f"{why[key]}{comma} of {name}")
+        if self.published is not None:
+            self._published(method, backbone, layer)
+            return values, sources
         own = self.suite.methods_settings.get(method.name, {})
         check_keys(f"{self.suite.name}.methods_settings.{method.name}", own, hyper_keys(method))
         why = f"{suite}: {own['source']}" if "source" in own else suite
         layer({key: value for key, value in own.items() if key != "source"}, why)
         entry = self.tuned.entry(method.name, backbone, self.recipe) if rule in CHOOSING else None
         if entry is not None:
-            layer(getattr(entry, rule).values, f"tuned {rule}")
+            where = f" ({self.suite.based_on})" if self.suite.based_on else ""
+            layer(getattr(entry, rule).values, f"tuned {rule}{where}")
         return values, sources
+
+    def _published(self, method: MethodClass, backbone: str, layer: Callable[[dict[str, Any], str], None]) -> None:
+        """The authors' values; those of the input, which stand below, are how a post-hoc method is trained."""
+        entries = self.published.layers(method.name, backbone)
+        if not entries and learns(method):
+            known = [name for name in self.published.methods if self.published.layers(name, backbone)]
+            raise UserError(
+                f"--recipe {self.recipe}: has published values on {backbone} for {', '.join(known) or 'no method'}, "
+                f"got {method.name}; choose another method, or the recipe {self.suite.default_recipe}."
+            )
+        for key, value, origin in entries[len(self.published.values) if post_hoc(method) else 0 :]:
+            layer({key: value}, f"recipe {self.recipe}: {origin}")
 
     def _hyper(self, method: MethodClass, values: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
         given = {key: values[key] for key in hyper_keys(method)}
@@ -311,6 +358,7 @@ class Resolver:
             for key in TRAINING_FIELDS:
                 if getattr(spec, key) is None:
                     raise UserError(f"{key}: must be set for {spec.method}, got null ({sources[key]}); give a value.")
+        self._check_distillation(spec, sources)
         if spec.steps is not None and spec.warmup_steps is not None and spec.warmup_steps >= spec.steps:
             raise UserError(
                 f"warmup_steps: must be below the {spec.steps} steps of the run, got {spec.warmup_steps} "
@@ -322,15 +370,29 @@ class Resolver:
                 f"{self.suite.dataset}, got {spec.batch_size} ({sources['batch_size']}); lower it."
             )
 
+    def _check_distillation(self, spec: RunSpec, sources: dict[str, str]) -> None:
+        """Refuse a distilling method whose weights are all 0, as in the released tracer.sh, unless a person says so."""
+        terms = [key for key in TERMS if key in spec.hyper]
+        off = [key for key in ("lambda_sd",) if spec.hyper.get(key) == 0]
+        off += terms if terms and all(spec.hyper[key] == 0 for key in terms) else []
+        if off and not any(sources[key].startswith(("--set", "grid")) for key in off):
+            raise UserError(
+                f"{spec.method}: must distil with some weight above 0, got {off[0]}=0 ({sources[off[0]]}), which "
+                f"trains plain FLYP; give a weight, or say that you mean it with --set {off[0]}=0."
+            )
+
     def selection(
         self, spec: RunSpec, current: Callable[[str, str], bool] = lambda method, backbone: True
     ) -> dict[str, Any]:
         """Which selection rules a spec is a result of: those whose own plan gives exactly this run.
 
-        A run of a tuning seed, of a trial, of another recipe than the suite's first, or with any value that no
-        rule chose, has none and enters no ranked board. `tuning` is the hash of the method's own tuned entry, or
-        of its input's where a post-hoc method chose nothing itself (soups, rule `fixed`). `trials` counts those
-        of the method, and for a post-hoc method also those of its input, without which there was nothing to read.
+        A run of a tuning seed, of a trial, of a study, of another recipe than the suite's first, or with any value
+        that no rule chose, has none and enters no ranked board. One with the values of a published recipe has
+        `published`, which is no rule: how its authors chose is unknown.
+
+        `tuning` is the hash of the method's own tuned entry, or of its input's where a post-hoc method chose
+        nothing itself (soups, rule `fixed`). `trials` counts those of the method, and for a post-hoc method also
+        those of its input, without which there was nothing to read.
 
         Args:
             current: (method, backbone) -> whether its tuned entry comes from the trials of today; one that does
@@ -338,11 +400,15 @@ class Resolver:
         """
         none = {"rules": [], "tuning": None, "trials": 0}
         method = self.facts.methods.get(spec.method)
-        if spec.kind != "run" or not spec.recipe == self.recipe == self.suite.default_recipe:
+        if spec.kind != "run" or spec.recipe != self.recipe or self.suite.grid or self.suite.based_on:
             return none
-        if method is None or spec.backbone not in self.facts.backbones:
+        if method is None or not self._known(spec.backbone):
             return none
         if method.pools() and spec.seed != self.suite.seeds[0]:
+            return none
+        if self.published is not None:
+            return {**none, "rules": [PUBLISHED] if self._gives(CHOOSING[0], spec) else []}
+        if self.recipe != self.suite.default_recipe:
             return none
         based = {rule: self._basis(method, spec.backbone, rule, current) for rule in RULES}
         rules = [rule for rule, basis in based.items() if basis is not None and self._gives(rule, spec)]
@@ -355,10 +421,21 @@ class Resolver:
             "trials": sum(len(entry.trials) for entry in basis),
         }
 
+    def _known(self, backbone: str) -> bool:
+        try:
+            return choose_backbone(backbone, self.facts) == backbone
+        except ValueError:
+            return False
+
     def _gives(self, rule: str, spec: RunSpec) -> bool:
         """Whether the plan of a rule is this run, no tuning seed involved."""
         other = Resolver(self.suite, self.tuned, self.facts, self.recipe, rule)
-        runs = other.resolve(spec.method, spec.backbone, spec.seed, {})
+        try:
+            runs = other.resolve(spec.method, spec.backbone, spec.seed, {})
+        except UserError:
+            if self.published is None:
+                raise
+            return False  # a record of values that this file no longer has
         tuning = self.suite.tuning.seeds if self.suite.tuning else []
         return runs[-1].spec.run_id == spec.run_id and not any(run.spec.seed in tuning for run in runs)
 
@@ -381,11 +458,12 @@ class Resolver:
         return entries
 
 
-def _derive(values: dict[str, Any], sources: dict[str, str]) -> None:
-    """Replace, in place, what is given relative to another value."""
-    if values.get("warmup_steps") == "scaled":
-        values["warmup_steps"] = scaled_warmup(values["steps"])
-        sources["warmup_steps"] += ", scaled with steps"
+def _put(values: dict[str, Any], sources: dict[str, str], key: str, value: Any, source: str) -> None:
+    """Set a value and its source, in place; steps and epochs replace each other."""
+    other = {"steps": "epochs", "epochs": "steps"}.get(key)
+    values.pop(other, None)
+    sources.pop(other, None)
+    values[key], sources[key] = value, source
 
 
 def _sourced(error: ValidationError, where: str, sources: dict[str, str]) -> str:

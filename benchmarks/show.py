@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import UserError, resolve_name, unknown
-from .grid import Planned, hyper_keys, learns
+from .grid import Planned, choose_backbone, learns
 from .spec import OTHER_FIELDS, TRAINING_FIELDS
 from .state import Observer, RunFolder
 
@@ -44,7 +44,13 @@ def _values(console: Console, method: str, runs: list[Planned]) -> None:
 
 
 def _value(run: Planned, key: str) -> Any:
-    return run.spec.hyper[key] if key in run.spec.hyper else getattr(run.spec, key, "as introduced")
+    """A value of a run; one that the spec leaves out has its meaning of before."""
+    from ..methods import registry
+
+    if key in run.spec.hyper:
+        return run.spec.hyper[key]
+    introduced = registry.get(run.spec.method).introduced
+    return introduced[key] if key in introduced else getattr(run.spec, key)
 
 
 def _where(members: list[Planned], runs: list[Planned]) -> str:
@@ -59,7 +65,9 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def catalogue(console: Console, name: str | None, benchmark: str | None, backbone: str | None) -> None:
+def catalogue(
+    console: Console, name: str | None, benchmark: str | None, backbone: str | None, recipe: str | None = None
+) -> None:
     """Everything that has a name, or one method, backbone, dataset or benchmark in detail."""
     from .. import backbones
     from ..datasets import catalogue as datasets
@@ -67,8 +75,10 @@ def catalogue(console: Console, name: str | None, benchmark: str | None, backbon
 
     known = facts.methods()
     if name is None:
-        if benchmark or backbone:
-            raise UserError("list: --benchmark and --backbone need the name of a method, got none; name a method.")
+        if benchmark or backbone or recipe:
+            raise UserError(
+                "list: --benchmark, --backbone and --recipe need the name of a method, got none; name a method."
+            )
         table = Table("methods", "", show_header=True)
         for method in known:
             table.add_row(method, _first_line(known[method]))
@@ -98,14 +108,20 @@ def catalogue(console: Console, name: str | None, benchmark: str | None, backbon
         raise UserError(unknown("name", name, every))
     kind, name = found
     if kind == "method":
-        _method(console, name, known[name], benchmark, backbone)
+        if recipe and not benchmark:
+            raise UserError(f"list: --recipe needs --benchmark, whose recipe it is, got only '{recipe}'; name one.")
+        _method(console, name, known[name], benchmark, backbone, recipe)
     elif kind == "backbone":
         console.print(f"{name}: {backbones.identity(name)}")
     elif name in suite.names():
         loaded = suite.load(suite.find(name))
         _card(console, facts.dataset(loaded.dataset).card)
         console.print(f"methods: {', '.join(loaded.methods)}\nbackbones: {', '.join(loaded.backbones)}")
-        console.print(f"seeds: {loaded.seeds}, recipes: {', '.join(loaded.recipes)}")
+        console.print(f"seeds: {loaded.seeds}, recipes: {', '.join(loaded.recipe_names)}")
+        for method in loaded.grid:
+            console.print(f"settings of {method}: {len(loaded.settings_of(method))}")
+        for recipe_name, published in loaded.published.items():
+            console.print(f"{recipe_name}: {published.about} Methods: {', '.join(published.methods)}.", soft_wrap=True)
     else:
         _card(console, facts.dataset(name).card)
 
@@ -123,7 +139,9 @@ def _card(console: Console, card: Any) -> None:
     console.print(table)
 
 
-def _method(console: Console, name: str, method: Any, benchmark: str | None, backbone: str | None) -> None:
+def _method(
+    console: Console, name: str, method: Any, benchmark: str | None, backbone: str | None, recipe: str | None
+) -> None:
     console.print(f"{name} (version {method.version}): {_first_line(method)}")
     if benchmark is None:
         fields = method.Hyper.__pydantic_fields__
@@ -138,12 +156,24 @@ def _method(console: Console, name: str, method: Any, benchmark: str | None, bac
     from .facts import Benchmark
 
     loaded = Benchmark(benchmark)
-    chosen = resolve_name("backbone", backbone or loaded.suite.backbones[0], loaded.facts.backbones)
-    run = loaded.resolver(rule="one_se").resolve(name, chosen, loaded.suite.seeds[0], {})[-1]
-    table = Table("key", "value", "source", title=f"{loaded.suite.name}, {chosen}", title_justify="left")
-    for key in [*hyper_keys(method), *(key for key in run.sources if key not in run.spec.hyper)]:
+    chosen = choose_backbone(backbone or loaded.suite.backbones[0], loaded.facts)
+    resolver = loaded.resolver(recipe, rule="one_se")
+    run = resolver.resolve(name, chosen, loaded.suite.seeds[0], {})[-1]
+    title = f"{loaded.suite.name}, {chosen}, recipe {resolver.recipe}"
+    table = Table("key", "value", "source", title=title, title_justify="left")
+    for key in run.sources:
         table.add_row(key, _text(_value(run, key)), run.sources[key])
     console.print(table)
+    if resolver.published is not None:
+        departures(console, resolver.published, [name])
+
+
+def departures(console: Console, recipe: Any, methods: list[str]) -> None:
+    """What a published recipe reports, and what its authors do and this package does not."""
+    console.print(f"{recipe.about} Reported: {recipe.selection}.", soft_wrap=True)
+    sentences = dict.fromkeys(sentence for name in methods for sentence in recipe.departures_of(name))
+    for sentence in sentences:
+        console.print(f"departure: {sentence}", soft_wrap=True)
 
 
 def tuned(console: Console, entries: dict[str, dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Fields of RunSpec that came after the first ids were given out, with the value that means "as before": a
 # spec that has this value hashes as if the field did not exist, so that a new field renames no finished run.
-INTRODUCED: dict[str, Any] = {"kind": "run", "limit": None, "inputs": {}}
+INTRODUCED: dict[str, Any] = {"kind": "run", "limit": None, "inputs": {}, "bn": "frozen"}
 
 # How a model is trained, the same names for every method; a method without any training has None in each.
 TRAINING_FIELDS = (
@@ -20,6 +20,7 @@ TRAINING_FIELDS = (
     "min_lr",
     "clip_norm",
     "precision",
+    "bn",
 )
 # Fields that `--set` can reach although they are no training field.
 OTHER_FIELDS = ("threads", "trainable", "limit")
@@ -55,13 +56,17 @@ class RunSpec(BaseModel):
     clip_norm: NonNegative | None = None
     """Largest gradient norm; 0 is no clipping."""
     precision: Literal["fp32", "bf16"] | None = None
+    bn: Literal["frozen", "released"] = "frozen"
+    """BatchNorm in training: pretrained statistics, or those of the batch as in the released code; also where
+    nothing is trained or there is no such layer, so that it renames no run."""
     threads: Positive = 1
     """CPU threads; their number changes the last bits of the result."""
     trainable: Literal["all", "image"] = "all"
     hyper: dict[str, Any] = {}
     """The method's own hyperparameters, complete."""
     inputs: dict[str, str] = {}
-    """Method -> run id of each finished run that this run reads (WiSE-FT: ft)."""
+    """Method -> run id of each finished run that this run reads (WiSE-FT: ft); of a method that reads several
+    seeds "method:seed" (soups: ft:0, ft:1, ...)."""
     limit: Positive | None = None
     """At most this many examples of each evaluation set; None is all. A run with a limit is not ranked."""
     kind: Literal["run", "trial"] = "run"

@@ -6,6 +6,7 @@ row names.
 """
 
 import hashlib
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,18 +57,140 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+BatchSize = Annotated[int, Field(ge=2)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Warmup = Annotated[int, Field(ge=0)] | Literal["scaled"]
+
+
+class Changes(_Model):
+    """Training fields of a recipe that are others on one backbone."""
+
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    batch_size: BatchSize | None = None
+    lr: Rate | None = None
+    weight_decay: NonNegative | None = None
+    warmup_steps: Warmup | None = None
+    min_lr: NonNegative | None = None
+    clip_norm: NonNegative | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    bn: Literal["frozen", "released"] | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Changes":
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"steps or epochs must be given, not both, got {self.steps} and {self.epochs}")
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """What is given."""
+        return self.model_dump(exclude_none=True)
+
+
 class Recipe(_Model):
     """Values of the training fields that all methods share."""
 
-    steps: Positive
-    batch_size: Annotated[int, Field(ge=2)]
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    """In place of `steps`: that many times the batches in the training set, the partial one dropped."""
+    batch_size: BatchSize
+    lr: Rate
     weight_decay: NonNegative
-    warmup_steps: Annotated[int, Field(ge=0)] | Literal["scaled"] = "scaled"
+    warmup_steps: Warmup = "scaled"
     """A number of steps, or `scaled`: 500 of every 25,030 steps, the study's own share."""
     min_lr: NonNegative = 0.0
     clip_norm: NonNegative = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    bn: Literal["frozen", "released"] = "frozen"
+    backbones: dict[str, Changes] = {}
+    """Backbone -> what is another value there, as a batch that fits."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Recipe":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"exactly one of steps and epochs must be given, got {self.steps} and {self.epochs}")
+        return self
+
+    def layers(self, backbone: str) -> list[tuple[dict[str, Any], str]]:
+        """(values, where) from general to particular."""
+        made = [(self.model_dump(exclude={"backbones"}, exclude_none=True), "")]
+        if backbone in self.backbones:
+            made.append((self.backbones[backbone].values(), f" on {backbone}"))
+        return made
+
+
+class Sourced(_Model):
+    """A value, and where it is from: either a source, or a reason for our own choice where no source gives one."""
+
+    value: Any
+    source: Annotated[str, Field(min_length=1)] | None = None
+    our_choice: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Sourced":
+        if (self.source is None) == (self.our_choice is None):
+            raise ValueError(
+                f"exactly one of source and our_choice must be given, got {self.source or 'none'} "
+                f"and {self.our_choice or 'none'}"
+            )
+        return self
+
+    @property
+    def origin(self) -> str:
+        """For a person."""
+        return self.source or f"our choice: {self.our_choice}"
+
+
+class Stand(_Model):
+    """Another backbone whose values stand in for those that nobody published."""
+
+    backbone: str
+    our_choice: Annotated[str, Field(min_length=1)]
+
+
+SourcedValues = Annotated[dict[str, Sourced], Field(min_length=1)]
+
+
+class Published(_Model):
+    """A recipe of the authors' own values, each with its source: never tuned, never ranked."""
+
+    about: str
+    selection: str
+    """What is reported: which checkpoint, which alpha."""
+    values: SourcedValues
+    """What all methods share; epochs or steps, and the other training fields."""
+    methods: Annotated[dict[str, dict[str, SourcedValues]], Field(min_length=1)]
+    """Method -> backbone, or `all` -> values. A method or backbone that is not here has nothing published."""
+    backbones: dict[str, Stand] = {}
+    """Backbone without values of its own -> the one whose values it takes; its own, if any, stand above."""
+    departures: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    """Method, or `all` -> what the authors do and this package does not; one sentence each."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Published":
+        for name in self.departures:
+            if name != "all" and name not in self.methods:
+                raise ValueError(f"departures must be of `all` or of a method with values, got {name}")
+        return self
+
+    def layers(self, method: str, backbone: str) -> list[tuple[str, Any, str]]:
+        """(key, value, origin) from general to particular; none at all where nothing is published."""
+        own = self.methods.get(method, {})
+        stand = self.backbones.get(backbone)
+        parts = [(own[name], "") for name in ("all", backbone) if name in own]
+        if stand is not None and stand.backbone in own:
+            parts.insert(
+                len(parts) - (backbone in own), (own[stand.backbone], f"our choice: {stand.our_choice}; there: ")
+            )
+        if not parts:
+            return []
+        return [
+            (key, s.value, why + s.origin) for values, why in [(self.values, ""), *parts] for key, s in values.items()
+        ]
+
+    def departures_of(self, method: str) -> list[str]:
+        """Sentences that hold for a method."""
+        return [*self.departures.get("all", []), *self.departures.get(method, [])]
 
 
 class Tuning(_Model):
@@ -81,7 +204,11 @@ class Tuning(_Model):
 
 
 class Suite(_Model):
-    """A benchmark: one dataset version, and what is run on it by default."""
+    """A benchmark: one dataset version, and what is run on it by default.
+
+    A study is a suite that is `based_on` another: it takes over what it does not give itself, tuned values
+    included, and runs a `grid` of settings. Nothing in it is ranked, and no choice is made from it.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
     """Also the name of a folder below the runs."""
@@ -93,8 +220,14 @@ class Suite(_Model):
     threads: Positive = 1
     trainable: Literal["all", "image"] = "all"
     recipes: Annotated[dict[str, Recipe], Field(min_length=1)]
+    published: dict[str, Published] = {}
+    """Further recipes, of the authors' own values."""
     methods_settings: dict[str, dict[str, Any]] = {}
+    """Method -> values; not of published recipes."""
     tuning: Tuning | None = None
+    based_on: str | None = None
+    grid: dict[str, Any] = {}
+    """Method -> a list of settings, or key -> list of values, all combined."""
     note: str = ""
 
     @model_validator(mode="after")
@@ -106,12 +239,33 @@ class Suite(_Model):
         if self.tuning and set(self.tuning.seeds) & set(self.seeds):
             both = sorted(set(self.tuning.seeds) & set(self.seeds))
             raise ValueError(f"tuning.seeds must be disjoint from seeds, got {both} in both")
+        if self.tuning and (self.grid or self.based_on):
+            raise ValueError("tuning must not be there in a study with grid or based_on, got both: nothing is chosen")
+        for name in self.published:
+            if name in self.recipes:
+                raise ValueError(f"published must not have the name of a recipe, got {name} in both")
+        for method in self.grid:
+            self.settings_of(method)
         return self
+
+    def settings_of(self, method: str) -> list[dict[str, Any]]:
+        """The settings that `grid` has for a method; ValueError where it is none."""
+        given = self.grid.get(method, [{}])
+        if isinstance(given, dict) and given and all(isinstance(v, list) and v for v in given.values()):
+            return [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
+        if isinstance(given, list) and given and all(isinstance(setting, dict) for setting in given):
+            return given
+        raise ValueError(f"grid.{method} must be a list of settings or a mapping of keys to lists, got {given!r}")
 
     @property
     def default_recipe(self) -> str:
         """The first recipe of the file."""
         return next(iter(self.recipes))
+
+    @property
+    def recipe_names(self) -> list[str]:
+        """All recipes, published ones last."""
+        return [*self.recipes, *self.published]
 
 
 def names() -> list[str]:
@@ -131,11 +285,32 @@ def find(name: str) -> Path:
     return SUITES / (resolve_name("benchmark", name, names()) + ".yaml")
 
 
+INHERITED = (
+    "dataset",
+    "version",
+    "backbones",
+    "methods",
+    "seeds",
+    "threads",
+    "trainable",
+    "recipes",
+    "published",
+    "methods_settings",
+)
+"""What a suite takes from the one that it is based on, unless it gives the key itself."""
+
+
 def load(path: Path) -> Suite:
     """Read and validate a suite file; UserError names the key, its value and the remedy."""
-    content = parse_yaml(_read(path), str(path.name))
-    if not isinstance(content, dict):
-        raise UserError(f"{path.name}: must be a mapping of keys to values, got {type(content).__name__}; correct it.")
+    content = _content(path)
+    if isinstance(content.get("based_on"), str):
+        base = _content(base_path(path, content["based_on"]))
+        if "based_on" in base:
+            raise UserError(
+                f"{path.name}: based_on must be a suite that stands for itself, got {content['based_on']}, which is "
+                f"based on {base['based_on']}; name that one."
+            )
+        content = {**{key: base[key] for key in INHERITED if key in base}, **content}
     try:
         suite = Suite.model_validate(content)
     except ValidationError as error:
@@ -146,6 +321,22 @@ def load(path: Path) -> Suite:
                 f"{path.name}: methods_settings.{method}.source must be a text, got {settings['source']!r}."
             )
     return suite
+
+
+def base_path(path: Path, name: str) -> Path:
+    """The file of the suite that another is based on: beside it, or one that ships with the package."""
+    beside = path.with_name(f"{name}.yaml")
+    try:
+        return beside if beside.is_file() and beside != path else find(name)
+    except UserError as error:
+        raise UserError(f"{path.name}: based_on: {error}") from None
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = parse_yaml(_read(path), str(path.name))
+    if not isinstance(content, dict):
+        raise UserError(f"{path.name}: must be a mapping of keys to values, got {type(content).__name__}; correct it.")
+    return content
 
 
 def _read(path: Path) -> str:

@@ -64,6 +64,10 @@ def carry_out(
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     if dry_run:
         show.plan(console, plan, done)
+        for recipe in dict.fromkeys(planned.spec.recipe for planned in plan):
+            if recipe in benchmark.suite.published:
+                methods = list(dict.fromkeys(planned.spec.method for planned in plan if planned.spec.recipe == recipe))
+                show.departures(console, benchmark.suite.published[recipe], methods)
         return 0
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
@@ -271,7 +275,7 @@ def with_selection(benchmark: Benchmark | None, record: dict[str, Any]) -> dict[
     """
     if benchmark is None or record["benchmark_version"] != benchmark.suite.version:
         return record
-    if record["recipe"] not in benchmark.suite.recipes:
+    if record["recipe"] not in benchmark.suite.recipe_names:
         return record
     try:
         spec = RunSpec.model_validate(record["spec"])

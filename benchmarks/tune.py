@@ -73,6 +73,11 @@ class Search:
         self.benchmark = benchmark
         self.tuning = tuning_of(benchmark)
         self.resolver = benchmark.resolver(recipe, rule=None, kind="trial")
+        if self.resolver.published is not None:
+            raise UserError(
+                f"--recipe: must be a recipe to tune, got {self.resolver.recipe}, whose values are published; "
+                f"choose one of {', '.join(benchmark.suite.recipes)}."
+            )
         self.settings: dict[tuple[str, str], list[tuple[dict[str, Any], list[Planned]]]] = {}
         plan: dict[str, Planned] = {}
         for name, backbone in itertools.product(methods, backbones):

@@ -9,7 +9,8 @@ from ..datasets import catalogue
 from ..datasets.card import Dataset
 from ..methods import registry
 from .errors import UserError, resolve_name
-from .grid import Facts, Resolver, keys_of
+from .grid import Resolver
+from .request import Facts, keys_of
 from .spec import TRAINING_FIELDS
 from .suite import Suite, Tuned, base_path, find, load, load_tuned
 

@@ -9,13 +9,25 @@ values it takes over how its input is trained, tuned values of the input include
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
 from . import settings as set_flags
 from .errors import UserError, explain, resolve_name
+from .request import (
+    Facts,
+    MethodClass,
+    Planned,
+    Request,
+    choose_backbone,
+    choose_backbones,
+    choose_methods,
+    hyper_keys,
+    keys_of,
+    learns,
+    post_hoc,
+)
 from .spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
 from .suite import RULES, Suite, Tuned, TunedEntry, check_keys
 
@@ -25,92 +37,6 @@ PUBLISHED = "published"
 """What selection says of a run under a published recipe."""
 TERMS = ("fd_weight", "crd_weight", "icl_weight", "cross_kd_weight")
 """Weights of the distillation terms of TRACER's family; `lambda_sd` multiplies their sum."""
-
-
-class MethodClass(Protocol):
-    """What planning reads from a method."""
-
-    name: str
-    version: int
-    Hyper: type
-    trained: bool
-    needs_text: bool
-    strength: str | None
-    path: str | None
-    introduced: Mapping[str, Any]
-
-    def inputs(self, hyper: Any) -> tuple[str, ...]:
-        """Methods whose finished runs it reads."""
-
-    def input_seeds(self, hyper: Any, seed: int) -> tuple[int, ...]:
-        """The seeds of those runs."""
-
-    def pools(self) -> bool:
-        """Whether those are several seeds; then there is one run for each backbone."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the installed package knows: methods, backbones, and the dataset of the suite."""
-
-    methods: Mapping[str, Any]
-    backbones: tuple[str, ...]
-    weights: Callable[[str], str]
-    """Backbone name -> identity of its weights; raises where the file is missing or damaged."""
-    version: str
-    fingerprint: str
-    train_size: int
-    spelling: Callable[[str], str] | None = None
-    """Any spelling of a backbone's name (ViT-B/16, MODEL:TAG) -> the name of its runs."""
-    has_text: Callable[[str], bool] = lambda backbone: True
-    """Whether a backbone has a text tower; every bundled one is a dual encoder."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for. Names may use `-` or `_`."""
-
-    methods: tuple[str, ...]
-    backbones: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-    settings: tuple[str, ...] = ()
-    rule: str = "one_se"
-    recipe: str | None = None
-    kind: str = "run"
-    companions: bool = False
-    """Also, under rule one_se, the run of rule `fixed` of each method with a path whose place on it is not set."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run of the plan, with the source of each value."""
-
-    spec: RunSpec
-    sources: dict[str, str] = field(compare=False)
-    requested: bool = True
-    """False for a run that is there only because another one reads it."""
-    needs: tuple[str, ...] = ()
-    """Run ids that must be finished before this one starts."""
-
-
-def learns(method: MethodClass) -> bool:
-    """Whether a run depends on training: its own, or that of a run it reads (WiSE-FT)."""
-    return method.trained or bool(method.inputs(method.Hyper()))
-
-
-def post_hoc(method: MethodClass) -> bool:
-    """Whether it only reads finished runs."""
-    return not method.trained and learns(method)
-
-
-def keys_of(method: MethodClass) -> list[str]:
-    """The keys of `--set` that this method has; one without any training has no training field."""
-    return [*(TRAINING_FIELDS if learns(method) else ()), *OTHER_FIELDS, *hyper_keys(method)]
-
-
-def hyper_keys(method: MethodClass) -> list[str]:
-    """The method's own hyperparameters, in file order."""
-    return [entry.name for entry in dataclasses.fields(method.Hyper)]
 
 
 def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[Planned]:
@@ -148,33 +74,6 @@ def add(plan: dict[str, Planned], runs: list[Planned]) -> None:
         earlier = plan.get(run.spec.run_id)
         if earlier is None or (run.requested and not earlier.requested):
             plan[run.spec.run_id] = run
-
-
-def choose_methods(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list[str]:
-    """The methods of `--method`, each once; `all` means the suite's."""
-    names: list[str] = []
-    for name in asked:
-        wanted = suite.methods if name == "all" else [name]
-        names += [resolve_name("method", each, facts.methods) for each in wanted]
-    if not names:
-        raise UserError("--method: must name at least one method, got none; give names or 'all'.")
-    return list(dict.fromkeys(names))
-
-
-def choose_backbones(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list[str]:
-    """The backbones of `--backbone`, each once; none or `all` means the suite's."""
-    names: list[str] = []
-    for name in asked or ("all",):
-        wanted = suite.backbones if name == "all" else [name]
-        names += [choose_backbone(each, facts) for each in wanted]
-    return list(dict.fromkeys(names))
-
-
-def choose_backbone(asked: str, facts: Facts) -> str:
-    """The name under which the runs of a backbone are kept."""
-    if facts.spelling is not None:
-        return facts.spelling(asked)
-    return resolve_name("backbone", asked, facts.backbones)
 
 
 def scaled_warmup(steps: Any) -> int | None:
@@ -309,6 +208,8 @@ class Resolver:
         if self.published is None:
             for entries, where in self.suite.recipes[self.recipe].layers(backbone):
                 layer(entries, f"recipe {self.recipe}{where}")
+        else:
+            layer(dict.fromkeys(TRAINING_FIELDS), f"recipe {self.recipe}, which does not give it")
         if post_hoc(method):
             for name in method.inputs(method.Hyper()):
                 theirs, why = self._layers(self.facts.methods[name], backbone, self._input_rule(method, rule))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import UserError, resolve_name, unknown
-from .grid import Planned, choose_backbone, learns
+from .request import Planned, choose_backbone, learns
 from .spec import OTHER_FIELDS, TRAINING_FIELDS
 from .state import Observer, RunFolder
 

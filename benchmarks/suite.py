@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from .errors import UserError, explain, resolve_name, unknown
-from .spec import OTHER_FIELDS, TRAINING_FIELDS, NonNegative, Positive, canonical_json
+from .recipes import Published, Recipe, Strict
+from .spec import OTHER_FIELDS, TRAINING_FIELDS, Positive, canonical_json
 
 SUITES = Path(__file__).parent / "suites"
 RULES = ("one_se", "best_id", "fixed")
@@ -53,147 +54,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}{line}: not valid YAML ({problem}); correct the file.") from None
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-BatchSize = Annotated[int, Field(ge=2)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Warmup = Annotated[int, Field(ge=0)] | Literal["scaled"]
-
-
-class Changes(_Model):
-    """Training fields of a recipe that are others on one backbone."""
-
-    steps: Positive | None = None
-    epochs: Positive | None = None
-    batch_size: BatchSize | None = None
-    lr: Rate | None = None
-    weight_decay: NonNegative | None = None
-    warmup_steps: Warmup | None = None
-    min_lr: NonNegative | None = None
-    clip_norm: NonNegative | None = None
-    precision: Literal["fp32", "bf16"] | None = None
-    bn: Literal["frozen", "released"] | None = None
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "Changes":
-        if self.steps is not None and self.epochs is not None:
-            raise ValueError(f"steps or epochs must be given, not both, got {self.steps} and {self.epochs}")
-        return self
-
-    def values(self) -> dict[str, Any]:
-        """What is given."""
-        return self.model_dump(exclude_none=True)
-
-
-class Recipe(_Model):
-    """Values of the training fields that all methods share."""
-
-    steps: Positive | None = None
-    epochs: Positive | None = None
-    """In place of `steps`: that many times the batches in the training set, the partial one dropped."""
-    batch_size: BatchSize
-    lr: Rate
-    weight_decay: NonNegative
-    warmup_steps: Warmup = "scaled"
-    """A number of steps, or `scaled`: 500 of every 25,030 steps, the study's own share."""
-    min_lr: NonNegative = 0.0
-    clip_norm: NonNegative = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    bn: Literal["frozen", "released"] = "frozen"
-    backbones: dict[str, Changes] = {}
-    """Backbone -> what is another value there, as a batch that fits."""
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "Recipe":
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"exactly one of steps and epochs must be given, got {self.steps} and {self.epochs}")
-        return self
-
-    def layers(self, backbone: str) -> list[tuple[dict[str, Any], str]]:
-        """(values, where) from general to particular."""
-        made = [(self.model_dump(exclude={"backbones"}, exclude_none=True), "")]
-        if backbone in self.backbones:
-            made.append((self.backbones[backbone].values(), f" on {backbone}"))
-        return made
-
-
-class Sourced(_Model):
-    """A value, and where it is from: either a source, or a reason for our own choice where no source gives one."""
-
-    value: Any
-    source: Annotated[str, Field(min_length=1)] | None = None
-    our_choice: Annotated[str, Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Sourced":
-        if (self.source is None) == (self.our_choice is None):
-            raise ValueError(
-                f"exactly one of source and our_choice must be given, got {self.source or 'none'} "
-                f"and {self.our_choice or 'none'}"
-            )
-        return self
-
-    @property
-    def origin(self) -> str:
-        """For a person."""
-        return self.source or f"our choice: {self.our_choice}"
-
-
-class Stand(_Model):
-    """Another backbone whose values stand in for those that nobody published."""
-
-    backbone: str
-    our_choice: Annotated[str, Field(min_length=1)]
-
-
-SourcedValues = Annotated[dict[str, Sourced], Field(min_length=1)]
-
-
-class Published(_Model):
-    """A recipe of the authors' own values, each with its source: never tuned, never ranked."""
-
-    about: str
-    selection: str
-    """What is reported: which checkpoint, which alpha."""
-    values: SourcedValues
-    """What all methods share; epochs or steps, and the other training fields."""
-    methods: Annotated[dict[str, dict[str, SourcedValues]], Field(min_length=1)]
-    """Method -> backbone, or `all` -> values. A method or backbone that is not here has nothing published."""
-    backbones: dict[str, Stand] = {}
-    """Backbone without values of its own -> the one whose values it takes; its own, if any, stand above."""
-    departures: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
-    """Method, or `all` -> what the authors do and this package does not; one sentence each."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Published":
-        for name in self.departures:
-            if name != "all" and name not in self.methods:
-                raise ValueError(f"departures must be of `all` or of a method with values, got {name}")
-        return self
-
-    def layers(self, method: str, backbone: str) -> list[tuple[str, Any, str]]:
-        """(key, value, origin) from general to particular; none at all where nothing is published."""
-        own = self.methods.get(method, {})
-        stand = self.backbones.get(backbone)
-        parts = [(own[name], "") for name in ("all", backbone) if name in own]
-        if stand is not None and stand.backbone in own:
-            parts.insert(
-                len(parts) - (backbone in own), (own[stand.backbone], f"our choice: {stand.our_choice}; there: ")
-            )
-        if not parts:
-            return []
-        return [
-            (key, s.value, why + s.origin) for values, why in [(self.values, ""), *parts] for key, s in values.items()
-        ]
-
-    def departures_of(self, method: str) -> list[str]:
-        """Sentences that hold for a method."""
-        return [*self.departures.get("all", []), *self.departures.get(method, [])]
-
-
-class Tuning(_Model):
+class Tuning(Strict):
     """How `robustft tune` searches: the same number of trials for every trained method."""
 
     trials: Positive = 9
@@ -203,7 +64,7 @@ class Tuning(_Model):
     """Method -> key -> values; the trials of a method are all combinations."""
 
 
-class Suite(_Model):
+class Suite(Strict):
     """A benchmark: one dataset version, and what is run on it by default.
 
     A study is a suite that is `based_on` another: it takes over what it does not give itself, tuned values
@@ -346,7 +207,7 @@ def _read(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error}); restore the file.") from None
 
 
-class Choice(_Model):
+class Choice(Strict):
     """What one rule chose."""
 
     values: dict[str, Any]
@@ -355,7 +216,7 @@ class Choice(_Model):
     """Index into the entry's trials."""
 
 
-class TrialResult(_Model):
+class TrialResult(Strict):
     """One setting of the search space and its mean validation NLL over the tuning seeds, in nats."""
 
     values: dict[str, Any]
@@ -364,7 +225,7 @@ class TrialResult(_Model):
     """Run ids of its trial records, one per tuning seed."""
 
 
-class TunedEntry(_Model):
+class TunedEntry(Strict):
     """The tuning of one method on one backbone."""
 
     tuning: str
@@ -383,7 +244,7 @@ class TunedEntry(_Model):
         ]
 
 
-class Tuned(_Model):
+class Tuned(Strict):
     """A tuned file: method -> backbone -> entry."""
 
     suite: str

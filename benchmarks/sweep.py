@@ -14,11 +14,11 @@ from . import show
 from . import suite as suites
 from .errors import UserError
 from .facts import Benchmark
-from .grid import Planned, Request, choose_backbones, choose_methods
 from .grid import expand as expand_grid
 from .launch import Job, Launcher, cores, exit_code, last_lines
 from .plan import Plan
 from .progress import Reporter
+from .request import Planned, Request, choose_backbones, choose_methods
 from .spec import RunSpec
 from .state import RunFolder
 from .suite import tuned_path

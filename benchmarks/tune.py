@@ -15,7 +15,8 @@ from ..results import predictions, statistics
 from ..results.records import write_atomic
 from .errors import UserError, resolve_name
 from .facts import Benchmark
-from .grid import CHOOSING, Planned, add, keys_of, post_hoc
+from .grid import CHOOSING, add
+from .request import Planned, keys_of, post_hoc
 from .state import RunFolder
 from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, load_tuned, tuned_path
 

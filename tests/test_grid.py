@@ -415,6 +415,255 @@ def test_the_input_of_a_trial_is_a_trial():
     assert {run.spec.kind for run in expand("wise_ft", kind="trial")} == {"trial"}
 
 
+# Recipes: BatchNorm, epochs, other values on a backbone
+
+
+def test_bn_is_a_training_field_that_renames_no_run_while_it_is_frozen():
+    (frozen,), (released,) = expand("ft"), expand("ft", settings=("bn=released",))
+    assert (frozen.spec.bn, frozen.sources["bn"]) == ("frozen", "recipe common")
+    assert '"bn"' not in frozen.spec.canonical() and '"bn":"released"' in released.spec.canonical()
+    assert expand("ft", settings=("bn=frozen",))[0].spec.run_id == frozen.spec.run_id
+    released = make_suite(recipes={"common": {**SUITE["recipes"]["common"], "bn": "released"}})
+    assert {run.spec.bn for run in expand("wise_ft", suite=released)} == {"released"}
+    (zero_shot,) = expand("zero_shot", suite=released)
+    assert zero_shot.spec.bn == "frozen" and "bn" not in zero_shot.sources
+    with pytest.raises(UserError, match="bn: input should be 'frozen' or 'released', got 'open'; correct it in --set"):
+        expand("ft", settings=("bn=open",))
+
+
+BY_EPOCHS = {"epochs": 3, "batch_size": 30, "lr": 0.001, "weight_decay": 0.1, "warmup_steps": 2}
+SMALL = {**BY_EPOCHS, "backbones": {"tiny-b": {"batch_size": 64, "warmup_steps": 1}}}
+
+
+def test_epochs_count_full_batches_of_the_training_set():
+    run = expand("ft", suite=make_suite(recipes={"common": BY_EPOCHS}))[0]
+    assert run.spec.steps == 3 * 6  # 200 images, batches of 30: the seventh is not full
+    assert run.sources["steps"] == "recipe common, 3 epochs of 6 steps"
+    suite = make_suite(recipes={"common": BY_EPOCHS})
+    assert expand("ft", suite=suite, settings=("batch_size=50",))[0].spec.steps == 3 * 4
+    assert expand("ft", suite=suite, settings=("batch_size=50", "steps=5"))[0].spec.steps == 5
+    with pytest.raises(UserError, match="batch_size: must be at most 200"):
+        expand("ft", suite=suite, settings=("batch_size=201",))
+    scaled = make_suite(recipes={"common": {**BY_EPOCHS, "epochs": 100, "warmup_steps": "scaled"}})
+    assert expand("ft", suite=scaled)[0].spec.warmup_steps == 12  # 600 of 25,030 times 500
+    ft, wise = expand("wise_ft", suite=suite)
+    assert ft.spec.steps == wise.spec.steps == 18 and ft.sources["steps"] == "recipe common, 3 epochs of 6 steps"
+
+
+def test_a_recipe_may_give_a_backbone_other_values():
+    first, second = expand("ft", suite=make_suite(recipes={"common": SMALL}), backbones=("all",))
+    assert (first.spec.batch_size, first.spec.steps, first.spec.warmup_steps) == (30, 18, 2)
+    assert (second.spec.batch_size, second.spec.steps, second.spec.warmup_steps) == (64, 9, 1)
+    assert (first.sources["batch_size"], second.sources["batch_size"]) == ("recipe common", "recipe common on tiny-b")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({**BY_EPOCHS, "steps": 5}, "exactly one of steps and epochs must be given, got 5 and 3"),
+        ({**BY_EPOCHS, "epochs": None}, "exactly one of steps and epochs must be given, got None and None"),
+        ({**BY_EPOCHS, "backbones": {"tiny-b": {"steps": 1, "epochs": 1}}}, "not both, got 1 and 1"),
+        ({**BY_EPOCHS, "backbones": {"tiny-b": {"batch": 1}}}, "backbones.tiny-b.batch"),
+        ({**BY_EPOCHS, "backbones": {"tiny-b": {"batch_size": 1}}}, "backbones.tiny-b.batch_size"),
+        ({**BY_EPOCHS, "bn": "batch"}, "'frozen' or 'released'"),
+    ],
+)
+def test_a_recipe_is_validated(recipe, words):
+    with pytest.raises(ValidationError, match=words):
+        make_suite(recipes={"common": recipe})
+
+
+# Published recipes: the authors' own values
+
+
+def sourced(**values):
+    return {key: {"value": value, "source": f"code: {key}"} for key, value in values.items()}
+
+
+TRAINED = {"epochs": 2, "batch_size": 50, "weight_decay": 0.1, "warmup_steps": 1}
+AUTHORS = {
+    "about": "Scripts.",
+    "selection": "last checkpoint",
+    "values": sourced(**TRAINED, min_lr=0.0, clip_norm=0.0, precision="fp32", bn="released"),
+    "methods": {
+        "ft": {"all": sourced(lr=0.5)},
+        "tracer": {
+            "tiny-a": {**sourced(lr=0.25, lambda_sd=0.5, weight_decay=0.0), "beta": {"value": 2, "our_choice": "none"}},
+            "tiny-b": sourced(batch_size=20),
+        },
+        "wise_ft": {"all": sourced(alpha=0.9)},
+    },
+    "backbones": {"tiny-b": {"backbone": "tiny-a", "our_choice": "nothing for b"}},
+    "departures": {"all": ["no flip"], "tracer": ["80 templates"]},
+}
+
+
+def published(**changes):
+    return make_suite(published={"as_published": {**AUTHORS, **changes}})
+
+
+def as_published(*methods, **request):
+    request.setdefault("suite", published())
+    return expand(*methods, recipe="as_published", **request)
+
+
+def test_a_published_recipe_gives_each_value_with_its_source():
+    (run,) = as_published("tracer")
+    spec = run.spec
+    assert (spec.recipe, spec.steps, spec.batch_size, spec.bn) == ("as_published", 8, 50, "released")
+    assert (spec.lr, spec.hyper, spec.weight_decay) == (0.25, {"lambda_sd": 0.5, "beta": 2.0}, 0.0)
+    assert run.sources["lr"] == "recipe as_published: code: lr"
+    assert run.sources["steps"] == "recipe as_published: code: epochs, 2 epochs of 4 steps"
+    assert run.sources["beta"] == "recipe as_published: our choice: none"
+
+
+def test_another_backbone_may_stand_in_and_says_so():
+    (run,) = as_published("tracer", backbones=("tiny-b",))
+    assert (run.spec.lr, run.spec.batch_size, run.spec.steps) == (0.25, 20, 20)
+    assert run.sources["lr"] == "recipe as_published: our choice: nothing for b; there: code: lr"
+    assert run.sources["batch_size"] == "recipe as_published: code: batch_size"
+    (ft,) = as_published("ft", backbones=("tiny-b",))
+    assert ft.sources["lr"] == "recipe as_published: code: lr"
+
+
+def test_published_values_take_nothing_from_suite_or_tuning_and_set_still_wins():
+    suite = make_suite(published={"as_published": AUTHORS}, methods_settings={"tracer": {"beta": 0.7, "lr": 1.0}})
+    tuned = tuned_file()
+    assert expand("tracer", suite=suite, tuned=tuned)[0].spec.hyper["beta"] == 0.7
+    (run,) = as_published("tracer", suite=suite, tuned=tuned)
+    assert (run.spec.hyper["beta"], run.spec.lr) == (2.0, 0.25)
+    assert as_published("tracer", settings=("lr=0.125",))[0].spec.lr == 0.125
+
+
+def test_a_published_post_hoc_method_is_trained_as_its_published_input():
+    ft, wise = as_published("wise_ft")
+    assert ft.spec == as_published("ft")[0].spec
+    assert (wise.spec.lr, wise.spec.hyper, wise.spec.steps) == (0.5, {"alpha": 0.9}, 8)
+    assert wise.sources["lr"] == "recipe as_published: code: lr, of ft"
+
+
+def test_published_runs_are_told_apart_and_never_ranked():
+    suite, tuned = published(), tuned_file()
+    selection = {"rules": ["published"], "tuning": None, "trials": 0}
+    for name in ("tracer", "ft", "wise_ft", "zero_shot"):
+        run = as_published(name, tuned=tuned)[-1]
+        assert selection_of(run, tuned, suite) == selection
+        assert selection_of(run.__class__(run.spec.model_copy(update={"limit": 5}), {}), tuned, suite)["rules"] == []
+    assert selection_of(as_published("tracer", settings=("lr=0.1",))[0], tuned, suite)["rules"] == []
+    assert selection_of(as_published("tracer", kind="trial")[0], tuned, suite)["rules"] == []
+    gone = published(methods={"ft": AUTHORS["methods"]["ft"]}, departures={})
+    assert selection_of(as_published("tracer")[0], tuned, gone)["rules"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": {"tracer": {"all": {"lr": {"value": 1.0}}}}}, "exactly one of source and our_choice"),
+        ({"methods": {"tracer": {"all": {"lr": 0.1}}}}, "published.as_published.methods.tracer.all.lr"),
+        ({"methods": {"tracer": {"all": {}}}}, "published.as_published.methods.tracer.all"),
+        ({"values": sourced(steps=1, epochs=1)}, "steps or epochs must be given, not both"),
+        ({"departures": {"soup": ["x"]}}, "departures must be of `all` or of a method with values, got soup"),
+        ({"departures": {"all": []}}, "published.as_published.departures.all"),
+        ({"sources": {}}, "published.as_published.sources"),
+    ],
+)
+def test_a_published_recipe_is_validated(changes, words):
+    with pytest.raises(ValidationError) as raised:
+        published(**changes)
+    assert words in str(raised.value)
+
+
+def test_what_a_published_recipe_lacks_is_said():
+    with pytest.raises(UserError, match=r"has published values on tiny-a for ft, tracer, wise_ft, got soup; choose"):
+        as_published("soup")
+    values = {key: value for key, value in AUTHORS["values"].items() if key != "batch_size"}
+    words = r"batch_size: must be set for ft, got null \(recipe as_published, which does not give it\)"
+    with pytest.raises(UserError, match=words):
+        as_published("ft", suite=published(values=values))
+    with pytest.raises(UserError, match="did you mean 'as_published'"):
+        expand("ft", suite=published(), recipe="as-publishd")
+    with pytest.raises(ValidationError, match="published must not have the name of a recipe, got long in both"):
+        make_suite(published={"long": AUTHORS})
+
+
+# The trap of a main script whose coefficients are all 0
+
+
+def test_a_method_that_distils_with_weight_0_is_refused_unless_a_person_says_so():
+    off = make_suite(methods_settings={"tracer": {"lambda_sd": 0.0}})
+    words = r"tracer: must distil with some weight above 0, got lambda_sd=0 \(suite toy\), which trains plain FLYP"
+    with pytest.raises(UserError, match=words):
+        expand("tracer", suite=off)
+    assert expand("tracer", settings=("lambda_sd=0",))[0].spec.hyper["lambda_sd"] == 0
+    with pytest.raises(UserError, match="plain FLYP"):
+        as_published("tracer", suite=published(methods={"tracer": {"all": sourced(lr=0.1, lambda_sd=0)}}))
+
+
+# Studies: a grid of settings
+
+
+def study(grid, **changes):
+    changes.setdefault("tuning", None)
+    return make_suite(grid=grid, **changes)
+
+
+def test_a_grid_is_crossed_or_listed_and_runs_for_each_backbone_and_seed():
+    crossed = study({"tracer": {"beta": [0.5, 1.0], "lambda_sd": [0.0, 2.0, 3.0]}})
+    plan = expand("tracer", "ft", suite=crossed, backbones=("all",), seeds=(0, 1))
+    assert len(plan) == 2 * 2 * 6 + 2 * 2
+    assert [run.spec.hyper for run in plan[:2]] == [{"beta": 0.5, "lambda_sd": 0.0}, {"beta": 0.5, "lambda_sd": 2.0}]
+    assert plan[0].sources["beta"] == "grid of toy" and plan[0].requested
+    listed = study({"tracer": [{"beta": 0.1}, {"lambda_sd": 3.0, "lr": 0.5}]})
+    assert [run.spec.hyper for run in expand("tracer", suite=listed)] == [
+        {"lambda_sd": 0.9, "beta": 0.1},
+        {"lambda_sd": 3.0, "beta": 0.5},
+    ]
+
+
+def test_a_training_field_may_be_in_a_grid():
+    suite = study({"ft": {"bn": ["frozen", "released"]}, "wise_ft": {"bn": ["frozen", "released"]}})
+    assert [run.spec.bn for run in expand("ft", suite=suite)] == ["frozen", "released"]
+    plan = expand("wise_ft", suite=suite)
+    assert [(run.spec.method, run.spec.bn) for run in plan] == [
+        ("ft", "frozen"),
+        ("wise_ft", "frozen"),
+        ("ft", "released"),
+        ("wise_ft", "released"),
+    ]
+
+
+def test_set_goes_over_the_grid_and_tuned_below_it():
+    suite = study({"tracer": {"lr": [0.1, 0.2]}})
+    assert [run.spec.lr for run in expand("tracer", suite=suite, tuned=tuned_file())] == [0.1, 0.2]
+    assert [run.spec.lr for run in expand("tracer", suite=suite, settings=("lr=0.7",))] == [0.7]
+    other = study({"tracer": {"beta": [0.1, 0.2]}})
+    assert [run.spec.lr for run in expand("tracer", suite=other, tuned=tuned_file())] == [0.01, 0.01]
+    assert len(expand("tracer", suite=other, settings=("lr=0.7,0.8",))) == 4
+
+
+def test_nothing_in_a_study_is_ranked():
+    suite, tuned = study({"tracer": {"beta": [0.5, 1.0]}}), tuned_file()
+    run = expand("tracer", suite=suite, tuned=tuned)[0]
+    assert run.spec == expand("tracer", tuned=tuned)[0].spec  # the benchmark's own run, were it not a study's
+    assert selection_of(run, tuned, suite) == {"rules": [], "tuning": None, "trials": 0}
+    assert rules_of(run, tuned) == ["one_se"]
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [{"tracer": 3}, {"tracer": {"beta": 3}}, {"tracer": {"beta": []}}, {"tracer": []}, {"tracer": [3]}, {"tracer": {}}],
+)
+def test_a_grid_is_validated(grid):
+    words = "grid.tracer must be a list of settings or a mapping of keys to lists, got"
+    with pytest.raises(ValidationError, match=words):
+        study(grid)
+
+
+def test_a_study_has_no_tuning():
+    with pytest.raises(ValidationError, match="tuning must not be there in a study"):
+        make_suite(grid={"tracer": {"beta": [1.0]}})
+
+
 # Post-hoc methods: what is tuned of the input, and one strength of their own
 
 FT = {"one_se": {"lr": 0.01}, "best_id": {"lr": 0.02}}

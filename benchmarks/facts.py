@@ -1,5 +1,6 @@
 """What planning knows of the installed package: here names become methods, backbones and data."""
 
+import itertools
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -30,17 +31,18 @@ def gather(suite: Suite) -> Facts:
     """The facts that the runs of this suite are planned from, the suite's own names checked against them."""
     data = dataset(suite.dataset)
     known, encoders = methods(), tuple(backbones.names())
-    for key, kind, listed, names in (
+    checks = (
         ("methods", "method", suite.methods, known),
         ("backbones", "backbone", suite.backbones, encoders),
         ("methods_settings", "method", suite.methods_settings, known),
         ("tuning.space", "method", suite.tuning.space if suite.tuning else (), known),
-        *_listed(suite, known, encoders),
-    ):
+    )
+    for key, kind, listed, names in itertools.chain(checks, _listed(suite, known, encoders)):
         for name in listed:
             try:
-                found = resolve_name(kind, name, names)
-            except UserError as error:
+                other_spelling = kind == "backbone" and name not in names  # another spelling, or MODEL:TAG
+                found = backbones.resolve(name) if other_spelling else resolve_name(kind, name, names)
+            except (UserError, backbones.BackboneError) as error:
                 raise UserError(f"{suite.name}.{key}: {error}") from None
             if found != name and key not in ("methods", "backbones"):
                 raise UserError(f"{suite.name}.{key}: must be written '{found}', got '{name}'; correct the suite file.")

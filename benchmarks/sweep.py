@@ -118,10 +118,11 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
     tuned = {(p.spec.method, p.spec.backbone): p.spec.recipe for p in plan if "tuned" in str(p.sources.get("lr"))}
     for (method, backbone), recipe in tuned.items():
         if not benchmark.tuning_is_current(method, backbone, recipe):
+            tuned_in = benchmark.base or benchmark
             complain(
-                f"the tuned values of {method} on {backbone} come from other trials than {benchmark.path.name} and "
+                f"the tuned values of {method} on {backbone} come from other trials than {tuned_in.path.name} and "
                 "the code give now, so these runs are not ranked; "
-                f"run `robustft tune {benchmark.suite.name} --method {method}` to renew them."
+                f"run `robustft tune {tuned_in.suite.name} --method {method}` to renew them."
             )
 
 

@@ -35,6 +35,11 @@ def tuning_of(benchmark: Benchmark) -> Tuning:
             settings; or it searches anything but the learning rate and its one strength.
     """
     suite, known = benchmark.suite, benchmark.facts.methods
+    if suite.based_on or suite.grid:
+        raise UserError(
+            f"{suite.name}: is a study, from which nothing is chosen, and cannot be tuned; "
+            f"tune {suite.based_on or 'the suite without its grid'}."
+        )
     if suite.tuning is None:
         raise UserError(f"{suite.name}.tuning: must be there to tune, got nothing; add it to the suite file.")
     for name, space in suite.tuning.space.items():

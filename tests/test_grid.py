@@ -736,6 +736,9 @@ def test_a_sweep_adds_the_fixed_run_unless_the_place_on_the_path_was_set():
     assert plan[1].spec.inputs == plan[2].spec.inputs
     assert len(expand("wise_ft", tuned=BOTH)) == 2
     assert len(expand("wise_ft", tuned=BOTH, companions=True, settings=("alpha=0.1",))) == 2
+    with_lr = tuned_file("ft", **FT, wise_ft=tuned_entry({"lr": 0.07, "alpha": 0.3}))
+    assert len(expand("wise_ft", tuned=with_lr, companions=True)) == 4  # two rates, so two FT runs
+    assert len(expand("wise_ft", tuned=with_lr, companions=True, settings=("alpha=0.1",))) == 2
     assert len(expand("wise_ft", tuned=BOTH, companions=True, rule="best_id")) == 2
     assert [run.spec.lr for run in expand("wise_ft", tuned=BOTH, companions=True, settings=("lr=0.3",))] == [0.3] * 3
     assert len(expand("wise_ft", companions=True)) == 2  # nothing tuned: the default is the same run

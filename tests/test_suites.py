@@ -314,6 +314,11 @@ def test_only_trained_settings_are_counted(posthoc, tmp_path):
         tune.tuning_of(benchmark)
 
 
+def test_a_study_cannot_be_tuned():
+    with pytest.raises(UserError, match="ablation-beta: is a study, from which nothing is chosen.*; tune digits"):
+        tune.Search(Benchmark("ablation-beta"), ["tracer"], ["tiny-rn"])
+
+
 def test_a_published_recipe_cannot_be_tuned():
     with pytest.raises(UserError, match="--recipe: must be a recipe to tune, got as_published, whose values are publi"):
         tune.Search(Benchmark("imagenet"), ["ft"], ["RN50"], "as_published")

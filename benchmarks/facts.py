@@ -18,8 +18,8 @@ from .suite import Suite, Tuned, base_path, find, load, load_tuned
 
 @cache
 def dataset(name: str) -> Dataset:
-    """The dataset of that name; loading may be slow, so each is made once."""
-    return catalogue.get(resolve_name("dataset", name, catalogue.names()))
+    """The dataset of that name, registered or one's own (folder:<path>); loading may be slow, so each is made once."""
+    return catalogue.get(name if catalogue.is_own(name) else resolve_name("dataset", name, catalogue.names()))
 
 
 def methods() -> dict[str, type]:

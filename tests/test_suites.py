@@ -73,6 +73,14 @@ def test_planning_the_reference_gives_the_ids_of_its_runs():
             assert (rule, record["run_id"]) in planned, (record["method"], record["backbone"], record["seed"])
 
 
+def test_a_suite_may_name_data_of_ones_own(tmp_path):
+    changes = [("dataset: digits\n", f"dataset: folder:{tmp_path / 'nowhere'}\n")]
+    with pytest.raises(ValueError, match="nowhere"):  # the dataset's own sentence, not an unknown name
+        Benchmark(copy_of(tmp_path, "digits", *changes))
+    with pytest.raises(UserError, match="unknown dataset 'digit'; did you mean 'digits'"):
+        Benchmark(copy_of(tmp_path, "digits", ("dataset: digits\n", "dataset: digit\n")))
+
+
 # Studies
 
 

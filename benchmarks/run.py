@@ -21,6 +21,7 @@ from safetensors.torch import save as save_tensors
 
 from .. import backbones
 from ..methods import registry
+from ..methods.base import Context, Method
 from ..methods.checkpoints import Checkpoints
 from ..methods.classifier import Classifier
 from ..methods.trainer import Settings, Task, fit
@@ -28,18 +29,23 @@ from ..results import predictions
 from ..results.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from . import environment, facts
 from .errors import UserError
-from .evaluate import evaluate, validation_nll
+from .evaluate import Stopped, evaluate_together, validation_nll
 from .plan import Plan
 from .spec import RunSpec
 from .state import Lease, RunFolder
 
+POINT_METRICS = ("accuracy", "ece", "nll")
+"""What is kept of each set at each point of a path."""
+
 
 @dataclass(frozen=True)
 class Options:
-    """What changes how a run is carried out, never its numbers on a CPU."""
+    """What changes how a run is carried out, never what it is."""
 
     device: str = "cpu"
     checkpoint_seconds: float = 30.0
+    micro_batch: int | None = None
+    """Images a forward pass of the training, at most; None is the whole batch. Only the order of float sums changes."""
 
 
 class Attempt:
@@ -81,8 +87,8 @@ class Attempt:
             raise UserError(f"{self.folder.weights}: could not be read back after writing; check the disk, run again.")
         tensors, about = fitted
         classifier = Classifier.restore(encoder, tensors, about["classifier"]).to(self.options.device)
-        sets = self._evaluate(dataset, classifier)
-        publish_record(self.folder.path, self._record(sets, about), guard=self.lease.check)
+        sets, path = self._evaluate(dataset, classifier, self._points(dataset))
+        publish_record(self.folder.path, self._record(sets, path, about), guard=self.lease.check)
 
     def tell(self, state: str, force: bool = False, **more: Any) -> None:
         """Write the state, at most once a second unless forced."""
@@ -123,27 +129,26 @@ class Attempt:
                 )
 
     def _train(self, dataset: Any, encoder: Any) -> None:
-        spec, card = self.spec, dataset.card
-        method_class = registry.get(spec.method)
-        method = method_class(method_class.Hyper(**{**method_class.introduced, **spec.hyper}))
-        validation = dataset.eval_data(card.names("validation")[0])
+        validation = _validation(dataset)
+        context = self._context(dataset, encoder, validation)
 
         def on_step(step: int, total: int) -> None:
             self.step = step
             self.tell("running")
 
         fitted = fit(
-            method,
+            make_method(self.spec),
             encoder,
-            make_task(dataset, encoder, spec.trainable),
-            make_settings(spec, self.options.device),
+            context.task,
+            context.settings,
             checkpoints=Checkpoints(
                 self.folder.checkpoints, every_seconds=self.options.checkpoint_seconds, guard=self.lease.check
             ),
-            validate=lambda classifier: validation_nll(classifier, validation, device=self.options.device),
-            inputs={name: load_input(self.folder, spec, name) for name in spec.inputs},
+            validate=context.validate,
+            inputs=context.inputs,
             on_step=on_step,
             should_stop=self.should_stop,
+            probe=validation if self.spec.kind == "run" else None,
         )
         weights = save_weights(fitted.classifier.tensors(), fitted.classifier.meta())
         about = {
@@ -152,6 +157,7 @@ class Attempt:
             "images_seen": fitted.images_seen,
             "train_seconds": fitted.train_seconds,
             "info": fitted.info,
+            **({"dynamics": fitted.dynamics} if fitted.dynamics else {}),
         }
         guard = self.lease.check
         curves = pd.DataFrame(fitted.curves).to_parquet(index=False, compression="zstd")
@@ -166,24 +172,58 @@ class Attempt:
         except UserError:
             return None
 
-    def _evaluate(self, dataset: Any, classifier: Classifier) -> dict[str, dict[str, Any]]:
+    def _context(self, dataset: Any, encoder: Any, validation: Any) -> Context:
+        """What the trainer gives to the method, here also for the points of its path."""
+        spec, device = self.spec, self.options.device
+
+        def check_stop() -> None:
+            if self.should_stop():
+                raise Stopped
+
+        return Context(
+            encoder,
+            make_task(dataset, encoder, spec.trainable),
+            make_settings(spec, device, self.options.micro_batch),
+            lambda classifier: validation_nll(classifier, validation, device=device),
+            {name: load_input(self.folder, spec, name) for name in spec.inputs},
+            check_stop,
+        )
+
+    def _points(self, dataset: Any) -> list[tuple[float, Classifier]]:
+        """The classifiers along the method's path; none for other methods, and for trials."""
+        method = make_method(self.spec)
+        if method.path is None or self.spec.kind == "trial":
+            return []
+        torch.manual_seed(self.spec.seed)  # as `fit` does
+        encoder = backbones.load(self.spec.backbone, device=self.options.device)
+        return method.points(self._context(dataset, encoder, _validation(dataset)))
+
+    def _evaluate(
+        self, dataset: Any, classifier: Classifier, points: list[tuple[float, Classifier]]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
+        """Metrics of each set, and those of the points in the same pass over its images; predictions are written."""
         sets: dict[str, dict[str, Any]] = {}
+        path = [{"value": value, "sets": {}} for value, _ in points]
         for entry in dataset.card.sets:
             if self.spec.kind == "trial" and entry.role != "validation":
                 continue
-            metrics, columns = evaluate(
-                classifier,
+            (metrics, *along), columns = evaluate_together(
+                [classifier, *(point for _, point in points)],
                 dataset.eval_data(entry.name),
                 device=self.options.device,
                 limit=self.spec.limit,
                 should_stop=self.should_stop,
             )
             sets[entry.name] = {"role": entry.role, **metrics}
+            for point, theirs in zip(path, along, strict=True):
+                point["sets"][entry.name] = {key: theirs[key] for key in POINT_METRICS}
             predictions.write(self.folder.predictions / f"{entry.name}.parquet", columns, self.lease.check)
             self.tell("running")
-        return sets
+        return sets, {"parameter": registry.get(self.spec.method).path, "points": path} if path else None
 
-    def _record(self, sets: dict[str, dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
+    def _record(
+        self, sets: dict[str, dict[str, Any]], path: dict[str, Any] | None, about: dict[str, Any]
+    ) -> dict[str, Any]:
         spec, device = self.spec, self.options.device
         seconds = about["train_seconds"]
         return {
@@ -207,6 +247,7 @@ class Attempt:
                 **({"dirty": True} if len(self.code) > 1 or self.code[0].endswith("+") else {}),
                 "device": environment.device_name(device),
                 "threads": torch.get_num_threads(),
+                **({"micro_batch": self.options.micro_batch} if self.options.micro_batch is not None else {}),
             },
             "cost": {
                 "wall_seconds": self.wall_seconds(),
@@ -217,7 +258,13 @@ class Attempt:
             },
             "sets": sets,
             "summary": summarise(sets),
-            "info": {**about["info"], "weights_sha256": about["sha256"], "code": self.code},
+            "info": {
+                **about["info"],
+                **({"dynamics": about["dynamics"]} if "dynamics" in about else {}),
+                "weights_sha256": about["sha256"],
+                "code": self.code,
+            },
+            **({"path": path} if path else {}),
             "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
 
@@ -237,7 +284,18 @@ def make_task(dataset: Any, encoder: Any, trainable: str) -> Task:
     )
 
 
-def make_settings(spec: RunSpec, device: str) -> Settings:
+def make_method(spec: RunSpec) -> Method:
+    """The method with the hyperparameters of a spec; those that the spec leaves out mean what they meant before."""
+    method = registry.get(spec.method)
+    return method(method.Hyper(**{**method.introduced, **spec.hyper}))
+
+
+def _validation(dataset: Any) -> Any:
+    """The ID validation set."""
+    return dataset.eval_data(dataset.card.names("validation")[0])
+
+
+def make_settings(spec: RunSpec, device: str, micro_batch: int | None = None) -> Settings:
     """The trainer's settings of a spec; a method without training gets neutral ones."""
     return Settings(
         total_steps=spec.steps or 1,
@@ -248,6 +306,8 @@ def make_settings(spec: RunSpec, device: str) -> Settings:
         min_lr=spec.min_lr or 0.0,
         clip_norm=spec.clip_norm or 0.0,
         precision=spec.precision or "fp32",
+        bn=spec.bn,
+        micro_batch=micro_batch,
         seed=spec.seed,
         device=device,
     )
@@ -282,5 +342,11 @@ def load_input(folder: RunFolder, spec: RunSpec, name: str) -> dict[str, Any]:
 
 
 def input_path(path: Path, spec: RunSpec, name: str) -> Path:
-    """The folder of an input: same benchmark, backbone and seed, below the same root."""
-    return path.parents[2] / name / spec.backbone / f"seed{spec.seed}-{spec.inputs[name]}"
+    """The folder of an input: same benchmark and backbone, below the same root.
+
+    Args:
+        path: folder of the run that reads it.
+        name: its key in `spec.inputs`: a method, of the run's own seed, or "method:seed".
+    """
+    method, _, seed = name.partition(":")
+    return path.parents[2] / method / spec.backbone / f"seed{seed or spec.seed}-{spec.inputs[name]}"

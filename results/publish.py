@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import predictions
-from .atomic import OutputError, write_json_atomic
+from .atomic import OutputError, write_atomic
 from .leaderboard import Board, write
 from .plots import plot_id_ood
-from .records import NAME, REFERENCE, read_record
+from .records import NAME, REFERENCE, read_record, record_json
 from .rows import REFERENCE_METHOD, sections
 from .statistics import RULES
 
@@ -76,7 +76,8 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE) -> Board:
     folder = Path(reference) / f".{benchmark}-new"  # the old reference stays until the new one is whole
     shutil.rmtree(folder, ignore_errors=True)
     for run_id, (_, record) in found.items():
-        write_json_atomic(folder / "records" / f"{run_id}.json", record)
+        path = folder / "records" / f"{run_id}.json"
+        write_atomic(path, record_json(path, record))
     _write(folder / "samples.parquet", samples)
     for run_id, kept in columns.items():
         _write(folder / "predictions" / f"{run_id}.parquet", kept)

@@ -22,6 +22,7 @@ __all__ = [
     "gather_reference",
     "publish_record",
     "read_record",
+    "record_json",
     "summarise",
     "validate",
     "write_atomic",
@@ -96,6 +97,41 @@ class Cost(_Part):
     images_seen: int | None = None
 
 
+class PointResult(_Part):
+    """Metrics of one set at one point of a path: fractions, unrounded; the likelihood as in `SetResult`."""
+
+    accuracy: float = Field(ge=0, le=1)
+    ece: float = Field(ge=0, le=1)
+    nll: float | None = Field(ge=0)
+
+    @field_validator("nll", mode="before")
+    @classmethod
+    def _infinite_is_null(cls, value: Any) -> Any:
+        return None if value == math.inf else value
+
+
+class Point(_Part):
+    """One value of a path's parameter, and what the run would have come to with it."""
+
+    value: float
+    sets: dict[str, PointResult]
+
+
+class PathResult(_Part):
+    """The whole line that a post-hoc method can stop at (WiSE-FT: alpha), evaluated in the run."""
+
+    parameter: str = Field(min_length=1)
+    points: list[Point] = Field(min_length=1)
+    """By rising value, all on the same sets."""
+
+    @model_validator(mode="after")
+    def _is_one_line(self) -> PathResult:
+        values = [point.value for point in self.points]
+        if values != sorted(set(values)):
+            raise ValueError(f"values must rise, got {values}")
+        return self
+
+
 class Record(_Part):
     """A finished run or trial, with what it takes to be trusted and repeated."""
 
@@ -118,6 +154,9 @@ class Record(_Part):
     sets: dict[str, SetResult] = Field(min_length=1)
     summary: dict[str, float | None]
     info: dict[str, Any] = {}
+    """What the method chose, and `dynamics`: teacher against student during the run, a row for each quarter."""
+    path: PathResult | None = None
+    """Of methods that have one; a record without it has no such key."""
     finished: str
 
     @field_validator("summary", mode="before")
@@ -126,6 +165,13 @@ class Record(_Part):
         if not isinstance(value, dict):
             return value
         return {key: None if item == math.inf else item for key, item in value.items()}
+
+    @model_validator(mode="after")
+    def _path_is_on_the_sets_of_the_run(self) -> Record:
+        for point in self.path.points if self.path else []:
+            if point.sets.keys() != self.sets.keys():
+                raise ValueError(f"path: point {point.value} is on other sets than the run")
+        return self
 
     @model_validator(mode="after")
     def _summary_follows_from_the_sets(self) -> Record:
@@ -190,7 +236,23 @@ def publish_record(folder: Path, record: Mapping[str, Any], guard: Callable[[], 
         OutputError: the file system refuses.
     """
     path = Path(folder) / NAME
-    return create_atomic(path, to_json(path, validate(record, str(path))), guard)
+    return create_atomic(path, record_json(path, validate(record, str(path))), guard)
+
+
+def record_json(path: Path | str, record: Mapping[str, Any]) -> bytes:
+    """Indented JSON; each point of a path is one line, or a record of 11 points would be too large for a page.
+
+    Args:
+        path: only names the file in an error.
+        record: as `validate` returns it.
+    """
+    points = (record.get("path") or {}).get("points", [])
+    if not points:
+        return to_json(path, record)
+    text = to_json(path, {**record, "path": {**record["path"], "points": []}}).decode()
+    lines = [json.dumps(point, ensure_ascii=False, separators=(",", ":"), allow_nan=False) for point in points]
+    before, found, after = text.rpartition('"points": []')
+    return (before + found[:-1] + "\n   " + ",\n   ".join(lines) + "\n  ]" + after).encode()
 
 
 def validate(record: Any, where: str = "record") -> dict[str, Any]:
@@ -209,7 +271,10 @@ def validate(record: Any, where: str = "record") -> dict[str, Any]:
         key = ".".join(str(part) for part in first["loc"]) or "record"
         message = first["msg"].removeprefix("Value error, ")
         raise RecordError(f"{where}: {key}: {message}; remove the run folder to run it again.") from error
-    return model.model_dump(by_alias=True)
+    content = model.model_dump(by_alias=True)
+    if content["path"] is None:
+        del content["path"]
+    return content
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from robustft.benchmarks import cli
+from robustft.benchmarks import cli, sweep
+from robustft.benchmarks.plan import Plan
+from robustft.benchmarks.state import RunFolder
 
 BACKBONE = "tiny-vit-p8"
 SUITE = {
@@ -37,6 +39,18 @@ def write_suite(folder, **changes):
     path = Path(folder) / "quick.yaml"
     path.write_text(yaml.safe_dump({**SUITE, **changes}, sort_keys=False))
     return str(path)
+
+
+def plan_runs(root, method, *settings, seed=3, rule="one_se"):
+    """Run folders of a method and of what it reads, planned as `robustft sweep` plans them."""
+    benchmark = sweep.load(write_suite(root))
+    made = []
+    for planned in sweep.expand(benchmark, (method,), (BACKBONE,), (seed,), settings, rule, None):
+        folder = RunFolder.of(Path(root) / "runs", planned.spec)
+        selection = benchmark.resolver().selection(planned.spec)
+        Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folder)
+        made.append(folder)
+    return made
 
 
 def program(*arguments, **options):

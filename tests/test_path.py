@@ -1,0 +1,238 @@
+"""What a run evaluates beside its classifier: a path, pooled inputs, the teacher's dynamics, a set's own classes."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from runs_kit import BACKBONE, essence, write_suite
+from runs_kit import plan_runs as plan
+from test_resume import after, never
+
+from robustft.benchmarks import run as run_module
+from robustft.benchmarks import sweep
+from robustft.benchmarks.evaluate import LISTED_GROUPS, by_group, evaluate, evaluate_together
+from robustft.benchmarks.plan import Plan
+from robustft.benchmarks.run import Options, input_path, make_settings
+from robustft.benchmarks.state import RunFolder
+from robustft.benchmarks.worker import work
+from robustft.datasets.projection import Projection
+from robustft.methods.wise_ft import ALPHAS
+from robustft.results.records import RecordError, read_record, validate
+
+
+def plan_runs(root, method):
+    """Runs of six steps, evaluated on 16 samples of each set."""
+    return plan(root, method, *(["limit=16"] if method == "zero_shot" else ["limit=16", "steps=6"]))
+
+
+def finish(folders, options=None):
+    """Make planned runs in their order; returns the record of the last."""
+    for folder in folders:
+        assert work(folder.path, options or Options(), never)["event"] == "done"
+    return read_record(folders[-1].record)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Records of zero_shot, ft and wise_ft (alpha 0.5) of one seed, and the folder of the last."""
+    root = tmp_path_factory.mktemp("path")
+    zero_shot = finish(plan_runs(root, "zero_shot"))
+    folders = plan_runs(root, "wise_ft")
+    wise = finish(folders)
+    return zero_shot, read_record(folders[0].record), wise, folders[-1]
+
+
+def test_the_path_is_the_whole_line_between_the_runs_at_its_ends(finished):
+    zero_shot, ft, wise, _ = finished
+    assert wise["path"]["parameter"] == "alpha"
+    points = {point["value"]: point["sets"] for point in wise["path"]["points"]}
+    assert list(points) == list(ALPHAS)
+    for alpha, record in ((0.0, zero_shot), (wise["spec"]["hyper"]["alpha"], wise), (1.0, ft)):
+        assert points[alpha].keys() == record["sets"].keys()
+        for name, metrics in record["sets"].items():
+            assert points[alpha][name] == {key: metrics[key] for key in ("accuracy", "ece", "nll")}, (alpha, name)
+    assert points[0.2] != points[0.8]
+
+
+def test_a_record_with_a_path_is_a_page_and_others_have_no_such_key(finished):
+    zero_shot, ft, wise, folder = finished
+    assert len(wise["path"]["points"]) == 11 and len(wise["sets"]) == 8
+    assert folder.record.stat().st_size < 16_000
+    assert json.loads(folder.record.read_text()) == wise
+    assert "path" not in ft and "path" not in zero_shot and "dynamics" not in wise["info"]
+
+
+def test_cut_anywhere_in_the_evaluation_it_ends_in_the_same_record(finished, tmp_path):
+    want = essence(finished[-1].path)
+    ft, wise = plan_runs(tmp_path, "wise_ft")
+    finish([ft])
+    events = [work(wise.path, Options(), after(looks))["event"] for looks in (0, 1, 4, 100)]
+    assert events == ["interrupted"] * 3 + ["done"]
+    assert essence(wise.path) == want
+
+
+def test_a_trial_has_neither_path_nor_dynamics(tmp_path, monkeypatch):
+    benchmark = sweep.load(write_suite(tmp_path))
+    given = []
+    monkeypatch.setattr(run_module, "fit", lambda *a, fit=run_module.fit, **k: given.append(k["probe"]) or fit(*a, **k))
+    plans = benchmark.resolver(rule=None, kind="trial").resolve("wise_ft", BACKBONE, 100, {"limit": (8, "--set")})
+    folders = [RunFolder.of(tmp_path / "runs", planned.spec) for planned in plans]
+    for folder, planned in zip(folders, plans, strict=True):
+        Plan(planned.spec, "digits", planned.sources, {"rules": []}).write(folder)
+    record = finish(folders)
+    assert record["kind"] == "trial" and list(record["sets"]) == ["validation"]
+    assert "path" not in record and given == [None, None]
+
+
+def change(record, at, value):
+    *keys, last = at
+    for key in keys:
+        record = record[key]
+    record[last] = value
+
+
+@pytest.mark.parametrize(
+    "at, value, words",
+    [
+        (("path", "points", 0, "value"), 0.9, "path: values must rise"),
+        (("path", "points", 3, "sets"), {}, "path: point 0.3 is on other sets than the run"),
+        (("path", "points", 3, "sets", "id", "accuracy"), 83.0, "accuracy: Input should be less than or equal to 1"),
+    ],
+)
+def test_a_path_that_breaks_the_schema_is_refused_by_key(finished, at, value, words):
+    record = json.loads(finished[-1].record.read_text())
+    change(record, at, value)
+    with pytest.raises(RecordError, match=words):
+        validate(record)
+
+
+# pooled inputs
+
+
+def test_an_input_is_found_by_method_and_seed(tmp_path):
+    spec = SimpleNamespace(backbone="tiny", seed=4, inputs={"ft": "aaa", "ft:1": "bbb"})
+    path = tmp_path / "digits" / "soup" / "tiny" / "seed4-ccc"
+    assert input_path(path, spec, "ft") == tmp_path / "digits" / "ft" / "tiny" / "seed4-aaa"
+    assert input_path(path, spec, "ft:1") == tmp_path / "digits" / "ft" / "tiny" / "seed1-bbb"
+
+
+def test_a_soup_reads_the_finished_runs_of_its_seeds(tmp_path):
+    folders = plan_runs(tmp_path, "model_soup")
+    record = finish(folders)
+    seeds = [read_record(folder.record)["seed"] for folder in folders[:-1]]
+    assert seeds == [3, 4, 5] and list(record["spec"]["inputs"]) == ["ft:3", "ft:4", "ft:5"]
+    (soup, *members) = [run_module.load_weights(folder)[0]["weight"] for folder in (folders[-1], *folders[:-1])]
+    assert torch.allclose(soup, torch.stack(members).mean(dim=0), rtol=0, atol=1e-6)
+    assert not torch.equal(members[0], members[1])
+
+
+# dynamics
+
+
+def test_dynamics_of_a_distilling_run_are_in_its_record_also_after_a_cut(tmp_path):
+    (folder,) = plan_runs(tmp_path, "ema")
+    record = finish([folder])
+    rows = record["info"]["dynamics"]
+    assert [(row["step"], row["fraction"]) for row in rows] == [(2, 0.25), (3, 0.5), (5, 0.75), (6, 1.0)]
+    assert all(row["gap"] >= 0 and row["kl_start_student"] > 0 for row in rows)
+    folder.record.unlink()
+    assert finish([folder])["info"] == record["info"]
+
+
+# how it is carried out
+
+
+def test_batch_norm_is_the_specs_and_the_micro_batch_the_commands(finished):
+    spec = SimpleNamespace(**finished[2]["spec"])
+    assert (make_settings(spec, "cpu").bn, make_settings(spec, "cpu").micro_batch) == ("frozen", None)
+    spec.bn = "released"
+    settings = make_settings(spec, "cpu", 16)
+    assert (settings.bn, settings.micro_batch) == ("released", 16)
+
+
+def test_micro_batches_are_named_in_the_record(tmp_path, finished):
+    (folder,) = plan_runs(tmp_path, "flyp")
+    record = finish([folder], Options(micro_batch=8))
+    assert record["environment"]["micro_batch"] == 8
+    assert "micro_batch" not in finished[2]["environment"]
+
+
+# a set's own classes and groups
+
+
+class Fixed(torch.nn.Module):
+    """Gives the logits whose row each image names by its first value."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, images):
+        return self.logits[images[:, 0, 0, 0].long()]
+
+
+class Samples:
+    """A set of as many samples as labels; counts how often images are read."""
+
+    def __init__(self, labels, **more):
+        self.labels, self.reads = np.array(labels), 0
+        self.sample_ids = self.unit_ids = [str(i) for i in range(len(labels))]
+        for name, value in more.items():
+            setattr(self, name, value)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def images(self, start, stop):
+        self.reads += stop - start
+        return torch.arange(start, stop).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
+
+
+def test_logits_are_projected_before_softmax():
+    data = Samples([1], project=Projection(((0,), (2, 3))))
+    metrics, columns = evaluate(Fixed([[0.0, 9.0, 0.0, 1.0]]), data)
+    # Two classes with logits 0 and max(0, 1): column 1, the largest of all, counts for nothing.
+    p = np.exp(1) / (1 + np.exp(1))
+    assert metrics["accuracy"] == 1.0 and metrics["nll"] == pytest.approx(-np.log(p))
+    assert columns["confidence"][0] == pytest.approx(p, rel=1e-6) and columns["prediction"][0] == 1
+    unprojected, _ = evaluate(Fixed([[0.0, 9.0, 0.0, 1.0]]), Samples([1]))
+    assert unprojected["nll"] < 0.01
+
+
+def test_every_classifier_has_its_metrics_from_one_reading_of_the_images():
+    data = Samples([0, 1, 1] * 200)
+    good, bad = ([[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]] * 200, [[5.0, 0.0], [5.0, 0.0], [5.0, 0.0]] * 200)
+    modules = [Fixed(good), Fixed(bad)]
+    together, columns = evaluate_together(modules, data)
+    assert data.reads == 600
+    assert [metrics["accuracy"] for metrics in together] == [1.0, pytest.approx(1 / 3)]
+    for module, metrics in zip(modules, together, strict=True):
+        assert evaluate(module, data)[0] == metrics
+    assert (columns["prediction"] == data.labels).all()  # of the first
+
+
+def test_the_worst_group_is_the_lowest_accuracy_and_the_nameless_is_none():
+    data = Samples([0, 0, 1, 0, 0], groups=["a", "a", "b", "", ""])
+    metrics, _ = evaluate(Fixed([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), data)
+    assert metrics["accuracy"] == pytest.approx(0.4)
+    assert (metrics["worst_group_accuracy"], metrics["group_accuracy"]) == (0.5, {"a": 0.5, "b": 1.0})
+    limited, _ = evaluate(Fixed([[1.0, 0.0]]), data, limit=1)
+    assert limited["worst_group_accuracy"] == 1.0
+    assert "worst_group_accuracy" not in evaluate(Fixed([[1.0, 0.0]]), Samples([0]))[0]
+
+
+def test_many_groups_leave_only_their_worst_in_the_record():
+    columns = {"label": np.zeros(40, int), "prediction": np.arange(40) // 39}
+    names = [f"g{i}" for i in range(40)]
+    assert by_group(columns, names) == {"worst_group_accuracy": 0.0}
+    assert len(by_group(columns, names[:LISTED_GROUPS] * 2 + [""] * 8)["group_accuracy"]) == LISTED_GROUPS
+    assert by_group(columns, [""] * 40) == {}
+
+
+def test_images_that_are_not_on_the_disk_count_as_expected():
+    metrics, _ = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], found=3, expected=10))
+    assert (metrics["n_expected"], metrics["n"]) == (10, 3)
+    metrics, _ = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], found=3, expected=None))
+    assert (metrics["n_expected"], metrics["n"]) == (3, 3)

@@ -7,8 +7,14 @@ import statistics as middle
 from collections.abc import Iterable
 from itertools import combinations
 
-from .rows import FORGOTTEN, MARKS, OLD_TASK, Row, Section
+from .board import FORGOTTEN, GRID, MARKS, OLD_TASK, ORACLE, PUBLISHED, Row, Section
 from .statistics import smallest_resolvable_difference
+
+ASIDE_TITLES = {
+    GRID: "Ablation: settings of a grid",
+    PUBLISHED: "published (selection unknown)",
+    ORACLE: "Oracle: chosen on the shifts themselves, never ranked",
+}
 
 
 def metric_columns(section: Section) -> list[tuple[str, str]]:
@@ -77,7 +83,7 @@ def resolution(rows: list[Row]) -> str:
     for first, second in combinations(ranked, 2):
         a, b = first.values.get("acc_ood_mean", {}), second.values.get("acc_ood_mean", {})
         shared = sorted(a.keys() & b.keys())
-        if len(shared) >= 2 and (first.method != second.method or first.label != second.label):
+        if len(shared) >= 2 and first.name != second.name:
             sizes.append(100 * smallest_resolvable_difference([a[s] for s in shared], [b[s] for s in shared]))
             seeds.add(len(shared))
     if not sizes:

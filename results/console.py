@@ -9,8 +9,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from .cells import best_rows, cell_text, footnotes, marks_text, metric_columns
-from .rows import Row, Section
+from .board import ASIDE, ORACLE, Row, Section
+from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns
 from .statistics import RULES
 
 
@@ -34,7 +34,8 @@ class ConsoleBoard:
                 yield Text("")
                 yield table
             shown = [row for name in section.backbones for row in section.table(RULES[0], name)]
-            for note in footnotes([*shown, *section.unranked()]):
+            aside = [row for kind in ASIDE for row in section.aside(kind)]
+            for note in footnotes([*shown, *aside, *section.unranked()]):
                 yield Text(note, style="dim")
             yield Text("")
         yield Text("Accuracy in percent; ECE in [0, 1], 15 bins, global; mean±sd over seeds.", style="dim")
@@ -46,13 +47,17 @@ class ConsoleBoard:
         default, *others = RULES
         for backbone in section.backbones:
             rows = section.table(default, backbone)
-            if rows:
+            if rows and section.shows_rules:
                 yield _table(section, rows, f"{backbone}, rule {default}", wide)
         for rule in others:
             rows = [row for name in section.backbones for row in section.table(rule, name)]
             rows = [row for row in rows if default not in row.rules]
             if rows:
                 yield _table(section, rows, f"where rule {rule} chose another setting", wide, ranked=False)
+        for kind in ASIDE:
+            if section.aside(kind):
+                title = ASIDE_TITLES[kind].lower() if kind != ORACLE else ASIDE_TITLES[kind]
+                yield _table(section, section.aside(kind), title, wide, ranked=False)
         if section.unranked():
             yield _table(section, section.unranked(), "not ranked", wide, ranked=False)
 

@@ -14,9 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .atomic import write_atomic
-from .cells import best_rows, cell_text, footnotes, marks_text, metric_columns, resolution
+from .board import (
+    ASIDE,
+    FIXED,
+    FORGOTTEN,
+    GRID,
+    MARKS,
+    OLD_TASK,
+    ORACLE,
+    PUBLISHED,
+    Row,
+    Section,
+    natural,
+    settings_text,
+)
+from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns, resolution
 from .console import ConsoleBoard
-from .rows import FORGOTTEN, MARKS, OLD_TASK, Record, Row, Section, sections, settings_text
+from .rows import Record, sections
 from .statistics import RULES
 
 TITLES = {"one_se": "one_se (default)", "best_id": "best_id"}
@@ -27,6 +41,19 @@ HEADER = (
     "complete one of each column is bold."
 )
 UNRANKED_TEXT = "Settings that no tuning chose (given by hand, or never tuned), and older versions of a method."
+ASIDE_TEXT = {
+    GRID: "Every setting of a study's grid, means over seeds. The name says what the grid varies, the column setting "
+    "what else was chosen. Nothing is chosen from these rows, and none is ranked.",
+    PUBLISHED: "The authors' own values. How they were chosen is not known, so these rows are not ranked, not even "
+    "against each other, and stand in no table with tuned ones.",
+    ORACLE: "Each path at the one value, the same for all seeds, whose OOD mean is the largest. No method may see the "
+    "shifts: this bounds what a better choice along the path could bring.",
+}
+FIXED_TEXT = (
+    "A row with a value beside its name, {names}, has that value by default and from no search; the run that it reads "
+    "is the one that one_se chose."
+)
+POOLED_TEXT = "n = 1, and no deviation, where a row is made from the runs of several seeds: {names}."
 RULE_TEXT = {
     "one_se": "one_se: of the tried settings within one paired standard error of the lowest validation NLL, the most "
     "conservative one (smallest learning rate, then largest strength or smallest alpha).",
@@ -99,6 +126,11 @@ def _csv(board: Board) -> str:
         ("nll_id", "nll_id_nats"),
         *((f"acc/{name}", f"acc_{name}_percent_diagnostic") for name in extra),
     ]
+    measured = {column for section in board.sections for row in section.rows for column in row.values}
+    worst = [column for column in measured if column.startswith("worst/")]
+    metrics += [(column, f"worst_group_acc_{column.removeprefix('worst/')}_percent") for column in sorted(worst)]
+    gaps = sorted((column for column in measured if column.startswith("gap/")), key=natural)
+    metrics += [(column, column.replace("/", "_")) for column in gaps]
     names = ["benchmark", "benchmark_version", "recipe", "rule", "ranked", "backbone", "method", "method_version"]
     names += ["setting", "provenance", "n_seeds", "seeds", "tuning", "trials", "marks"]
     for _, title in metrics:
@@ -109,22 +141,29 @@ def _csv(board: Board) -> str:
     for section in board.sections:
         for rule, row in _every_row(section):
             line = [section.benchmark, section.version, section.recipe, rule]
-            line += ["yes" if rule and not row.is_reference_method else "no", row.backbone, row.method]
+            ranked = rule in (*RULES, FIXED) and not row.is_reference_method
+            line += ["yes" if ranked else "no", row.backbone, row.method]
             line += [row.method_version, settings_text(row.chosen), row.provenance, len(row.seeds)]
             line += [" ".join(map(str, row.seeds)), " ".join(row.tuning), row.trials]
             line += ["; ".join(f"{kind}: {row.marks[kind]}" for kind in MARKS if kind in row.marks)]
             for column, _ in metrics:
                 mean, sd, n = row.cell(column)
-                scale, digits = (100, 4) if column.startswith("acc") else (1, 6)
+                scale, digits = (100, 4) if column.startswith(("acc", "worst")) else (1, 6)
                 line += ["" if x is None else f"{x * scale:.{digits}f}" for x in (mean, sd)] + [n]
             writer.writerow(line)
     return out.getvalue()
 
 
 def _every_row(section: Section) -> Iterable[tuple[str, Row]]:
+    """(rule, row): each row once for each rule that it is a result of; a fixed one is a result of neither."""
     for rule in RULES:
         for backbone in section.backbones:
-            yield from ((rule, row) for row in section.table(rule, backbone))
+            yield from ((rule, row) for row in section.table(rule, backbone) if row.kind != FIXED)
+    for backbone in section.backbones:
+        yield from ((FIXED, row) for row in section.table(RULES[0], backbone) if row.kind == FIXED)
+    for kind in ASIDE:
+        rule = ASIDE_TITLES[kind] if kind == PUBLISHED else kind
+        yield from ((rule, row) for row in section.aside(kind) if not row.is_reference_method)
     yield from (("", row) for row in section.unranked())
 
 
@@ -139,19 +178,24 @@ def _markdown(board: Board) -> str:
     for section in board.sections:
         data = f", data {section.fingerprint[:12]}" if several else ""
         lines += [f"## {section.benchmark} ({section.version}), recipe {section.recipe}{data}", ""]
-        for rule in RULES:
+        for rule in RULES if section.shows_rules else ():
             tables = [(name, section.table(rule, name)) for name in section.backbones]
             rows_of_rule = [row for _, rows in tables for row in rows]
             # Zero-shot alone is worth showing once.
             if not rows_of_rule or (rule != RULES[0] and all(row.is_reference_method for row in rows_of_rule)):
                 continue
-            lines += [f"### Selection rule {TITLES[rule]}", "", RULE_TEXT[rule], ""]
+            lines += [f"### Selection rule {TITLES[rule]}", "", RULE_TEXT[rule], "", *_asides(rows_of_rule)]
             for backbone, rows in tables:
                 if rows:
                     lines += [f"#### {backbone}", "", *_markdown_table(section, rows), ""]
                     lines += [line for line in (resolution(rows), "") if resolution(rows)]
             lines += _markdown_notes(rows_of_rule)
         lines += _side_by_side(section)
+        for kind in ASIDE:
+            rows = section.aside(kind)
+            if rows:
+                lines += [f"### {ASIDE_TITLES[kind]}", "", ASIDE_TEXT[kind], ""]
+                lines += [*_markdown_table(section, rows, ranked=False), "", *_markdown_notes(rows)]
         unranked = section.unranked()
         if unranked:
             lines += ["### Not ranked", "", UNRANKED_TEXT, ""]
@@ -172,9 +216,17 @@ def _markdown_table(section: Section, rows: list[Row], ranked: bool = True) -> l
         for column, _ in columns:
             text = cell_text(row, column)
             cells.append(f"**{text}**" if i in best[column] else text)
-        cells += [_escape(settings_text(row.tuned if ranked else row.chosen)), _tuning(row)]
+        cells += [_escape(row.setting), _tuning(row)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _asides(rows: list[Row]) -> list[str]:
+    """What must be said of rows that a table's rule did not choose, or that have one seed by their nature."""
+    fixed = sorted({row.title for row in rows if row.kind == FIXED})
+    pooled = sorted({row.title for row in rows if row.pooled})
+    lines = [FIXED_TEXT.format(names=_escape(", ".join(fixed))), ""] if fixed else []
+    return [*lines, *([POOLED_TEXT.format(names=_escape(", ".join(pooled))), ""] if pooled else [])]
 
 
 def _side_by_side(section: Section) -> list[str]:
@@ -184,7 +236,7 @@ def _side_by_side(section: Section) -> list[str]:
         found: dict[tuple[str, str], dict[str, list[Row]]] = {}
         for rule in RULES:
             for row in section.table(rule, backbone):
-                if not row.is_reference_method:
+                if not row.is_reference_method and row.kind != FIXED:
                     found.setdefault((row.method, row.provenance), {}).setdefault(rule, []).append(row)
         for (method, provenance), by_rule in sorted(found.items()):
             cells = [_escape(backbone), _escape(method), provenance]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .atomic import write_atomic
+from .board import Row, Section
 from .leaderboard import Board
-from .rows import Row, Section
 from .statistics import RULES
 
 # (colour, marker) of a method in every figure: colours differ in lightness too.

@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 
 from . import predictions
 from .atomic import OutputError, write_atomic
+from .board import REFERENCE_METHOD
 from .leaderboard import Board, write
 from .plots import plot_id_ood
 from .records import NAME, REFERENCE, read_record, record_json
-from .rows import REFERENCE_METHOD, sections
+from .rows import sections
 from .statistics import RULES
 
 KEPT = ("prediction", "confidence", "p_label")

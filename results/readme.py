@@ -12,7 +12,6 @@ from pathlib import Path
 from .cells import best_rows, cell_text, resolution
 from .leaderboard import build
 from .records import gather_reference
-from .rows import settings_text
 from .statistics import RULES
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -22,7 +21,8 @@ COLUMNS = [("acc_id", "ID"), ("acc_ood_mean", "OOD mean"), ("ece_id", "ID ECE"),
 
 def table(benchmark: str = "digits") -> str:
     """Markdown: one line per backbone and method under the default rule, from the reference records alone."""
-    (section,) = build([], gather_reference(benchmark)).sections
+    found = build([], gather_reference(benchmark)).sections
+    section = next((section for section in found if section.ranks), found[0])
     titles = [(c, t) for c, t in COLUMNS]
     titles[1:1] = [(f"acc/{name}", name) for name in section.shifts]
     head = ["backbone", "method", "seeds", *(title for _, title in titles), "tuned"]
@@ -32,11 +32,11 @@ def table(benchmark: str = "digits") -> str:
         rows = section.table(RULES[0], backbone)
         best = {column: best_rows(rows, column) for column, _ in titles}
         for i, row in enumerate(rows):
-            cells = [backbone if i == 0 else "", row.method, str(len(row.seeds))]
+            cells = [backbone if i == 0 else "", row.title, str(len(row.seeds))]
             for column, _ in titles:
                 text = cell_text(row, column)
                 cells.append(f"**{text}**" if i in best[column] else text)
-            lines.append("| " + " | ".join([*cells, settings_text(row.tuned)]) + " |")
+            lines.append("| " + " | ".join([*cells, row.setting]) + " |")
         notes.append(f"{backbone}: {resolution(rows)}")
     caption = (
         f"{section.version}, recipe {section.recipe}, rule {RULES[0]}; accuracy in percent, ECE in [0, 1] (15 bins, "

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
+from .board import (
+    ASIDE,
+    FIXED,
+    FORGOTTEN,
+    GRID,
+    OLD_TASK,
+    ORACLE,
+    PUBLISHED,
+    REFERENCE_METHOD,
+    Row,
+    Section,
+    natural,
+    settings_text,
+)
+from .oracle import at_best_points
 from .records import RecordError, summarise
-from .statistics import mean_sd
 
-REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
-MARKS = {"dirty": "*", "seeds": "†", "sets": "‡", "partial": "§", "stale": "¶"}
-OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 CHOSEN_BY_DEFAULT = ("method default", "recipe", "suite")  # sources of values that nobody chose for this run
+AS_BEFORE = {"bn": "frozen"}  # fields that earlier records do not have, with what they mean there
 NOT_SETTINGS = {
     "seed",
     "inputs",
@@ -34,88 +45,6 @@ Record = Mapping[str, Any]
 
 class BoardError(ValueError):
     """Records that must not stand in one table."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method on one backbone, from one place, over its seeds. Fractions (NLL: nats), unrounded."""
-
-    method: str
-    method_version: int
-    backbone: str
-    provenance: str  # "local" or "reference"
-    rules: tuple[str, ...]  # selection rules that chose this setting; none for the unranked table
-    seeds: tuple[int, ...]
-    values: Mapping[str, Mapping[int, float]]  # column -> seed -> value
-    tuned: Mapping[str, Any]  # what tuning chose
-    chosen: Mapping[str, Any]  # what tuning or the user chose
-    settings: Mapping[str, Any]  # every field of the spec that all its runs share
-    tuning: tuple[str, ...]
-    trials: int
-    marks: Mapping[str, str] = field(default_factory=dict)  # kind of mark -> reason
-    label: str = ""  # tells rows apart that would look the same
-
-    @property
-    def is_reference_method(self) -> bool:
-        return self.method == REFERENCE_METHOD
-
-    @property
-    def complete(self) -> bool:
-        """Every expected seed and set, on all data: only such a row may be the best."""
-        return not set(self.marks) & {"seeds", "sets", "partial", "stale"}
-
-    @property
-    def name(self) -> str:
-        return f"{self.method} [{self.label}]" if self.label else self.method
-
-    def cell(self, column: str) -> tuple[float | None, float | None, int]:
-        """Mean, standard deviation and number of seeds; nothing is filled in for a missing seed."""
-        values = self.values.get(column, {})
-        if not values:
-            return None, None, 0
-        if any(math.isinf(value) for value in values.values()):
-            return math.inf, None, len(values)
-        mean, sd = mean_sd([values[seed] for seed in sorted(values)])
-        return mean, sd, len(values)
-
-
-@dataclass(frozen=True)
-class Section:
-    """All rows of one benchmark version and recipe."""
-
-    benchmark: str
-    version: str
-    recipe: str
-    fingerprint: str
-    id_set: str | None
-    shifts: tuple[str, ...]
-    diagnostics: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-    @property
-    def backbones(self) -> list[str]:
-        return sorted({row.backbone for row in self.rows}, key=natural)
-
-    def table(self, rule: str, backbone: str) -> list[Row]:
-        """Zero-shot first, then complete rows by falling OOD mean, then incomplete ones."""
-        rows = [row for row in self.rows if row.backbone == backbone and rule in row.rules]
-        return sorted(rows, key=self._order)
-
-    def unranked(self) -> list[Row]:
-        rows = [row for row in self.rows if not row.rules]
-        return sorted(rows, key=lambda row: (natural(row.backbone), row.method, row.provenance, row.label))
-
-    def _order(self, row: Row) -> tuple[Any, ...]:
-        ood, identity = row.cell("acc_ood_mean")[0], row.cell("acc_id")[0]
-        return (
-            not row.is_reference_method,
-            not row.complete,
-            -(ood if ood is not None else -1.0),
-            -(identity if identity is not None else -1.0),
-            row.method,
-            row.provenance,
-            row.label,
-        )
 
 
 def sections(records: Iterable[Record], reference: Iterable[Record], rules: Sequence[str]) -> tuple[Section, ...]:
@@ -150,10 +79,13 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         groups: dict[str, list[Record]] = defaultdict(list)
         for record in given:
             groups[_group_of(record, rules)].append(record)
-        keys = sorted(groups)
-        made = [_row(groups[key], provenance, roles, rules) for key in keys]
-        seeds = {s for row in made if row.rules and not row.is_reference_method for s in row.seeds}
-        rows += [_marked(row, groups[key], roles, seeds, newest) for key, row in zip(keys, made, strict=True)]
+        made = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], provenance, roles, rules)]
+        paths: dict[str, list[Record]] = defaultdict(list)
+        for record in at_best_points(given):
+            paths[_group_of(record, rules)].append(record)
+        made += [(_oracle_row(paths[key], provenance, roles), paths[key]) for key in sorted(paths)]
+        seeds = _expected_seeds([row for row, _ in made])
+        rows += [_marked(row, records, roles, seeds[row.kind == GRID], newest) for row, records in made]
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
     return Section(
@@ -178,9 +110,13 @@ def _with_forgetting(row: Row, rows: Sequence[Row]) -> Row:
     return replace(row, values={**row.values, FORGOTTEN: forgotten})
 
 
-def natural(text: str) -> list[tuple[int, Any]]:
-    """Sort key under which p8 comes before p16."""
-    return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", text)]
+def _expected_seeds(rows: Sequence[Row]) -> tuple[set[int], set[int]]:
+    """Seeds that every ranked row should have, and those that every row of a grid should have."""
+    several = [row for row in rows if not row.is_reference_method and not row.pooled]
+    return (
+        {seed for row in several if row.rules for seed in row.seeds},
+        {seed for row in several if row.kind == GRID for seed in row.seeds},
+    )
 
 
 def _table_of(record: Record) -> tuple[str, str, str, str]:
@@ -190,13 +126,14 @@ def _table_of(record: Record) -> tuple[str, str, str, str]:
 
 def _settings(record: Record) -> dict[str, Any]:
     """Every field that all seeds of a row must share, hyperparameters beside the others."""
-    spec = record["spec"]
+    spec = AS_BEFORE | record["spec"]
     return {key: value for key, value in spec.items() if key not in NOT_SETTINGS} | dict(spec.get("hyper", {}))
 
 
 def _group_of(record: Record, rules: Sequence[str]) -> str:
     identity = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
-    return json.dumps([identity, _rules_of(record, rules), _settings(record)], sort_keys=True)
+    kinds = [_kind_of(record), _is_fixed(record)]
+    return json.dumps([identity, _rules_of(record, rules), kinds, _settings(record)], sort_keys=True)
 
 
 def _rules_of(record: Record, rules: Sequence[str]) -> list[str]:
@@ -205,7 +142,22 @@ def _rules_of(record: Record, rules: Sequence[str]) -> list[str]:
     # Zero-shot has nothing to select; it is the reference row under every rule.
     if record["method"] == REFERENCE_METHOD:
         return list(rules)
+    if _kind_of(record):
+        return []
     return [rule for rule in rules if rule in record["selection"]["rules"]]
+
+
+def _kind_of(record: Record) -> str:
+    """Published values and settings of a grid are never ranked, whatever else is said of them."""
+    if record["method"] == REFERENCE_METHOD:
+        return ""
+    if PUBLISHED in record["selection"]["rules"]:
+        return PUBLISHED
+    return GRID if any(source.startswith("grid of ") for source in record["sources"].values()) else ""
+
+
+def _is_fixed(record: Record) -> bool:
+    return FIXED in record["selection"]["rules"] and not _kind_of(record) and record["spec"].get("limit") is None
 
 
 def _roles(records: Sequence[Record]) -> dict[str, str]:
@@ -218,16 +170,44 @@ def _roles(records: Sequence[Record]) -> dict[str, str]:
     return {name: role for name, role in roles.items() if role != "validation"}
 
 
+def _rows(records: Sequence[Record], provenance: str, roles: Mapping[str, str], rules: Sequence[str]) -> Iterable[Row]:
+    """The row of one setting; a setting that is also the fixed one has two: as it was tuned, and as it was fixed."""
+    row = _row(records, provenance, roles, rules)
+    if not _is_fixed(records[0]):
+        yield row
+        return
+    if row.rules:
+        yield row
+    parameter = (records[0].get("path") or {}).get("parameter")
+    at = {parameter: row.settings[parameter]} if parameter in row.settings else {}
+    tuned = {key: value for key, value in row.tuned.items() if key not in at}
+    point, chosen = _point_text(at) or FIXED, {**row.chosen, **at}
+    yield replace(row, kind=FIXED, rules=tuple(rules), point=point, tuned=tuned, chosen=chosen)
+
+
+def _oracle_row(records: Sequence[Record], provenance: str, roles: Mapping[str, str]) -> Row:
+    row = _row(records, provenance, roles, ())
+    at = {key: row.settings[key] for key, source in records[0]["sources"].items() if source == ORACLE}
+    return replace(row, kind=ORACLE, point=_point_text(at))
+
+
+def _point_text(at: Mapping[str, Any]) -> str:
+    """alpha 0.5"""
+    return settings_text(at).replace("=", " ")
+
+
 def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], rules: Sequence[str]) -> Row:
     by_seed: dict[int, Record] = {}
     for record in sorted(records, key=lambda r: (r["finished"], r["run_id"], json.dumps(r, sort_keys=True))):
         by_seed.setdefault(record["seed"], record)  # of two records of one run, the first that finished
-    if records[0]["method"] == REFERENCE_METHOD:
-        by_seed = {min(by_seed): by_seed[min(by_seed)]}  # seeds change nothing: n = 1 and no deviation
+    pooled = any(":" in name for name in records[0]["spec"].get("inputs", {}))
+    if records[0]["method"] == REFERENCE_METHOD or pooled:
+        # Seeds change nothing, or are all in the one run: n = 1 and no deviation.
+        by_seed = {min(by_seed): by_seed[min(by_seed)]}
     first = by_seed[min(by_seed)]
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for seed, record in by_seed.items():
-        for column, value in _columns(record["sets"], roles).items():
+        for column, value in {**_columns(record["sets"], roles), **_dynamics(record)}.items():
             values[column][seed] = value
     settings = _settings(first)
     chosen = {
@@ -236,6 +216,8 @@ def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], r
         if key in settings and not source.startswith(CHOSEN_BY_DEFAULT)
     }
     tuned = {key: value for key, value in chosen.items() if first["sources"][key].startswith("tuned")}
+    kind = _kind_of(first)
+    of_grid = {key for key, source in first["sources"].items() if source.startswith("grid of ")} if kind == GRID else ()
     selections = [record["selection"] for record in by_seed.values()]
     return Row(
         method=first["method"],
@@ -250,12 +232,20 @@ def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], r
         settings=settings,
         tuning=tuple(sorted({s["tuning"] for s in selections if s.get("tuning")})),
         trials=max(s.get("trials", 0) for s in selections),
+        kind=kind,
+        varied={key: chosen[key] for key in sorted(of_grid) if key in chosen},
+        pooled=pooled,
     )
 
 
 def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float]:
     """Column -> value of one run; a mean over shifts only if none is missing."""
     values = {f"acc/{name}": metrics["accuracy"] for name, metrics in sets.items() if name in roles}
+    values |= {
+        f"worst/{name}": metrics["worst_group_accuracy"]
+        for name, metrics in sets.items()
+        if name in roles and "worst_group_accuracy" in metrics
+    }
     try:
         summary = summarise(sets)
     except RecordError as error:
@@ -265,6 +255,12 @@ def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) ->
     summary.pop("nll_validation", None)
     # A record holds null where the likelihood is infinite.
     return values | {key: math.inf if value is None else value for key, value in summary.items()}
+
+
+def _dynamics(record: Record) -> dict[str, float]:
+    """gap/25 ... gap/100: teacher-student gap after that percentage of the steps, where it is defined."""
+    rows = record.get("info", {}).get("dynamics", []) if record["kind"] == "run" else []
+    return {f"gap/{round(100 * row['fraction'])}": row["gap"] for row in rows if row.get("gap") is not None}
 
 
 def _marked(
@@ -279,7 +275,8 @@ def _marked(
     if any(record["environment"].get("dirty") for record in used):
         marks["dirty"] = "made with uncommitted changes"
     missing = sorted(expected_seeds - set(row.seeds))
-    if row.rules and missing and not row.is_reference_method:
+    expects = (row.rules or row.kind in (GRID, ORACLE)) and not row.is_reference_method and not row.pooled
+    if expects and missing:
         few = f"{len(row.seeds)} of {len(expected_seeds)} seeds"
         marks["seeds"] = f"{few}, missing {', '.join(map(str, missing))}"
     absent = sorted({name for name in roles for record in used if name not in record["sets"]}, key=natural)
@@ -301,28 +298,19 @@ def _marked(
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
-    """Give a label to unranked rows (what was chosen) and to ranked ones that differ in settings alone."""
+    """Give a label to unranked rows (what was chosen, or varied) and to others that differ in settings alone."""
     labelled = []
     for row in rows:
-        shown = dict(row.chosen) if not row.rules else {}
+        shown = dict(row.varied)
+        if not row.rules and row.kind not in ASIDE:
+            shown = dict(row.chosen)
         for other in rows:
-            same_place = (other.method, other.backbone, other.provenance) == (
-                row.method,
-                row.backbone,
-                row.provenance,
-            )
-            if other is not row and same_place and set(other.rules) & set(row.rules):
+            places = [(r.method, r.backbone, r.provenance, r.kind, r.varied) for r in (row, other)]
+            beside = set(other.rules) & set(row.rules) or row.kind in ASIDE
+            if other is not row and places[0] == places[1] and beside:
                 keys = row.settings.keys() | other.settings.keys()
                 shown |= {
                     key: row.settings.get(key) for key in keys if row.settings.get(key) != other.settings.get(key)
                 }
         labelled.append(replace(row, label=settings_text(shown)))
     return labelled
-
-
-def settings_text(values: Mapping[str, Any]) -> str:
-    """lr=0.001, lambda_sd=0.5; the learning rate first."""
-    keys = sorted(values, key=lambda key: (key != "lr", key))
-    return ", ".join(
-        f"{key}={values[key]:g}" if isinstance(values[key], float) else f"{key}={values[key]}" for key in keys
-    )

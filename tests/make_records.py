@@ -28,8 +28,17 @@ def make_record(
     n=600,
     finished="2026-01-01T00:00:00Z",
     tuning="ab12cd34",
+    inputs=None,
+    line=None,
+    gaps=None,
 ):
-    """A run whose accuracies fall by one point a set, starting at `accuracy` on the ID set."""
+    """A run whose accuracies fall by one point a set, starting at `accuracy` on the ID set.
+
+    Args:
+        inputs: what spec.inputs is.
+        line: alpha -> accuracy on every shift at that point of the path; on other sets it is 0.83.
+        gaps: teacher-student gaps after equal parts of the steps.
+    """
     names = ["id", *shifts, "pretraining_mixture", "validation"]
     roles = {"id": "id", "pretraining_mixture": "diagnostic", "validation": "validation"}
     sets = {}
@@ -59,7 +68,9 @@ def make_record(
         "lr": lr,
         "limit": None,
         "hyper": hyper or {},
+        **({"inputs": inputs} if inputs else {}),
     }
+    points = [{"value": alpha, "sets": point_of(sets, value)} for alpha, value in (line or {}).items()]
     run_id = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
     return {
         "schema": 1,
@@ -80,6 +91,28 @@ def make_record(
         "cost": {"wall_seconds": 60.0, "train_seconds": 50.0, "images_seen": 32000},
         "sets": sets,
         "summary": summarise(sets),
-        "info": {},
+        "info": {"dynamics": dynamics(gaps)} if gaps else {},
         "finished": finished,
+        **({"path": {"parameter": "alpha", "points": points}} if points else {}),
     }
+
+
+def point_of(sets, accuracy):
+    """A path's point: `accuracy` on the shifts and 0.83 on the others."""
+    return {
+        name: {
+            "accuracy": accuracy if metrics["role"] == "shift" else 0.83,
+            "ece": metrics["ece"],
+            "nll": metrics["nll"],
+        }
+        for name, metrics in sets.items()
+    }
+
+
+def dynamics(gaps):
+    """Rows as a distilling run records them; only the gap differs."""
+    rows = []
+    for i, gap in enumerate(gaps, start=1):
+        row = {"step": 125 * i, "fraction": i / len(gaps), "kl_teacher_student": 0.1, "kl_start_student": 0.2}
+        rows.append({**row, "teacher_entropy": 1.0, "student_entropy": 1.0, "gap": gap})
+    return rows

@@ -8,7 +8,10 @@ import pytest
 from make_records import SHIFTS, make_record
 from rich.console import Console
 
+from robustft.results.board import ASIDE, GRID, ORACLE, PUBLISHED
 from robustft.results.leaderboard import build, write
+from robustft.results.oracle import at_best_points, best_value
+from robustft.results.records import REFERENCE, gather_reference, publish_record, read_record
 from robustft.results.rows import BoardError, natural, section
 from robustft.results.statistics import RULES
 
@@ -295,3 +298,268 @@ def test_forgetting_is_accuracy_on_the_old_task_before_minus_after():
     assert zero_shot.cell("acc_forgotten") == (None, None, 0)
     assert "forgotten" in board.to_markdown() and "forgetting_rate_points_mean" in board.to_csv()
     assert "forgotten" not in build([make_record("flyp")]).to_markdown()
+
+
+def test_the_committed_reference_boards_come_from_their_records():
+    (folder,) = REFERENCE.glob("digits")
+    board = build([], gather_reference("digits"))
+    assert board.to_csv() == (folder / "leaderboard.csv").read_text()
+    assert board.to_markdown() == (folder / "leaderboard.md").read_text()
+
+
+# rows beside those that a rule chose
+
+
+LINE = {0.0: 0.70, 0.5: 0.74, 0.8: 0.78, 1.0: 0.60}
+
+
+def wise(accuracy, rules, alpha, seeds=(0, 1), line=LINE, **more):
+    """Runs of wise_ft at one alpha over the ft run that was tuned to lr 0.001."""
+    sources = {"lr": "tuned one_se of ft", "alpha": "tuned one_se" if "one_se" in rules else "method default"}
+    more = {"hyper": {"alpha": alpha}, "sources": sources, **more}
+    return [make_record("wise_ft", seed=s, accuracy=accuracy, rules=rules, line=line, **more) for s in seeds]
+
+
+def wise_board(**more):
+    tuned, fixed = wise(0.85, ("one_se", "best_id"), 1.0, **more), wise(0.80, ("fixed",), 0.5, **more)
+    return build([zero_shot(), *seeds_of("ft", [0.82, 0.82]), *tuned, *fixed])
+
+
+def test_a_fixed_alpha_is_a_second_ranked_row_under_every_rule():
+    board = wise_board()
+    for rule in RULES:
+        rows = board.sections[0].table(rule, "tiny-vit-p8")
+        assert [row.name for row in rows] == ["zero_shot", "wise_ft", "ft", "wise_ft (alpha 0.5)"]
+        assert rows[-1].complete and rows[-1].cell("acc_id")[0] == pytest.approx(0.80)
+    markdown = board.to_markdown()
+    assert "| wise_ft (alpha 0.5) | local | 2 | 80.0 ± 0.0 |" in markdown
+    assert "A row with a value beside its name, wise_ft (alpha 0.5), has that value by default" in markdown
+    assert "wise_ft (alpha 0.5)" in shown(board)
+    assert "where rule best_id chose another setting" not in shown(board)
+    found = [(line["rule"], line["ranked"], line["setting"]) for line in lines(board) if line["method"] == "wise_ft"]
+    assert found[2] == ("fixed", "yes", "lr=0.001, alpha=0.5") and [rule for rule, *_ in found].count("fixed") == 1
+
+
+def test_a_tuned_alpha_that_is_the_fixed_one_stands_in_both_rows():
+    rows = table(wise(0.8, ("one_se", "best_id", "fixed"), 0.5))
+    assert [row.name for row in rows] == ["wise_ft", "wise_ft (alpha 0.5)"]
+    assert rows[0].tuned == {"alpha": 0.5, "lr": 0.001} and rows[1].tuned == {"lr": 0.001}
+
+
+def test_the_best_fixed_row_may_be_bold():
+    board = build([*wise(0.9, ("fixed",), 0.5), *seeds_of("ft", [0.8, 0.8])])
+    assert "| wise_ft (alpha 0.5) | local | 2 | **90.0 ± 0.0** |" in board.to_markdown()
+
+
+def test_the_oracle_is_one_alpha_for_all_seeds_and_stands_aside():
+    board = wise_board()
+    (oracle,) = board.sections[0].aside(ORACLE)
+    assert oracle.cell("acc_ood_mean") == (pytest.approx(0.78), pytest.approx(0.0), 2)
+    assert oracle.cell("acc_id")[0] == pytest.approx(0.83)  # of the same point
+    assert (oracle.setting, oracle.trials) == ("lr=0.001, alpha=0.8", 4)
+    markdown = board.to_markdown()
+    part = markdown[markdown.index("### Oracle: chosen on the shifts themselves, never ranked") :]
+    assert "| wise_ft (alpha 0.8) | tiny-vit-p8 | local | 2 | 83.0 ± 0.0 |" in part and "**" not in part
+    assert "Oracle: chosen on the shifts themselves, never ranked" in shown(board)
+    (line,) = [line for line in lines(board) if line["rule"] == "oracle"]
+    assert line["ranked"] == "no" and line["acc_ood_mean_percent_mean"] == "78.0000"
+
+
+def test_the_oracle_is_never_ranked_though_it_beats_every_row():
+    board = wise_board(line={0.0: 0.7, 0.5: 0.99})
+    for rule in (*RULES, ORACLE, "fixed"):
+        assert all(row.kind != ORACLE for row in board.sections[0].table(rule, "tiny-vit-p8"))
+    assert all(row.kind != ORACLE for row in board.sections[0].unranked())
+    assert "**99.0" not in board.to_markdown() and board.to_markdown().count("99.0") == 6  # five shifts and their mean
+    assert [line["ranked"] for line in lines(board) if line["acc_ood_mean_percent_mean"] == "99.0000"] == ["no"]
+
+
+def test_the_oracle_maximises_the_mean_over_seeds_and_not_each_seed():
+    first, second = {0.0: 0.60, 0.4: 0.90, 0.6: 0.75}, {0.0: 0.60, 0.4: 0.50, 0.6: 0.72}
+    runs = wise(0.8, ("fixed",), 0.4, seeds=(0,), line=first) + wise(0.8, ("fixed",), 0.4, seeds=(1,), line=second)
+    assert best_value(runs) == 0.6  # 0.735 against 0.70; seed 0 alone would take 0.4
+    (oracle,) = build(runs).sections[0].aside(ORACLE)
+    assert [oracle.values["acc_ood_mean"][seed] for seed in (0, 1)] == pytest.approx([0.75, 0.72])
+
+
+def test_the_smallest_of_equal_values_is_the_oracles():
+    (run,) = wise(0.8, ("fixed",), 0.5, seeds=(0,), line={0.2: 0.7, 0.4: 0.8, 0.6: 0.8})
+    assert best_value([run]) == 0.4
+
+
+def test_what_the_oracle_makes_of_a_record_carries_no_rule_and_comes_from_the_first_run_of_a_seed():
+    (early,) = wise(0.8, ("one_se",), 0.5, seeds=(0,), finished="2026-01-01T00:00:00Z")
+    (late,) = wise(0.8, ("fixed",), 0.8, seeds=(0,), line={0.1: 0.9, 0.2: 0.1}, finished="2026-02-01T00:00:00Z")
+    (made,) = at_best_points([late, early, make_record("ft")])
+    assert made["selection"] == {"rules": [], "tuning": None, "trials": 4}
+    assert (made["spec"]["hyper"], made["sources"]["alpha"]) == ({"alpha": 0.8}, "oracle")
+
+
+def test_paths_from_other_inputs_backbones_and_places_are_other_oracles():
+    mine = wise(0.8, ("one_se",), 0.5) + wise(0.8, ("best_id",), 0.8, lr=1e-2)
+    rehearsal = wise(0.8, (), 0.5)[0]
+    rehearsal["spec"]["limit"] = 32
+    board = build(
+        [*mine, *wise(0.8, ("one_se",), 0.5, backbone="tiny-rn"), rehearsal],
+        wise(0.8, ("one_se",), 0.5, seeds=range(5)),
+    )
+    rows = board.sections[0].aside(ORACLE)
+    assert [(row.backbone, row.provenance, row.label, len(row.seeds)) for row in rows] == [
+        ("tiny-rn", "local", "", 2),
+        ("tiny-vit-p8", "local", "lr=0.001", 2),
+        ("tiny-vit-p8", "local", "lr=0.01", 2),
+        ("tiny-vit-p8", "reference", "", 5),
+    ]
+
+
+def test_an_oracle_over_fewer_seeds_than_the_others_says_so():
+    board = build([*seeds_of("ft", [0.8, 0.8, 0.8]), *wise(0.8, ("one_se",), 0.5)])
+    (oracle,) = board.sections[0].aside(ORACLE)
+    assert oracle.marks["seeds"] == "2 of 3 seeds, missing 2"
+
+
+def test_published_values_are_never_ranked_nor_beside_tuned_ones():
+    recipe = {"recipe": "as_published", "rules": ("published",), "sources": {"lr": "recipe as_published: paper"}}
+    ours = [
+        *seeds_of("ft", [0.7, 0.7]),
+        zero_shot(),
+        make_record("zero_shot", rules=("published",), recipe="as_published"),
+    ]
+    board = build([*ours, *seeds_of("tracer", [0.9, 0.9], **recipe), *seeds_of("flyp", [0.8, 0.8], **recipe)])
+    published, common = board.sections
+    assert (published.recipe, common.recipe) == ("as_published", "common")
+    assert [row.method for row in published.aside(PUBLISHED)] == ["zero_shot", "flyp", "tracer"]
+    for rule in (*RULES, "published"):
+        assert {row.method for row in published.table(rule, "tiny-vit-p8")} <= {"zero_shot"}
+        assert {row.method for row in common.table(rule, "tiny-vit-p8")} <= {"zero_shot", "ft"}
+    assert common.aside(PUBLISHED) == [] and published.unranked() == []
+    first, second = board.to_markdown().split("## digits (digits-v1), recipe common")
+    assert "### published (selection unknown)" in first and "Selection rule" not in first and "**" not in first
+    assert "tracer" not in second and "published" not in second
+    assert {line["ranked"] for line in lines(board) if line["recipe"] == "as_published"} == {"no"}
+    assert [line["rule"] for line in lines(board) if line["method"] == "tracer"] == ["published (selection unknown)"]
+    console = shown(board)
+    assert console.index("published (selection unknown)") < console.index("recipe common")
+
+
+def test_published_wins_over_any_rule_that_is_named_beside_it():
+    board = build(
+        [*seeds_of("ft", [0.7, 0.7]), *seeds_of("tracer", [0.9, 0.9], rules=("one_se", "fixed", "published"))]
+    )
+    assert [row.method for row in board.sections[0].table("one_se", "tiny-vit-p8")] == ["ft"]
+    assert [row.method for row in board.sections[0].aside(PUBLISHED)] == ["tracer"]
+
+
+def test_a_soup_is_one_complete_row_without_deviation():
+    soup = make_record("model_soup", accuracy=0.9, inputs={"ft:0": "a", "ft:1": "b", "ft:2": "c"})
+    board = build([*seeds_of("ft", [0.8, 0.8, 0.8]), soup])
+    row, ft = board.sections[0].table("one_se", "tiny-vit-p8")
+    assert row.method == "model_soup" and row.complete and row.marks == {} == ft.marks
+    assert row.cell("acc_id") == (0.9, None, 1)
+    markdown = board.to_markdown()
+    assert "| model_soup | local | 1 | **90.0** |" in markdown
+    assert "n = 1, and no deviation, where a row is made from the runs of several seeds: model_soup." in markdown
+
+
+def test_soups_that_share_members_are_never_averaged():
+    soups = [make_record("model_soup", seed=s, accuracy=0.9 - s, inputs={f"ft:{s}": "a"}) for s in (0.0, 0.1)]
+    for seed, soup in enumerate(soups):
+        soup["seed"] = soup["spec"]["seed"] = seed
+    (row,) = table(soups)
+    assert row.cell("acc_id") == (0.9, None, 1)
+
+
+def test_a_soup_asks_no_other_row_for_its_seed():
+    soup = make_record("model_soup", seed=7, inputs={"ft:7": "a", "ft:8": "b"})
+    rows = table([*seeds_of("ft", [0.8, 0.8]), soup])
+    assert all(row.marks == {} for row in rows)
+
+
+def of_grid(beta, accuracy, seeds=(0, 1), **more):
+    sources = {"beta": "grid of ablation-beta", "lr": "tuned one_se (digits)"}
+    more = {"benchmark": "ablation-beta", "hyper": {"beta": beta}, "sources": sources, "rules": (), **more}
+    return [make_record("tracer", seed=seed, accuracy=accuracy, **more) for seed in seeds]
+
+
+def test_a_grid_is_a_table_of_its_own_that_names_what_varies():
+    records = of_grid(0.5, 0.8) + of_grid(0.25, 0.9) + of_grid(1.5, 0.7) + [zero_shot(benchmark="ablation-beta")]
+    board = build(records)
+    rows = board.sections[0].aside(GRID)
+    assert [row.name for row in rows] == ["zero_shot", "tracer [beta=0.25]", "tracer [beta=0.5]", "tracer [beta=1.5]"]
+    assert [row.cell("acc_id") for row in rows[1:2]] == [(pytest.approx(0.9), pytest.approx(0.0), 2)]
+    assert board.sections[0].unranked() == []
+    markdown = board.to_markdown()
+    assert "### Ablation" in markdown and "Selection rule" not in markdown and "**" not in markdown
+    row = next(line for line in markdown.splitlines() if "beta=0.25" in line)
+    assert row.startswith("| tracer \\[beta=0.25\\] | tiny-vit-p8 | local | 2 | 90.0 ± 0.0 |") and "| lr=0.001 |" in row
+    assert {(line["rule"], line["ranked"]) for line in lines(board) if line["method"] == "tracer"} == {("grid", "no")}
+    assert "Ablation: settings of a grid" in shown(board) or "ablation: settings of a grid" in shown(board)
+
+
+def test_a_grid_setting_without_all_seeds_is_marked():
+    board = build(of_grid(0.5, 0.8) + of_grid(0.25, 0.9, seeds=(0,)))
+    marks = {row.label: row.marks.get("seeds") for row in board.sections[0].aside(GRID)}
+    assert marks == {"beta=0.5": None, "beta=0.25": "1 of 2 seeds, missing 1"}
+
+
+def test_no_kind_that_stands_aside_is_in_two_lists():
+    board = build([*of_grid(0.5, 0.8), *wise(0.8, ("one_se",), 0.5), *seeds_of("ft", [0.8], rules=("published",))])
+    for one in board.sections:
+        shelves = [one.aside(kind) for kind in ASIDE] + [one.unranked(), one.table("one_se", "tiny-vit-p8")]
+        found = [id(row) for shelf in shelves for row in shelf]
+        assert len(found) == len(set(found)) == len(one.rows)
+
+
+def test_records_from_before_a_field_existed_stand_in_one_row_with_later_ones():
+    early, late = make_record(seed=0), make_record(seed=1)
+    late["spec"]["bn"] = "frozen"
+    (row,) = table([early, late])
+    assert row.seeds == (0, 1)
+    late["spec"]["bn"] = "released"
+    assert [row.label for row in table([early, late])] == ["bn=frozen", "bn=released"]
+
+
+def test_gaps_of_distilling_runs_are_columns_of_the_csv():
+    records = (
+        seeds_of("ft", [0.8, 0.8]) + seeds_of("ema", [0.8], gaps=[0.4, 0.2]) + seeds_of("ema", [0.8], gaps=[0.1, None])
+    )
+    records[-1]["seed"] = 1
+    board = build(records)
+    ft, ema = lines(board)[1], lines(board)[0]
+    assert (ema["method"], ema["gap_50_mean"], ema["gap_50_n"]) == ("ema", "0.250000", "2")
+    assert (ema["gap_100_mean"], ema["gap_100_n"], ft["gap_100_mean"]) == ("0.200000", "1", "")
+    assert "gap" not in board.to_markdown() and "gap_50_mean" not in lines(build(seeds_of("ft", [0.8])))[0]
+
+
+def test_the_worst_group_is_a_column_of_the_csv_where_there_are_groups():
+    record = make_record()
+    record["sets"]["fresh"]["worst_group_accuracy"] = 0.31
+    assert lines(build([record]))[0]["worst_group_acc_fresh_percent_mean"] == "31.0000"
+
+
+def test_a_record_with_a_path_comes_back_from_disk_and_gives_the_same_board(tmp_path):
+    records = wise(0.85, ("one_se", "fixed"), 0.5)
+    for record in records:
+        publish_record(tmp_path / record["run_id"], record)
+    back = [read_record(tmp_path / record["run_id"] / "record.json") for record in records]
+    assert back == records
+    assert build(back).to_markdown() == build(records).to_markdown()
+
+
+def full_board():
+    """18 methods on three backbones, with rows of every kind."""
+    records = []
+    for name in ("tiny-rn", "tiny-vit-p8", "tiny-vit-p16"):
+        records += [zero_shot(backbone=name), *wise(0.85, ("one_se",), 0.8, backbone=name)]
+        records += wise(0.8, ("fixed",), 0.5, backbone=name)
+        records += [make_record(f"method_{i}", name, seed, 0.7 + i / 100) for i in range(16) for seed in (0, 1)]
+    return build([*records, *of_grid(0.5, 0.8)])
+
+
+def test_eighteen_methods_a_backbone_fit_the_terminal_and_the_page():
+    board = full_board()
+    narrow = shown(board, 80)
+    assert "…" not in narrow and max(map(len, narrow.splitlines())) <= 80
+    for block in board.to_markdown().split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({line.count("|") - line.count("\\|") for line in rows}) <= 1

@@ -1,0 +1,160 @@
+"""What a board is made of: sections of rows. A row is one setting of a method over its seeds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .statistics import mean_sd
+
+REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
+MARKS = {"dirty": "*", "seeds": "†", "sets": "‡", "partial": "§", "stale": "¶"}
+OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
+FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
+ASIDE = (GRID, PUBLISHED, ORACLE)  # in lists of their own, never ranked
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one backbone, from one place, over its seeds. Fractions (NLL: nats), unrounded."""
+
+    method: str
+    method_version: int
+    backbone: str
+    provenance: str  # "local" or "reference"
+    rules: tuple[str, ...]  # selection rules that chose this setting; none for the unranked table
+    seeds: tuple[int, ...]
+    values: Mapping[str, Mapping[int, float]]  # column -> seed -> value
+    tuned: Mapping[str, Any]  # what tuning chose
+    chosen: Mapping[str, Any]  # what tuning or the user chose
+    settings: Mapping[str, Any]  # every field of the spec that all its runs share
+    tuning: tuple[str, ...]
+    trials: int
+    marks: Mapping[str, str] = field(default_factory=dict)  # kind of mark -> reason
+    label: str = ""  # tells rows apart that would look the same
+    kind: str = ""  # "" or one of the kinds above
+    point: str = ""  # "alpha 0.5": where on its path a row stands that was not tuned along it
+    varied: Mapping[str, Any] = field(default_factory=dict)  # what the grid of a study gave
+    pooled: bool = False  # made from runs of several seeds: n = 1, and no seed can be missing
+
+    @property
+    def is_reference_method(self) -> bool:
+        return self.method == REFERENCE_METHOD
+
+    @property
+    def complete(self) -> bool:
+        """Every expected seed and set, on all data: only such a row may be the best."""
+        return not set(self.marks) & {"seeds", "sets", "partial", "stale"}
+
+    @property
+    def title(self) -> str:
+        """The method, and the point of its path where that was fixed beforehand or by the oracle."""
+        return f"{self.method} ({self.point})" if self.point else self.method
+
+    @property
+    def name(self) -> str:
+        return f"{self.title} [{self.label}]" if self.label else self.title
+
+    @property
+    def setting(self) -> str:
+        """What a table says beside the name: tuned values of a ranked row, of others all that was chosen."""
+        shown = self.tuned if self.rules else self.chosen
+        return settings_text({key: value for key, value in shown.items() if key not in self.varied})
+
+    def cell(self, column: str) -> tuple[float | None, float | None, int]:
+        """Mean, standard deviation and number of seeds; nothing is filled in for a missing seed."""
+        values = self.values.get(column, {})
+        if not values:
+            return None, None, 0
+        if any(math.isinf(value) for value in values.values()):
+            return math.inf, None, len(values)
+        mean, sd = mean_sd([values[seed] for seed in sorted(values)])
+        return mean, sd, len(values)
+
+
+@dataclass(frozen=True)
+class Section:
+    """All rows of one benchmark version and recipe."""
+
+    benchmark: str
+    version: str
+    recipe: str
+    fingerprint: str
+    id_set: str | None
+    shifts: tuple[str, ...]
+    diagnostics: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def backbones(self) -> list[str]:
+        return sorted({row.backbone for row in self.rows}, key=natural)
+
+    def table(self, rule: str, backbone: str) -> list[Row]:
+        """Zero-shot first, then complete rows by falling OOD mean, then incomplete ones."""
+        rows = [row for row in self.rows if row.backbone == backbone and rule in row.rules]
+        return sorted(rows, key=self._order)
+
+    def unranked(self) -> list[Row]:
+        rows = [row for row in self.rows if not row.rules and row.kind not in ASIDE]
+        return sorted(rows, key=lambda row: (natural(row.backbone), row.method, row.provenance, row.label))
+
+    def aside(self, kind: str) -> list[Row]:
+        """Rows of one of the kinds `ASIDE`, by name and setting; the reference comes with them where nothing ranks."""
+        rows = [row for row in self.rows if row.kind == kind]
+        if rows and not self.ranks and kind != ORACLE:
+            rows += [row for row in self.rows if row.is_reference_method and row.rules]
+        return sorted(
+            rows,
+            key=lambda row: (
+                natural(row.backbone),
+                not row.is_reference_method,
+                row.method,
+                row.provenance,
+                [(key, *_number_first(value)) for key, value in sorted(row.varied.items())],
+                row.label,
+            ),
+        )
+
+    @property
+    def ranks(self) -> bool:
+        """Whether any row is ranked."""
+        return any(row.rules and not row.is_reference_method for row in self.rows)
+
+    @property
+    def shows_rules(self) -> bool:
+        """Whether the rules' tables are worth a heading: not in a study, nor under published values."""
+        return self.ranks or not any(row.kind in (GRID, PUBLISHED) for row in self.rows)
+
+    def _order(self, row: Row) -> tuple[Any, ...]:
+        ood, identity = row.cell("acc_ood_mean")[0], row.cell("acc_id")[0]
+        return (
+            not row.is_reference_method,
+            not row.complete,
+            -(ood if ood is not None else -1.0),
+            -(identity if identity is not None else -1.0),
+            row.method,
+            row.provenance,
+            row.label,
+        )
+
+
+def natural(text: str) -> list[tuple[int, Any]]:
+    """Sort key under which p8 comes before p16."""
+    return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", text)]
+
+
+def _number_first(value: Any) -> tuple[int, float, str]:
+    """A sort key for values of any type: numbers by size, then the rest by their text."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (0, float(value), "") if number else (1, 0.0, str(value))
+
+
+def settings_text(values: Mapping[str, Any]) -> str:
+    """lr=0.001, lambda_sd=0.5; the learning rate first."""
+    keys = sorted(values, key=lambda key: (key != "lr", key))
+    return ", ".join(
+        f"{key}={values[key]:g}" if isinstance(values[key], float) else f"{key}={values[key]}" for key in keys
+    )

@@ -1,0 +1,73 @@
+"""The best point of a path by the shifts themselves: what no method may know, shown beside and never ranked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+def at_best_points(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The records of every path as they would be at its best value.
+
+    A path is all records of one method version on one backbone that differ in the seed and in the path's parameter
+    alone; so the runs of several rules count once, where they read the same input. Its value is one for all seeds:
+    the one whose OOD mean is largest in the mean over seeds, and of equal ones the smallest.
+
+    Args:
+        records: finished runs of one benchmark, from one place; those without a path, and those on part of the images,
+            are left out.
+
+    Returns:
+        Records with the metrics, and the parameter, of that value; the parameter's source is "oracle", no selection
+        rule stands in them, and `trials` is the number of values that were looked at.
+    """
+    paths: dict[str, dict[int, Record]] = defaultdict(dict)
+    for record in sorted(records, key=lambda r: (r["finished"], r["run_id"])):
+        if record.get("path") and record["spec"].get("limit") is None:
+            paths[_path_of(record)].setdefault(record["seed"], record)
+    found = []
+    for key in sorted(paths):
+        runs = [paths[key][seed] for seed in sorted(paths[key])]
+        value = best_value(runs)
+        found += [] if value is None else [_moved(record, value) for record in runs]
+    return found
+
+
+def best_value(runs: Sequence[Record]) -> float | None:
+    """The value of the largest OOD mean over all runs; None if the runs share no value, or there is no shift."""
+    means: dict[float, list[float]] = defaultdict(list)
+    for record in runs:
+        shifts = [name for name, metrics in record["sets"].items() if metrics["role"] == "shift"]
+        for point in record["path"]["points"] if shifts else []:
+            means[point["value"]].append(math.fsum(point["sets"][name]["accuracy"] for name in shifts) / len(shifts))
+    shared = {value: math.fsum(seeds) / len(seeds) for value, seeds in means.items() if len(seeds) == len(runs)}
+    # Below 1e-9, means differ by rounding only.
+    return min(shared, key=lambda value: (-round(shared[value], 9), value), default=None)
+
+
+def _path_of(record: Record) -> str:
+    spec, parameter = record["spec"], record["path"]["parameter"]
+    same = {key: value for key, value in spec.items() if key not in ("seed", "inputs", "hyper")}
+    hyper = {key: value for key, value in spec.get("hyper", {}).items() if key != parameter}
+    identity = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
+    return json.dumps([*identity, parameter, same, hyper], sort_keys=True)
+
+
+def _moved(record: Record, value: float) -> dict[str, Any]:
+    parameter, points = record["path"]["parameter"], record["path"]["points"]
+    at = next(point["sets"] for point in points if point["value"] == value)
+    kept = ("role", "n_expected", "n")
+    sets = {name: {key: metrics[key] for key in kept} | at[name] for name, metrics in record["sets"].items()}
+    hyper = {**record["spec"].get("hyper", {}), parameter: value}
+    return {
+        **record,
+        "spec": {**record["spec"], "hyper": hyper},
+        "sources": {**record["sources"], parameter: "oracle"},
+        "selection": {"rules": [], "tuning": None, "trials": len(points)},
+        "sets": sets,
+    }

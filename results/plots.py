@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .atomic import write_atomic
-from .board import Row, Section
+from .board import FIXED, Row, Section
 from .leaderboard import Board
 from .statistics import RULES
 
@@ -21,8 +21,26 @@ STYLES = {
     "flyp": ("#2166ac", "^"),
     "ema": ("#8073ac", "v"),
     "tracer": ("#c51b7d", "P"),
+    "lipsum_ft": ("#fdb863", "h"),
+    "model_soup": ("#1b7837", "<"),
+    "model_stock": ("#a6dba0", ">"),
+    "flyp_wise": ("#4393c3", "d"),
+    "flyp_wma": ("#92c5de", "p"),
+    "l2_sp": ("#8c510a", "H"),
+    "static_sd": ("#542788", "8"),
+    "carot": ("#b2abd2", "X"),
+    "tracer_ema_teacher": ("#de77ae", (4, 1, 0)),
+    "tracer_static_teacher": ("#f1b6da", (5, 1, 36)),
 }
-SPARE = (("#00838f", "X"), ("#6d4c41", "<"), ("#455a64", ">"), ("#9e9d24", "h"), ("#ad1457", "p"), ("#1b5e20", "d"))
+SPARE = (
+    ("#00838f", (6, 1, 0)),
+    ("#6d4c41", (3, 1, 0)),
+    ("#455a64", (8, 1, 0)),
+    ("#9e9d24", (3, 1, 180)),
+    ("#ad1457", (7, 1, 0)),
+    ("#1b5e20", (4, 1, 45)),
+)
+FIXED_SIZE = 5.5  # of the marker of a fixed point; others have 8
 
 
 def style(method: str, others: Sequence[str]) -> tuple[str, str]:
@@ -37,8 +55,9 @@ def plot_id_ood(board: Board, path: Path, rule: str = RULES[0]) -> list[Path]:
     """ID against OOD-mean accuracy, a panel per backbone: seed means with standard deviations, zero-shot as a star.
 
     Args:
-        board: its first section is drawn; incomplete rows are left out. Where a method has local and reference rows,
-            the local ones are filled and the reference ones hollow.
+        board: its first section that ranks is drawn; incomplete rows are left out. Where a method has local and
+            reference rows, the local ones are filled and the reference ones hollow. A fixed point of a path has a
+            smaller marker.
         path: file without or with suffix; .svg and .png are written beside each other.
         rule: selection rule whose rows are drawn.
 
@@ -80,7 +99,7 @@ def plot_id_ood(board: Board, path: Path, rule: str = RULES[0]) -> list[Path]:
 
 
 def _panels(board: Board, rule: str) -> tuple[Section, list[tuple[str, list[Row]]]]:
-    for section in board.sections:
+    for section in sorted(board.sections, key=lambda section: not section.ranks):
         panels = []
         for backbone in section.backbones:
             rows = [row for row in section.table(rule, backbone) if row.complete and _point(row)]
@@ -110,7 +129,7 @@ def _draw(axis: object, rows: list[Row], methods: Sequence[str], handles: dict[s
             yerr=None if spread[1] is None else 100 * spread[1],
             color=colour,
             marker=marker,
-            markersize=13 if row.is_reference_method else 8,
+            markersize=13 if row.is_reference_method else FIXED_SIZE if row.kind == FIXED else 8,
             markerfacecolor="white" if hollow else colour,
             markeredgecolor=colour if hollow else "white",  # keeps markers apart that lie on each other
             markeredgewidth=1.2 if hollow else 0.6,
@@ -119,7 +138,7 @@ def _draw(axis: object, rows: list[Row], methods: Sequence[str], handles: dict[s
             capsize=2,
             zorder=3,
         )
-        handles.setdefault(f"{row.method} (reference)" if hollow else row.method, bars)
+        handles.setdefault(f"{row.title} (reference)" if hollow else row.title, bars)
     start = next((row for row in rows if row.is_reference_method), None)
     if start is not None:
         x, y = _point(start)

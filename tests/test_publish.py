@@ -1,10 +1,13 @@
 """From finished runs to the committed reference, and the figure that goes with it."""
 
+import json
+
 import numpy as np
 import pytest
 from make_records import make_record
 
-from robustft.results import predictions
+from robustft.methods import registry
+from robustft.results import predictions, readme
 from robustft.results.leaderboard import build
 from robustft.results.metrics import expected_calibration_error
 from robustft.results.plots import STYLES, plot_id_ood, style
@@ -110,6 +113,47 @@ def test_mistakes_are_one_sentence_and_leave_the_old_reference(runs, tmp_path, c
     assert (tmp_path / "reference/digits/leaderboard.md").read_bytes() == before
 
 
+def add_rows_of_every_kind(runs):
+    """Beside the runs of the fixture: a tuned and a fixed WiSE-FT with its path, a soup, EMA, published values."""
+    line = {0.0: 0.7, 0.5: 0.8, 1.0: 0.6}
+    for seed in range(3):
+        for rules, alpha in ((("one_se", "best_id"), 1.0), (("fixed",), 0.5)):
+            sources = {"lr": "tuned one_se of ft"}
+            wise = {"rules": rules, "hyper": {"alpha": alpha}, "sources": sources, "line": line}
+            add_run(runs, make_record("wise_ft", seed=seed, **wise))
+        add_run(runs, make_record("ema", seed=seed, gaps=[0.4, 0.2]))
+        add_run(runs, make_record("ft", seed=seed, rules=("published",), recipe="as_published", accuracy=0.99))
+    add_run(runs, make_record("zero_shot", rules=("published",), recipe="as_published"))
+    add_run(runs, make_record("model_soup", inputs={"ft:0": "a", "ft:1": "b", "ft:2": "c"}))
+
+
+def test_rows_of_every_kind_become_the_reference_and_come_back(runs, tmp_path, monkeypatch):
+    add_rows_of_every_kind(runs)
+    board = publish("digits", runs, tmp_path / "reference")
+    folder = tmp_path / "reference/digits"
+    records = gather_reference("digits", tmp_path / "reference")
+    assert build([], records).to_csv() == board.to_csv() == (folder / "leaderboard.csv").read_text()
+    paths = [record for record in records if "path" in record]
+    assert len(paths) == 6 and all(len(record["path"]["points"]) == 3 for record in paths)
+    for record in paths:
+        text = (folder / "records" / f"{record['run_id']}.json").read_text()
+        assert json.loads(text) == record and sum("accuracy" in line for line in text.splitlines()) == 8 + 3
+    figure = (folder / "id_ood.svg").read_text()
+    assert "<!-- wise_ft (alpha 0.5) -->" in figure and "<!-- ema -->" in figure  # not those of published values
+    monkeypatch.setattr(readme, "gather_reference", lambda benchmark: records)
+    table = readme.table()
+    assert "| wise_ft (alpha 0.5) | 3 |" in table and "| model_soup | 1 |" in table
+    assert "99.0" not in table and "recipe common" in table
+
+
+def test_two_fixed_settings_are_refused_as_two_tuned_ones_are(runs, tmp_path):
+    for lr in (1e-3, 1e-4):
+        more = {"rules": ("fixed",), "hyper": {"alpha": 0.5}, "line": {0.5: 0.8}, "lr": lr}
+        add_run(runs, make_record("wise_ft", **more))
+    with pytest.raises(PublishError, match="wise_ft on tiny-vit-p8: two settings under rule one_se"):
+        publish("digits", runs, tmp_path / "reference")
+
+
 # the figure
 
 
@@ -134,6 +178,7 @@ def test_the_figure_names_every_backbone_and_method_and_is_the_same_each_time(tm
 
 def test_every_method_has_its_own_colour_and_marker():
     names = [*STYLES, "aaa", "bbb"]
+    assert set(registry.names()) <= set(STYLES)
     assert len({style(name, names)[0] for name in names}) == len(names)
     assert len({style(name, names)[1] for name in names}) == len(names)
 

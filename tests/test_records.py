@@ -35,6 +35,17 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     assert os.listdir(tmp_path) == ["record.json"]  # no temporary file stays
 
 
+def test_a_whole_path_in_full_precision_still_fits_a_page(tmp_path):
+    record = make_record("wise_ft", line={i / 10: 1 / 3 + i / 1000 for i in range(11)})
+    for point in record["path"]["points"]:
+        for metrics in point["sets"].values():
+            metrics.update(ece=metrics["ece"] / 7, nll=metrics["nll"] / 7)
+    assert publish_record(tmp_path, record)
+    assert read_record(tmp_path / "record.json") == validate(record) == record
+    # Spec and sources of a real run are 2 KB longer than these.
+    assert (tmp_path / "record.json").stat().st_size < 14_000
+
+
 def test_the_first_writer_wins(tmp_path):
     assert publish_record(tmp_path, make_record(finished="2026-01-01T00:00:00Z"))
     assert not publish_record(tmp_path, make_record(finished="2027-01-01T00:00:00Z"))

@@ -25,7 +25,7 @@ from .atomic import OutputError, write_atomic
 from .board import REFERENCE_METHOD
 from .leaderboard import Board, write
 from .plots import plot_id_ood
-from .records import NAME, REFERENCE, read_record, record_json
+from .records import NAME, REFERENCE, gather_reference, read_record, record_json
 from .rows import sections
 from .statistics import RULES
 
@@ -36,13 +36,15 @@ class PublishError(ValueError):
     """Runs that cannot become the reference."""
 
 
-def publish(benchmark: str, runs: Path, reference: Path = REFERENCE) -> Board:
+def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool = False) -> Board:
     """Replace the reference of a benchmark by the ranked runs of a folder.
 
     Args:
         benchmark: name of the benchmark.
         runs: root of all run folders, searched as runs/<benchmark>/**/record.json.
         reference: root of all references.
+        add: what the old reference has of a method on a backbone stays where the folder has no ranked run of the
+            two; where it has one, all of theirs come from the folder.
 
     Returns:
         The board of the new reference.
@@ -59,19 +61,27 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE) -> Board:
             found[record["run_id"]] = (path.parent, record)
     if not found:
         raise PublishError(f"{runs}: has no ranked run of {benchmark}; run the sweep first.")
+    if add:
+        renewed = {(record["method"], record["backbone"]) for _, record in found.values()}
+        for record in gather_reference(benchmark, Path(reference), report=_refuse):
+            if (record["method"], record["backbone"]) not in renewed:
+                found[record["run_id"]] = (None, record)
+    found = dict(sorted(found.items()))
     records = [record for _, record in found.values()]
     _check_one_setting_per_rule(records)
 
     samples, columns = None, {}
     for run_id, (folder, record) in found.items():
-        parts = _test_predictions(folder, record)
-        mine = {name: np.concatenate([part[name] for part in parts.values()]) for name in predictions.SCHEMA.names}
-        mine["set"] = np.concatenate([np.full(len(part["label"]), name, dtype=object) for name, part in parts.items()])
+        mine = (
+            read_reference_predictions(benchmark, run_id, Path(reference))
+            if folder is None
+            else _test_predictions(folder, record)
+        )
         ids = [mine[name] for name in ("set", "sample_id", "label")]
         if samples is None:
             samples = {name: mine[name] for name in ("set", "sample_id", "unit_id", "label")}
         elif not all(np.array_equal(a, samples[n]) for a, n in zip(ids, ("set", "sample_id", "label"), strict=True)):
-            raise PublishError(f"{folder}: has other test samples than the other runs; run it again.")
+            raise PublishError(f"{folder or run_id}: has other test samples than the other runs; run it again.")
         columns[run_id] = {name: mine[name] for name in KEPT}
 
     folder = Path(reference) / f".{benchmark}-new"  # the old reference stays until the new one is whole
@@ -95,6 +105,10 @@ def read_reference_predictions(benchmark: str, run_id: str, reference: Path = RE
     return predictions.read(folder / "samples.parquet") | predictions.read(folder / "predictions" / f"{run_id}.parquet")
 
 
+def _refuse(message: str) -> None:
+    raise PublishError(message)
+
+
 def _check_one_setting_per_rule(records: list[Mapping[str, Any]]) -> None:
     for section in sections([], records, RULES):
         for rule in RULES:
@@ -108,9 +122,13 @@ def _check_one_setting_per_rule(records: list[Mapping[str, Any]]) -> None:
                         )
 
 
-def _test_predictions(folder: Path, record: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+def _test_predictions(folder: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of all test sets of a run, one set after the other, and the set of each sample."""
     names = [name for name, metrics in record["sets"].items() if metrics["role"] != "validation"]
-    return {name: predictions.read(folder / "predictions" / f"{name}.parquet") for name in names}
+    parts = {name: predictions.read(folder / "predictions" / f"{name}.parquet") for name in names}
+    sets = [np.full(len(part["label"]), name, dtype=object) for name, part in parts.items()]
+    joined = {name: np.concatenate([part[name] for part in parts.values()]) for name in predictions.SCHEMA.names}
+    return joined | {"set": np.concatenate(sets)}
 
 
 def _write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
@@ -136,9 +154,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("benchmark")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--reference", type=Path, default=REFERENCE)
+    parser.add_argument("--add", action="store_true", help="keep what the reference has and the runs have not")
     options = parser.parse_args(arguments)
     try:
-        board = publish(options.benchmark, options.runs, options.reference)
+        board = publish(options.benchmark, options.runs, options.reference, options.add)
     except (ValueError, OSError, OutputError) as error:
         print(f"publish: {error}", file=sys.stderr)
         return 2

@@ -89,6 +89,28 @@ def test_publishing_again_gives_the_same_bytes_and_leaves_nothing_old(runs, tmp_
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
 
 
+def test_adding_keeps_other_rows_and_replaces_a_row_as_a_whole(runs, tmp_path):
+    publish("digits", runs, tmp_path / "reference")
+    old = {record["run_id"]: record for record in gather_reference("digits", tmp_path / "reference")}
+    kept = {run_id for run_id, record in old.items() if record["method"] != "ft"}
+    for seed in (0, 1):
+        add_run(tmp_path / "more", make_record("ft", seed=seed, lr=1e-5))
+        add_run(tmp_path / "more", make_record("flyp", seed=seed))
+    publish("digits", tmp_path / "more", tmp_path / "reference", add=True)
+    records = gather_reference("digits", tmp_path / "reference")
+    new = [record for record in records if record["run_id"] not in old]
+    assert {record["run_id"] for record in records} & set(old) == kept
+    assert sorted((record["method"], record["seed"]) for record in new) == [
+        *(("flyp", seed) for seed in (0, 1)),
+        *(("ft", seed) for seed in (0, 1)),
+    ]
+    for run_id in kept:
+        assert read_reference_predictions("digits", run_id, tmp_path / "reference")["p_label"].size
+    (tmp_path / "reference/digits/records" / f"{min(kept)}.json").write_text("{")
+    with pytest.raises(PublishError, match=min(kept)):
+        publish("digits", tmp_path / "more", tmp_path / "reference", add=True)
+
+
 def test_two_settings_under_one_rule_are_refused(runs, tmp_path):
     add_run(runs, make_record("ft", seed=0, lr=1e-5))
     with pytest.raises(PublishError, match="ft on tiny-vit-p8: two settings under rule one_se, one of them lr="):

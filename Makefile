@@ -22,16 +22,17 @@ ifneq ($(FOUND),$(realpath results/__init__.py))
 .PHONY: $(STAMP)
 endif
 
-KNOWN := BENCHMARK METHOD BACKBONE SEEDS SET RULE RECIPE JOBS RUNS DEVICE EXECUTOR DRY_RUN EXTRAS PYTHON
+KNOWN := BENCHMARK METHOD BACKBONE SEEDS SET LIMIT ALLOW_PARTIAL RULE RECIPE JOBS RUNS DATA DEVICE EXECUTOR DRY_RUN EXTRAS PYTHON
 typed = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(filter-out $(KNOWN) MAKE%,$(typed)),$(error unknown variable $(name)=; known: $(KNOWN)))
 
 given = $(if $(findstring command line,$(origin $(1))),$($(1)))
 flag = $(if $(call given,$(1)),--$(2) '$(call given,$(1))')
 FLAGS = $(call flag,METHOD,method) $(call flag,BACKBONE,backbone) $(call flag,RECIPE,recipe) \
-	$(call flag,RUNS,runs) $(call flag,JOBS,jobs) $(call flag,DEVICE,device) \
+	$(call flag,RUNS,runs) $(call flag,DATA,data) $(call flag,JOBS,jobs) $(call flag,DEVICE,device) \
 	$(if $(filter-out local,$(call given,EXECUTOR)),--executor '$(EXECUTOR)') $(if $(call given,DRY_RUN),--dry-run)
-SWEEP_FLAGS = $(FLAGS) $(call flag,SEEDS,seeds) $(call flag,RULE,rule) $(foreach pair,$(call given,SET),--set '$(pair)')
+SWEEP_FLAGS = $(FLAGS) $(call flag,SEEDS,seeds) $(call flag,LIMIT,limit) $(call flag,RULE,rule) \
+	$(if $(call given,ALLOW_PARTIAL),--allow-partial) $(foreach pair,$(call given,SET),--set '$(pair)')
 ROBUSTFT = $(PY) -m robustft.benchmarks
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest
 
@@ -70,7 +71,7 @@ endif
 	@touch '$@'
 
 .PHONY: sweep
-sweep: $(STAMP) ## run METHOD=a,b [BENCHMARK= BACKBONE= SEEDS= SET="key=value ..." RULE= RECIPE= JOBS= RUNS= DEVICE= DRY_RUN=1]
+sweep: $(STAMP) ## run METHOD=a,b [BENCHMARK= BACKBONE= SEEDS= SET="key=value ..." LIMIT= ALLOW_PARTIAL=1 RULE= RECIPE= JOBS= RUNS= DATA= DEVICE= DRY_RUN=1]
 	@[ -n '$(call given,METHOD)' ] || { echo "make: sweep needs METHOD=, for example METHOD=tracer or METHOD=all." >&2; exit 2; }
 	@$(ROBUSTFT) sweep $(BENCHMARK) $(SWEEP_FLAGS)
 

@@ -10,7 +10,7 @@ from .encoder import DualEncoder
 from .torchvision_ops import declare_missing_operators
 from .weights import BackboneError, weights_hash
 
-__all__ = ["BackboneError", "DualEncoder", "identity", "load", "names", "resolve"]
+__all__ = ["BackboneError", "DualEncoder", "identity", "image_size", "load", "names", "resolve"]
 
 declare_missing_operators()  # open_clip imports torchvision; whoever imports either after this package is safe
 
@@ -79,6 +79,12 @@ def identity(name: str, pretrained: str | Path | None = None) -> str:
     """
     name = resolve(name)
     return weights_hash(Path(pretrained)) if pretrained else _family(name).identity(name)
+
+
+def image_size(name: str) -> int:
+    """Side in pixels of the pictures that the backbone takes; needs no weights."""
+    name = resolve(name)
+    return _family(name).image_size(name)
 
 
 def _family(name: str):

@@ -82,6 +82,14 @@ def _config(model: str, name: str) -> dict[str, Any]:
     return config
 
 
+def image_size(name: str) -> int:
+    """Side of the pictures that the image tower takes, in pixels; needs no weights."""
+    if name in OPENAI:
+        return 224  # without open_clip, which is slow to import
+    size = _config(parse(name)[0], name)["vision_cfg"]["image_size"]
+    return size if isinstance(size, int) else size[0]
+
+
 def build(name: str, *, vision: Mapping[str, Any] | None = None, text: Mapping[str, Any] | None = None) -> DualEncoder:
     """The architecture with weights from torch's current random state.
 

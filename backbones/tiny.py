@@ -90,6 +90,11 @@ def shipped_hash(name: str) -> str:
     return found
 
 
+def image_size(name: str) -> int:
+    """Side of the pictures that the image tower takes, in pixels."""
+    return VISION[name.removesuffix(SCRATCH)]["image_size"]
+
+
 def identity(name: str) -> str:
     """The hash of the bundled weights, or "random"."""
     return "random" if name.endswith(SCRATCH) else shipped_hash(name)

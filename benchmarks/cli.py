@@ -63,6 +63,12 @@ def _names(_: Any, option: click.Parameter, values: tuple[str, ...]) -> tuple[st
     return names
 
 
+def _with_part(settings: tuple, limit: int | None, allow_partial: bool) -> tuple:
+    """The settings, with what --limit and --allow-partial mean."""
+    limits = (f"limit={limit}", f"train_limit={limit}") if limit else ()
+    return (*settings, *limits, *(("allow_partial=true",) if allow_partial else ()))
+
+
 def _options(*options: Callable) -> Callable:
     def decorate(function: Callable) -> Callable:
         for option in reversed(options):
@@ -76,6 +82,15 @@ _method = click.option("--method", "methods", multiple=True, callback=_names, he
 _backbone = click.option("--backbone", "backbones", multiple=True, callback=_names, help="Names with commas, or all.")
 _set = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A value, a grid a,b or a list [a,b]."
+)
+_data = click.option(
+    "--data", type=click.Path(path_type=Path), expose_value=False, is_eager=True,
+    callback=lambda _, __, path: path and os.environ.update(ROBUSTFT_DATA=str(path.expanduser().resolve())),
+    help="Folder that holds the datasets; else that of ROBUSTFT_DATA.",
+)  # fmt: skip
+_part = _options(
+    click.option("--limit", type=click.IntRange(min=1), help="A rehearsal on so many images of each set."),
+    click.option("--allow-partial", is_flag=True, help="Run although images or sets are missing; not ranked."),
 )
 _rule = click.option("--rule", default="one_se", help="Which tuned values apply: one_se or best_id.")
 _recipe = click.option("--recipe", default=None, help="A recipe of the suite; its first one by default.")
@@ -93,6 +108,7 @@ _results = click.option(
     help="Where leaderboard.csv and .md go.",
 )
 _work = _options(
+    _data,
     _runs,
     click.option("--device", default="cpu", help="cpu, cuda or cuda:N."),
     click.option("--checkpoint-minutes", type=click.FloatRange(min=0), default=0.5, help="Time between checkpoints."),
@@ -126,6 +142,7 @@ def list_command(name: str | None, benchmark: str | None, backbone: str | None) 
 @_backbone
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0)
 @_set
+@_part
 @_rule
 @_recipe
 @_work
@@ -135,6 +152,8 @@ def run(
     backbones: tuple,
     seed: int,
     settings: tuple,
+    limit: int | None,
+    allow_partial: bool,
     rule: str,
     recipe: str | None,
     **work: Any,
@@ -144,6 +163,7 @@ def run(
 
     loaded = sweeps.load(benchmark)
     backbones = backbones or (loaded.suite.backbones[0],)
+    settings = _with_part(settings, limit, allow_partial)
     plan = sweeps.expand(loaded, methods, backbones, (seed,), settings, rule, recipe)
     requested = sum(planned.requested for planned in plan)
     if requested != 1:
@@ -160,6 +180,7 @@ def run(
 @_backbone
 @click.option("--seeds", callback=_numbers, help="For example 0,1,2 or 0-4.")
 @_set
+@_part
 @_rule
 @_recipe
 @_jobs
@@ -171,6 +192,8 @@ def sweep(
     backbones: tuple,
     seeds: tuple,
     settings: tuple,
+    limit: int | None,
+    allow_partial: bool,
     rule: str,
     recipe: str | None,
     jobs: int | None,
@@ -181,6 +204,7 @@ def sweep(
     from . import sweep as sweeps
 
     loaded, console = sweeps.load(benchmark), make_console()
+    settings = _with_part(settings, limit, allow_partial)
     plan = sweeps.expand(loaded, methods, backbones, seeds, settings, rule, recipe)
     code = sweeps.carry_out(loaded, plan, console, jobs=jobs, results=results, **work)
     if not work["dry_run"] and code != 130:

@@ -9,17 +9,32 @@ from .. import backbones
 from ..datasets import catalogue
 from ..datasets.card import Dataset
 from ..methods import registry
+from . import data_check
 from .errors import UserError, resolve_name
 from .grid import Resolver
-from .request import Facts, keys_of
+from .request import DataFacts, Facts, keys_of
 from .spec import TRAINING_FIELDS
 from .suite import Suite, Tuned, base_path, find, load, load_tuned
 
 
 @cache
-def dataset(name: str) -> Dataset:
-    """The dataset of that name, registered or one's own (folder:<path>); loading may be slow, so each is made once."""
-    return catalogue.get(name if catalogue.is_own(name) else resolve_name("dataset", name, catalogue.names()))
+def dataset(name: str, size: int = 224, allow_partial: bool = False) -> Dataset:
+    """The dataset of that name, registered or one's own (folder:<path>); loading may be slow, so each is made once.
+
+    Args:
+        size: side in pixels of the pictures that are made from image files.
+        allow_partial: take what is there of a registered dataset.
+    """
+    known = name if catalogue.is_own(name) else resolve_name("dataset", name, catalogue.names())
+    return catalogue.get(known, size=size, allow_partial=allow_partial)
+
+
+@cache
+def data_facts(name: str, backbone: str, allow_partial: bool) -> DataFacts:
+    """What a plan depends on in the data that a backbone is given."""
+    data = dataset(name, backbones.image_size(backbone), allow_partial)
+    fingerprint = data_check.fingerprint(data, allow_partial)
+    return DataFacts(data.card.version, fingerprint, data.train_size, bool(data.card.names("validation")))
 
 
 def methods() -> dict[str, type]:
@@ -54,6 +69,7 @@ def gather(suite: Suite) -> Facts:
         version=data.card.version,
         fingerprint=data.card.fingerprint,
         train_size=data.train_size,
+        data=data_facts,
     )
 
 
@@ -63,6 +79,7 @@ def _listed(suite: Suite, known: dict[str, type], encoders: tuple[str, ...]) -> 
         yield f"recipes.{name}.backbones", "backbone", recipe.backbones, encoders
     for name, recipe in suite.published.items():
         where = f"published.{name}"
+        yield f"{where}.dataset", "dataset", [recipe.dataset] if recipe.dataset else [], catalogue.names()
         yield f"{where}.values", "key", recipe.values, (*TRAINING_FIELDS, "epochs")
         yield f"{where}.methods", "method", recipe.methods, known
         yield f"{where}.backbones", "backbone", recipe.backbones, encoders

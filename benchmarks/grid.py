@@ -15,11 +15,14 @@ from pydantic import ValidationError
 
 from . import settings as set_flags
 from .errors import UserError, explain, resolve_name
+from .rehearsal import shrink
 from .request import (
+    DataFacts,
     Facts,
     MethodClass,
     Planned,
     Request,
+    check_chooses_nothing,
     choose_backbone,
     choose_backbones,
     choose_methods,
@@ -139,7 +142,7 @@ class Resolver:
             spec = RunSpec(
                 benchmark=self.suite.name,
                 benchmark_version=self.suite.version,
-                fingerprint=self.facts.fingerprint,
+                fingerprint=self._data(backbone, values).fingerprint,
                 method=name,
                 method_version=method.version,
                 backbone=backbone,
@@ -171,20 +174,31 @@ class Resolver:
         """All values with their sources; what an input shares with its reader keeps the input's own source."""
         values, sources = self._layers(method, backbone, rule)
         if not requested:
-            self._derive(values, sources)
+            self._derive(values, sources, self._data(backbone, values))
         for key, (value, source) in overrides.items():
             if key in keys_of(method) and (requested or values[key] != value):
                 _put(values, sources, key, value, source)
-        self._derive(values, sources)
+        data = self._data(backbone, values)
+        if requested:  # an input's values are its reader's, which are fitted already
+            shrink(values, sources, data.train_size)
+        self._derive(values, sources, data)
         order = [*hyper_keys(method), *TRAINING_FIELDS, *OTHER_FIELDS]
         return values, {key: sources[key] for key in order if key in sources}
 
-    def _derive(self, values: dict[str, Any], sources: dict[str, str]) -> None:
+    def _data(self, backbone: str, values: Mapping[str, Any]) -> DataFacts:
+        """The facts of the data that a run with these values sees."""
+        facts = self.facts
+        if facts.data is None:
+            return DataFacts(facts.version, facts.fingerprint, facts.train_size)
+        return facts.data(self.suite.dataset_of(self.recipe), backbone, values.get("allow_partial") is True)
+
+    def _derive(self, values: dict[str, Any], sources: dict[str, str], data: DataFacts) -> None:
         """Replace, in place, what is given relative to another value: epochs, and `scaled` warm-up."""
         if "epochs" in values:
             epochs, size = values.pop("epochs"), values["batch_size"]
             # The loader drops the last, partial batch. A size that is wrong is refused later, by its own name.
-            steps = max(1, self.facts.train_size // size) if type(size) is int and size > 0 else 1
+            images = min(data.train_size, values.get("train_limit") or data.train_size)
+            steps = max(1, images // size) if type(size) is int and size > 0 else 1
             values["steps"] = epochs * steps if type(epochs) is int else epochs
             sources["steps"] = f"{sources.pop('epochs')}, {epochs} epochs of {steps} steps"
         if values.get("warmup_steps") == "scaled":
@@ -204,7 +218,8 @@ class Resolver:
 
         layer(dataclasses.asdict(method.Hyper()), "method default")
         suite = f"suite {self.suite.name}"
-        layer({"threads": self.suite.threads, "trainable": self.suite.trainable, "limit": None}, suite)
+        layer({"threads": self.suite.threads, "trainable": self.suite.trainable}, suite)
+        layer({"limit": None, "train_limit": None, "allow_partial": False}, suite)
         if self.published is None:
             for entries, where in self.suite.recipes[self.recipe].layers(backbone):
                 layer(entries, f"recipe {self.recipe}{where}")
@@ -265,11 +280,16 @@ class Resolver:
                 f"warmup_steps: must be below the {spec.steps} steps of the run, got {spec.warmup_steps} "
                 f"({sources['warmup_steps']}); set it lower, or to 'scaled'."
             )
-        if spec.batch_size is not None and spec.batch_size > self.facts.train_size:
+        data = self._data(spec.backbone, spec.model_dump(include={"allow_partial"}))
+        images = min(data.train_size, spec.train_limit or data.train_size)
+        if spec.batch_size is not None and spec.batch_size > images:
             raise UserError(
-                f"batch_size: must be at most {self.facts.train_size}, the number of training images of "
-                f"{self.suite.dataset}, got {spec.batch_size} ({sources['batch_size']}); lower it."
+                f"batch_size: must be at most {images}, the number of training images of "
+                f"{self.suite.dataset_of(self.recipe)}, got {spec.batch_size} ({sources['batch_size']}); lower it."
             )
+
+        if not data.has_validation:
+            check_chooses_nothing(self.facts.methods[spec.method], spec, self.suite.dataset_of(self.recipe))
 
     def _check_distillation(self, spec: RunSpec, sources: dict[str, str]) -> None:
         """Refuse a distilling method whose weights are all 0, as in the released tracer.sh, unless a person says so."""

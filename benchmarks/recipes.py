@@ -120,6 +120,8 @@ class Published(Strict):
     """What all methods share; epochs or steps, and the other training fields."""
     methods: Annotated[dict[str, dict[str, SourcedValues]], Field(min_length=1)]
     """Method -> backbone, or `all` -> values. A method or backbone that is not here has nothing published."""
+    dataset: str | None = None
+    """Where the authors train on other data than the suite's: as ImageNet without images withheld for validation."""
     backbones: dict[str, Stand] = {}
     """Backbone without values of its own -> the one whose values it takes; its own, if any, stand above."""
     departures: dict[str, Annotated[list[str], Field(min_length=1)]] = {}

@@ -21,6 +21,10 @@ class MethodClass(Protocol):
     strength: str | None
     path: str | None
     introduced: Mapping[str, Any]
+    instead: str
+
+    def chooses(self, hyper: Any) -> bool:
+        """Whether it chooses something by ID validation while it runs."""
 
     def inputs(self, hyper: Any) -> tuple[str, ...]:
         """Methods whose finished runs it reads."""
@@ -30,6 +34,16 @@ class MethodClass(Protocol):
 
     def pools(self) -> bool:
         """Whether those are several seeds; then there is one run for each backbone."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a plan depends on in the data of a run."""
+
+    version: str
+    fingerprint: str
+    train_size: int
+    has_validation: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class Facts:
     train_size: int
     spelling: Callable[[str], str] | None = None
     """Any spelling of a backbone's name (ViT-B/16, MODEL:TAG) -> the name of its runs."""
+    data: Callable[[str, str, bool], DataFacts] | None = None
+    """(dataset, backbone, allow_partial) -> its facts, where they are not those above for all."""
     has_text: Callable[[str], bool] = lambda backbone: True
     """Whether a backbone has a text tower; every bundled one is a dual encoder."""
 
@@ -89,6 +105,16 @@ def post_hoc(method: MethodClass) -> bool:
 def keys_of(method: MethodClass) -> list[str]:
     """The keys of `--set` that this method has; one without any training has no training field."""
     return [*(TRAINING_FIELDS if learns(method) else ()), *OTHER_FIELDS, *hyper_keys(method)]
+
+
+def check_chooses_nothing(method: MethodClass, spec: RunSpec, dataset: str) -> None:
+    """UserError for a run that would choose by ID validation, on data that have none."""
+    hyper = method.Hyper(**{**method.introduced, **spec.hyper})
+    if spec.kind == "trial" or method.chooses(hyper):
+        raise UserError(
+            f"{spec.method}: chooses by ID validation, which {dataset} has not, because all of its images are trained "
+            f"on; {method.instead or 'leave the method out'}, or take another recipe."
+        )
 
 
 def hyper_keys(method: MethodClass) -> list[str]:

@@ -27,7 +27,7 @@ from ..methods.classifier import Classifier
 from ..methods.trainer import Settings, Task, fit
 from ..results import predictions
 from ..results.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
-from . import environment, facts
+from . import data_check, environment, facts
 from .errors import UserError
 from .evaluate import Stopped, evaluate_together, validation_nll
 from .plan import Plan
@@ -62,6 +62,7 @@ class Attempt:
         self.code = sorted({*state.get("code", []), f"{now['commit']}{'+' if now['dirty'] else ''}"})
         """Every commit that worked on this run, "+" after one with uncommitted changes."""
         self.told, self.step = 0.0, 0
+        self.train_images: dict[str, int] = {}
 
     def carry_out(self) -> None:
         """Train unless the final weights are there, evaluate, publish the record.
@@ -74,8 +75,13 @@ class Attempt:
         torch.set_num_threads(self.spec.threads)
         environment.describe()
         environment.start_peak_memory(self.options.device)
-        dataset = facts.dataset(self.plan.dataset)
-        self._check_fit(dataset)
+        size = backbones.image_size(self.spec.backbone)
+        whole = facts.dataset(self.plan.dataset, size, self.spec.allow_partial)
+        trains = make_method(self.spec).trained
+        data_check.check(whole, self.spec, trains)
+        self.train_images = data_check.training_images(whole) if trains else {}
+        dataset = data_check.part(whole, self.spec)
+        self._check_fit(whole)
         self.tell("running", force=True)
         encoder = backbones.load(self.spec.backbone, device=self.options.device)
         fitted = self._finished_training()
@@ -114,12 +120,12 @@ class Attempt:
         """Time that all attempts at this run have taken."""
         return self.spent + time.monotonic() - self.started
 
-    def _check_fit(self, dataset: Any) -> None:
+    def _check_fit(self, whole: Any) -> None:
         """The plan was made from the code and data that are installed now."""
         spec = self.spec
         found = {
             "method_version": (spec.method_version, registry.get(spec.method).version),
-            "fingerprint": (spec.fingerprint, dataset.card.fingerprint),
+            "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
             "weights": (spec.weights, backbones.identity(spec.backbone)),
         }
         for key, (planned, now) in found.items():
@@ -129,7 +135,7 @@ class Attempt:
                 )
 
     def _train(self, dataset: Any, encoder: Any) -> None:
-        validation = _validation(dataset)
+        validation = data_check.validation(dataset)
         context = self._context(dataset, encoder, validation)
 
         def on_step(step: int, total: int) -> None:
@@ -196,7 +202,7 @@ class Attempt:
             return []
         torch.manual_seed(self.spec.seed)  # as `fit` does
         encoder = backbones.load(self.spec.backbone, device=self.options.device)
-        return method.points(self._context(dataset, encoder, _validation(dataset)))
+        return method.points(self._context(dataset, encoder, data_check.validation(dataset)))
 
     def _evaluate(
         self, dataset: Any, classifier: Classifier, points: list[tuple[float, Classifier]]
@@ -204,12 +210,10 @@ class Attempt:
         """Metrics of each set, and those of the points in the same pass over its images; predictions are written."""
         sets: dict[str, dict[str, Any]] = {}
         path = [{"value": value, "sets": {}} for value, _ in points]
-        for entry in dataset.card.sets:
-            if self.spec.kind == "trial" and entry.role != "validation":
-                continue
+        for entry, data in data_check.evaluation_sets(dataset, self.spec):
             (metrics, *along), columns = evaluate_together(
                 [classifier, *(point for _, point in points)],
-                dataset.eval_data(entry.name),
+                data,
                 device=self.options.device,
                 limit=self.spec.limit,
                 should_stop=self.should_stop,
@@ -255,6 +259,7 @@ class Attempt:
                 "images_per_second": about["images_seen"] / seconds if seconds > 0 else 0.0,
                 "peak_memory_bytes": environment.peak_memory_bytes(device),
                 "images_seen": about["images_seen"],
+                **self.train_images,
             },
             "sets": sets,
             "summary": summarise(sets),
@@ -288,11 +293,6 @@ def make_method(spec: RunSpec) -> Method:
     """The method with the hyperparameters of a spec; those that the spec leaves out mean what they meant before."""
     method = registry.get(spec.method)
     return method(method.Hyper(**{**method.introduced, **spec.hyper}))
-
-
-def _validation(dataset: Any) -> Any:
-    """The ID validation set."""
-    return dataset.eval_data(dataset.card.names("validation")[0])
 
 
 def make_settings(spec: RunSpec, device: str, micro_batch: int | None = None) -> Settings:

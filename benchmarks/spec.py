@@ -8,7 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Fields of RunSpec that came after the first ids were given out, with the value that means "as before": a
 # spec that has this value hashes as if the field did not exist, so that a new field renames no finished run.
-INTRODUCED: dict[str, Any] = {"kind": "run", "limit": None, "inputs": {}, "bn": "frozen"}
+INTRODUCED: dict[str, Any] = {
+    "kind": "run",
+    "limit": None,
+    "inputs": {},
+    "bn": "frozen",
+    "train_limit": None,
+    "allow_partial": False,
+}
 
 # How a model is trained, the same names for every method; a method without any training has None in each.
 TRAINING_FIELDS = (
@@ -23,7 +30,7 @@ TRAINING_FIELDS = (
     "bn",
 )
 # Fields that `--set` can reach although they are no training field.
-OTHER_FIELDS = ("threads", "trainable", "limit")
+OTHER_FIELDS = ("threads", "trainable", "limit", "train_limit", "allow_partial")
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -69,6 +76,10 @@ class RunSpec(BaseModel):
     seeds "method:seed" (soups: ft:0, ft:1, ...)."""
     limit: Positive | None = None
     """At most this many examples of each evaluation set; None is all. A run with a limit is not ranked."""
+    train_limit: Positive | None = None
+    """At most this many images to train and to choose on, spread over the set; None is all. `--limit` sets both."""
+    allow_partial: bool = False
+    """Run although images or whole sets are missing on the disk. Such a run is not ranked."""
     kind: Literal["run", "trial"] = "run"
     """A trial is a run of the tuning: it sees the validation set only and never counts as a finished run."""
 

@@ -123,6 +123,11 @@ class Suite(Strict):
         """The first recipe of the file."""
         return next(iter(self.recipes))
 
+    def dataset_of(self, recipe: str) -> str:
+        """The data that runs under a recipe are on."""
+        published = self.published.get(recipe)
+        return (published.dataset if published else None) or self.dataset
+
     @property
     def recipe_names(self) -> list[str]:
         """All recipes, published ones last."""

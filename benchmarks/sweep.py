@@ -10,10 +10,10 @@ from rich.console import Console
 
 from .. import backbones
 from ..results.records import read_record
-from . import show
+from . import data_check, show
 from . import suite as suites
 from .errors import UserError
-from .facts import Benchmark
+from .facts import Benchmark, dataset
 from .grid import expand as expand_grid
 from .launch import Job, Launcher, cores, exit_code, last_lines
 from .plan import Plan
@@ -78,10 +78,12 @@ def carry_out(
     check_writable(runs)
     for backbone in {planned.spec.backbone for planned in plan if planned.spec.run_id not in done}:
         backbones.load(backbone)  # raises where the weights are damaged
+    check_data(benchmark, [planned.spec for planned in plan if planned.spec.run_id not in done])
     for planned in plan:
         if planned.spec.run_id not in done:
             selection = selection_of(benchmark, planned.spec)
-            Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folders[planned.spec.run_id])
+            data = benchmark.suite.dataset_of(planned.spec.recipe)
+            Plan(planned.spec, data, planned.sources, selection).write(folders[planned.spec.run_id])
     return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes))
 
 
@@ -111,6 +113,18 @@ def _launch(
     if stopped:
         errors.print(f"robustft: stopped with {stopped} runs to go; the same command goes on where it was.")
     return results
+
+
+def check_data(benchmark: Benchmark, specs: list[RunSpec]) -> None:
+    """Refuse to start on data that are not complete, before any work; each view of them is counted once."""
+    seen: set[tuple[Any, ...]] = set()
+    for spec in specs:
+        trains = benchmark.facts.methods[spec.method].trained
+        view = (spec.recipe, backbones.image_size(spec.backbone), spec.allow_partial, spec.kind, trains)
+        if view not in seen:
+            seen.add(view)
+            data = dataset(benchmark.suite.dataset_of(spec.recipe), view[1], spec.allow_partial)
+            data_check.check(data, spec, trains)
 
 
 def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:

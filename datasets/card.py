@@ -19,6 +19,10 @@ class DataError(ValueError):
     """The data asked for does not exist, or is not what it must be; one sentence."""
 
 
+class MissingData(DataError):
+    """Nothing of a set is on this machine; one sentence that says what to get from whom."""
+
+
 def is_template(text: str) -> bool:
     """Whether `text.format(name)` puts the name in exactly one place: one "{}" and no other brace."""
     return text.count("{}") == 1 and not set("{}") & set(text.replace("{}", ""))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .card import DataError
+from .card import DataError, MissingData
 
 ROOT_VARIABLE = "ROBUSTFT_DATA"
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -35,12 +35,12 @@ class Source:
     """What to download and from whom."""
 
     def find(self, root: str | os.PathLike | None) -> Path:
-        """The folder on this machine; DataError with what to download where there is none."""
+        """The folder on this machine; MissingData with what to download where there is none."""
         base = data_root(root)
         found = next((base / folder for folder in self.folders if (base / folder).is_dir()), None)
         if found is None:
             also = f" (nor as {', '.join(self.folders[1:])})" if len(self.folders) > 1 else ""
-            raise DataError(
+            raise MissingData(
                 f"{self.name}: no folder {base / self.folders[0]}{also}; get {self.supplier} and unpack it there, "
                 f"or set {ROOT_VARIABLE} to where it is."
             )
@@ -56,7 +56,7 @@ class Source:
         """
         present = set(np.unique(labels).tolist())
         if not present:
-            raise DataError(f"{self.name}: no images in class folders under {folder}; get {self.supplier}.")
+            raise MissingData(f"{self.name}: no images in class folders under {folder}; get {self.supplier}.")
         if (len(labels), len(present)) != (self.images, self.classes) and not allow_partial:
             missing = next((f", none in {name}" for i, name in enumerate(known) if i not in present), "")
             raise DataError(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .card import DataError, DatasetCard, EvalSet
+from .card import DataError, DatasetCard, EvalSet, MissingData
 from .image_sets import ImageSet, TrainsOnPictures
 from .pixels import naming
 from .trees import Source
@@ -147,7 +147,7 @@ class WildsData(TrainsOnPictures):
         split = self._rows(part.split)
         rows = split if part.half is None else self.halves(split)[part.half]
         if len(rows) == 0:
-            raise DataError(f"{self.name}: {name} has no images in {self._folder}; get {self.source.supplier}.")
+            raise MissingData(f"{self.name}: {name} has no images in {self._folder}; get {self.source.supplier}.")
         return ImageSet(
             name, WildsPictures(self._package, rows, self._files), self._labels[rows], self.size, found=len(split),
             expected=self.split_sizes[part.split], unit_ids=self.units(rows), groups=self.groups(rows),

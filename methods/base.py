@@ -115,7 +115,7 @@ class Context:
     task: Task
     settings: Settings
     validate: Callable[[Classifier], float]
-    """ID-validation negative log-likelihood of a classifier, in nats; smaller is better."""
+    """ID-validation negative log-likelihood of a classifier, in nats; smaller is better. Of a method that `chooses`."""
     inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Finished runs by method: {"ft": {"tensors": ..., "meta": ...}}; of a method that reads several seeds by
     method and seed: {"ft:0": ..., "ft:1": ...}."""
@@ -158,6 +158,8 @@ class Method:
     """Whose weights `finish` is given at the end."""
     conservative: ClassVar[Literal["larger", "smaller"]] = "larger"
     """Which direction of `strength` stays closer to the pretrained model."""
+    instead: ClassVar[str] = ""
+    """What to set where there is no ID validation, for a method that can choose by it."""
 
     def __init__(self, hyper: Any = None):
         self.hyper = self.Hyper() if hyper is None else hyper
@@ -197,6 +199,11 @@ class Method:
         A method that reads more than one seed runs once for each backbone, under the first seed asked for.
         """
         return (seed,)
+
+    @classmethod
+    def chooses(cls, hyper: Any) -> bool:
+        """Whether it calls `Context.validate`, and so needs data with an ID validation set."""
+        return False
 
     @classmethod
     def pools(cls) -> bool:

@@ -42,6 +42,12 @@ class LPFT(FT):
 
     Hyper = Hyper
     needs_text = False
+    instead = "set c_points=1 and c_min to the C of the probe"
+
+    @classmethod
+    def chooses(cls, hyper: Hyper) -> bool:
+        """Between several C."""
+        return hyper.c_points > 1
 
     def student(self, context: Context) -> ImageStudent:
         """Image tower and a head of zeros, which `prepare` fills."""
@@ -61,11 +67,11 @@ class LPFT(FT):
         for c, weight, bias in probes(features, labels, grid, hyper.iterations):
             context.check_stop()
             set_head(classifier, weight, bias)
-            value = context.validate(classifier)
+            value = context.validate(classifier) if self.chooses(hyper) else 0.0
             if best is None or value < best[0]:
                 best = value, c, weight, bias
         set_head(classifier, *best[2:])
-        return {"probe_c": best[1], "probe_validation": best[0]}
+        return {"probe_c": best[1], **({"probe_validation": best[0]} if self.chooses(hyper) else {})}
 
 
 @torch.no_grad()

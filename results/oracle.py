@@ -28,7 +28,8 @@ def at_best_points(records: Iterable[Record]) -> list[dict[str, Any]]:
     """
     paths: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r["finished"], r["run_id"])):
-        if record.get("path") and record["spec"].get("limit") is None:
+        whole = record["spec"].get("limit") is None and not record["spec"].get("allow_partial")
+        if record.get("path") and whole:
             paths[_path_of(record)].setdefault(record["seed"], record)
     found = []
     for key in sorted(paths):

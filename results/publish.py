@@ -57,7 +57,8 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
     for path in sorted((Path(runs) / benchmark).rglob(NAME)):
         record = read_record(path)  # a damaged record stops here: the reference is all or nothing
         ranked = record["selection"]["rules"] or record["method"] == REFERENCE_METHOD
-        if record["kind"] == "run" and ranked and record["spec"].get("limit") is None:
+        whole = record["spec"].get("limit") is None and not record["spec"].get("allow_partial")
+        if record["kind"] == "run" and ranked and whole:
             found[record["run_id"]] = (path.parent, record)
     if not found:
         raise PublishError(f"{runs}: has no ranked run of {benchmark}; run the sweep first.")

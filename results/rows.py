@@ -27,7 +27,8 @@ from .oracle import at_best_points
 from .records import RecordError, summarise
 
 CHOSEN_BY_DEFAULT = ("method default", "recipe", "suite")  # sources of values that nobody chose for this run
-AS_BEFORE = {"bn": "frozen"}  # fields that earlier records do not have, with what they mean there
+AS_BEFORE = {"bn": "frozen", "train_limit": None, "allow_partial": False}
+"""Fields that earlier records do not have, with what they mean there."""
 NOT_SETTINGS = {
     "seed",
     "inputs",
@@ -137,8 +138,8 @@ def _group_of(record: Record, rules: Sequence[str]) -> str:
 
 
 def _rules_of(record: Record, rules: Sequence[str]) -> list[str]:
-    if record["spec"].get("limit") is not None:
-        return []  # a rehearsal on part of the images
+    if _is_partial(record):
+        return []  # a rehearsal, or data that are not complete
     # Zero-shot has nothing to select; it is the reference row under every rule.
     if record["method"] == REFERENCE_METHOD:
         return list(rules)
@@ -157,7 +158,13 @@ def _kind_of(record: Record) -> str:
 
 
 def _is_fixed(record: Record) -> bool:
-    return FIXED in record["selection"]["rules"] and not _kind_of(record) and record["spec"].get("limit") is None
+    return FIXED in record["selection"]["rules"] and not _kind_of(record) and not _is_partial(record)
+
+
+def _is_partial(record: Record) -> bool:
+    """Whether a run saw, or may have seen, part of the images only."""
+    spec = record["spec"]
+    return any(spec.get(key) is not None for key in ("limit", "train_limit")) or bool(spec.get("allow_partial"))
 
 
 def _roles(records: Sequence[Record]) -> dict[str, str]:
@@ -290,6 +297,8 @@ def _marked(
     }
     if short:
         marks["partial"] = f"part of the images only: {', '.join(name for name in roles if name in short)}"
+    elif any(map(_is_partial, used)):
+        marks["partial"] = "made where the data may be incomplete (--allow-partial), or trained on part of the images"
     rules = row.rules
     if row.method_version < newest[row.method]:
         marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"

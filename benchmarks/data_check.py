@@ -1,0 +1,69 @@
+"""The data of a run: what it sees of them, and that they are complete before anything starts."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from ..datasets import catalogue
+from ..datasets.card import Dataset, EvalData, EvalSet, MissingData
+from ..datasets.rehearsal import Rehearsal
+from .spec import RunSpec
+
+
+def fingerprint(data: Dataset, allow_partial: bool) -> str:
+    """The card's fingerprint; of a partial copy also of how many training images it has."""
+    if not allow_partial:
+        return data.card.fingerprint
+    return hashlib.sha256(f"{data.card.fingerprint} partial {data.train_size}".encode()).hexdigest()
+
+
+def part(data: Dataset, spec: RunSpec) -> Dataset:
+    """The dataset as a run sees it: in a rehearsal, a part of it."""
+    return data if spec.train_limit is None else Rehearsal(data, spec.train_limit)
+
+
+def validation(data: Dataset) -> EvalData | None:
+    """The ID validation set; None for data without one."""
+    names = data.card.names("validation")
+    return data.eval_data(names[0]) if names else None
+
+
+def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, EvalData]]:
+    """The sets that a run is evaluated on, each read when it is asked for.
+
+    A trial sees validation alone. With `allow_partial`, a shift of which nothing is there is left out, and so it is
+    missing in the record.
+
+    Raises:
+        DataError: a set is missing or not complete.
+    """
+    for entry in data.card.sets:
+        if spec.kind == "trial" and entry.role != "validation":
+            continue
+        try:
+            found = data.eval_data(entry.name)
+        except MissingData:
+            if not spec.allow_partial or entry.role in ("id", "validation"):
+                raise
+            continue
+        yield entry, found
+
+
+def check(data: Dataset, spec: RunSpec, trains: bool) -> None:
+    """DataError unless every set that the run reads is complete, or may be partial; opens no image.
+
+    Args:
+        trains: whether training images are read.
+    """
+    if data.card.name in catalogue.embedded():
+        return
+    if trains:
+        data.train_labels()
+    for _ in evaluation_sets(data, spec):
+        pass
+
+
+def training_images(data: Any) -> dict[str, int]:
+    """How many training images there are on the disk and should be, where somebody knows; {} else."""
+    expected = getattr(data, "expected", None)
+    return {} if expected is None else {"train_found": data.found, "train_expected": expected}

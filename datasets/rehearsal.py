@@ -1,0 +1,74 @@
+"""A small part of a dataset, for a rehearsal: every step of the real run, on few images.
+
+One image of each class comes before a second of any, because sets lie on the disk class by class.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .card import Dataset, DatasetCard, EvalData
+
+
+def few_of_each(labels: np.ndarray, limit: int) -> np.ndarray:
+    """(min(N, limit),) int64 rising positions: the first image of each class, then the second of each, and so on.
+
+    Example: of labels 0, 0, 0, 1, 1, 2 the first four by turns are 0, 3, 5 and 1, given as 0, 1, 3, 5.
+    """
+    order = np.argsort(labels, kind="stable")
+    starts = np.r_[0, np.flatnonzero(np.diff(labels[order])) + 1] if len(order) else order
+    turn = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    return np.sort(order[np.argsort(turn, kind="stable")[:limit]])
+
+
+class PartOfSet:
+    """An evaluation set of at most `limit` images of another one."""
+
+    def __init__(self, whole: EvalData, limit: int) -> None:
+        self.name, self._whole, self._rows = whole.name, whole, few_of_each(whole.labels, limit)
+        self.labels = whole.labels[self._rows]
+        self.sample_ids = [whole.sample_ids[i] for i in self._rows]
+        self.unit_ids = [whole.unit_ids[i] for i in self._rows]
+        groups = getattr(whole, "groups", None)
+        self.groups = None if groups is None else [groups[i] for i in self._rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def images(self, start: int, stop: int) -> Tensor:
+        """uint8 (stop - start, 3, H, W)."""
+        return torch.cat([self._whole.images(i, i + 1) for i in map(int, self._rows[start:stop])])
+
+    def project(self, logits: Tensor) -> Tensor:
+        """As the whole set does."""
+        project = getattr(self._whole, "project", None)
+        return logits if project is None else project(logits)
+
+
+class Rehearsal:
+    """A dataset of at most `limit` training images and as many of each evaluation set."""
+
+    def __init__(self, whole: Dataset, limit: int) -> None:
+        self._whole, self._limit = whole, limit
+        self.card: DatasetCard = whole.card
+        self.train_size = min(limit, whole.train_size)
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return few_of_each(self._whole.train_labels(), self._limit)
+
+    def train_labels(self) -> np.ndarray:
+        """(train_size,) int64."""
+        return self._whole.train_labels()[self._rows]
+
+    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
+        """uint8 (B, 3, H, W) for [(epoch, index)]: the pictures that the whole dataset makes of these images."""
+        rows = self._rows
+        return self._whole.train_images([(epoch, int(rows[index])) for epoch, index in items], seed)
+
+    def eval_data(self, name: str) -> PartOfSet:
+        """Part of the evaluation set of that name; DataError where there is none."""
+        return PartOfSet(self._whole.eval_data(name), self._limit)

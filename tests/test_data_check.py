@@ -1,0 +1,176 @@
+"""Which data a run is on: complete ones, a part that is said, or all of train where nothing is chosen."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from runs_kit import call, folders, write_suite
+from test_folder import make
+
+from robustft.benchmarks import data_check, grid, sweep
+from robustft.benchmarks.errors import UserError
+from robustft.benchmarks.facts import Benchmark
+from robustft.benchmarks.spec import RunSpec
+from robustft.datasets import catalogue
+from robustft.datasets.card import DataError
+from robustft.datasets.folder import Folder
+from robustft.datasets.rehearsal import PartOfSet, Rehearsal, few_of_each
+
+
+def resolve(benchmark, method, recipe=None, **settings):
+    overrides = {key: (value, "--set") for key, value in settings.items()}
+    return benchmark.resolver(recipe).resolve(method, benchmark.suite.backbones[0], 0, overrides)[-1]
+
+
+# ImageNet's whole training set
+
+
+def test_published_recipes_train_on_all_of_imagenet_and_common_withholds():
+    imagenet = Benchmark("imagenet")
+    common, published = resolve(imagenet, "flyp"), resolve(imagenet, "flyp", "as_published")
+    assert imagenet.suite.dataset_of("common") == "imagenet"
+    assert imagenet.suite.dataset_of("as_published") == imagenet.suite.dataset_of("as_printed") == "imagenet_full_train"
+    assert (common.spec.steps, published.spec.steps) == (10 * (1_255_167 // 512), 10 * (1_281_167 // 512))
+    assert common.spec.fingerprint == catalogue.get("imagenet").card.fingerprint
+    assert published.spec.fingerprint == catalogue.get("imagenet_full_train").card.fingerprint
+
+
+def test_without_id_validation_a_choice_is_refused():
+    imagenet = Benchmark("imagenet")
+    words = "lp_ft: chooses by ID validation, which imagenet_full_train has not, .* set c_points=1 and c_min to the C"
+    with pytest.raises(UserError, match=words):
+        resolve(imagenet, "lp_ft", "as_published", c_points=3)
+    assert resolve(imagenet, "lp_ft", "as_published").spec.hyper["c_min"] == 0.316
+    # WiSE-FT at a fixed alpha chooses nothing, and neither does the run that it reads
+    assert resolve(imagenet, "wise_ft", "as_published").spec.hyper["alpha"] == 0.5
+    trial = imagenet.resolver("as_published", kind="trial")
+    with pytest.raises(UserError, match="flyp: chooses by ID validation"):
+        trial.resolve("flyp", "RN50", 0, {})
+
+
+def test_a_published_recipe_on_unknown_data_is_refused(tmp_path):
+    from test_suites import copy_of
+
+    path = copy_of(tmp_path, "fmow", ('    about: "Values of FLYP', '    dataset: fmouw\n    about: "Values of FLYP'))
+    with pytest.raises(
+        UserError, match=r"published.as_published.dataset: unknown dataset 'fmouw'; did you mean 'fmow'"
+    ):
+        Benchmark(path)
+
+
+# Partial data
+
+
+def test_allow_partial_is_in_the_id_only_where_it_is_used():
+    digits = Benchmark("digits")
+    before, partial = resolve(digits, "flyp"), resolve(digits, "flyp", allow_partial=True)
+    assert before.spec.run_id != partial.spec.run_id and "allow_partial" not in before.spec.canonical()
+    assert digits.resolver().selection(partial.spec)["rules"] == []
+    assert digits.resolver().selection(before.spec)["rules"]
+
+
+def test_a_sweep_on_missing_data_is_refused_before_it_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("ROBUSTFT_DATA", raising=False)
+    suite = write_suite(tmp_path, name="fmow", dataset="fmow", version="fmow-v1.1-1", tuning=None)
+    arguments = ("sweep", suite, "--method", "zero_shot", "--runs", tmp_path / "runs", "--results", tmp_path)
+    assert call(*arguments) == 2
+    assert "no data root; set ROBUSTFT_DATA to the folder that holds the datasets, or pass --data." in (
+        capsys.readouterr().err
+    )
+    assert call(*arguments, "--data", tmp_path / "data") == 2
+    assert f"fmow: no folder {tmp_path}/data/fmow_v1.1" in capsys.readouterr().err
+    assert call(*arguments, "--data", tmp_path / "data", "--allow-partial") == 2  # nothing at all is no part
+    assert folders(tmp_path / "runs") == []
+
+
+class Shifted:
+    """Data of which one shift is not there."""
+
+    def __init__(self, missing):
+        self.missing, self.card = missing, catalogue.get("fmow").card
+
+    def eval_data(self, name):
+        if name == self.missing:
+            catalogue.get("fmow", root="/nowhere").eval_data(name)
+        return name
+
+
+def spec_of(**changes):
+    about = dict(benchmark="b", benchmark_version="1", fingerprint="f", method="ft", method_version=1, backbone="x")
+    return RunSpec(**about, weights="w", seed=0, recipe="common", **changes)
+
+
+def test_a_missing_shift_is_left_out_only_where_parts_are_allowed_and_never_id():
+    def sets(missing, **changes):
+        return [entry.name for entry, _ in data_check.evaluation_sets(Shifted(missing), spec_of(**changes))]
+
+    assert sets("", kind="trial") == ["validation"]
+    assert sets("ood", allow_partial=True) == ["validation", "id"]
+    for missing, allowed in (("ood", False), ("id", True), ("validation", True)):
+        with pytest.raises(DataError, match="no folder /nowhere/fmow_v1.1"):
+            sets(missing, allow_partial=allowed)
+
+
+# Rehearsals
+
+
+def test_a_part_has_one_of_each_class_before_a_second_of_any():
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    assert few_of_each(labels, 4).tolist() == [0, 1, 3, 5]
+    assert few_of_each(labels, 2).tolist() == [0, 3]
+    assert few_of_each(labels, 9).tolist() == [0, 1, 2, 3, 4, 5]
+    assert few_of_each(labels[:0], 3).tolist() == []
+
+
+def test_a_rehearsal_has_the_pictures_of_the_real_run(tmp_path):
+    whole = Folder(make(tmp_path / "own"), size=8)
+    part = Rehearsal(whole, 4)
+    assert part.train_size == 4 and part.card is whole.card
+    rows = few_of_each(whole.train_labels(), 4)
+    assert part.train_labels().tolist() == whole.train_labels()[rows].tolist() and len(set(part.train_labels())) == 3
+    items = [(0, 3), (2, 0)]
+    expected = whole.train_images([(epoch, int(rows[index])) for epoch, index in items], 7)
+    assert torch.equal(part.train_images(items, 7), expected)
+    test, its = whole.eval_data("id"), part.eval_data("id")
+    assert isinstance(its, PartOfSet) and its.labels.tolist() == [1, 2, 0, 0]
+    assert its.sample_ids == [test.sample_ids[i] for i in (0, 2, 3, 4)]
+    assert torch.equal(its.images(1, 3), test.images(2, 4))
+
+
+def test_a_rehearsal_of_any_suite_fits_its_images():
+    imagenet = Benchmark("imagenet")
+    small = resolve(imagenet, "flyp", limit=64, train_limit=64).spec
+    assert (small.batch_size, small.steps, small.limit, small.train_limit) == (64, 10, 64, 64)
+    assert small.warmup_steps == 1 and small.run_id != resolve(imagenet, "flyp").spec.run_id
+    lipsum = resolve(imagenet, "lipsum_ft", "as_published", limit=640, train_limit=640)
+    assert lipsum.spec.steps == 25 and lipsum.spec.batch_size == 256  # 50,000 steps of 1,281,167 images
+    assert lipsum.sources["steps"].endswith(", fitted to the rehearsal")
+    given = resolve(imagenet, "flyp", train_limit=64, steps=40, batch_size=8).spec
+    assert (given.steps, given.batch_size) == (40, 8)
+    with pytest.raises(UserError, match="batch_size: must be at most 64, the number of training images"):
+        resolve(imagenet, "flyp", train_limit=64, batch_size=128)
+
+
+def test_what_a_rehearsal_reads_is_rehearsed_alike():
+    digits = Benchmark("digits")
+    ft, wise = digits.resolver().resolve("wise_ft", "tiny-rn", 0, {"train_limit": (20, "--set")})
+    assert (ft.spec.train_limit, ft.spec.steps, ft.spec.batch_size) == (20, wise.spec.steps, wise.spec.batch_size)
+    assert ft.spec.batch_size == 20 and ft.spec.steps == 50  # 500 steps for 200 images
+    alone = digits.resolver().resolve("ft", "tiny-rn", 0, {"train_limit": (20, "--set")})[-1]
+    assert alone.spec.run_id == ft.spec.run_id
+
+
+def test_limit_is_one_flag_of_run_and_its_record_says_so(tmp_path):
+    suite = write_suite(tmp_path)
+    assert call("run", suite, "--method", "flyp", "--limit", "24", "--runs", tmp_path / "runs") == 0
+    (folder,) = folders(tmp_path / "runs")
+    record = json.loads((folder / "record.json").read_text())
+    assert {name: (s["n"], s["n_expected"]) for name, s in record["sets"].items()}["id"] == (24, 24)
+    assert record["spec"]["limit"] == record["spec"]["train_limit"] == 24 and record["selection"]["rules"] == []
+    assert record["cost"]["images_seen"] == record["spec"]["steps"] * record["spec"]["batch_size"]
+    assert sweep.load(suite).resolver().selection(RunSpec.model_validate(record["spec"]))["rules"] == []
+
+
+def test_new_fields_are_shared_with_what_a_run_reads():
+    assert {"limit", "train_limit", "allow_partial"} <= set(grid.OTHER_FIELDS)

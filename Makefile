@@ -83,6 +83,10 @@ tune: $(STAMP) ## try the suite's settings on validation data and keep the chose
 leaderboard: $(STAMP) ## gather all records into results/leaderboard.csv and .md [BENCHMARK= RUNS=]
 	@$(ROBUSTFT) leaderboard $(BENCHMARK) $(call flag,RUNS,runs)
 
+.PHONY: report
+report: $(STAMP) ## write all results as one HTML file, results/report.html [BENCHMARK= RUNS=]
+	@$(ROBUSTFT) report $(call given,BENCHMARK) $(call flag,RUNS,runs)
+
 .PHONY: reference
 reference: $(STAMP) ## run everything with five seeds under both rules and write results/reference/BENCHMARK (half an hour)
 	@for rule in one_se best_id; do \
@@ -102,6 +106,10 @@ test: $(STAMP) ## all tests but those that kill processes
 test-faults: $(STAMP) ## kill real processes and compare what they leave
 	@$(PYTEST) -q -m faults
 
+.PHONY: test-browser
+test-browser: $(STAMP) ## the report in a headless Chromium (Debian's package chromium)
+	@$(PYTEST) -q -m browser
+
 .PHONY: lint
 lint: $(STAMP) ## ruff
 	@$(PY) -m ruff check .
@@ -112,7 +120,7 @@ format: $(STAMP) ## sort imports and format
 	@$(PY) -m ruff format .
 
 .PHONY: check
-check: lint test test-faults ## what CI runs
+check: lint test test-faults test-browser ## what CI runs
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay

@@ -15,9 +15,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from . import report as reports
 from .errors import UserError, resolve_name
-
-COMMANDS = ("list", "run", "sweep", "tune", "leaderboard", "status")
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -31,7 +30,7 @@ class Commands(click.Group):
     """Takes `-` and `_` as the same, and suggests the nearest command."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        args = [resolve_name("command", args[0], COMMANDS), *args[1:]]
+        args = [resolve_name("command", args[0], self.commands), *args[1:]]
         return super().resolve_command(ctx, args)
 
 
@@ -245,6 +244,9 @@ def status(benchmark: str | None, runs: Path) -> int:
     from . import show
 
     return show.status(make_console(), runs, benchmark)
+
+
+robustft.add_command(reports.report)
 
 
 def is_mistake(error: BaseException) -> bool:

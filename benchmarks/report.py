@@ -1,0 +1,66 @@
+"""`robustft report`: gather records, draw the figures, write one HTML file."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from .errors import UserError, resolve_name
+
+ROOTS = (
+    click.option(
+        "--runs",
+        type=click.Path(path_type=Path),
+        envvar="ROBUSTFT_RUNS",
+        default=Path("runs"),
+        help="Root of all runs.",
+    ),
+    click.option("--results", type=click.Path(path_type=Path), default=Path("results"), help="Where the files go."),
+)
+
+
+def with_roots(function: click.Command) -> click.Command:
+    """The two options that say where runs are and where results go."""
+    for option in reversed(ROOTS):
+        function = option(function)
+    return function
+
+
+def gather(runs: Path, benchmark: str | None, console: Console) -> object:
+    """All records, local ones with the selection that today's tuning gives them, and the committed reference.
+
+    Raises:
+        UserError: `benchmark` has no finished run, local or committed.
+    """
+    from ..results import records
+    from ..results.material import Material
+    from . import suite, sweep
+
+    def report(sentence: str) -> None:
+        console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
+
+    local, reference = records.gather(runs, report), records.gather_reference(report=report)
+    known = {name: sweep.load(name) for name in {record["benchmark"] for record in local} & set(suite.names())}
+    local = [sweep.with_selection(known.get(record["benchmark"]), record) for record in local]
+    material = Material(tuple(local), tuple(reference), runs)
+    if benchmark is None:
+        return material
+    if not material.benchmarks:
+        raise UserError(f"--runs {runs}: must have a finished run, got none; run `robustft sweep {benchmark}` first.")
+    remedy = f"finished runs are of: {', '.join(material.benchmarks)}"
+    return material.of(resolve_name("benchmark", benchmark, material.benchmarks, remedy))
+
+
+@click.command("report")
+@click.argument("benchmark", required=False)
+@with_roots
+def report(benchmark: str | None, runs: Path, results: Path) -> int:
+    """One HTML file with tables, figures and every run: results/report.html."""
+    from ..results.report import write
+    from .cli import make_console
+
+    console = make_console()
+    material = gather(runs, benchmark, console)
+    path = write(material, results / "report.html")
+    console.print(f"wrote {path}: open it in a browser; it needs no network", soft_wrap=True)
+    return 0

@@ -1,0 +1,123 @@
+"""What figures and the report are made from: records, their board, and the files that lie beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import predictions
+from .board import Row
+from .leaderboard import Board, build
+from .predictions import PredictionError
+from .publish import read_reference_predictions
+from .records import REFERENCE
+from .rows import Record
+
+
+class Missing(ValueError):
+    """What is not there, and how to make it."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Finished runs of one or more benchmarks.
+
+    Attributes:
+        local, reference: records; they stand in rows of their own.
+        runs: root of the local run folders; None if there are only records.
+        reference_root: root of the committed references.
+    """
+
+    local: tuple[Record, ...] = ()
+    reference: tuple[Record, ...] = ()
+    runs: Path | None = None
+    reference_root: Path = REFERENCE
+
+    @cached_property
+    def board(self) -> Board:
+        """The board of all records."""
+        return build(self.local, self.reference)
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of the benchmarks that have a finished run."""
+        return sorted({record["benchmark"] for _, record in self.entries()})
+
+    def of(self, benchmark: str) -> Material:
+        """The part that belongs to one benchmark."""
+        local, reference = (
+            tuple(record for record in records if record["benchmark"] == benchmark)
+            for records in (self.local, self.reference)
+        )
+        return replace(self, local=local, reference=reference)
+
+    def entries(self) -> Iterator[tuple[str, Record]]:
+        """(provenance, record) of every run; tuning trials are left out."""
+        for provenance, records in (("local", self.local), ("reference", self.reference)):
+            yield from ((provenance, record) for record in records if record["kind"] == "run")
+
+    def records_of(self, row: Row) -> list[Record]:
+        """The runs behind a row, by seed; none for a row of the oracle, which no run is."""
+        found: dict[int, Record] = {}
+        for provenance, record in self.entries():
+            same = [record[key] for key in ("method", "method_version", "backbone")]
+            flat = {**record["spec"], **record["spec"].get("hyper", {})}
+            if (
+                provenance == row.provenance
+                and same == [row.method, row.method_version, row.backbone]
+                and record["seed"] in row.seeds
+                and all(flat.get(key, value) == value for key, value in row.settings.items())
+            ):
+                found.setdefault(record["seed"], record)
+        return [found[seed] for seed in sorted(found)]
+
+    def folder(self, record: Record) -> Path | None:
+        """The folder of a local run; None where there is none."""
+        if self.runs is None:
+            return None
+        place = Path(record["benchmark"], record["method"], record["backbone"])
+        folder = self.runs / place / f"seed{record['seed']}-{record['run_id']}"
+        return folder if folder.is_dir() else None
+
+    def predictions(self, record: Record, provenance: str) -> dict[str, dict[str, np.ndarray]]:
+        """Per-sample columns of each set, validation left out; {} where the files are not there."""
+        try:
+            if provenance == "reference":
+                every = read_reference_predictions(record["benchmark"], record["run_id"], self.reference_root)
+                return {
+                    name: {key: values[every["set"] == name] for key, values in every.items() if key != "set"}
+                    for name in dict.fromkeys(every["set"])
+                }
+            folder = self.folder(record)
+            names = [name for name, metrics in record["sets"].items() if metrics["role"] != "validation"]
+            return {name: predictions.read(folder / "predictions" / f"{name}.parquet") for name in names if folder}
+        except PredictionError:
+            return {}
+
+    def curves(self, record: Record) -> dict[str, list[float | None]]:
+        """Column -> values of a local run's training curves; {} where there are none."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder = self.folder(record)
+        try:
+            table = pq.read_table(folder / "curves.parquet") if folder else None
+        except (OSError, pa.ArrowException):
+            table = None
+        columns = table.to_pydict() if table is not None else {}
+        return {name: [_short(value) for value in values] for name, values in columns.items() if any(map(_ok, values))}
+
+
+def _ok(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _short(value: Any) -> float | None:
+    """Six significant digits: what a drawing shows."""
+    return float(f"{value:.6g}") if _ok(value) else None

@@ -1,4 +1,4 @@
-"""The command line: `robustft list | run | sweep | tune | leaderboard | status`.
+"""The command line: `robustft list | run | sweep | tune | leaderboard | compare | status`.
 
 A mistake of the user is one sentence on stderr and exit code 2, before any work starts. Other codes: 0 all
 done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen inside the commands, so that
@@ -15,6 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from . import compare
 from . import report as reports
 from .errors import UserError, resolve_name
 
@@ -247,6 +248,7 @@ def status(benchmark: str | None, runs: Path) -> int:
 
 
 robustft.add_command(reports.report)
+robustft.add_command(compare.command)
 
 
 def is_mistake(error: BaseException) -> bool:

@@ -39,6 +39,7 @@ class Row:
     point: str = ""  # "alpha 0.5": where on its path a row stands that was not tuned along it
     varied: Mapping[str, Any] = field(default_factory=dict)  # what the grid of a study gave
     pooled: bool = False  # made from runs of several seeds: n = 1, and no seed can be missing
+    runs: Mapping[int, str] = field(default_factory=dict)  # seed -> run id; none where the values are no run's own
 
     @property
     def is_reference_method(self) -> bool:
@@ -48,6 +49,11 @@ class Row:
     def complete(self) -> bool:
         """Every expected seed and set, on all data: only such a row may be the best."""
         return not set(self.marks) & {"seeds", "sets", "partial", "stale"}
+
+    @property
+    def competes(self) -> bool:
+        """Whether it is compared with the other rows of its table: complete, and not the reference."""
+        return self.complete and not self.is_reference_method
 
     @property
     def title(self) -> str:

@@ -195,7 +195,7 @@ def _rows(records: Sequence[Record], provenance: str, roles: Mapping[str, str], 
 def _oracle_row(records: Sequence[Record], provenance: str, roles: Mapping[str, str]) -> Row:
     row = _row(records, provenance, roles, ())
     at = {key: row.settings[key] for key, source in records[0]["sources"].items() if source == ORACLE}
-    return replace(row, kind=ORACLE, point=_point_text(at))
+    return replace(row, kind=ORACLE, point=_point_text(at), runs={})
 
 
 def _point_text(at: Mapping[str, Any]) -> str:
@@ -242,6 +242,7 @@ def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], r
         kind=kind,
         varied={key: chosen[key] for key in sorted(of_grid) if key in chosen},
         pooled=pooled,
+        runs={seed: by_seed[seed]["run_id"] for seed in sorted(by_seed)},
     )
 
 

@@ -1,0 +1,138 @@
+"""`robustft compare FIRST SECOND`: two methods, paired by seed and source image, and what each flipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .errors import UserError, resolve_name
+
+EXPLAINED = (
+    "Percent and points; 95 % intervals. The first interval is for new seeds and new source images (variance "
+    "Var_seed/n + Var_image/M + Var_residual/(nM), t with Satterthwaite's degrees of freedom); the second for new "
+    "images and these checkpoints. Flips: share of samples that zero-shot has right and the method wrong (-), or the "
+    "reverse (+), mean over seeds."
+)
+
+
+@click.command("compare")
+@click.argument("first")
+@click.argument("second")
+@click.option("--benchmark", required=True, help="Whose runs are compared.")
+@click.option("--backbone", default=None, help="One backbone; all by default.")
+@click.option("--rule", default="one_se", help="The selection rule of the rows: one_se or best_id.")
+@click.option("--reference", is_flag=True, help="The committed runs instead of those of this machine.")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    envvar="ROBUSTFT_RUNS",
+    default=Path("runs"),
+    help="Root of all run folders.",
+)
+def command(first: str, second: str, benchmark: str, reference: bool, runs: Path, **choice: Any) -> int:
+    """Difference of two methods with its interval, and per shift what each flipped, from per-sample files."""
+    from ..results import leaderboard, records
+    from ..results.outcomes import Outcomes
+    from . import sweep as sweeps
+    from .cli import make_console
+
+    console = make_console()
+    if reference:
+        benchmark = resolve_name("benchmark", benchmark, sorted(path.name for path in records.REFERENCE.glob("*/")))
+        board = leaderboard.build([], records.gather_reference(benchmark))
+    else:
+        loaded = sweeps.load(benchmark)
+        benchmark = loaded.suite.name
+        gathered = [record for record in records.gather(runs) if record["benchmark"] == benchmark]
+        board = leaderboard.build([sweeps.with_selection(loaded, record) for record in gathered])
+    outcomes = Outcomes(runs=None if reference else runs)
+    shown = 0
+    for section in board.sections:
+        shown += _section(console, outcomes, section, first, second, **choice)
+    if not shown:
+        where = "the committed reference" if reference else f"--runs {runs}"
+        known = sorted({row.method for section in board.sections for row in section.rows if row.rules})
+        raise UserError(
+            f"compare: {where} must hold ranked runs of {first} and {second} on one backbone of {benchmark}, found "
+            f"{', '.join(known) or 'none'}; " + ("name two of these." if reference else "run them, or add --reference.")
+        )
+    console.print(EXPLAINED, soft_wrap=True)
+    return 0
+
+
+def _section(
+    console: Console, outcomes: Any, section: Any, first: str, second: str, backbone: str | None, rule: str
+) -> int:
+    """Prints a section's comparisons; returns how many backbones have both methods."""
+    from ..results.statistics import RULES
+
+    rule, known = resolve_name("rule", rule, RULES), section.backbones
+    chosen = [resolve_name("backbone", backbone, known)] if backbone else known
+    shown = 0
+    for name in chosen:
+        rows = section.table(rule, name)
+        pair = [_row(rows, method) for method in (first, second)]
+        if None not in pair:
+            _show(console, outcomes, section, rule, rows, pair)
+            shown += 1
+    return shown
+
+
+def _row(rows: list[Any], method: str) -> Any:
+    """The row of a method, as its rule chose it; a fixed point of a path only where nothing else is there."""
+    found = [row for row in rows if row.method == method.replace("-", "_")]
+    return min(found, key=lambda row: (bool(row.kind), not row.complete, row.name), default=None)
+
+
+def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[Any], pair: list[Any]) -> None:
+    from ..results.cells import cell_text
+    from ..results.compare import compare, flips
+
+    start = next((row for row in rows if row.is_reference_method), None)
+    columns = [("acc_id", section.id_set or "ID"), *((f"acc/{name}", name) for name in section.shifts)]
+    found = {}
+    for column, _ in [*columns, ("acc_ood_mean", "")]:
+        found[column] = compare(outcomes, section, *pair, column)
+    if all(comparison is None for comparison in found.values()):
+        raise UserError(
+            f"compare: {pair[0].name} and {pair[1].name} on {pair[0].backbone} must have per-sample files of common "
+            "seeds, found none; run them with the same seeds, and keep the folders predictions/."
+        )
+    seeds = next(c.seeds for c in found.values() if c is not None)
+    title = f"{pair[0].name} - {pair[1].name} on {pair[0].backbone} ({section.version}, {pair[0].provenance}, rule "
+    title += f"{rule}, recipe {section.recipe}, seeds {', '.join(map(str, seeds))})"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    names = [row.title for row in pair]
+    moved = [row for row in pair if start is not None and not row.is_reference_method]
+    for heading in ("set", *names, "difference", "95 %: seeds and images", "95 %: these checkpoints"):
+        table.add_column(heading, justify="left" if heading == "set" else "right")
+    for heading in (f"{row.title} {sign}" for row in moved for sign in ("-", "+")):
+        table.add_column(heading, justify="right")
+    for column, name in [*columns, ("acc_ood_mean", "OOD mean")]:
+        cells = [name if column != "acc_id" else f"{name} (ID)", *(cell_text(row, column, short=True) for row in pair)]
+        cells += _difference(found[column])
+        for row in moved if column != "acc_ood_mean" else ():
+            turned = flips(outcomes, section, row, start, name)
+            cells += ["", ""] if turned is None else [f"{100 * turned.negative:.1f}", f"{100 * turned.positive:.1f}"]
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    mean = found["acc_ood_mean"]
+    if mean is not None and mean.resolvable is not None:
+        console.print(f"OOD mean: a difference of {100 * mean.resolvable:.1f} points is found with 80 % power.")
+    console.print()
+
+
+def _difference(comparison: Any) -> list[str]:
+    if comparison is None:
+        return ["", "", ""]
+    inner = comparison.difference.image_interval()
+    ends = [comparison.interval, inner]
+    return [
+        f"{100 * float(comparison.difference.mean):+.1f}",
+        *("one seed: unknown" if end is None else f"{100 * end[0]:+.1f} to {100 * end[1]:+.1f}" for end in ends),
+    ]

@@ -1,0 +1,152 @@
+"""Paired intervals: what they cover when the truth is known, and the three variances by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from robustft.results.paired import holm, paired, resolvable
+from robustft.results.statistics import StatisticsError
+
+REPLICATES = 4000  # the standard error of a coverage of 95 % is 0.34 %
+EFFECT = 0.03
+
+
+def tables(rng, n, images, seed_sd, image_sd, residual_sd, replicates=REPLICATES, start=None):
+    """Normal (replicates, n, images) tables around EFFECT; `start` are seed effects shared with other tables."""
+    seeds = rng.normal(scale=seed_sd, size=(replicates, n, 1)) if start is None else start
+    image = rng.normal(scale=image_sd, size=(replicates, 1, images))
+    return EFFECT + seeds + image + rng.normal(scale=residual_sd, size=(replicates, n, images))
+
+
+def coverage(difference, truth):
+    low, high = difference.interval()
+    return np.mean((low <= truth) & (truth <= high))
+
+
+# Var_seed/n against Var_image/M + Var_residual/(nM), from nothing to nearly everything.
+@pytest.mark.parametrize("n", [3, 5])
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 2.0, 8.0, 100.0])
+def test_the_interval_covers_a_known_effect(n, ratio):
+    rng = np.random.default_rng([n, int(10 * ratio)])
+    images, image_sd, residual_sd = 100, 0.3, 0.3  # digits: images' mean square 2 to 7 times the residuals'
+    rest = image_sd**2 / images + residual_sd**2 / (n * images)
+    table = tables(rng, n, images, np.sqrt(ratio * rest * n), image_sd, residual_sd)
+    assert 0.93 <= coverage(paired([table]), EFFECT) <= 0.97
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_it_covers_the_mean_of_shifts_some_of_which_share_their_images(n):
+    """As digits: three shifts of the same images in one part, two of other images, one model a seed for all."""
+    rng = np.random.default_rng([7, n])
+    start = rng.normal(scale=0.03, size=(REPLICATES, n, 1))
+    shared = tables(rng, n, 60, 0, 0.3, 0.2, start=start) * 3 / 5
+    others = [tables(rng, n, m, 0, 0.3, 0.3, start=start) / 5 for m in (30, 40)]
+    assert 0.93 <= coverage(paired([shared, *others]), EFFECT) <= 0.97
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_it_covers_the_difference_of_two_methods_that_are_right_or_wrong(n):
+    rng = np.random.default_rng([9, n])
+    shape = (REPLICATES, 1, 80)
+    easy = rng.uniform(-0.15, 0.15, size=shape)  # an image, for both methods
+    right = []
+    for accuracy in (0.5 + EFFECT, 0.5):
+        chance = accuracy + easy + rng.choice([-0.25, 0.25], size=shape)  # and for one of them
+        chance = chance + rng.uniform(-0.02, 0.02, size=(REPLICATES, n, 1))
+        right.append(rng.binomial(4, chance) / 4)  # the renderings of an image
+    assert 0.93 <= coverage(paired([right[0] - right[1]]), EFFECT) <= 0.97
+
+
+def test_resampling_images_alone_covers_too_little_when_seeds_differ():
+    """Why the interval of these checkpoints is none for the method: it is exact for them, and blind to new seeds."""
+    rng = np.random.default_rng(1)
+    table = tables(rng, 3, 60, 0.05, 0.1, 0.1)
+    difference = paired([table])
+    low, high = difference.image_interval()
+    assert np.mean((low <= EFFECT) & (EFFECT <= high)) < 0.8
+    seeds = rng.normal(scale=0.05, size=3)[None, :, None]
+    fixed = paired([tables(rng, 3, 60, 0, 0.1, 0.1, start=seeds)])
+    low, high = fixed.image_interval()
+    truth = EFFECT + seeds.mean()
+    assert 0.93 <= np.mean((low <= truth) & (truth <= high)) <= 0.97
+
+
+def test_it_is_cautious_where_the_methods_differ_on_no_image_more_than_by_chance():
+    """The one corner beyond 97 %: the seeds' variance is not let below 0, where nothing but residuals is there."""
+    rng = np.random.default_rng(2)
+    assert 0.97 <= coverage(paired([tables(rng, 3, 60, 0, 0, 0.3)]), EFFECT) <= 0.995
+
+
+def test_the_three_variances_by_hand():
+    # Seeds 0 and 2 on images 1, 2, 3 plus a residual of +-1/2 that cancels in every row and column but the last.
+    table = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]) + 0.5 * np.array([[1, -1, 0], [-1, 1, 0]])
+    found = paired([table])
+    # mean squares: seeds 3 * 2 = 6, images 2 * 1 = 2, residual 4 * .25 / 2 = .5
+    assert found.mean == pytest.approx(3.0)
+    assert found.error**2 == pytest.approx((6 + 2 - 0.5) / 6)
+    assert found.image_error**2 == pytest.approx(2 / 6) and found.image_df == pytest.approx(2)
+    satterthwaite = 7.5**2 / (6**2 / 1 + 2**2 / 2 + 0.5**2 / 2)
+    assert 1 <= found.df <= satterthwaite
+    assert (found.seeds, found.images) == (2, 3)
+
+
+def test_without_seed_differences_it_is_the_interval_of_the_image_means():
+    rng = np.random.default_rng(3)
+    row = rng.normal(size=(1, 50))
+    found = paired([np.repeat(row, 4, axis=0)])
+    assert found.error == pytest.approx(stats.sem(row[0]))
+    assert found.p == pytest.approx(stats.ttest_1samp(row[0], 0).pvalue, rel=1e-6)
+
+
+def test_with_many_images_it_is_the_t_test_over_seeds():
+    seeds = np.array([0.1, 0.2, 0.6])
+    table = seeds[:, None] + 1e-6 * np.random.default_rng(0).normal(size=(3, 40))
+    found = paired([table])
+    low, high = found.interval()
+    want = stats.ttest_1samp(seeds, 0).confidence_interval()
+    assert (low, high) == pytest.approx((want.low, want.high), rel=1e-3)
+
+
+def test_one_seed_has_an_interval_of_its_images_alone():
+    found = paired([np.random.default_rng(0).normal(size=(1, 30))])
+    assert np.isnan(found.error) and np.isnan(found.interval()[0]) and np.isnan(found.p)
+    assert found.image_error > 0 and 0 <= found.image_p <= 1
+
+
+def test_methods_that_agree_everywhere_differ_by_nothing():
+    found = paired([np.zeros((3, 20))])
+    assert (found.mean, found.error, found.p) == (0, 0, 1) and found.interval() == (0, 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 6), st.integers(2, 30), st.integers(0, 10_000))
+def test_the_interval_never_lies_inside_that_of_these_checkpoints(n, images, seed):
+    rng = np.random.default_rng(seed)
+    found = paired([rng.normal(size=(n, images)), rng.normal(size=(n, images + 3))])
+    low, high = found.interval()
+    inner_low, inner_high = found.image_interval()
+    assert low <= inner_low + 1e-12 and inner_high - 1e-12 <= high
+
+
+def test_tables_that_do_not_fit_are_refused():
+    with pytest.raises(StatisticsError, match="must agree"):
+        paired([np.zeros((3, 5)), np.zeros((2, 5))])
+    with pytest.raises(StatisticsError, match="two source images"):
+        paired([np.zeros((3, 1))])
+    with pytest.raises(StatisticsError, match="must agree, got none"):
+        paired([])
+
+
+def test_holms_adjustment_of_the_docstring():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+@pytest.mark.parametrize("df, want", [(1e6, 2.80), (2, 5.65)])
+def test_what_a_t_test_resolves_has_the_power_it_says(df, want):
+    size = resolvable(1.0, df)
+    assert size == pytest.approx(want, abs=0.005)
+    assert stats.nct.sf(stats.t.ppf(0.975, df), df, size) == pytest.approx(0.8)
+    assert resolvable(0.0, df) == 0.0

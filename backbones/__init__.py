@@ -10,7 +10,17 @@ from .encoder import DualEncoder
 from .torchvision_ops import declare_missing_operators
 from .weights import BackboneError, weights_hash
 
-__all__ = ["BackboneError", "DualEncoder", "identity", "image_size", "load", "names", "resolve"]
+__all__ = [
+    "BackboneError",
+    "DualEncoder",
+    "available",
+    "fetch",
+    "identity",
+    "image_size",
+    "load",
+    "names",
+    "resolve",
+]
 
 declare_missing_operators()  # open_clip imports torchvision; whoever imports either after this package is safe
 
@@ -79,6 +89,22 @@ def identity(name: str, pretrained: str | Path | None = None) -> str:
     """
     name = resolve(name)
     return weights_hash(Path(pretrained)) if pretrained else _family(name).identity(name)
+
+
+def available(name: str) -> bool:
+    """Whether the weights are on this machine, so that `load` needs no network; reads none of them."""
+    name = resolve(name)
+    return _family(name).cached(name) is not None
+
+
+def fetch(name: str) -> None:
+    """Downloads the weights into the cache where they are not on this machine yet.
+
+    Raises:
+        BackboneError: if they cannot be downloaded.
+    """
+    name = resolve(name)
+    _family(name).fetch(name)
 
 
 def image_size(name: str) -> int:

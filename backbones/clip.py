@@ -175,8 +175,8 @@ def fetch(name: str) -> Path:
         reason = " ".join(str(error).split())[:200]
         raise BackboneError(
             f"backbone {name}: its weights ({identity(name)}) are not in the cache {HF_HUB_CACHE} and cannot be "
-            f'downloaded; on a machine with network run `python -c "from robustft import backbones; '
-            f"backbones.load('{name}')\"` with HF_HUB_CACHE on a shared disk, or give a weights file ({reason})."
+            f"downloaded; on a machine with network run `robustft doctor --prefetch SUITE` for a suite with this "
+            f"backbone, with HF_HUB_CACHE on a shared disk, or give a weights file ({reason})."
         ) from None
 
 

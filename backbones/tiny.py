@@ -79,6 +79,20 @@ def weights_file(name: str) -> Path:
     return FOLDER / f"{name}.safetensors"
 
 
+def cached(name: str) -> Path | None:
+    """The weights on this machine; of a scratch backbone, which has none, the folder."""
+    path = FOLDER if name.endswith(SCRATCH) else weights_file(name)
+    return path if path.exists() else None
+
+
+def fetch(name: str) -> Path:
+    """The weights; they ship with this package, so nothing is downloaded."""
+    found = cached(name)
+    if found is None:
+        raise BackboneError(f"backbone {name}: no weights at {weights_file(name)}; restore the file.")
+    return found
+
+
 def shipped_hash(name: str) -> str:
     """The hash of the bundled weights, after a check that the file still has it; BackboneError if it was damaged."""
     expected, found = json.loads(MANIFEST.read_text())[name], weights_hash(weights_file(name))

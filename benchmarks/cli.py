@@ -251,6 +251,21 @@ robustft.add_command(reports.report)
 robustft.add_command(compare.command)
 
 
+@robustft.command()
+@click.argument("benchmarks", nargs=-1)
+@click.option("--fast", is_flag=True, help="Count images, decode none: seconds instead of hours.")
+@click.option("--zero-shot", is_flag=True, help="Compare zero-shot accuracy with the printed one.")
+@click.option("--prefetch", metavar="BENCHMARK", help="Fetch its weights and hub datasets; needs network.")
+@click.option("--device", default="cpu", help="For --zero-shot: cpu, cuda or cuda:N.")
+@_data
+@_runs
+def doctor(**asked: Any) -> int:
+    """Data, weights and software on this machine; code 1 where a named benchmark lacks something."""
+    from . import doctor as examination
+
+    return examination.run(make_console(), **asked)
+
+
 def is_mistake(error: BaseException) -> bool:
     """Whether an error is a user's mistake: a ValueError subclass of this package, its text one sentence."""
     return isinstance(error, ValueError) and type(error).__module__.startswith("robustft.")

@@ -16,6 +16,9 @@ from .request import DataFacts, Facts, keys_of
 from .spec import TRAINING_FIELDS
 from .suite import Suite, Tuned, base_path, find, load, load_tuned
 
+OWN_VERSION = "own"
+"""As a suite's version: whatever version one's own data have now, which changes with their content."""
+
 
 @cache
 def dataset(name: str, size: int = 224, allow_partial: bool = False) -> Dataset:
@@ -102,6 +105,8 @@ class Benchmark:
         self.path: Path = find(name)
         self.suite: Suite = load(self.path)
         self.facts: Facts = gather(self.suite)
+        if self.suite.version == OWN_VERSION and catalogue.is_own(self.suite.dataset):
+            self.suite = self.suite.model_copy(update={"version": self.facts.version})
         base = self.suite.based_on
         self.base: Benchmark | None = Benchmark(str(base_path(self.path, base))) if base else None
         """What a study is based on: its tuned values are taken."""

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 
 from .card import DataError, Dataset
+from .trees import ROOT_VARIABLE
 
 
 def _digits() -> Dataset:
@@ -55,13 +57,16 @@ def _camelyon17(**options) -> Dataset:
     return Camelyon17(**options)
 
 
-def _folder(path: str, size: int) -> Dataset:
+def _folder(path: str, size: int, root: str | os.PathLike | None) -> Dataset:
+    """A path that does not exist as it stands is looked for below the data root, where there is one."""
     from .folder import Folder
 
-    return Folder(path, size=size)
+    base = root if root is not None else os.environ.get(ROOT_VARIABLE)
+    given = Path(path).expanduser()
+    return Folder(given if given.is_dir() or not base else Path(base).expanduser() / given, size=size)
 
 
-def _hub(name: str, size: int) -> Dataset:
+def _hub(name: str, size: int, root: str | os.PathLike | None) -> Dataset:
     from .hub import Hub
 
     return Hub(name, size=size)
@@ -80,7 +85,10 @@ _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "camelyon17": _camelyon17,
 }
 
-_PREFIXED: dict[str, Callable[[str, int], Dataset]] = {"folder": _folder, "huggingface": _hub}
+_FROM_HUB: tuple[str, ...] = ()
+"""Registered datasets that are loaded from the Hugging Face hub."""
+
+_PREFIXED: dict[str, Callable[[str, int, str | os.PathLike | None], Dataset]] = {"folder": _folder, "huggingface": _hub}
 """`<prefix>:<rest>` names data that nobody registered."""
 
 
@@ -98,6 +106,16 @@ def is_own(name: str) -> bool:
     """Whether the name says by itself where the data are, as `folder:<path>` and `huggingface:<name>` do."""
     prefix, _, rest = name.partition(":")
     return prefix in _PREFIXED and bool(rest)
+
+
+def same_files(name: str) -> str:
+    """The dataset whose files it reads: itself, unless it is a variant of another one."""
+    return {"imagenet_full_train": "imagenet"}.get(name, name)
+
+
+def from_hub(name: str) -> bool:
+    """Whether the Hugging Face hub has the data, so that they can be fetched there."""
+    return name in _FROM_HUB or name.startswith("huggingface:")
 
 
 def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False, size: int = 224) -> Dataset:
@@ -119,7 +137,7 @@ def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool
         return _ON_DISK[name](root=root, allow_partial=allow_partial, size=size)
     if is_own(name):
         prefix, _, rest = name.partition(":")
-        return _PREFIXED[prefix](rest, size)
+        return _PREFIXED[prefix](rest, size, root)
     near = get_close_matches(name, names(), 1)
     hint = f"; did you mean {near[0]!r}" if near else ""
     raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>, huggingface:<name>.")

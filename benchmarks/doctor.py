@@ -1,0 +1,159 @@
+"""`robustft doctor`: is everything that a benchmark needs on this machine, and whole?"""
+
+import os
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from .. import backbones
+from ..datasets import catalogue
+from ..datasets.card import DataError, Dataset
+from ..datasets.holdings import Holding, first_unreadable, holdings
+from ..datasets.trees import ROOT_VARIABLE
+from . import machine
+from .errors import UserError
+from .launch import cores
+from .suite import Suite, find, load
+
+NOWHERE = Path(f"${ROOT_VARIABLE}")
+"""Stands for the data root where none is given, so that sentences say where things would be."""
+
+
+class Doctor:
+    """One look at a machine.
+
+    Args:
+        console: where findings go.
+        fast: count images and do not decode them.
+    """
+
+    def __init__(self, console: Console, fast: bool) -> None:
+        self.console, self.fast = console, fast
+        self.root = Path(os.environ.get(ROOT_VARIABLE) or NOWHERE)
+        self.whole = True
+
+    def examine(self, suites: list[Suite], runs: Path, everything: bool) -> None:
+        """Machine, weights and data of these suites; `everything` also looks at registered data of no suite."""
+        roots = {"data root": self.root, "runs": runs} if self.root != NOWHERE else {"runs": runs}
+        for line in machine.lines(roots):
+            self.say(line)
+        if self.root == NOWHERE:
+            self.say(f"no data root: set {ROOT_VARIABLE}, or pass --data")
+        named = backbones.names() if everything else [name for suite in suites for name in suite.backbones]
+        for name in dict.fromkeys(named):
+            self.weights(name)
+        named = [suite.dataset_of(recipe) for suite in suites for recipe in suite.recipe_names]
+        for name in dict.fromkeys(map(catalogue.same_files, named or catalogue.names())):
+            self.dataset(name)
+
+    def weights(self, name: str) -> None:
+        """One line on the weights of a backbone."""
+        try:
+            there = backbones.available(name)
+        except backbones.BackboneError as error:
+            return self.fault(str(error))
+        if there:
+            self.say(f"weights of {name}: on this machine")
+        else:
+            self.fault(f"weights of {name}: not on this machine; fetch them with --prefetch where there is network")
+
+    def dataset(self, name: str) -> None:
+        """A table of the sets of a dataset, and a sentence on each thing that is wrong with them."""
+        if name in catalogue.embedded():
+            return self.say(f"{name}: comes with this package")
+        try:
+            strict, partial = (catalogue.get(name, root=self.root, allow_partial=p) for p in (False, True))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = list(holdings(strict, partial))
+        except DataError as error:  # one's own data, of which not even the card can be made
+            return self.fault(str(error))
+        if all(entry.images is None for entry in found):
+            self.say(f"{name}: nothing of it is there")
+        else:
+            self.console.print(_table(name, found))
+        for sentence in dict.fromkeys(entry.problem for entry in found if entry.problem):
+            self.fault(sentence)
+        if not self.fast:
+            self.decode(partial, found)
+
+    def decode(self, data: Dataset, found: list[Holding]) -> None:
+        """Read every image that is there once."""
+        for entry in found:
+            if entry.images:
+                bad = first_unreadable(data, entry.name, workers=cores() if entry.images > 1000 else 0)
+                if bad:
+                    self.fault(f"first unreadable file of {entry.name}: {bad}")
+                else:
+                    self.say(f"{data.card.name}, {entry.name}: every image can be read")
+
+    def zero_shot(self, suite: Suite, device: str) -> None:
+        """The acceptance lines of a suite's backbones on its data."""
+        from . import acceptance
+
+        for name in suite.backbones:
+            data = catalogue.get(suite.dataset, root=self.root, size=backbones.image_size(name))
+            lines = list(acceptance.measure(data, name, device))
+            if not lines:
+                self.say(f"{name} on {suite.dataset}: no zero-shot accuracy is printed to compare with")
+            for line in lines:
+                (self.fault if line.holds is False or line.found is None else self.say)(line.text())
+
+    def say(self, line: str) -> None:
+        """A line that is no complaint."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def fault(self, line: str) -> None:
+        """A line on something that is missing or wrong."""
+        self.whole = False
+        self.say(f"! {line}")
+
+
+def _table(name: str, found: list[Holding]) -> Table:
+    table = Table("set", "images", "of", "classes", "of", "state", title=name, title_justify="left")
+    for entry in found:
+        counts = [entry.images, entry.expected, entry.classes, entry.of_classes]
+        table.add_row(entry.name, *("" if n is None else str(n) for n in counts), _state(entry))
+    return table
+
+
+def _state(entry: Holding) -> str:
+    if not entry.problem:
+        return "complete" if entry.expected is not None else "there"
+    return "missing" if entry.images is None else "not complete"
+
+
+def run(
+    console: Console,
+    benchmarks: tuple[str, ...],
+    fast: bool,
+    zero_shot: bool,
+    prefetch: str | None,
+    runs: Path,
+    device: str,
+) -> int:
+    """Exit code 1 where a named suite lacks something, else 0."""
+    if prefetch is not None:
+        return _prefetch(prefetch, console)
+    suites = [load(find(name)) for name in benchmarks]
+    if zero_shot and not suites:
+        raise UserError("doctor: --zero-shot needs a benchmark, got none; write for example doctor imagenet.")
+    look = Doctor(console, fast or zero_shot)
+    look.examine(suites, runs, everything=not suites)
+    if zero_shot:
+        for suite in suites:
+            look.zero_shot(suite, device)
+    if suites:
+        console.print("all that is needed is there" if look.whole else "something is missing or wrong, see ! above")
+    return 0 if look.whole or not suites else 1
+
+
+def _prefetch(name: str, console: Console) -> int:
+    from . import prefetch
+
+    prefetch.allow_network()
+    prefetch.fetch(load(find(name)), lambda line: console.print(line, markup=False, soft_wrap=True))
+    console.print("fetched; jobs without network can start, with HF_HUB_OFFLINE=1 as every command here sets it")
+    return 0

@@ -1,0 +1,49 @@
+"""`robustft doctor --prefetch`: on a machine with network, fetch what a suite takes from the Hugging Face hub."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .. import backbones
+from ..datasets import catalogue
+from .errors import UserError
+
+PATIENCE_SECONDS = 10
+
+
+def allow_network() -> None:
+    """Lift the offline mode that every command starts in; before the hub's library is imported, which reads it."""
+    os.environ["HF_HUB_OFFLINE"] = "0"
+
+
+def fetch(suite: Any, tell: Callable[[str], None]) -> None:
+    """Weights of the suite's backbones, their tokenizers, and datasets that the hub has.
+
+    Raises:
+        UserError: there is no network; the sentence says exactly that.
+        BackboneError, DataError: the hub answers, and something cannot be fetched.
+    """
+    _reach_hub()
+    for name in suite.backbones:
+        backbones.fetch(name)
+        tell(f"{name}: weights are on this machine; its tokenizer ships with open_clip or with this package")
+    for name in dict.fromkeys(suite.dataset_of(recipe) for recipe in suite.recipe_names):
+        if catalogue.from_hub(name):
+            catalogue.get(name).train_labels()
+            tell(f"{name}: on this machine")
+        elif name not in catalogue.embedded():
+            tell(f"{name}: is not on the hub; `robustft doctor {suite.name}` says what to download from whom")
+
+
+def _reach_hub() -> None:
+    """One question instead of many that are each repeated before they are given up."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE_SECONDS)
+    except Exception as error:  # of one of several network libraries
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(
+            f"--prefetch: no network: {constants.ENDPOINT} cannot be reached ({reason}); run it on a machine with "
+            "network, such as a login node, with the same HF_HOME."
+        ) from None

@@ -1,0 +1,81 @@
+"""What of a dataset is on this machine: images and classes of each set against what there should be, and damage."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from .card import DataError, Dataset
+from .loaders import eval_batches
+
+BATCH = 64
+TRAIN = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One set, or `train`."""
+
+    name: str
+    images: int | None = None
+    """Found; None where nothing could be counted."""
+    expected: int | None = None
+    """None where nobody knows how many there should be."""
+    classes: int | None = None
+    of_classes: int | None = None
+    problem: str = ""
+    """One sentence on what is missing, wrong or damaged; "" for a set that is all there."""
+
+
+class _Train:
+    """The training images as a set in fixed order."""
+
+    name = TRAIN
+
+    def __init__(self, data: Dataset) -> None:
+        self._data, self.labels = data, data.train_labels()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, start: int, stop: int) -> torch.Tensor:
+        return self._data.train_images([(0, i) for i in range(start, stop)], 0)
+
+
+def holdings(strict: Dataset, partial: Dataset) -> Iterator[Holding]:
+    """Train and every set of the card, counted; opens no image.
+
+    Args:
+        strict: refuses what is not complete.
+        partial: the same data, taking what is there.
+    """
+    for name in (TRAIN, *(entry.name for entry in strict.card.sets)):
+        try:
+            yield _count(strict, name)
+        except DataError as error:
+            try:
+                yield replace(_count(partial, name), problem=str(error))
+            except DataError:
+                yield Holding(name, problem=str(error))
+
+
+def _count(data: Dataset, name: str) -> Holding:
+    columns = len(data.card.class_names)
+    found: Any = data if name == TRAIN else data.eval_data(name)
+    labels = data.train_labels() if name == TRAIN else found.labels
+    if name != TRAIN and getattr(found, "project", None) is not None:
+        columns = found.project(torch.zeros(1, columns)).shape[1]
+    images = getattr(found, "found", len(labels))
+    return Holding(name, images, getattr(found, "expected", None), len(np.unique(labels)), columns)
+
+
+def first_unreadable(data: Dataset, name: str, workers: int = 0) -> str:
+    """Decodes every image of a set once; the sentence on the first that cannot be read, or ""."""
+    try:
+        for _ in eval_batches(_Train(data) if name == TRAIN else data.eval_data(name), BATCH, workers):
+            pass
+    except DataError as error:
+        return str(error)
+    return ""

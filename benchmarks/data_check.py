@@ -29,7 +29,7 @@ def validation(data: Dataset) -> EvalData | None:
 
 
 def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, EvalData]]:
-    """The sets that a run is evaluated on, each read when it is asked for.
+    """The sets that a run is evaluated on, validation first, each read when it is asked for.
 
     A trial sees validation alone. With `allow_partial`, a shift of which nothing is there is left out, and so it is
     missing in the record.
@@ -37,7 +37,7 @@ def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, Eva
     Raises:
         DataError: a set is missing or not complete.
     """
-    for entry in data.card.sets:
+    for entry in sorted(data.card.sets, key=lambda entry: entry.role != "validation"):
         if spec.kind == "trial" and entry.role != "validation":
             continue
         try:

@@ -1,6 +1,10 @@
-"""One pass over an evaluation set: the metrics of the set, and what is kept of each sample."""
+"""One pass over an evaluation set: what is kept of each sample, and the metrics of the set.
 
-from collections.abc import Callable, Mapping, Sequence
+The images are read once, whatever the number of classifiers: a few batches are decoded, every classifier of a path is
+shown them, and the next few are decoded.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +13,19 @@ import torch
 from ..datasets.card import EvalData
 from ..datasets.loaders import eval_batches
 from ..methods.classifier import Classifier
-from ..results import predictions
-from ..results.metrics import Meter
+from ..results import calibration, metrics, scores
+from .shares import Share
 
 # Part of the protocol: matrix products of another batch size may differ in the last bits.
 BATCH_SIZE = 256
-LISTED_GROUPS = 16
-"""A set of more groups has the worst one's accuracy in its record, and not each one's."""
+WINDOW = 8
+"""Batches decoded at a time where there is more than one classifier: 300 MB of pictures of 224 pixels."""
+LINEAGE_BATCH = 512
+LINEAGE_BATCHES = {"ViT-L-14": 224, "iwildcam": 256, "fmow": 256}
+"""Where the lineage trains, and therefore averages its calibration error, in other batches: by backbone or dataset."""
+
+Columns = dict[str, np.ndarray]
+Maker = Callable[[], Classifier]
 
 
 class Stopped(Exception):
@@ -27,94 +37,120 @@ def never() -> bool:
     return False
 
 
-def evaluate(
-    classifier: Classifier,
-    data: EvalData,
-    *,
-    device: str = "cpu",
-    limit: int | None = None,
-    should_stop: Callable[[], bool] = never,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metrics and per-sample columns of one set: `evaluate_together` of one classifier."""
-    (metrics,), columns = evaluate_together([classifier], data, device=device, limit=limit, should_stop=should_stop)
-    return metrics, columns
+def lineage_batch(dataset: str, backbone: str) -> int:
+    """Batch of the lineage's calibration error: one for all methods, so that a column of a board holds one number."""
+    return LINEAGE_BATCHES.get(backbone, LINEAGE_BATCHES.get(dataset, LINEAGE_BATCH))
 
 
 @torch.no_grad()
-def evaluate_together(
-    classifiers: Sequence[Classifier],
+def predict(
+    makers: Sequence[Maker],
     data: EvalData,
     *,
     device: str = "cpu",
     limit: int | None = None,
     should_stop: Callable[[], bool] = never,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Metrics of some classifiers on one set, whose images are read once and in the set's own order.
+    keep_logits: bool = False,
+    temperature: float | None = None,
+    share: Share | None = None,
+) -> list[Columns]:
+    """What some classifiers say of each sample of a set, which is read once and in its own order.
 
     Where the set has classes of its own (`data.project`), logits are projected onto them before softmax.
 
     Args:
+        makers: each gives a classifier, which the next one may overwrite.
         limit: take the first `limit` samples; None takes all.
+        keep_logits: keep the first classifier's, in half precision.
+        temperature: keep its confidence after division of the logits by this.
+        share: the batches of this process, where several evaluate together; all get every sample.
 
     Returns:
-        Metrics of each classifier: n_expected (samples of the set, with those that should be on the disk and are
-        not), n, and what `Meter` computes (fractions, nats); of the first also `by_group`. Columns as in
-        `predictions.columns`, of the first.
+        Columns of each classifier, not yet rounded: label and what `metrics.outcomes` gives. Of the first also
+        sample_id, unit_id, group where the set has groups, logits and confidence_scaled where asked for.
 
     Raises:
-        Stopped: when `should_stop` says so between two batches.
+        Stopped: when `should_stop` says so.
+        MetricError: a classifier gives no probabilities; it has diverged.
     """
+    share = share or Share()
     size = len(data) if limit is None else min(limit, len(data))
     project = getattr(data, "project", None) or (lambda logits: logits)
-    meters: list[Meter] = []
-    parts: list[dict[str, np.ndarray]] = []
-    for classifier in classifiers:
-        classifier.eval()
-    for start, images, labels in eval_batches(data, BATCH_SIZE):
-        if start >= size:
-            break
-        if should_stop():
+    found: list[dict[str, list[np.ndarray]]] = [{} for _ in makers]
+    positions: list[np.ndarray] = []
+
+    def stop_if_asked() -> None:
+        if share.any(should_stop()):
             raise Stopped
-        images, labels = images[: size - start].to(device), labels[: size - start].numpy()
-        stop = start + len(labels)
-        for i, classifier in enumerate(classifiers):
-            logits = project(classifier(images)).cpu()
-            # float64, so that a label's probability does not become 0 and its likelihood infinite
-            probabilities = logits.double().softmax(dim=1).numpy()  # (B, C), or (B, K) of the set's own classes
-            if len(meters) == i:
-                meters.append(Meter(probabilities.shape[1]))
-            meters[i].update(probabilities, labels)
-            if i == 0:
-                ids = data.sample_ids[start:stop], data.unit_ids[start:stop]
-                parts.append(predictions.columns(probabilities, labels, *ids))
-    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
-    expected = size + (_not_found(data) if limit is None else 0)
-    metrics = [{"n_expected": expected, **meter.compute()} for meter in meters]
-    metrics = metrics or [{"n_expected": expected, "n": 0} for _ in classifiers]
-    if columns and getattr(data, "groups", None) is not None:
-        metrics[0] |= by_group(columns, data.groups[:size])
-    return metrics, columns
+
+    for window in _windows(data, size, share, WINDOW if len(makers) > 1 else 1, stop_if_asked):
+        window = [(start, images.to(device), labels) for start, images, labels in window]
+        positions += [np.arange(start, start + len(labels)) for start, _, labels in window]
+        for i, make in enumerate(makers):
+            if i:
+                stop_if_asked()
+            classifier = make().eval()
+            for _, images, labels in window:
+                logits = project(classifier(images)).cpu()
+                # float64, so that a label's probability does not become 0 and its likelihood infinite
+                kept = metrics.outcomes(logits.double().softmax(dim=1).numpy(), labels)
+                if i == 0 and keep_logits:
+                    kept["logits"] = logits.half().numpy()
+                if i == 0 and temperature is not None:
+                    kept["confidence_scaled"] = calibration.confidence_at(logits.numpy(), temperature)
+                for key, values in kept.items():
+                    found[i].setdefault(key, []).append(values)
+    own = {f"{i}/{key}": np.concatenate(parts) for i, kept in enumerate(found) for key, parts in kept.items()}
+    own["position"] = np.concatenate([*positions, np.zeros(0, dtype=np.int64)])
+    merged = share.merge(data.name, own, size)
+    labels = np.asarray(data.labels[:size], dtype=np.int64)
+    columns = [
+        {"label": labels} | {key.partition("/")[2]: merged[key] for key in merged if key.startswith(f"{i}/")}
+        for i in range(len(makers))
+    ]
+    return [_names(data, size) | columns[0], *columns[1:]]
 
 
-def by_group(columns: Mapping[str, np.ndarray], groups: Sequence[str]) -> dict[str, Any]:
-    """Accuracy by group.
+def _windows(
+    data: EvalData, size: int, share: Share, length: int, stop_if_asked: Callable[[], None]
+) -> Iterator[list[tuple[int, torch.Tensor, np.ndarray]]]:
+    """The batches of this process, up to `length` at a time; the same number of windows in every process."""
+    batches = eval_batches(data, BATCH_SIZE, share=(share.rank, share.size))
+    rounds = -(-size // (BATCH_SIZE * share.size))
+    for first in range(0, rounds, length):
+        window = []
+        for _ in range(first, min(first + length, rounds)):
+            stop_if_asked()
+            start, images, labels = next(batches, (size, None, None))
+            if start < size:
+                window.append((start, images[: size - start], labels[: size - start].numpy()))
+        yield window
 
-    Args:
-        columns: label and prediction of N samples.
-        groups: N names; a sample whose name is "" is in no group.
+
+def _names(data: EvalData, size: int) -> Columns:
+    names = {"sample_id": data.sample_ids[:size], "unit_id": data.unit_ids[:size]}
+    if getattr(data, "groups", None) is not None:
+        names["group"] = data.groups[:size]
+    return {key: np.asarray(values, dtype=object) for key, values in names.items()}
+
+
+def score(columns: Columns, data: EvalData, batch_size: int, limit: int | None = None) -> dict[str, Any]:
+    """The metrics of a set.
 
     Returns:
-        worst_group_accuracy: the lowest accuracy of any group, a fraction. group_accuracy: name -> accuracy, where
-        the groups are few. Nothing if no sample is in a group.
-
-    Example: right, wrong, right in groups a, a, b: worst 0.5, {"a": 0.5, "b": 1.0}.
+        n_expected: samples of the set, with those that should be on the disk and are not; n; and `scores.score`.
     """
-    right, names = columns["prediction"] == columns["label"], np.asarray(groups, dtype=object)
-    found = {name: float(right[names == name].mean()) for name in sorted(set(groups) - {""})}
-    if not found:
-        return {}
-    listed = {"group_accuracy": found} if len(found) <= LISTED_GROUPS else {}
-    return {"worst_group_accuracy": min(found.values()), **listed}
+    size = len(data) if limit is None else min(limit, len(data))
+    expected = size + (_not_found(data) if limit is None else 0)
+    if not len(columns["label"]):
+        return {"n_expected": expected, "n": 0}
+    return {"n_expected": expected, **scores.score(columns, data.name, batch_size)}
+
+
+def evaluate(classifier: Classifier, data: EvalData, batch_size: int = LINEAGE_BATCH, **how: Any) -> dict[str, Any]:
+    """The metrics of one classifier on one set; `how` as in `predict`."""
+    (columns,) = predict([lambda: classifier], data, **how)
+    return score(columns, data, batch_size, how.get("limit"))
 
 
 def _not_found(data: EvalData) -> int:
@@ -123,7 +159,7 @@ def _not_found(data: EvalData) -> int:
     return 0 if expected is None else max(0, expected - getattr(data, "found", len(data)))
 
 
-@torch.no_grad()
 def validation_nll(classifier: Classifier, data: EvalData, *, device: str = "cpu") -> float:
     """Mean negative log-likelihood of a set in nats, lower is better: what a method may choose by."""
-    return evaluate(classifier, data, device=device)[0]["nll"]
+    (columns,) = predict([lambda: classifier], data, device=device)
+    return scores.basic(columns)["nll"]

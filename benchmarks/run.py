@@ -9,13 +9,15 @@ import datetime
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from safetensors import safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -25,17 +27,14 @@ from ..methods.base import Context, Method
 from ..methods.checkpoints import Checkpoints
 from ..methods.classifier import Classifier
 from ..methods.trainer import Settings, Task, fit
-from ..results import predictions
 from ..results.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from . import data_check, environment, facts
 from .errors import UserError
-from .evaluate import Stopped, evaluate_together, validation_nll
+from .evaluate import Maker, Stopped, validation_nll
+from .measure import measure
 from .plan import Plan
 from .spec import RunSpec
 from .state import Lease, RunFolder
-
-POINT_METRICS = ("accuracy", "ece", "nll")
-"""What is kept of each set at each point of a path."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +83,24 @@ class Attempt:
         self._check_fit(whole)
         self.tell("running", force=True)
         encoder = backbones.load(self.spec.backbone, device=self.options.device)
-        fitted = self._finished_training()
-        if fitted is None:
+        about = self._finished_training()
+        if about is None:
             self._train(dataset, encoder)
             encoder = backbones.load(self.spec.backbone, device=self.options.device)
-            fitted = self._finished_training()
-        if fitted is None:
+            about = self._finished_training()
+        if about is None:
             raise UserError(f"{self.folder.weights}: could not be read back after writing; check the disk, run again.")
-        tensors, about = fitted
-        classifier = Classifier.restore(encoder, tensors, about["classifier"]).to(self.options.device)
-        sets, path = self._evaluate(dataset, classifier, self._points(dataset))
-        publish_record(self.folder.path, self._record(sets, path, about), guard=self.lease.check)
+        found = measure(
+            self.plan,
+            self.folder,
+            dataset,
+            *self._classifiers(dataset, encoder, about["classifier"]),
+            device=self.options.device,
+            should_stop=self.should_stop,
+            guard=self.lease.check,
+            after_set=lambda: self.tell("running"),
+        )
+        publish_record(self.folder.path, self._record(found, about), guard=self.lease.check)
 
     def tell(self, state: str, force: bool = False, **more: Any) -> None:
         """Write the state, at most once a second unless forced."""
@@ -171,10 +177,10 @@ class Attempt:
         write_json_atomic(self.folder.weights.with_name("fitted.json"), about, guard=guard)
         write_atomic(self.folder.weights, weights, guard)
 
-    def _finished_training(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Final weights and what the trainer said of them; None where they are missing or damaged."""
+    def _finished_training(self) -> dict[str, Any] | None:
+        """What the trainer said of the final weights; None where they are missing or damaged."""
         try:
-            return load_weights(self.folder)
+            return load_weights(self.folder)[1]
         except UserError:
             return None
 
@@ -195,39 +201,21 @@ class Attempt:
             check_stop,
         )
 
-    def _points(self, dataset: Any) -> list[tuple[float, Classifier]]:
-        """The classifiers along the method's path; none for other methods, and for trials."""
-        method = make_method(self.spec)
+    def _classifiers(self, dataset: Any, encoder: Any, meta: dict[str, str]) -> tuple[Maker, dict[float, Maker]]:
+        """The run's own classifier, and those along its method's path; all of a path in `encoder`, one at a time.
+
+        Other methods have no path, and trials are not asked for it.
+        """
+        method, path = make_method(self.spec), self.folder.weights
         if method.path is None or self.spec.kind == "trial":
-            return []
+            classifier = Classifier.restore(encoder, dict(stored_tensors(path)), meta).to(self.options.device)
+            return lambda: classifier, {}
         torch.manual_seed(self.spec.seed)  # as `fit` does
-        encoder = backbones.load(self.spec.backbone, device=self.options.device)
-        return method.points(self._context(dataset, encoder, data_check.validation(dataset)))
+        line = method.line(self._context(dataset, encoder, data_check.validation(dataset)))
+        shared = line.at(line.values[0])
+        return lambda: shared.overwrite(stored_tensors(path)), {value: partial(line.at, value) for value in line.values}
 
-    def _evaluate(
-        self, dataset: Any, classifier: Classifier, points: list[tuple[float, Classifier]]
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
-        """Metrics of each set, and those of the points in the same pass over its images; predictions are written."""
-        sets: dict[str, dict[str, Any]] = {}
-        path = [{"value": value, "sets": {}} for value, _ in points]
-        for entry, data in data_check.evaluation_sets(dataset, self.spec):
-            (metrics, *along), columns = evaluate_together(
-                [classifier, *(point for _, point in points)],
-                data,
-                device=self.options.device,
-                limit=self.spec.limit,
-                should_stop=self.should_stop,
-            )
-            sets[entry.name] = {"role": entry.role, **metrics}
-            for point, theirs in zip(path, along, strict=True):
-                point["sets"][entry.name] = {key: theirs[key] for key in POINT_METRICS}
-            predictions.write(self.folder.predictions / f"{entry.name}.parquet", columns, self.lease.check)
-            self.tell("running")
-        return sets, {"parameter": registry.get(self.spec.method).path, "points": path} if path else None
-
-    def _record(
-        self, sets: dict[str, dict[str, Any]], path: dict[str, Any] | None, about: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _record(self, found: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         spec, device = self.spec, self.options.device
         seconds = about["train_seconds"]
         return {
@@ -261,15 +249,14 @@ class Attempt:
                 "images_seen": about["images_seen"],
                 **self.train_images,
             },
-            "sets": sets,
-            "summary": summarise(sets),
+            **found,
+            "summary": summarise(found["sets"]),
             "info": {
                 **about["info"],
                 **({"dynamics": about["dynamics"]} if "dynamics" in about else {}),
                 "weights_sha256": about["sha256"],
                 "code": self.code,
             },
-            **({"path": path} if path else {}),
             "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
 
@@ -333,6 +320,13 @@ def load_weights(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, 
             f"{folder.weights}: must hold the final weights of the run ({error}); delete the folder "
             f"{folder.path.name} and run again."
         ) from None
+
+
+def stored_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of a file of weights, one at a time."""
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 (it is no mapping)
+            yield name, file.get_tensor(name)
 
 
 def load_input(folder: RunFolder, spec: RunSpec, name: str) -> dict[str, Any]:

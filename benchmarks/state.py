@@ -67,6 +67,14 @@ class RunFolder:
     def predictions(self) -> Path:
         return self.path / "predictions"
 
+    def path_predictions(self, name: str) -> Path:
+        """What the points of a path say of a set's samples."""
+        return self.predictions / f"{name}.path.parquet"
+
+    @property
+    def per_class(self) -> Path:
+        return self.path / "per_class.parquet"
+
     @property
     def curves(self) -> Path:
         return self.path / "curves.parquet"

@@ -140,12 +140,16 @@ class _Slices(TorchDataset):
         return start, self.data.images(start, stop), torch.from_numpy(self.data.labels[start:stop])
 
 
-def eval_batches(data: EvalData, batch_size: int, workers: int = 0) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+def eval_batches(
+    data: EvalData, batch_size: int, workers: int = 0, share: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """(start, images uint8 (B, 3, H, W), labels (B,)) over the whole set, in its order; the last batch may be short.
 
-    `workers` processes decode ahead; 0 decodes in this one. Changes nothing but speed.
+    `workers` processes decode ahead; 0 decodes in this one. Changes nothing but speed. Of a `share` (rank, size), every
+    size-th batch is read, from batch `rank` on.
     """
-    slices = ([(start, min(start + batch_size, len(data)))] for start in range(0, len(data), batch_size))
+    starts = range(share[0] * batch_size, len(data), share[1] * batch_size)
+    slices = ([(start, min(start + batch_size, len(data)))] for start in starts)
     if workers == 0:
         yield from map(_Slices(data).__getitems__, slices)
         return

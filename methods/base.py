@@ -153,7 +153,7 @@ class Method:
     """Hyperparameters that came after the first runs, with the value that means "as before": left out of the
     run id while they have it, so that they rename no finished run."""
     path: ClassVar[str | None] = None
-    """The hyperparameter along which `points` runs, where a method has a path (WiSE-FT: alpha)."""
+    """The hyperparameter along which `line` runs, where a method has a path (WiSE-FT: alpha)."""
     evaluates: ClassVar[Literal["student", "teacher"]] = "student"
     """Whose weights `finish` is given at the end."""
     conservative: ClassVar[Literal["larger", "smaller"]] = "larger"
@@ -176,9 +176,7 @@ class Method:
             if key not in known:
                 near = get_close_matches(key, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else "."
-                raise HyperError(
-                    f"{cls.name}: no hyperparameter {key!r}{hint} Known: {', '.join(known) or 'none'}."
-                )
+                raise HyperError(f"{cls.name}: no hyperparameter {key!r}{hint} Known: {', '.join(known) or 'none'}.")
         try:
             return cls.Hyper(**values)
         except pydantic.ValidationError as error:
@@ -251,6 +249,15 @@ class Method:
         """The classifier to evaluate; `student` is None where `trained` is False."""
         raise NotImplementedError
 
-    def points(self, context: Context) -> list[tuple[float, Classifier]]:
-        """Where `path` is set: (value, classifier) along it, both ends included, each with weights of its own."""
+    def line(self, context: Context) -> "Line":
+        """Where `path` is set: the classifiers along it, both ends included."""
         raise NotImplementedError
+
+
+class Line(NamedTuple):
+    """The classifiers along a method's path, one at a time: a line of eleven holds three models, not eleven."""
+
+    values: tuple[float, ...]
+    """Of the hyperparameter, rising."""
+    at: Callable[[float], Classifier]
+    """The classifier at a value. All values share one, which the next call overwrites."""

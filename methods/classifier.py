@@ -1,6 +1,6 @@
 """The classifier that every method ends in: an image tower and a linear head."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,7 @@ class Classifier(nn.Module):
         normalise: whether the head sees unit-length features (all but LP-FT).
     """
 
-    def __init__(
-        self, encoder: DualEncoder, weight: Tensor, bias: Tensor | None = None, normalise: bool = True
-    ):
+    def __init__(self, encoder: DualEncoder, weight: Tensor, bias: Tensor | None = None, normalise: bool = True):
         super().__init__()
         self.visual = encoder.visual
         self.weight = nn.Parameter(weight.detach().clone())
@@ -51,10 +49,16 @@ class Classifier(nn.Module):
         """What `restore` needs beside the tensors."""
         return {"backbone": self.backbone, "normalise": str(self.normalise).lower()}
 
+    @torch.no_grad()
+    def overwrite(self, tensors: Iterable[tuple[str, Tensor]]) -> "Classifier":
+        """Takes the values of all `tensors()`, (name, tensor) one at a time, in place; returns itself."""
+        own = self.state_dict()
+        for name, tensor in tensors:
+            own[name].copy_(tensor)
+        return self
+
     @classmethod
-    def restore(
-        cls, encoder: DualEncoder, tensors: Mapping[str, Tensor], meta: Mapping[str, str]
-    ) -> "Classifier":
+    def restore(cls, encoder: DualEncoder, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> "Classifier":
         """The classifier that was saved; `encoder` gives the architecture and its image tower's weights are
         overwritten.
 
@@ -63,9 +67,7 @@ class Classifier(nn.Module):
         """
         if meta.get("backbone", encoder.name) != encoder.name:
             made_with = meta["backbone"]
-            raise ValueError(
-                f"classifier weights belong to {made_with!r}, not {encoder.name!r}; load that backbone."
-            )
+            raise ValueError(f"classifier weights belong to {made_with!r}, not {encoder.name!r}; load that backbone.")
         device = next(encoder.parameters()).device
         classifier = cls(encoder, tensors["weight"].to(device), normalise=meta["normalise"] == "true")
         try:
@@ -89,18 +91,22 @@ def interpolate(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: f
 
     Source: mlfoundations/wise-ft:src/wise_ft.py.
     """
+    return {name: tensor.clone() for name, tensor in interpolated(start, end, alpha)}
+
+
+def interpolated(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> Iterator[tuple[str, Tensor]]:
+    """`interpolate`, one (name, tensor) at a time: no third model is held. At an end point, its own tensors."""
     if start.keys() != end.keys():
         odd = sorted(start.keys() ^ end.keys())
-        raise ValueError(
-            f"interpolate: {odd[0]!r} is in one of the two models only; interpolate equal architectures."
-        )
+        raise ValueError(f"interpolate: {odd[0]!r} is in one of the two models only; interpolate equal architectures.")
     for name in start:
         if start[name].shape != end[name].shape:
             shapes = f"{tuple(start[name].shape)} and {tuple(end[name].shape)}"
             raise ValueError(f"interpolate: {name!r} has shapes {shapes}; interpolate equal architectures.")
     if alpha in (0, 1):
-        return {name: tensor.clone() for name, tensor in (end if alpha else start).items()}
-    return {name: _between(start[name], end[name], alpha) for name in start}
+        yield from (end if alpha else start).items()
+    else:
+        yield from ((name, _between(start[name], end[name], alpha)) for name in start)
 
 
 def _between(start: Tensor, end: Tensor, alpha: float) -> Tensor:

@@ -4,13 +4,12 @@ Source: Wortsman et al. 2022, arXiv:2109.01903; mlfoundations/wise-ft:src/wise_f
 interpolated: image tower, head (the zero-shot one has logit_scale in it and bias 0) and buffers.
 """
 
-import copy
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from .base import Context, Method, hyperparameters
-from .classifier import Classifier, interpolate
+from .base import Context, Line, Method, hyperparameters
+from .classifier import Classifier, interpolated
 from .registry import register
 from .two_tower import zero_shot_classifier
 
@@ -45,16 +44,14 @@ class WiSEFT(Method):
         return (cls.finetuned,)
 
     def finish(self, student: None, context: Context) -> Classifier:
-        """A new classifier at `alpha` on the line."""
-        return self._at(self.hyper.alpha, context, context.encoder)
+        """The classifier at `alpha` on the line."""
+        return self.line(context).at(self.hyper.alpha)
 
-    def points(self, context: Context) -> list[tuple[float, Classifier]]:
-        """The classifiers at alpha = 0, 0.1, ... 1."""
-        return [(alpha, self._at(alpha, context, copy.deepcopy(context.encoder))) for alpha in ALPHAS]
-
-    def _at(self, alpha: float, context: Context, encoder: Any) -> Classifier:
-        """Overwrites the image tower of `encoder`, which must hold the pretrained weights."""
-        finetuned, device = context.inputs[self.finetuned], encoder.logit_scale.device
+    def line(self, context: Context) -> Line:
+        """alpha = 0, 0.1, ... 1 in the encoder of the context, which must hold the pretrained weights."""
+        encoder, finetuned = context.encoder, context.inputs[self.finetuned]
+        device = encoder.logit_scale.device
+        start = {name: tensor.clone() for name, tensor in zero_shot_classifier(encoder, context).tensors().items()}
         end = {name: tensor.to(device) for name, tensor in finetuned["tensors"].items()}
-        merged = interpolate(zero_shot_classifier(encoder, context).tensors(), end, alpha)
-        return Classifier.restore(encoder, merged, finetuned["meta"])
+        classifier = Classifier.restore(encoder, start, finetuned["meta"])
+        return Line(ALPHAS, lambda alpha: classifier.overwrite(interpolated(start, end, alpha)))

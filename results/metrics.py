@@ -69,8 +69,9 @@ class Meter:
             raise MetricError(f"num_classes: expected at least 1, got {num_classes}.")
         self.num_classes = num_classes
         self.n = 0
-        self._calibration = _Bins(bins)
-        self._nll = self._brier = self._confidence = 0  # integers, in units of 1 / UNIT
+        self._calibration = Bins(bins)
+        self._nll = self._confidence = 0  # integers, in units of 1 / UNIT
+        self._brier: int | None = 0
         self._impossible = 0  # labels that got probability 0
         self._hits = np.zeros(num_classes, dtype=np.int64)
         self._predicted = np.zeros(num_classes, dtype=np.int64)
@@ -87,23 +88,32 @@ class Meter:
         Raises:
             MetricError: wrong shapes, rows that are no probabilities, or labels outside [0, C).
         """
-        probabilities, labels = _checked(probabilities, labels, self.num_classes)
-        predictions = probabilities.argmax(axis=1)
-        rows = np.arange(len(labels))
-        exact = probabilities.astype(np.float64)
-        confidence = exact[rows, predictions]
-        of_label = exact[rows, labels]
-        correct = predictions == labels
+        kept = outcomes(probabilities, labels, self.num_classes)
+        self.add(_numpy(labels).astype(np.int64), **kept)
 
+    def add(
+        self,
+        labels: np.ndarray,
+        prediction: np.ndarray,
+        confidence: np.ndarray,
+        p_label: np.ndarray,
+        sum_p2: np.ndarray | None = None,
+    ) -> None:
+        """Add samples by what `outcomes` keeps of them, (B,) each; without `sum_p2` there is no Brier score."""
+        correct = prediction == labels
+        confidence, p_label = confidence.astype(np.float64), p_label.astype(np.float64)
         self.n += len(labels)
         self._calibration.add(confidence, correct)
         self._confidence += _total(confidence)
-        self._brier += _total((exact**2).sum(axis=1) - 2 * of_label + 1)
-        possible = of_label > 0
-        self._nll += _total(-np.log(of_label[possible]))
+        if sum_p2 is None or self._brier is None:
+            self._brier = None
+        else:
+            self._brier += _total(sum_p2.astype(np.float64) - 2 * p_label + 1)
+        possible = p_label > 0
+        self._nll += _total(-np.log(p_label[possible]))
         self._impossible += int((~possible).sum())
         self._hits += np.bincount(labels[correct], minlength=self.num_classes)
-        self._predicted += np.bincount(predictions, minlength=self.num_classes)
+        self._predicted += np.bincount(prediction, minlength=self.num_classes)
         self._labelled += np.bincount(labels, minlength=self.num_classes)
 
     def compute(self) -> dict[str, float]:
@@ -114,7 +124,7 @@ class Meter:
             accuracy, mean_confidence: fractions.
             ece: in [0, 1], over the whole set.
             nll: mean of -log p(label), nats; infinite if a label got probability 0.
-            brier: mean of the sum over classes of (p - onehot)**2, in [0, 2].
+            brier: mean of the sum over classes of (p - onehot)**2, in [0, 2]; left out where it is not known.
             macro_f1: mean over classes that occur as label or prediction (scikit-learn's and torchmetrics').
             macro_f1_labels: mean over classes that occur as label (WILDS').
 
@@ -131,7 +141,7 @@ class Meter:
             "accuracy": int(self._hits.sum()) / self.n,
             "ece": self._calibration.error(),
             "nll": math.inf if self._impossible else self._nll / UNIT / self.n,
-            "brier": self._brier / UNIT / self.n,
+            **({} if self._brier is None else {"brier": self._brier / UNIT / self.n}),
             "macro_f1": float(f1[union].mean()),
             "macro_f1_labels": float(f1[present].mean()),
             "mean_confidence": self._confidence / UNIT / self.n,
@@ -151,24 +161,26 @@ class BatchAveragedECE:
             raise MetricError(f"batch_size: expected at least 1, got {batch_size}.")
         self.num_classes, self.batch_size, self.bins = num_classes, batch_size, bins
         self.n = 0
-        self._batch = _Bins(bins)
+        self._batch = Bins(bins)
         self._sum = 0.0  # of batch error times batch size
 
     def update(self, probabilities: ArrayLike, labels: ArrayLike) -> None:
         """Add samples: probabilities (B, C), labels (B,); errors as in `Meter.update`."""
         probabilities, labels = _checked(probabilities, labels, self.num_classes)
         predictions = probabilities.argmax(axis=1)
-        confidence = probabilities[np.arange(len(labels)), predictions]
-        correct = predictions == labels
+        self.add(probabilities[np.arange(len(labels)), predictions], predictions == labels)
+
+    def add(self, confidence: np.ndarray, correct: np.ndarray) -> None:
+        """Add samples: confidence (B,) in [0, 1], correct (B,) bool."""
         start = 0
-        while start < len(labels):
-            stop = min(len(labels), start + self.batch_size - self._batch.n)
+        while start < len(correct):
+            stop = min(len(correct), start + self.batch_size - self._batch.n)
             self._batch.add(confidence[start:stop], correct[start:stop])
             if self._batch.n == self.batch_size:
                 self._sum += self._batch.error() * self._batch.n
-                self._batch = _Bins(self.bins)
+                self._batch = Bins(self.bins)
             start = stop
-        self.n += len(labels)
+        self.n += len(correct)
 
     def compute(self) -> dict[str, float]:
         """The error with the two settings it depends on: ece_batch_averaged, batch_size, bins."""
@@ -179,8 +191,8 @@ class BatchAveragedECE:
         return {"ece_batch_averaged": value, "batch_size": self.batch_size, "bins": self.bins}
 
 
-class _Bins:
-    """Count, correct and confidence per bin."""
+class Bins:
+    """Count, correct and confidence per equal-width bin."""
 
     def __init__(self, bins: int) -> None:
         if bins < 1:
@@ -192,10 +204,12 @@ class _Bins:
 
     @property
     def n(self) -> int:
+        """Samples added."""
         return int(self.count.sum())
 
     def add(self, confidence: np.ndarray, correct: np.ndarray) -> None:
-        # float32: the precision that the edges are defined in.
+        """Add samples: confidence (B,) in [0, 1], correct (B,) bool."""
+        # float32: the precision that the edges are defined in, and that a file of predictions keeps.
         confidence = np.minimum(confidence.astype(np.float32), np.float32(1))
         index = np.searchsorted(self.edges, confidence, side="right") - 1
         self.count += np.bincount(index, minlength=len(self.count))
@@ -204,8 +218,35 @@ class _Bins:
             self.confidence[used] += _total(confidence[index == used])
 
     def error(self) -> float:
+        """Mean over samples of |accuracy - confidence| of their bin."""
         confidence = np.array([total / UNIT for total in self.confidence])
         return float(np.abs(self.correct - confidence).sum()) / self.n
+
+
+def outcomes(probabilities: ArrayLike, labels: ArrayLike, num_classes: int | None = None) -> dict[str, np.ndarray]:
+    """What every metric needs of probabilities, whatever the number of classes.
+
+    Args:
+        probabilities: (N, C), rows sum to 1.
+        labels: (N,) integers in [0, C).
+        num_classes: what C must be; None takes any.
+
+    Returns:
+        (N,) prediction, the first of equal ones; in float64 confidence (its probability), p_label (the label's) and
+        sum_p2 (sum over classes of p**2).
+
+    Raises:
+        MetricError: as `Meter.update`.
+    """
+    probabilities, labels = _checked(probabilities, labels, num_classes)
+    rows, prediction = np.arange(len(labels)), probabilities.argmax(axis=1)
+    exact = probabilities.astype(np.float64)
+    return {
+        "prediction": prediction,
+        "confidence": exact[rows, prediction],
+        "p_label": exact[rows, labels],
+        "sum_p2": (exact**2).sum(axis=1),
+    }
 
 
 def bin_edges(bins: int) -> np.ndarray:
@@ -239,9 +280,10 @@ def _check_shapes(scores: np.ndarray, labels: np.ndarray) -> None:
         raise MetricError(f"expected scores (N, C) and labels (N,), got {scores.shape} and {labels.shape}.")
 
 
-def _checked(probabilities: ArrayLike, labels: ArrayLike, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _checked(probabilities: ArrayLike, labels: ArrayLike, num_classes: int | None) -> tuple[np.ndarray, np.ndarray]:
     probabilities, labels = _numpy(probabilities), _numpy(labels).astype(np.int64)
     _check_shapes(probabilities, labels)
+    num_classes = probabilities.shape[1] if num_classes is None else num_classes
     if probabilities.shape[1] != num_classes:
         raise MetricError(f"probabilities: expected {num_classes} columns, got {probabilities.shape[1]}.")
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:

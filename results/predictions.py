@@ -1,7 +1,8 @@
 """Per-sample outcomes of one run on one evaluation set, as a small parquet file.
 
-Enough to recompute accuracy, ECE, NLL and Brier score, to pair methods sample by sample, and to resample by
-source image, without the logits.
+Enough to recompute every metric (`scores.score`), to pair methods sample by sample, and to resample by source image,
+without the model. The ID validation set also keeps its logits, on which a run's temperature is fitted. The points of
+a path lie in a file beside it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from .atomic import write_atomic
+from .metrics import outcomes
 
 SCHEMA = pa.schema(
     [
@@ -27,8 +30,13 @@ SCHEMA = pa.schema(
         ("confidence", pa.float32()),  # probability of the prediction
         ("p_label", pa.float32()),  # probability of the label
         ("sum_p2", pa.float32()),  # sum over classes of p**2; Brier = sum_p2 - 2 p_label + 1
+        ("confidence_scaled", pa.float32()),  # of the prediction, after temperature scaling
+        ("group", pa.string()),  # for worst-group accuracy; "" is a sample of no group
     ]
 )
+"""Besides these, `logits`: a list of C half-precision numbers. Not every set has the last three."""
+NEEDED = ("sample_id", "unit_id", "label", "p_label")
+PATH_SCHEMA = pa.schema([SCHEMA.field(name) for name in ("label", "prediction", "confidence", "p_label")])
 _FLOATS = [field.name for field in SCHEMA if field.type == pa.float32()]
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
@@ -40,19 +48,12 @@ class PredictionError(ValueError):
 def columns(
     probabilities: ArrayLike, labels: ArrayLike, sample_ids: Sequence[str], unit_ids: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """All columns from (N, C) probabilities, (N,) labels and the ids of N samples."""
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    labels = np.asarray(labels, dtype=np.int32)
-    rows = np.arange(len(labels))
-    prediction = probabilities.argmax(axis=1)
+    """Ids, labels and `metrics.outcomes` of (N, C) probabilities, rounded as in a file."""
+    found = {"label": np.asarray(labels), **outcomes(np.asarray(probabilities, dtype=np.float64), labels)}
     return {
         "sample_id": np.asarray(sample_ids, dtype=object),
         "unit_id": np.asarray(unit_ids, dtype=object),
-        "label": labels,
-        "prediction": prediction.astype(np.int32),
-        "confidence": probabilities[rows, prediction].astype(np.float32),
-        "p_label": probabilities[rows, labels].astype(np.float32),
-        "sum_p2": (probabilities**2).sum(axis=1).astype(np.float32),
+        **{name: values.astype(np.float32 if name in _FLOATS else np.int32) for name, values in found.items()},
     }
 
 
@@ -61,41 +62,79 @@ def write(path: Path, columns: Mapping[str, Sequence | np.ndarray], guard: Calla
 
     Args:
         path: the parquet file.
-        columns: some or all of SCHEMA; sample_id, unit_id, label and p_label must be there.
+        columns: some or all of SCHEMA, those of NEEDED among them, and (N, C) logits; rounded to the file's precision.
         guard: called just before the file appears; it raises if this process may no longer write here.
 
     Raises:
         PredictionError: a column is unknown, missing, of another length, or holds NaN.
         OutputError: the file system refuses.
     """
-    unknown = sorted(set(columns) - set(SCHEMA.names))
-    missing = [n for n in ("sample_id", "unit_id", "label", "p_label") if n not in columns]
+    unknown = sorted(set(columns) - {*SCHEMA.names, "logits"})
+    missing = [name for name in NEEDED if name not in columns]
     if unknown or missing:
         raise PredictionError(f"{path}: columns: unknown {unknown}, missing {missing}; known are {SCHEMA.names}.")
+    arrays = _arrays(path, columns, SCHEMA)
+    if "logits" in columns:
+        logits = np.asarray(columns["logits"], dtype=np.float16)
+        arrays["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])
+    _write(path, arrays, guard)
+
+
+def write_path(
+    path: Path,
+    parameter: str,
+    points: Mapping[float, Mapping[str, np.ndarray]],
+    guard: Callable[[], None] | None = None,
+) -> None:
+    """Write what a set's samples come to at each point of a path, point after point, samples in the set's order.
+
+    Args:
+        path: the parquet file.
+        parameter: name of the column that says which point a row belongs to ("alpha").
+        points: value -> columns of PATH_SCHEMA.
+        guard, errors: as in `write`.
+    """
+    joined = {name: np.concatenate([columns[name] for columns in points.values()]) for name in PATH_SCHEMA.names}
+    sizes = [len(columns["label"]) for columns in points.values()]
+    at = pa.array(np.repeat(np.array(list(points), dtype=np.float64), sizes))
+    _write(path, {parameter: at, **_arrays(path, joined, PATH_SCHEMA)}, guard)
+
+
+def _arrays(path: Path, columns: Mapping[str, Any], schema: pa.Schema) -> dict[str, pa.Array]:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) != 1:
         raise PredictionError(f"{path}: columns differ in length: {lengths}.")
-    fields = [field for field in SCHEMA if field.name in columns]
-    for name in _FLOATS:
-        if name in columns and np.isnan(np.asarray(columns[name])).any():
-            raise PredictionError(f"{path}: {name} holds NaN; the run has diverged.")
-    arrays = [pa.array(columns[field.name], type=field.type) for field in fields]
+    arrays = {}
+    for field in schema:
+        if field.name not in columns:
+            continue
+        values = columns[field.name]
+        if field.name in _FLOATS:
+            values = np.asarray(values, dtype=np.float32)
+            if np.isnan(values).any():
+                raise PredictionError(f"{path}: {field.name} holds NaN; the run has diverged.")
+        arrays[field.name] = pa.array(values, type=field.type)
+    return arrays
+
+
+def _write(path: Path, arrays: Mapping[str, pa.Array], guard: Callable[[], None] | None) -> None:
+    plain = {"sample_id", "logits", *_FLOATS}  # other columns repeat a few values
     buffer = io.BytesIO()
     pq.write_table(
-        pa.table(arrays, schema=pa.schema(fields)),
+        pa.table(dict(arrays)),
         buffer,
         compression="zstd",
         compression_level=9,
-        use_dictionary=[n for n in ("unit_id", "label", "prediction") if n in columns],
+        use_dictionary=[name for name in arrays if name not in plain],
         column_encoding={"sample_id": "DELTA_BYTE_ARRAY"}
-        | {name: "BYTE_STREAM_SPLIT" for name in _FLOATS if name in columns},
+        | {name: "BYTE_STREAM_SPLIT" for name in _FLOATS if name in arrays},
         write_statistics=False,
     )
     write_atomic(path, buffer.getvalue(), guard)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a file; ids as object arrays.
+    """The columns of a file; ids as object arrays, logits (N, C).
 
     Raises:
         PredictionError: missing or damaged.
@@ -104,7 +143,24 @@ def read(path: Path) -> dict[str, np.ndarray]:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise PredictionError(f"{path}: cannot be read ({error}); run it again.") from error
-    return {name: table.column(name).to_numpy() for name in table.column_names}
+    columns = {name: table.column(name).to_numpy() for name in table.column_names if name != "logits"}
+    if "logits" in table.column_names:
+        flat = table.column("logits").combine_chunks().flatten().to_numpy()
+        columns["logits"] = flat.reshape(table.num_rows, -1)
+    return columns
+
+
+def read_path(path: Path, parameter: str) -> dict[float, dict[str, np.ndarray]]:
+    """What `write_path` wrote: value -> columns.
+
+    Raises:
+        PredictionError: missing or damaged, or of another parameter.
+    """
+    columns = read(path)
+    if parameter not in columns:
+        raise PredictionError(f"{path}: has no column {parameter!r}, only {', '.join(columns)}; run it again.")
+    at = columns.pop(parameter)
+    return {float(value): {name: rest[at == value] for name, rest in columns.items()} for value in np.unique(at)}
 
 
 def nll(columns: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -3,7 +3,7 @@
 results/reference/<benchmark>/ then holds
   records/<run id>.json       one record a run
   samples.parquet             set, sample_id, unit_id and label of every test sample, once for all runs
-  predictions/<run id>.parquet  prediction, confidence and p_label in the same order
+  predictions/<run id>.parquet  KEPT, as far as the run has them, in the same order
   leaderboard.csv, leaderboard.md, id_ood.svg, id_ood.png
 """
 
@@ -29,7 +29,7 @@ from .records import NAME, REFERENCE, gather_reference, read_record, record_json
 from .rows import sections
 from .statistics import RULES
 
-KEPT = ("prediction", "confidence", "p_label")
+KEPT = ("prediction", "confidence", "p_label", "sum_p2", "confidence_scaled")
 
 
 class PublishError(ValueError):
@@ -83,7 +83,7 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
             samples = {name: mine[name] for name in ("set", "sample_id", "unit_id", "label")}
         elif not all(np.array_equal(a, samples[n]) for a, n in zip(ids, ("set", "sample_id", "label"), strict=True)):
             raise PublishError(f"{folder or run_id}: has other test samples than the other runs; run it again.")
-        columns[run_id] = {name: mine[name] for name in KEPT}
+        columns[run_id] = {name: mine[name] for name in KEPT if name in mine}
 
     folder = Path(reference) / f".{benchmark}-new"  # the old reference stays until the new one is whole
     shutil.rmtree(folder, ignore_errors=True)
@@ -101,7 +101,7 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
 
 
 def read_reference_predictions(benchmark: str, run_id: str, reference: Path = REFERENCE) -> dict[str, np.ndarray]:
-    """Columns set, sample_id, unit_id, label, prediction, confidence and p_label of a reference run."""
+    """Columns set, sample_id, unit_id and label of a reference run, and those of KEPT that it has."""
     folder = Path(reference) / benchmark
     return predictions.read(folder / "samples.parquet") | predictions.read(folder / "predictions" / f"{run_id}.parquet")
 
@@ -128,7 +128,8 @@ def _test_predictions(folder: Path, record: Mapping[str, Any]) -> dict[str, np.n
     names = [name for name, metrics in record["sets"].items() if metrics["role"] != "validation"]
     parts = {name: predictions.read(folder / "predictions" / f"{name}.parquet") for name in names}
     sets = [np.full(len(part["label"]), name, dtype=object) for name, part in parts.items()]
-    joined = {name: np.concatenate([part[name] for part in parts.values()]) for name in predictions.SCHEMA.names}
+    shared = [name for name in predictions.SCHEMA.names if all(name in part for part in parts.values())]
+    joined = {name: np.concatenate([part[name] for part in parts.values()]) for name in shared}
     return joined | {"set": np.concatenate(sets)}
 
 

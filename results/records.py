@@ -31,6 +31,10 @@ __all__ = [
 
 SCHEMA = 1
 NAME = "record.json"
+PATH_NAME = "path.json"
+"""The points of a path, beside the record that they would make larger than LARGEST."""
+LARGEST = 16_000
+"""Bytes of a record that is written for a run: a page."""
 REFERENCE = Path(__file__).parent / "reference"
 """Committed runs, results/reference/<benchmark>/records/<run id>.json."""
 
@@ -46,7 +50,7 @@ class _Part(BaseModel):
 
 
 class SetResult(_Part):
-    """Metrics of one evaluation set: fractions, unrounded. Further metrics may follow."""
+    """Metrics of one evaluation set: fractions, unrounded. Further metrics as `scores.score` gives them."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
@@ -152,6 +156,8 @@ class Record(_Part):
     environment: Environment
     cost: Cost
     sets: dict[str, SetResult] = Field(min_length=1)
+    temperature: float | None = Field(default=None, gt=0)
+    """Divides logits for `ece_scaled`; fitted on the ID validation set. A record without it has no such key."""
     summary: dict[str, float | None]
     info: dict[str, Any] = {}
     """What the method chose, and `dynamics`: teacher against student during the run, a row for each quarter."""
@@ -236,7 +242,13 @@ def publish_record(folder: Path, record: Mapping[str, Any], guard: Callable[[], 
         OutputError: the file system refuses.
     """
     path = Path(folder) / NAME
-    return create_atomic(path, record_json(path, validate(record, str(path))), guard)
+    content = validate(record, str(path))
+    text = record_json(path, content)
+    if len(text) > LARGEST and "path" in content:
+        side = path.with_name(PATH_NAME)
+        create_atomic(side, _lines(side, content["path"]), guard)
+        text = record_json(path, content | {"path": {**content["path"], "points": PATH_NAME}})
+    return create_atomic(path, text, guard)
 
 
 def record_json(path: Path | str, record: Mapping[str, Any]) -> bytes:
@@ -246,13 +258,20 @@ def record_json(path: Path | str, record: Mapping[str, Any]) -> bytes:
         path: only names the file in an error.
         record: as `validate` returns it.
     """
-    points = (record.get("path") or {}).get("points", [])
-    if not points:
+    points = (record.get("path") or {}).get("points")
+    if not isinstance(points, list):
         return to_json(path, record)
-    text = to_json(path, {**record, "path": {**record["path"], "points": []}}).decode()
-    lines = [json.dumps(point, ensure_ascii=False, separators=(",", ":"), allow_nan=False) for point in points]
+    text = to_json(path, {**record, "path": None}).decode()
+    before, found, after = text.rpartition('"path": null')
+    return (before + found[:-4] + _lines(path, record["path"]).decode().rstrip().replace("\n", "\n ") + after).encode()
+
+
+def _lines(path: Path | str, line: Mapping[str, Any]) -> bytes:
+    """A path as indented JSON, but each point is one line."""
+    text = to_json(path, {**line, "points": []}).decode()
+    points = [json.dumps(point, ensure_ascii=False, separators=(",", ":"), allow_nan=False) for point in line["points"]]
     before, found, after = text.rpartition('"points": []')
-    return (before + found[:-1] + "\n   " + ",\n   ".join(lines) + "\n  ]" + after).encode()
+    return (before + found[:-1] + "\n  " + ",\n  ".join(points) + "\n ]" + after).encode()
 
 
 def validate(record: Any, where: str = "record") -> dict[str, Any]:
@@ -272,8 +291,9 @@ def validate(record: Any, where: str = "record") -> dict[str, Any]:
         message = first["msg"].removeprefix("Value error, ")
         raise RecordError(f"{where}: {key}: {message}; remove the run folder to run it again.") from error
     content = model.model_dump(by_alias=True)
-    if content["path"] is None:
-        del content["path"]
+    for key in ("path", "temperature"):
+        if content[key] is None:
+            del content[key]
     return content
 
 
@@ -283,13 +303,20 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: missing, damaged, or not this schema.
     """
+    content = _read_json(Path(path))
+    line = content.get("path") if isinstance(content, dict) else None
+    if isinstance(line, dict) and line.get("points") == PATH_NAME:
+        content["path"] = _read_json(Path(path).with_name(PATH_NAME))
+    return validate(content, str(path))
+
+
+def _read_json(path: Path) -> Any:
     try:
-        content = json.loads(Path(path).read_bytes())
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise RecordError(f"{path}: is no JSON ({error}); remove the run folder to run it again.") from error
-    return validate(content, str(path))
 
 
 def gather(root: Path, report: Callable[[str], None] = warnings.warn) -> list[dict[str, Any]]:

@@ -1,25 +1,32 @@
 """What a run evaluates beside its classifier: a path, pooled inputs, the teacher's dynamics, a set's own classes."""
 
+import gc
 import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from runs_kit import BACKBONE, essence, write_suite
 from runs_kit import plan_runs as plan
+from safetensors.torch import load_file
 from test_resume import after, never
 
 from robustft.benchmarks import run as run_module
 from robustft.benchmarks import sweep
-from robustft.benchmarks.evaluate import LISTED_GROUPS, by_group, evaluate, evaluate_together
+from robustft.benchmarks.evaluate import BATCH_SIZE, WINDOW, evaluate, predict, validation_nll
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.run import Options, input_path, make_settings
 from robustft.benchmarks.state import RunFolder
 from robustft.benchmarks.worker import work
 from robustft.datasets.projection import Projection
+from robustft.methods.classifier import Classifier
 from robustft.methods.wise_ft import ALPHAS
+from robustft.results import predictions
+from robustft.results.calibration import ece, fit_temperature
 from robustft.results.records import RecordError, read_record, validate
+from robustft.results.scores import LISTED_GROUPS, basic, by_group
 
 
 def plan_runs(root, method):
@@ -177,7 +184,7 @@ class Samples:
     """A set of as many samples as labels; counts how often images are read."""
 
     def __init__(self, labels, **more):
-        self.labels, self.reads = np.array(labels), 0
+        self.name, self.labels, self.reads = "set", np.array(labels), 0
         self.sample_ids = self.unit_ids = [str(i) for i in range(len(labels))]
         for name, value in more.items():
             setattr(self, name, value)
@@ -190,37 +197,45 @@ class Samples:
         return torch.arange(start, stop).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
 
 
+def columns_of(module, data, **how):
+    (columns,) = predict([lambda: module], data, **how)
+    return columns
+
+
 def test_logits_are_projected_before_softmax():
     data = Samples([1], project=Projection(((0,), (2, 3))))
-    metrics, columns = evaluate(Fixed([[0.0, 9.0, 0.0, 1.0]]), data)
+    module = Fixed([[0.0, 9.0, 0.0, 1.0]])
     # Two classes with logits 0 and max(0, 1): column 1, the largest of all, counts for nothing.
     p = np.exp(1) / (1 + np.exp(1))
+    metrics, columns = evaluate(module, data), columns_of(module, data)
     assert metrics["accuracy"] == 1.0 and metrics["nll"] == pytest.approx(-np.log(p))
     assert columns["confidence"][0] == pytest.approx(p, rel=1e-6) and columns["prediction"][0] == 1
-    unprojected, _ = evaluate(Fixed([[0.0, 9.0, 0.0, 1.0]]), Samples([1]))
-    assert unprojected["nll"] < 0.01
+    assert evaluate(module, Samples([1]))["nll"] < 0.01
 
 
-def test_every_classifier_has_its_metrics_from_one_reading_of_the_images():
-    data = Samples([0, 1, 1] * 200)
-    good, bad = ([[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]] * 200, [[5.0, 0.0], [5.0, 0.0], [5.0, 0.0]] * 200)
+def test_every_classifier_is_shown_a_window_of_images_that_are_read_once():
+    size = BATCH_SIZE * WINDOW + 100
+    data = Samples([0, 1, 1] * (size // 3))
+    good, bad = ([[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]] * (size // 3), [[5.0, 0.0]] * size)
+    shown = []
     modules = [Fixed(good), Fixed(bad)]
-    together, columns = evaluate_together(modules, data)
-    assert data.reads == 600
-    assert [metrics["accuracy"] for metrics in together] == [1.0, pytest.approx(1 / 3)]
-    for module, metrics in zip(modules, together, strict=True):
-        assert evaluate(module, data)[0] == metrics
-    assert (columns["prediction"] == data.labels).all()  # of the first
+    makers = [lambda m=module: shown.append(data.reads) or m for module in modules]
+    together = predict(makers, data)
+    assert shown == [BATCH_SIZE * WINDOW] * 2 + [len(data)] * 2  # two windows, all images of each before any classifier
+    assert [basic(columns)["accuracy"] for columns in together] == [1.0, pytest.approx(1 / 3)]
+    assert (together[0]["prediction"] == data.labels).all()
+    for module, columns in zip(modules, together, strict=True):
+        assert basic(columns_of(module, data)) == basic(columns)
+        assert validation_nll(module, data) == basic(columns)["nll"]
 
 
 def test_the_worst_group_is_the_lowest_accuracy_and_the_nameless_is_none():
     data = Samples([0, 0, 1, 0, 0], groups=["a", "a", "b", "", ""])
-    metrics, _ = evaluate(Fixed([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), data)
+    metrics = evaluate(Fixed([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), data)
     assert metrics["accuracy"] == pytest.approx(0.4)
     assert (metrics["worst_group_accuracy"], metrics["group_accuracy"]) == (0.5, {"a": 0.5, "b": 1.0})
-    limited, _ = evaluate(Fixed([[1.0, 0.0]]), data, limit=1)
-    assert limited["worst_group_accuracy"] == 1.0
-    assert "worst_group_accuracy" not in evaluate(Fixed([[1.0, 0.0]]), Samples([0]))[0]
+    assert evaluate(Fixed([[1.0, 0.0]]), data, limit=1)["worst_group_accuracy"] == 1.0
+    assert "worst_group_accuracy" not in evaluate(Fixed([[1.0, 0.0]]), Samples([0]))
 
 
 def test_many_groups_leave_only_their_worst_in_the_record():
@@ -232,7 +247,64 @@ def test_many_groups_leave_only_their_worst_in_the_record():
 
 
 def test_images_that_are_not_on_the_disk_count_as_expected():
-    metrics, _ = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], found=3, expected=10))
+    metrics = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], found=3, expected=10))
     assert (metrics["n_expected"], metrics["n"]) == (10, 3)
-    metrics, _ = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], found=3, expected=None))
+    metrics = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], found=3, expected=None))
     assert (metrics["n_expected"], metrics["n"]) == (3, 3)
+
+
+# what is kept of each sample
+
+
+def test_the_validation_set_keeps_logits_and_gives_one_temperature(finished):
+    for record, folder in ((finished[2], finished[-1]),):
+        files = {name: predictions.read(folder.predictions / f"{name}.parquet") for name in record["sets"]}
+        assert [name for name, columns in files.items() if "logits" in columns] == ["validation"]
+        validation = files["validation"]
+        assert validation["logits"].dtype == np.float16 and validation["logits"].shape == (16, 10)
+        assert record["temperature"] == fit_temperature(validation["logits"], validation["label"])
+        assert (validation["logits"].argmax(axis=1) == validation["prediction"]).mean() > 0.9  # but for near ties
+        for name, columns in files.items():
+            scaled = ece(columns["confidence_scaled"], columns["prediction"] == columns["label"])
+            assert record["sets"][name]["ece_scaled"] == scaled
+
+
+def test_the_points_of_the_path_keep_each_sample(finished):
+    *_, record, folder = finished
+    for name in record["sets"]:
+        own = predictions.read(folder.predictions / f"{name}.parquet")
+        points = predictions.read_path(folder.path_predictions(name), "alpha")
+        assert tuple(points) == ALPHAS
+        for key in ("label", "prediction", "confidence", "p_label"):
+            assert np.array_equal(points[record["spec"]["hyper"]["alpha"]][key], own[key]), key
+        for point in record["path"]["points"]:
+            kept = points[point["value"]]
+            assert basic(kept)["accuracy"] == point["sets"][name]["accuracy"]
+            assert basic(kept)["ece"] == point["sets"][name]["ece"]
+
+
+def test_classes_lie_beside_the_record(finished):
+    *_, record, folder = finished
+    table = pd.read_parquet(folder.per_class)
+    assert set(table["set"]) == set(record["sets"])
+    for name, rows in table.groupby("set"):
+        assert rows["n"].sum() == record["sets"][name]["n"]
+        assert rows["correct"].sum() / rows["n"].sum() == record["sets"][name]["accuracy"]
+
+
+def test_a_path_holds_three_models_at_most(finished, monkeypatch, tmp_path):
+    ft, wise = plan_runs(tmp_path, "wise_ft")
+    finish([ft])
+    shape, held = load_file(finished[-1].weights)["visual.conv1.weight"].shape, []
+    called = []
+
+    def forward(self, images, forward=Classifier.forward):
+        called.append(1)
+        if len(called) in (1, 12, 50):  # at its own classifier, at the end of the line, and in between
+            tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
+            held.append(len({o.untyped_storage().data_ptr() for o in tensors if o.shape == shape}))
+        return forward(self, images)
+
+    monkeypatch.setattr(Classifier, "forward", forward)
+    finish([wise])
+    assert len(called) == 12 * 8 and held == [3] * 3  # zero-shot, finetuned, and the one between

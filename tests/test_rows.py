@@ -205,13 +205,11 @@ def test_flyp_wma_evaluates_the_kernel_weighted_mean_of_the_trajectory(tmp_path)
 def test_the_whole_line_is_there_and_its_points_are_the_runs(name, tmp_path):
     inputs = inputs_of(make(name), tmp_path)
     model = encoder()
-    points = make(name).points(context(model, **inputs))
-    assert [value for value, _ in points] == [k / 10 for k in range(11)]
-    untouched = encoder().state_dict()
-    assert all(torch.equal(tensor, untouched[key]) for key, tensor in model.state_dict().items())
-    for value, classifier in points[::5]:
+    line = make(name).line(context(model, **inputs))
+    assert line.values == tuple(k / 10 for k in range(11))
+    for value in (1.0, 0.0, 0.5, 1.0):  # in any order, and again
         alone = run(make(name, alpha=value), tmp_path / str(value), inputs=inputs).classifier
-        assert torch.equal(classifier.eval()(images()), alone(images())), value
+        assert torch.equal(line.at(value).eval()(images()), alone(images())), value
 
 
 def test_flyp_wise_interpolates_tower_and_head_of_flyp(tmp_path):

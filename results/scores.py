@@ -1,0 +1,99 @@
+"""The metrics of one evaluation set from what is kept of each sample: what a run records, and what can be rescored.
+
+A run scores its columns before they are rounded to the file's precision; from the file, every number comes back to
+1e-6, and the ECEs bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import calibration
+from .metrics import Meter
+
+LISTED_GROUPS = 16
+"""A set of more groups has the worst one's accuracy in its record, and not each one's."""
+Columns = Mapping[str, np.ndarray]
+
+
+def basic(columns: Columns) -> dict[str, Any]:
+    """What `Meter` computes, of the columns label, prediction, confidence, p_label and, where there, sum_p2."""
+    kept = {name: columns[name] for name in ("prediction", "confidence", "p_label", "sum_p2") if name in columns}
+    labels = columns["label"]
+    classes = max(int(labels.max(initial=0)), int(kept["prediction"].max(initial=0))) + 1
+    meter = Meter(classes)
+    meter.add(labels, **kept)
+    return meter.compute()
+
+
+def score(columns: Columns, name: str, batch_size: int) -> dict[str, Any]:
+    """Every metric that the columns of one set allow.
+
+    Args:
+        columns: as `predictions.SCHEMA`, of at least one sample, in the set's order; those of `basic`, and where
+            they are there group and confidence_scaled.
+        name: of the set: the seed of `expected_ece`.
+        batch_size: of the lineage's calibration error; it stands in that metric's name.
+
+    Returns:
+        What `Meter` computes; ece_expected (of a perfectly calibrated model), ece_adaptive, ece_lineage_10bins_b<N>;
+        ece_scaled (after temperature scaling) where it is known; and what `by_group` finds.
+    """
+    correct, confidence = columns["prediction"] == columns["label"], columns["confidence"]
+    found = basic(columns) | {
+        "ece_expected": calibration.expected_ece(confidence, name),
+        "ece_adaptive": calibration.adaptive_ece(confidence.astype(np.float32), correct),
+        lineage_key(batch_size): calibration.batch_averaged_ece(confidence, correct, batch_size),
+    }
+    if "confidence_scaled" in columns:
+        found["ece_scaled"] = calibration.ece(columns["confidence_scaled"], correct)
+    if "group" in columns:
+        found |= by_group(columns, columns["group"])
+    return found
+
+
+def lineage_key(batch_size: int) -> str:
+    """Name of the calibration error that CaRot's and TRACER's code report at this batch size."""
+    return f"ece_lineage_10bins_b{batch_size}"
+
+
+def by_group(columns: Columns, groups: Sequence[str]) -> dict[str, Any]:
+    """Accuracy by group.
+
+    Args:
+        columns: label and prediction of N samples.
+        groups: N names; a sample whose name is "" is in no group.
+
+    Returns:
+        worst_group_accuracy: the lowest accuracy of any group, a fraction. group_accuracy: name -> accuracy, where
+        the groups are few. Nothing if no sample is in a group.
+
+    Example: right, wrong, right in groups a, a, b: worst 0.5, {"a": 0.5, "b": 1.0}.
+    """
+    right, names = columns["prediction"] == columns["label"], np.asarray(groups, dtype=object)
+    found = {name: float(right[names == name].mean()) for name in sorted(set(groups) - {""})}
+    if not found:
+        return {}
+    listed = {"group_accuracy": found} if len(found) <= LISTED_GROUPS else {}
+    return {"worst_group_accuracy": min(found.values()), **listed}
+
+
+def per_class(columns: Columns, name: str) -> dict[str, np.ndarray]:
+    """How each class of a set fares: a row a class that occurs as label or prediction.
+
+    Returns:
+        (K,) columns: set (its name), class (index among the set's own), n (samples of it), correct, predicted (samples
+        taken for it) and accuracy, NaN where n is 0.
+    """
+    classes = np.union1d(columns["label"], columns["prediction"]).astype(np.int64)
+    size = int(classes.max(initial=-1)) + 1
+    right = columns["label"][columns["prediction"] == columns["label"]]
+    n, correct, predicted = (
+        np.bincount(values, minlength=size)[classes] for values in (columns["label"], right, columns["prediction"])
+    )
+    accuracy = np.divide(correct, n, out=np.full(len(n), np.nan), where=n > 0)
+    counts = {"class": classes, "n": n, "correct": correct, "predicted": predicted}
+    return {"set": np.full(len(classes), name, dtype=object), **counts, "accuracy": accuracy}

@@ -64,7 +64,7 @@ def measure(data: Dataset, backbone: str, device: str) -> Iterator[Line]:
     classifier = Classifier(encoder, build_head(encoder, data.card.class_names, data.card.prompts)).to(device)
     for name in sets:
         try:
-            metrics, _ = evaluate(classifier, data.eval_data(name), device=device)
+            metrics = evaluate(classifier, data.eval_data(name), device=device)
         except DataError as error:
             yield Line(backbone, name, printed[name], problem=str(error))
             continue

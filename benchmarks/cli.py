@@ -17,6 +17,7 @@ from rich.console import Console
 
 from . import compare
 from . import report as reports
+from . import theory as theories
 from .errors import UserError, resolve_name
 
 
@@ -249,6 +250,7 @@ def status(benchmark: str | None, runs: Path) -> int:
 
 robustft.add_command(reports.report)
 robustft.add_command(compare.command)
+robustft.add_command(theories.theory)
 
 
 @robustft.command()

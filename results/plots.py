@@ -95,7 +95,7 @@ def plot_id_ood(board: Board, path: Path, rule: str = RULES[0]) -> list[Path]:
             ncols=min(len(names), 2 * columns + 1),
             frameon=False,
         )
-        return _save(figure, Path(path))
+        return save_figure(figure, Path(path))
 
 
 def _panels(board: Board, rule: str) -> tuple[Section, list[tuple[str, list[Row]]]]:
@@ -150,7 +150,7 @@ def _draw(axis: object, rows: list[Row], methods: Sequence[str], handles: dict[s
     axis.tick_params(labelsize=8)
 
 
-def _save(figure: object, path: Path) -> list[Path]:
+def save_figure(figure: object, path: Path) -> list[Path]:
     """SVG and PNG without a date or a program's version in them."""
     stem = path.with_suffix("") if path.suffix in {".svg", ".png"} else path
     files = []

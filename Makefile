@@ -79,6 +79,10 @@ sweep: $(STAMP) ## run METHOD=a,b [BENCHMARK= BACKBONE= SEEDS= SET="key=value ..
 tune: $(STAMP) ## try the suite's settings on validation data and keep the chosen ones [METHOD= BACKBONE= JOBS= RUNS=]
 	@$(ROBUSTFT) tune $(BENCHMARK) $(FLAGS)
 
+.PHONY: status
+status: $(STAMP) ## what is done, running, waiting or failed, and why [RUNS=]
+	@$(ROBUSTFT) status $(call flag,RUNS,runs)
+
 .PHONY: leaderboard
 leaderboard: $(STAMP) ## gather all records into results/leaderboard.csv and .md [BENCHMARK= RUNS=]
 	@$(ROBUSTFT) leaderboard $(BENCHMARK) $(call flag,RUNS,runs)

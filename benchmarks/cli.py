@@ -1,4 +1,4 @@
-"""The command line: `robustft list | run | sweep | tune | leaderboard | compare | status`.
+"""The command line: `robustft list | run | sweep | tune | leaderboard | compare | status | retry | cancel`.
 
 A mistake of the user is one sentence on stderr and exit code 2, before any work starts. Other codes: 0 all
 done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen inside the commands, so that
@@ -108,11 +108,16 @@ _results = click.option(
     default=Path("results"),
     help="Where leaderboard.csv and .md go.",
 )
+_device = click.option("--device", default="cpu", help="cpu, cuda or cuda:N.")
+_checkpoint_minutes = click.option(
+    "--checkpoint-minutes", type=click.FloatRange(min=0), default=0.5, help="Time between checkpoints."
+)
+_ids = click.option("--run", "ids", multiple=True, callback=_names, help="Run ids with commas.")
 _work = _options(
     _data,
     _runs,
-    click.option("--device", default="cpu", help="cpu, cuda or cuda:N."),
-    click.option("--checkpoint-minutes", type=click.FloatRange(min=0), default=0.5, help="Time between checkpoints."),
+    _device,
+    _checkpoint_minutes,
     click.option("--dry-run", is_flag=True, help="Print the plan and each value's source; start nothing."),
 )
 _jobs = click.option(
@@ -241,11 +246,47 @@ def leaderboard(benchmark: str | None, runs: Path, results: Path) -> int:
 @robustft.command()
 @click.argument("benchmark", required=False)
 @_runs
-def status(benchmark: str | None, runs: Path) -> int:
-    """What is done, running, waiting or failed, from the run folders."""
-    from . import show
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with every run.")
+@click.option("--watch", is_flag=True, help="Look again every few seconds until nothing is left to come.")
+@click.option("--every", type=click.FloatRange(min=0.5), default=5.0, help="With --watch: seconds between two looks.")
+def status(benchmark: str | None, runs: Path, as_json: bool, watch: bool, every: float) -> int:
+    """What is done, running, waiting or failed, from the run folders and the queue."""
+    from . import status as statuses
 
-    return show.status(make_console(), runs, benchmark)
+    return statuses.status(make_console(), runs, benchmark, as_json=as_json, watch=every if watch else None)
+
+
+@robustft.command()
+@click.argument("benchmark", required=False)
+@_method
+@_backbone
+@_ids
+@_runs
+@_jobs
+@_device
+@_checkpoint_minutes
+@click.option("--restarts", type=click.IntRange(min=0), default=3, help="Leave out what started so often in vain.")
+@click.option("--cancelled", is_flag=True, help="Also what was cancelled.")
+@click.option("--dry-run", is_flag=True, help="Print what would be started; start nothing.")
+def retry(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, runs: Path, **options: Any) -> int:
+    """Start again what failed, vanished or was stopped."""
+    from . import retry as retries
+
+    return retries.retry(make_console(), runs, (benchmark, methods, backbones, ids), **options)
+
+
+@robustft.command()
+@click.argument("benchmark", required=False)
+@_method
+@_backbone
+@_ids
+@click.option("--all", "everything", is_flag=True, help="Every run below --runs.")
+@_runs
+def cancel(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, everything: bool, runs: Path) -> int:
+    """End runs: running ones save a checkpoint first, planned ones are not started."""
+    from . import cancel as cancels
+
+    return cancels.cancel(make_console(), runs, (benchmark, methods, backbones, ids), everything)
 
 
 robustft.add_command(reports.report)

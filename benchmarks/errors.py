@@ -2,8 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(ValueError):
@@ -38,7 +40,7 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> str
     return f"unknown {kind} '{name}'; {listing}."
 
 
-def explain(error: ValidationError, where: str, remedy: str = "", joint: str = ": ") -> str:
+def explain(error: "ValidationError", where: str, remedy: str = "", joint: str = ": ") -> str:
     """The first problem of a pydantic error as one sentence with its key, its value and a remedy."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .grid import Planned
@@ -28,7 +27,7 @@ ELSEWHERE_SECONDS = 1.0
 
 @dataclass
 class Job:
-    """A run of the plan and what has become of it: waiting, active, done, failed or interrupted."""
+    """A run of the plan and what has become of it: waiting, active, done, failed, cancelled or interrupted."""
 
     planned: Planned
     folder: RunFolder
@@ -186,6 +185,10 @@ class Launcher:
         if failed:
             self._end(job, "failed", f"its input {failed[0].planned.spec.title} failed", failed[0].mistake)
             return False
+        cancelled = [other for other in inputs if other.state == "cancelled"]
+        if cancelled:
+            self._end(job, "cancelled", f"its input {cancelled[0].planned.spec.title} was cancelled")
+            return False
         if any(other.state != "done" for other in inputs) or time.monotonic() < job.look_again:
             return False
         if job.elsewhere and job.folder.done():
@@ -194,6 +197,9 @@ class Launcher:
         held = self.observer.holder(job.folder.lease)
         if held is not None and self.observer.alive(job.folder.lease) is not None:
             self._elsewhere(job)
+            return False
+        if job.elsewhere and (told := job.folder.read_state()).get("state") == "failed":
+            self._end(job, "failed", told.get("reason", ""))  # there; trying again is for `robustft retry`
             return False
         job.dead = held.token if held else None
         return True
@@ -277,20 +283,10 @@ class Launcher:
 
 
 def exit_code(jobs: list[Job]) -> int:
-    """0 all done, 1 a run failed, 2 only for reasons that the user must change, 130 interrupted."""
+    """0 all done, 1 a run failed, 2 only for reasons that the user must change, 130 interrupted or cancelled."""
     failed = [job for job in jobs if job.state == "failed"]
-    if any(job.state == "interrupted" for job in jobs):
+    if any(job.state in ("interrupted", "cancelled") for job in jobs):
         return 130
     if not failed:
         return 0
     return 2 if all(job.mistake for job in failed) else 1
-
-
-def last_lines(path: Path, count: int = 8) -> list[str]:
-    """The end of a run's log; [] where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 10_000))
-            return file.read().decode(errors="replace").splitlines()[-count:]
-    except OSError:
-        return []

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,7 +23,11 @@ class Plan:
     selection: dict[str, Any]
 
     def write(self, folder: RunFolder) -> None:
-        """Make the run folder, its spec.json and its first state; those that are there stay as they are."""
+        """Make the run folder, its spec.json and its first state; those that are there stay as they are.
+
+        Whoever plans a run wants it: an earlier wish to cancel it is forgotten.
+        """
+        folder.forget_cancel()
         if folder.spec.exists():
             return
         content = {
@@ -54,3 +59,14 @@ class Plan:
                 f"{folder.spec}: must be the plan of {folder.path.name}, got that of {spec.run_id}; {remedy}."
             )
         return plan
+
+
+def input_path(path: Path, spec: RunSpec, name: str) -> Path:
+    """The folder of an input: same benchmark and backbone, below the same root.
+
+    Args:
+        path: folder of the run that reads it.
+        name: its key in `spec.inputs`: a method, of the run's own seed, or "method:seed".
+    """
+    method, _, seed = name.partition(":")
+    return path.parents[2] / method / spec.backbone / f"seed{seed or spec.seed}-{spec.inputs[name]}"

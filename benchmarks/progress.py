@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 PLAIN_SECONDS = 30.0
-WORDS = {"done": "done", "failed": "FAILED", "interrupted": "stopped"}
+WORDS = {"done": "done", "failed": "FAILED", "interrupted": "stopped", "cancelled": "cancelled"}
 
 
 class Reporter:

@@ -32,7 +32,7 @@ from . import data_check, environment, facts
 from .errors import UserError
 from .evaluate import Maker, Stopped, validation_nll
 from .measure import measure
-from .plan import Plan
+from .plan import Plan, input_path
 from .spec import RunSpec
 from .state import Lease, RunFolder
 
@@ -60,7 +60,10 @@ class Attempt:
         self.spent = float(state.get("wall_seconds", 0.0))
         self.code = sorted({*state.get("code", []), f"{now['commit']}{'+' if now['dirty'] else ''}"})
         """Every commit that worked on this run, "+" after one with uncommitted changes."""
-        self.told, self.step = 0.0, 0
+        self.told = 0.0
+        self.step = self.start_step = self._start_step()
+        self.restarts = 0 if self.start_step > state.get("start_step", -1) else state.get("restarts", 0) + 1
+        """How often in a row it was started from the same step: each attempt before ended without a new checkpoint."""
         self.train_images: dict[str, int] = {}
 
     def carry_out(self) -> None:
@@ -114,6 +117,8 @@ class Attempt:
             state=state,
             step=self.step,
             total=self.spec.steps or 0,
+            start_step=self.start_step,
+            restarts=self.restarts,
             host=holder.process.host,
             pid=holder.process.pid,
             fence=holder.fence,
@@ -125,6 +130,12 @@ class Attempt:
     def wall_seconds(self) -> float:
         """Time that all attempts at this run have taken."""
         return self.spent + time.monotonic() - self.started
+
+    def _start_step(self) -> int:
+        """The step that this attempt goes on from."""
+        if self.folder.weights.exists():
+            return self.spec.steps or 0
+        return max(Checkpoints(self.folder.checkpoints, every_seconds=0).steps(), default=0)
 
     def _check_fit(self, whole: Any) -> None:
         """The plan was made from the code and data that are installed now."""
@@ -333,14 +344,3 @@ def load_input(folder: RunFolder, spec: RunSpec, name: str) -> dict[str, Any]:
     """The finished run that a run reads: its tensors and what restores them."""
     tensors, about = load_weights(RunFolder(input_path(folder.path, spec, name)))
     return {"tensors": tensors, "meta": about["classifier"]}
-
-
-def input_path(path: Path, spec: RunSpec, name: str) -> Path:
-    """The folder of an input: same benchmark and backbone, below the same root.
-
-    Args:
-        path: folder of the run that reads it.
-        name: its key in `spec.inputs`: a method, of the run's own seed, or "method:seed".
-    """
-    method, _, seed = name.partition(":")
-    return path.parents[2] / method / spec.backbone / f"seed{seed or spec.seed}-{spec.inputs[name]}"

@@ -1,9 +1,6 @@
-"""Tables for people: the plan of a dry run, what is installed, and what the run folders say."""
+"""Tables for people: the plan of a dry run, what is installed, and what tuning chose."""
 
 import dataclasses
-import time
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +9,6 @@ from rich.table import Table
 from .errors import UserError, resolve_name, unknown
 from .request import Planned, choose_backbone, learns
 from .spec import OTHER_FIELDS, TRAINING_FIELDS
-from .state import Observer, RunFolder
 
 
 def plan(console: Console, planned: list[Planned], done: set[str]) -> None:
@@ -191,56 +187,3 @@ def tuned(console: Console, entries: dict[str, dict[str, Any]]) -> None:
                 ]
             table.add_row(method, backbone, *cells, str(len(entry.trials)))
     console.print(table)
-
-
-STATES = ("done", "running", "stopped", "planned", "failed")
-
-
-def run_state(folder: RunFolder, observer: Observer) -> tuple[str, dict[str, Any]]:
-    """One of STATES and the last state written; what the lease says outweighs what the state file says."""
-    state = folder.read_state()
-    try:
-        if folder.done():
-            return "done", state
-    except UserError as error:
-        return "failed", {**state, "reason": str(error)}
-    if observer.alive(folder.lease) is not None:
-        return "running", state
-    if state.get("state") == "failed":
-        return "failed", state
-    return ("stopped" if state.get("state") in ("running", "checkpointed") else "planned"), state
-
-
-def status(console: Console, runs: Path, benchmark: str | None) -> int:
-    """Counts by method and backbone, active runs, and the reasons of failures; always 0."""
-    folders = sorted(path.parent for path in runs.glob("*/*/*/seed*/spec.json"))
-    if benchmark is not None:
-        known = sorted({path.parents[2].name for path in folders})
-        benchmark = resolve_name(
-            "benchmark", benchmark, known, f"--runs {runs} has runs of: {', '.join(known) or 'none'}"
-        )
-        folders = [path for path in folders if path.parents[2].name == benchmark]
-    if not folders:
-        console.print(f"no runs below {runs}")
-        return 0
-    observer, counts, notes = Observer(), {}, []
-    for path in folders:
-        state, told = run_state(RunFolder(path), observer)
-        counts.setdefault(tuple(path.parts[-4:-1]), Counter())[state] += 1
-        title = "/".join(path.parts[-4:])
-        if state in ("running", "stopped"):
-            notes.append(f"{state}: {title} at step {told.get('step', 0)} of {told.get('total', '?')}{_age(told)}")
-        elif state == "failed":
-            notes.append(f"failed: {title}: {told.get('reason', 'no reason was written')}")
-    table = Table("benchmark", "method", "backbone", *STATES)
-    for key, counter in counts.items():
-        table.add_row(*key, *(str(counter[state] or "") for state in STATES))
-    console.print(table)
-    for note in notes:
-        console.print(note, markup=False, soft_wrap=True)
-    return 0
-
-
-def _age(told: dict[str, Any]) -> str:
-    beat = told.get("heartbeat")
-    return f", {max(0, time.time() - beat):.0f} s ago" if beat else ""

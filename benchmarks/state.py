@@ -18,11 +18,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..results.records import write_json_atomic
+from ..results.atomic import create_atomic, write_json_atomic
 from .errors import UserError
-from .spec import RunSpec
+
+if TYPE_CHECKING:
+    from .spec import RunSpec
 
 HEARTBEAT_SECONDS = 10.0
 
@@ -38,7 +40,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def of(cls, runs: Path, spec: RunSpec) -> "RunFolder":
+    def of(cls, runs: Path, spec: "RunSpec") -> "RunFolder":
         """The folder of a spec below the root of all runs."""
         name = f"seed{spec.seed}-{spec.run_id}"
         return cls(runs / spec.benchmark / spec.method / spec.backbone / name)
@@ -87,6 +89,22 @@ class RunFolder:
     def log(self) -> Path:
         return self.path / "log"
 
+    @property
+    def cancel(self) -> Path:
+        return self.path / "cancel"
+
+    def cancelled(self) -> bool:
+        """Whether `robustft cancel` asked for the end of this run: a file, which any machine can make and see."""
+        return self.cancel.exists()
+
+    def ask_to_cancel(self) -> None:
+        """Nobody starts the run from now on; who works on it saves a checkpoint and leaves."""
+        create_atomic(self.cancel, b"")
+
+    def forget_cancel(self) -> None:
+        """The run may be started again."""
+        self.cancel.unlink(missing_ok=True)
+
     def done(self) -> bool:
         """Whether the run is finished: its record exists. UserError where the record cannot be its own."""
         try:
@@ -111,7 +129,7 @@ class RunFolder:
         return _read_json(self.state) or {}
 
     def write_state(self, guard: Callable[[], None] | None = None, **fields: Any) -> None:
-        """Replace the state; `state` is planned, submitted, running, checkpointed, done or failed."""
+        """Replace the state; `state` is planned, submitted, running, checkpointed, done, failed or cancelled."""
         write_json_atomic(self.state, {**fields, "heartbeat": time.time()}, guard=guard)
 
 
@@ -333,5 +351,16 @@ def tidy(folder: RunFolder, observer: Observer) -> None:
         return
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     shutil.rmtree(folder.lease, ignore_errors=True)
+    folder.forget_cancel()  # it came too late
     for path in folder.path.glob(".lease-*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def last_lines(path: Path, count: int = 8) -> list[str]:
+    """The end of a run's log; [] where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 10_000))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+    except OSError:
+        return []

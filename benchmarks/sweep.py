@@ -15,12 +15,12 @@ from . import suite as suites
 from .errors import UserError
 from .facts import Benchmark, dataset
 from .grid import expand as expand_grid
-from .launch import Job, Launcher, cores, exit_code, last_lines
+from .launch import Job, Launcher, cores, exit_code
 from .plan import Plan
 from .progress import Reporter
 from .request import Planned, Request, choose_backbones, choose_methods
 from .spec import RunSpec
-from .state import RunFolder
+from .state import RunFolder, last_lines
 from .suite import tuned_path
 
 RESULTS = {"acc_id": "ID", "acc_ood_mean": "OOD mean", "ece_id": "ID ECE", "nll_id": "ID NLL"}
@@ -72,19 +72,42 @@ def carry_out(
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
         return 0
-    _check_device(device)
     if results is not None:
         check_writable(results, "--results")
-    check_writable(runs)
-    for backbone in {planned.spec.backbone for planned in plan if planned.spec.run_id not in done}:
-        backbones.load(backbone)  # raises where the weights are damaged
-    check_data(benchmark, [planned.spec for planned in plan if planned.spec.run_id not in done])
+    unfinished = [planned for planned in plan if planned.spec.run_id not in done]
+    _check_place(unfinished, runs, device)
+    check_data(benchmark, [planned.spec for planned in unfinished])
     for planned in plan:
         if planned.spec.run_id not in done:
             selection = selection_of(benchmark, planned.spec)
             data = benchmark.suite.dataset_of(planned.spec.recipe)
             Plan(planned.spec, data, planned.sources, selection).write(folders[planned.spec.run_id])
     return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes))
+
+
+def make(
+    plan: list[tuple[Planned, RunFolder]],
+    console: Console,
+    *,
+    runs: Path,
+    jobs: int | None,
+    device: str,
+    checkpoint_minutes: float,
+) -> int:
+    """Make runs that were planned earlier and are in their folders below `runs`; returns the exit code."""
+    folders = {planned.spec.run_id: folder for planned, folder in plan}
+    done = {run_id for run_id, folder in folders.items() if folder.done()}
+    planned = [planned for planned, _ in plan]
+    _check_place([each for each in planned if each.spec.run_id not in done], runs, device)
+    return exit_code(_launch(planned, folders, done, console, jobs, device, checkpoint_minutes))
+
+
+def _check_place(plan: list[Planned], runs: Path, device: str) -> None:
+    """Refuse what would fail in every run, before any starts."""
+    _check_device(device)
+    check_writable(runs)
+    for backbone in {planned.spec.backbone for planned in plan}:
+        backbones.load(backbone)  # raises where the weights are damaged
 
 
 def _launch(
@@ -219,7 +242,7 @@ def tune(
     names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
     chosen = choose_backbones(encoders, benchmark.suite, benchmark.facts)
     if not dry_run:
-        _check_place(tuned_path(benchmark.path))
+        _check_tuned_place(tuned_path(benchmark.path))
     entries: dict[str, dict[str, Any]] = {}
     for stage in tuning.stages(benchmark, names):
         try:
@@ -253,7 +276,7 @@ def tune(
     return 0
 
 
-def _check_place(path: Path) -> None:
+def _check_tuned_place(path: Path) -> None:
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: must be writable to keep the tuned values; copy the suite file and give its path.")
 

@@ -57,11 +57,25 @@ class StopFlag:
         return self.asked or (self.parent is not None and os.getppid() != self.parent)
 
 
+class RunStop:
+    """Whether this run must stop: the process was asked to, or `robustft cancel` asked for this run alone."""
+
+    def __init__(self, folder: RunFolder, should_stop: Callable[[], bool]) -> None:
+        self.folder, self.should_stop = folder, should_stop
+        self.cancelled, self.next_look = False, 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self.cancelled and now >= self.next_look:  # a look at the disk once a second, not once a step
+            self.cancelled, self.next_look = self.folder.cancelled(), now + 1.0
+        return self.cancelled or self.should_stop()
+
+
 def work(path: Path, options: Any, should_stop: Callable[[], bool], dead: str | None = None) -> dict[str, Any]:
     """Make one run, or say why not.
 
     Returns:
-        `event`: done, busy (another process has it), interrupted (goes on next time), or failed with
+        `event`: done, busy (another process has it), interrupted (goes on next time), cancelled, or failed with
         `reason`, and with `mistake` true where the reason is one that only the user can change (a full disk,
         a stale plan).
     """
@@ -93,8 +107,11 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
     try:
         if folder.done():  # finished by someone else between the plan and the claim
             return {"event": "done", "folder": str(folder.path)}
+        if folder.cancelled():
+            return {"event": "cancelled", "folder": str(folder.path)}
         _sweep_out(folder)
-        attempt = Attempt(folder, lease, Plan.read(folder), options, should_stop)
+        stop = RunStop(folder, should_stop)
+        attempt = Attempt(folder, lease, Plan.read(folder), options, stop)
     except (UserError, OutputError) as error:
         return _failed(folder, str(error), True, lease)
     _note(f"start {attempt.spec.title}, id {attempt.spec.run_id}, fence {lease.holder.fence}")
@@ -102,6 +119,8 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
         attempt.carry_out()
         attempt.tell("done", force=True)
     except (Interrupted, Stopped):
+        if stop.cancelled:
+            return _cancelled(folder, attempt)
         _note("asked to stop; the next attempt goes on from the last checkpoint")
         with contextlib.suppress(OSError, OutputError, LeaseLost):
             attempt.tell("checkpointed", force=True)
@@ -116,6 +135,13 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
         return _failed(folder, reason, mistake, lease, attempt)
     _note(f"done in {attempt.wall_seconds():.1f} s")
     return {"event": "done", "folder": str(folder.path)}
+
+
+def _cancelled(folder: RunFolder, attempt: Any) -> dict[str, Any]:
+    _note("cancelled; `robustft retry --cancelled` or the sweep itself goes on from the last checkpoint")
+    with contextlib.suppress(OSError, OutputError, LeaseLost):
+        attempt.tell("cancelled", force=True)
+    return {"event": "cancelled", "folder": str(folder.path)}
 
 
 def _reason(error: Exception) -> str:

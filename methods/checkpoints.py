@@ -62,13 +62,13 @@ class Checkpoints:
         self._write(self._tensor_file(step), blob)
         self._write(self._json_file(step), text.encode())
         self._saved_at = time.monotonic()
-        for old in self._steps()[self.keep :]:
+        for old in self.steps()[self.keep :]:
             self._remove(old)
 
     def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
         """Step, tensors (CPU) and meta of the newest sound checkpoint; a damaged one is skipped with a
         warning."""
-        for step in self._steps():
+        for step in self.steps():
             try:
                 record = json.loads(self._json_file(step).read_text())
                 blob = self._tensor_file(step).read_bytes()
@@ -83,7 +83,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes every checkpoint, and what killed processes left of one."""
-        for step in self._steps():
+        for step in self.steps():
             self._remove(step)
         for rest in self.folder.glob("step-*"):
             rest.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ class Checkpoints:
     def _json_file(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.json"
 
-    def _steps(self) -> list[int]:
+    def steps(self) -> list[int]:
         """Steps with a JSON file, newest first."""
         return sorted(
             (int(path.stem.removeprefix("step-")) for path in self.folder.glob("step-*.json")), reverse=True

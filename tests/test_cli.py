@@ -101,7 +101,7 @@ def test_status_counts_from_the_folders_alone(swept, tmp_path, capsys):
         (path / "state.json").write_text(json.dumps({"state": state, "step": 2, "total": 3, "reason": "it broke"}))
     assert call("status", "--runs", runs) == 0
     output = capsys.readouterr().out
-    assert "stopped: digits/ft/" in output and "at step 2 of 3" in output
+    assert "vanished: digits/ft/" in output and "at step 2: the process that had it is gone" in output
     assert "failed: digits/ema/" in output and "it broke" in output
     assert call("status", "--runs", tmp_path / "none") == 0
     assert "no runs below" in capsys.readouterr().out

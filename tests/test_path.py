@@ -16,8 +16,8 @@ from test_resume import after, never
 from robustft.benchmarks import run as run_module
 from robustft.benchmarks import sweep
 from robustft.benchmarks.evaluate import BATCH_SIZE, WINDOW, evaluate, predict, validation_nll
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.run import Options, input_path, make_settings
+from robustft.benchmarks.plan import Plan, input_path
+from robustft.benchmarks.run import Options, make_settings
 from robustft.benchmarks.state import RunFolder
 from robustft.benchmarks.worker import work
 from robustft.datasets.projection import Projection

@@ -1,0 +1,97 @@
+"""`robustft retry`: start again what failed, vanished or was stopped, each from its last checkpoint.
+
+Who may work on a run is decided by its lease, as everywhere: two calls at once start nothing twice.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .cancel import Chosen
+from .state import Observer, RunFolder
+from .survey import Queue, Seen, choose, slurm, survey
+
+AGAIN = ("failed", "vanished", "checkpointed")
+
+
+def retry(
+    console: Console,
+    runs: Path,
+    chosen: Chosen,
+    *,
+    restarts: int = 3,
+    cancelled: bool = False,
+    dry_run: bool = False,
+    queue: Queue = slurm,
+    **work: Any,
+) -> int:
+    """Make the chosen runs that failed, vanished or were stopped, with the inputs that they still lack.
+
+    Args:
+        restarts: a run that was started so often without a new checkpoint is named and left out.
+        cancelled: also those that were cancelled.
+        work: jobs, device, checkpoint_minutes, as for a sweep.
+
+    Returns:
+        The exit code of the launcher; 1 at least where a run was left out.
+    """
+    states = (*AGAIN, "cancelled") if cancelled else AGAIN
+    picked = [seen for seen in choose(survey(runs, Observer(), queue), runs, *chosen) if seen.state in states]
+    again = [seen for seen in picked if seen.restarts < restarts and not _has_record(seen.folder)]
+    for seen in picked:
+        if seen not in again:
+            console.print(_left_out(seen, restarts), soft_wrap=True)
+    if not again:
+        console.print("nothing to start again" if not picked else "nothing was started", soft_wrap=True)
+        return 1 if picked else 0
+    if dry_run:
+        for seen in again:
+            console.print(f"{seen.state}: {seen.title} from step {seen.told.get('step', 0)}", soft_wrap=True)
+        console.print(f"{len(again)} runs would start again; dry run: nothing was started")
+        return 0
+    from . import sweep
+
+    for seen in again:
+        seen.folder.forget_cancel()
+    code = sweep.make(with_inputs(seen.folder for seen in again), console, runs=runs, **work)
+    return code or int(len(again) < len(picked))
+
+
+def _has_record(folder: RunFolder) -> bool:
+    """Whether there is a record, be it one that cannot be read: it is never run over."""
+    return folder.record.exists()
+
+
+def _left_out(seen: Seen, limit: int) -> str:
+    if _has_record(seen.folder):
+        return f"left out: {seen.title}: {seen.reason}"
+    return (
+        f"left out: {seen.title}: {seen.state} after {seen.restarts} restarts without progress"
+        f"{': ' + seen.reason if seen.reason else ''}; mend the cause and raise --restarts {limit}."
+    )
+
+
+def with_inputs(folders: Iterable[RunFolder]) -> list[tuple[Any, RunFolder]]:
+    """The plans in these folders and in those of the runs that they read, inputs first, each once."""
+    from .plan import Plan, input_path
+    from .request import Planned
+
+    plan: dict[str, tuple[Planned, RunFolder]] = {}
+
+    def add(folder: RunFolder, requested: bool) -> None:
+        read = Plan.read(folder)
+        needs = []
+        for name, run_id in read.spec.inputs.items():
+            below = RunFolder(input_path(folder.path, read.spec, name))
+            if run_id not in plan and below.spec.exists():
+                add(below, False)
+            if run_id in plan:
+                needs.append(run_id)
+        plan[read.spec.run_id] = (Planned(read.spec, read.sources, requested, tuple(needs)), folder)
+
+    for folder in folders:
+        if folder.path.name.rpartition("-")[2] not in plan:
+            add(folder, True)
+    return list(plan.values())

@@ -1,0 +1,192 @@
+"""What has become of each planned run: its folder first, then the queue where its state names a job.
+
+The state file says what a process last wrote, and processes die without writing. So the record outweighs it,
+then a living lease, then what is known of the process or the job that should hold one.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError, resolve_name
+from .state import Holder, Observer, RunFolder
+
+STATES = ("done", "running", "submitted", "checkpointed", "planned", "failed", "vanished", "cancelled")
+"""checkpointed: stopped, and goes on from its checkpoint when started. vanished: the process or job that had the
+run is gone, and no record was left."""
+OPEN = ("running", "submitted", "checkpointed", "planned", "vanished")
+"""What may still come to something, and so what `cancel` ends."""
+
+Queue = Callable[[list[str]], Mapping[str, str] | None]
+"""Job ids -> what the queue calls each ("PENDING", "RUNNING", "COMPLETED", ...); a job that it does not know is left
+out. None where no queue can be asked."""
+ALIVE = (
+    *("PENDING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESIZING"),
+    *("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED"),
+)
+"""What the queue calls a job that may still do something; a preempted one is queued again by itself."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run as it was found."""
+
+    folder: RunFolder
+    state: str
+    """One of STATES."""
+    told: dict[str, Any]
+    """The last state written."""
+    reason: str = ""
+    """Of failed and vanished runs, one sentence."""
+
+    @property
+    def parts(self) -> tuple[str, str, str, str]:
+        """Benchmark, method, backbone, and the folder's own name."""
+        return tuple(self.folder.path.parts[-4:])
+
+    @property
+    def title(self) -> str:
+        """The folder below the root of all runs."""
+        return "/".join(self.parts)
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.path.name.rpartition("-")[2]
+
+    @property
+    def job(self) -> str | None:
+        """The job that has or had the run."""
+        return self.told.get("job")
+
+    @property
+    def restarts(self) -> int:
+        """Attempts in a row that ended where they began."""
+        return int(self.told.get("restarts", 0))
+
+
+def run_folders(runs: Path) -> Iterator[Path]:
+    """Every planned run below the root, in the order of their paths."""
+    for benchmark in _folders(runs):
+        for method in _folders(benchmark):
+            for backbone in _folders(method):
+                for name in _folders(backbone):
+                    yield Path(name)
+
+
+def _folders(path: Path | str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def slurm(jobs: list[str]) -> Mapping[str, str] | None:
+    """What SLURM calls these jobs, from its queue and, of those that ended, from its accounts."""
+    from . import queue
+
+    if not queue.available():
+        return None
+    try:
+        waiting = {entry.job: entry.state for entry in queue.listed()}
+    except queue.QueueError:
+        return None  # a restarting controller: what the folders say must do
+    known = {job: waiting[job] for job in jobs if job in waiting}
+    return known | queue.states(job for job in jobs if job not in known)
+
+
+def survey(runs: Path, observer: Observer, queue: Queue = slurm) -> list[Seen]:
+    """Every planned run below the root; asks the queue once, for all jobs together."""
+    found = [seen for path in run_folders(runs) if (seen := _look(path, observer)) is not None]
+    jobs = sorted({seen.job for seen in found if seen.job and seen.state not in ("done", "failed", "cancelled")})
+    words = queue(jobs) if jobs else None
+    return found if words is None else [_ask(seen, words, observer) for seen in found]
+
+
+def _look(path: Path, observer: Observer) -> Seen | None:
+    """A run by its folder alone; None where no run was planned there."""
+    try:
+        names = set(os.listdir(path))
+    except OSError:
+        return None
+    if "spec.json" not in names:
+        return None
+    folder = RunFolder(path)
+    told = folder.read_state()
+    try:
+        if "record.json" in names and folder.done():
+            return Seen(folder, "done", told)
+    except UserError as error:
+        return Seen(folder, "failed", told, str(error))
+    if "lease" in names and observer.alive(folder.lease) is not None:
+        return Seen(folder, "running", told)
+    word = told.get("state", "planned")
+    if "cancel" in names:
+        return Seen(folder, "cancelled", told)
+    if word == "failed":
+        return Seen(folder, "failed", told, told.get("reason", "no reason was written"))
+    if word == "submitted":
+        return Seen(folder, "submitted", told)
+    if word in ("running", "done") or ("lease" in names and word == "planned"):
+        return Seen(folder, "vanished", told, _gone(folder, told))
+    return Seen(folder, "checkpointed" if told.get("step") else "planned", told)
+
+
+def _gone(folder: RunFolder, told: Mapping[str, Any]) -> str:
+    if told.get("state") == "done":
+        return "it says that it is done, but its record is gone"
+    holder = Holder.read(folder.lease)
+    host = told.get("host") or (holder.process.host if holder else None)
+    pid = told.get("pid") or (holder.process.pid if holder else None)
+    where = f" (process {pid} on {host})" if host else ""
+    return f"the process that had it is gone without a word{where}"
+
+
+def _ask(seen: Seen, words: Mapping[str, str], observer: Observer) -> Seen:
+    """The same run with what the queue says of its job."""
+    if seen.job is None or seen.state not in ("running", "submitted", "vanished"):
+        return seen
+    word = words.get(seen.job, "").split(" ")[0].rstrip("+")
+    if word in ALIVE:
+        return seen if seen.state == "running" else Seen(seen.folder, "submitted", seen.told)
+    if seen.state == "running" and _surely_alive(seen, observer):
+        return seen
+    now = _look(seen.folder.path, observer)
+    if now is not None and now.state in ("done", "failed", "cancelled"):
+        return now  # it ended between the look at its folder and the answer of the queue
+    said = f"SLURM calls its job {seen.job} {word}" if word else f"SLURM no longer knows its job {seen.job}"
+    return Seen(seen.folder, "vanished", seen.told, f"{said}, but it left no record")
+
+
+def _surely_alive(seen: Seen, observer: Observer) -> bool:
+    """Whether its process lives on this very machine; elsewhere the queue knows better than a heartbeat."""
+    holder = observer.holder(seen.folder.lease)
+    return holder is not None and holder.process.alive() is True
+
+
+def choose(
+    found: list[Seen],
+    runs: Path,
+    benchmark: str | None = None,
+    methods: tuple[str, ...] = (),
+    backbones: tuple[str, ...] = (),
+    ids: tuple[str, ...] = (),
+) -> list[Seen]:
+    """The runs of a benchmark, methods, backbones and run ids; UserError for a name that no run has."""
+    place = f"--runs {runs} has"
+    if benchmark is not None:
+        known = sorted({seen.parts[0] for seen in found})
+        name = resolve_name("benchmark", benchmark, known, f"{place} runs of: {', '.join(known) or 'none'}")
+        found = [seen for seen in found if seen.parts[0] == name]
+    for kind, part, asked in (("method", 1, methods), ("backbone", 2, backbones)):
+        known = sorted({seen.parts[part] for seen in found})
+        remedy = f"{place} runs of: {', '.join(known) or 'none'}"
+        names = {resolve_name(kind, name, known, remedy) for name in asked if name != "all"}
+        if names and "all" not in asked:
+            found = [seen for seen in found if seen.parts[part] in names]
+    for run_id in ids:
+        if run_id not in {seen.run_id for seen in found}:
+            raise UserError(f"--run: must be the id of a planned run, got '{run_id}'; see `robustft status --json`.")
+    return [seen for seen in found if not ids or seen.run_id in ids]

@@ -17,9 +17,9 @@ from torch import Tensor
 class Checkpoints:
     """The newest checkpoints in a folder.
 
-    `step-<n>.safetensors` is written first, `step-<n>.json` (step, meta, sha256 of the tensors) second: a
-    checkpoint exists when its JSON does. Each is a temporary file of unique name in the same folder, fsync,
-    os.replace, fsync of the folder.
+    `step-<n>.safetensors` is written first, `step-<n>.json` (step, sha256 of the tensors, meta, and a check of all
+    three) second: a checkpoint exists when its JSON does, and counts only while both files hold what was written.
+    Each is a temporary file of unique name in the same folder, fsync, os.replace, fsync of the folder.
 
     Args:
         folder: made when first needed.
@@ -58,11 +58,13 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         blob = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        text = json.dumps({"step": step, "sha256": hashlib.sha256(blob).hexdigest(), "meta": dict(meta)})
+        record = {"step": step, "sha256": hashlib.sha256(blob).hexdigest(), "meta": dict(meta)}
         self._write(self._tensor_file(step), blob)
-        self._write(self._json_file(step), text.encode())
+        self._write(self._json_file(step), json.dumps({**record, "check": _check(record)}).encode())
         self._saved_at = time.monotonic()
-        for old in self.steps()[self.keep :]:
+        # One of a later step is damaged, or this run would have gone on from it: it must not push out a sound one.
+        later = [other for other in self.steps() if other > step]
+        for old in [*later, *self.steps()[len(later) + self.keep :]]:
             self._remove(old)
 
     def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
@@ -70,12 +72,14 @@ class Checkpoints:
         warning."""
         for step in self.steps():
             try:
-                record = json.loads(self._json_file(step).read_text())
+                record = json.loads(self._json_file(step).read_bytes())
+                if record.pop("check") != _check(record) or record["step"] != step:
+                    raise ValueError("checksum of its JSON differs")
                 blob = self._tensor_file(step).read_bytes()
                 if hashlib.sha256(blob).hexdigest() != record["sha256"]:
-                    raise ValueError("checksum differs")
-                return record["step"], load(blob), record["meta"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                    raise ValueError("checksum of its tensors differs")
+                return step, load(blob), record["meta"]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 warnings.warn(
                     f"checkpoint {self._json_file(step)} is damaged ({error}); skipped.", stacklevel=2
                 )
@@ -121,3 +125,8 @@ class Checkpoints:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _check(record: Mapping[str, Any]) -> str:
+    """Hash of all that the JSON file says; it survives being written and read back."""
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()

@@ -19,6 +19,7 @@ from . import compare
 from . import report as reports
 from . import theory as theories
 from .errors import UserError, resolve_name
+from .state import KEEP
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -118,6 +119,7 @@ _work = _options(
     _runs,
     _device,
     _checkpoint_minutes,
+    click.option("--keep", type=click.Choice(KEEP), help="Of a finished run: its final weights by default."),
     click.option("--dry-run", is_flag=True, help="Print the plan and each value's source; start nothing."),
 )
 _jobs = click.option(

@@ -342,5 +342,11 @@ def stored_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 def load_input(folder: RunFolder, spec: RunSpec, name: str) -> dict[str, Any]:
     """The finished run that a run reads: its tensors and what restores them."""
-    tensors, about = load_weights(RunFolder(input_path(folder.path, spec, name)))
+    read = RunFolder(input_path(folder.path, spec, name))
+    if read.done() and not read.weights.exists():
+        raise UserError(
+            f"{spec.method}: needs the final weights of {name}, which were not kept (--keep {read.keeps()}); delete "
+            f"{'/'.join(read.path.parts[-4:])} and make it again with --keep final."
+        )
+    tensors, about = load_weights(read)
     return {"tensors": tensors, "meta": about["classifier"]}

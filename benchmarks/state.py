@@ -20,13 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..results.atomic import create_atomic, write_json_atomic
+from ..results.atomic import create_atomic, write_atomic, write_json_atomic
 from .errors import UserError
 
 if TYPE_CHECKING:
     from .spec import RunSpec
 
 HEARTBEAT_SECONDS = 10.0
+KEEP = ("none", "final", "all")
+"""What stays of a finished run beside its record, predictions and curves: nothing, the final weights, or these and the
+last checkpoints."""
 
 
 class LeaseLost(RuntimeError):
@@ -104,6 +107,18 @@ class RunFolder:
     def forget_cancel(self) -> None:
         """The run may be started again."""
         self.cancel.unlink(missing_ok=True)
+
+    def keeps(self) -> str:
+        """One of KEEP."""
+        try:
+            word = (self.path / "keep").read_text().strip()
+        except OSError:
+            return "final"
+        return word if word in KEEP else "final"
+
+    def keep(self, what: str) -> None:
+        """Decide what of KEEP stays when the run is finished, whoever makes it."""
+        write_atomic(self.path / "keep", what.encode())
 
     def done(self) -> bool:
         """Whether the run is finished: its record exists. UserError where the record cannot be its own."""
@@ -346,10 +361,14 @@ def _last_fence(folder: RunFolder) -> int:
 
 
 def tidy(folder: RunFolder, observer: Observer) -> None:
-    """Remove what a finished run no longer needs: checkpoints and leases that nobody holds."""
+    """Remove what a finished run no longer needs: leases that nobody holds, and of its tensors what is not kept."""
     if not folder.done() or observer.alive(folder.lease) is not None:
         return
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    keeps = folder.keeps()
+    if keeps != "all":
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    if keeps == "none":
+        folder.weights.unlink(missing_ok=True)
     shutil.rmtree(folder.lease, ignore_errors=True)
     folder.forget_cancel()  # it came too late
     for path in folder.path.glob(".lease-*"):

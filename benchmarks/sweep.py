@@ -56,6 +56,7 @@ def carry_out(
     device: str,
     checkpoint_minutes: float,
     dry_run: bool,
+    keep: str | None = None,
     results: Path | None = None,
 ) -> int:
     """Make the runs of a plan that have no record yet; returns the exit code."""
@@ -75,6 +76,7 @@ def carry_out(
     if results is not None:
         check_writable(results, "--results")
     unfinished = [planned for planned in plan if planned.spec.run_id not in done]
+    _check_weights(plan, folders, keep)
     _check_place(unfinished, runs, device)
     check_data(benchmark, [planned.spec for planned in unfinished])
     for planned in plan:
@@ -82,6 +84,8 @@ def carry_out(
             selection = selection_of(benchmark, planned.spec)
             data = benchmark.suite.dataset_of(planned.spec.recipe)
             Plan(planned.spec, data, planned.sources, selection).write(folders[planned.spec.run_id])
+            if keep is not None:
+                folders[planned.spec.run_id].keep(keep)
     return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes))
 
 
@@ -100,6 +104,25 @@ def make(
     planned = [planned for planned, _ in plan]
     _check_place([each for each in planned if each.spec.run_id not in done], runs, device)
     return exit_code(_launch(planned, folders, done, console, jobs, device, checkpoint_minutes))
+
+
+def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str | None) -> None:
+    """Refuse runs whose inputs have, or will have, no weights to read."""
+    known = {planned.spec.run_id: planned.spec for planned in plan}
+    for planned in plan:
+        if folders[planned.spec.run_id].done():
+            continue
+        for run_id in planned.needs:
+            if folders[run_id].done() and not folders[run_id].weights.exists():
+                raise UserError(
+                    f"{planned.spec.title}: reads the final weights of {known[run_id].title}, which were not kept; "
+                    f"delete {folders[run_id].path} to make them again."
+                )
+            if keep == "none":
+                raise UserError(
+                    f"--keep: must be final or all where {planned.spec.method} reads the weights of "
+                    f"{known[run_id].method}, got none; make those with --keep final first."
+                )
 
 
 def _check_place(plan: list[Planned], runs: Path, device: str) -> None:
@@ -231,6 +254,7 @@ def tune(
     device: str,
     checkpoint_minutes: float,
     dry_run: bool,
+    keep: str | None = None,
 ) -> int:
     """Make the trials and write the tuned file, trained methods before those that read what was chosen for them.
 
@@ -261,6 +285,7 @@ def tune(
             device=device,
             checkpoint_minutes=checkpoint_minutes,
             dry_run=dry_run,
+            keep=keep,
         )
         if code:
             return code

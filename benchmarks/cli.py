@@ -1,4 +1,4 @@
-"""The command line: `robustft list | run | sweep | tune | leaderboard | compare | status | retry | cancel`.
+"""The command line: `robustft list | run | sweep | tune | leaderboard | compare | rescore | status | retry | cancel`.
 
 A mistake of the user is one sentence on stderr and exit code 2, before any work starts. Other codes: 0 all
 done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen inside the commands, so that
@@ -15,7 +15,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from . import compare
+from . import compare, rescore
 from . import report as reports
 from . import theory as theories
 from .errors import UserError, resolve_name
@@ -294,6 +294,7 @@ def cancel(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, 
 robustft.add_command(reports.report)
 robustft.add_command(compare.command)
 robustft.add_command(theories.theory)
+robustft.add_command(rescore.command)
 
 
 @robustft.command()

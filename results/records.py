@@ -326,13 +326,18 @@ def gather(root: Path, report: Callable[[str], None] = warnings.warn) -> list[di
         root: searched as root/**/record.json; a folder that does not exist holds no records.
         report: told one sentence for each record that cannot be read; that record is left out.
     """
+    return _read_all(record_paths(root), report)
+
+
+def record_paths(root: Path) -> list[Path]:
+    """Every record.json below a folder of runs, sorted."""
     paths: list[Path] = []
     for folder, below, files in os.walk(root):
         if NAME in files:
             paths.append(Path(folder) / NAME)
         if NAME in files or "spec.json" in files:
             below.clear()  # a run folder: its weights and checkpoints hold no records
-    return _read_all(sorted(paths), report)
+    return sorted(paths)
 
 
 def gather_reference(

@@ -26,6 +26,7 @@ from robustft.methods.wise_ft import ALPHAS
 from robustft.results import predictions
 from robustft.results.calibration import ece, fit_temperature
 from robustft.results.records import RecordError, read_record, validate
+from robustft.results.rescoring import FolderFiles, rescore
 from robustft.results.scores import LISTED_GROUPS, basic, by_group
 
 
@@ -281,6 +282,18 @@ def test_the_points_of_the_path_keep_each_sample(finished):
             kept = points[point["value"]]
             assert basic(kept)["accuracy"] == point["sets"][name]["accuracy"]
             assert basic(kept)["ece"] == point["sets"][name]["ece"]
+
+
+def test_the_whole_path_can_be_rescored(finished):
+    *_, record, folder = finished
+    numbers = list(rescore(record, FolderFiles(folder.predictions)))
+    along = [n for n in numbers if " at alpha=" in n.set]
+    assert len(along) == 11 * 8 * 3 and not [n for n in numbers if n.differs or n.rescored is None]
+    kept = FolderFiles(folder.predictions).path("id", "alpha")
+    assert kept[0.3]["confidence"].dtype == np.float32 and len(kept[0.3]["label"]) == 16
+    record["path"]["points"][4]["sets"]["writers"]["ece"] += 1e-3
+    assert [n.set for n in rescore(record, FolderFiles(folder.predictions)) if n.differs] == ["writers at alpha=0.4"]
+    record["path"]["points"][4]["sets"]["writers"]["ece"] -= 1e-3
 
 
 def test_classes_lie_beside_the_record(finished):

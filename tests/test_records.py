@@ -46,6 +46,34 @@ def test_a_whole_path_in_full_precision_still_fits_a_page(tmp_path):
     assert (tmp_path / "record.json").stat().st_size < 14_000
 
 
+def large_record():
+    """As of WiSE-FT on the ImageNet family, and then some: nine sets, all metrics, eleven points, long values."""
+    shifts = ("imagenet_v2", "imagenet_r", "imagenet_a", "imagenet_sketch", "objectnet", "domainnet_real")
+    record = make_record("wise_ft", "ViT-L-14", shifts=shifts, line={i / 10: 1 / 3 + i / 1000 for i in range(11)})
+    more = ("macro_f1_labels", "ece_expected", "ece_adaptive", "ece_lineage_10bins_b224", "ece_scaled")
+    for metrics in record["sets"].values():
+        metrics.update({key: 1 / 7 for key in (*more, "brier", "mean_confidence")})
+    for point in record["path"]["points"]:
+        for metrics in point["sets"].values():
+            metrics.update(ece=metrics["ece"] / 7, nll=metrics["nll"] / 7)
+    texts = {f"field_{i}": "x" * 50 for i in range(30)}  # of spec, sources and environment
+    record["spec"] |= texts
+    record["sources"] |= texts
+    return record | {"temperature": 1 / 0.7}
+
+
+def test_a_path_that_is_too_long_for_a_page_lies_beside_its_record(tmp_path):
+    record = large_record()
+    assert publish_record(tmp_path, record)
+    assert (tmp_path / "record.json").stat().st_size < 16_000 < len(json.dumps(record))
+    assert json.loads((tmp_path / "record.json").read_text())["path"] == {"parameter": "alpha", "points": "path.json"}
+    assert read_record(tmp_path / "record.json") == validate(record) == record
+    assert gather(tmp_path) == [record]
+    (tmp_path / "path.json").unlink()
+    with pytest.raises(RecordError, match="path.json: cannot be read"):
+        read_record(tmp_path / "record.json")
+
+
 def test_the_first_writer_wins(tmp_path):
     assert publish_record(tmp_path, make_record(finished="2026-01-01T00:00:00Z"))
     assert not publish_record(tmp_path, make_record(finished="2027-01-01T00:00:00Z"))

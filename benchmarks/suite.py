@@ -36,9 +36,20 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_NUMBER = "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+_Loader.add_implicit_resolver(*_NUMBER)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that `_Loader` would read as a number: a run id may be 12 digits around an e."""
+
+
+_Dumper.add_implicit_resolver(*_NUMBER)
+
+
+def dump_yaml(value: Any) -> str:
+    """The YAML text that `parse_yaml` reads as the same value, keys in their order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=110)
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -9,7 +9,6 @@ import itertools
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..results import predictions, statistics
 from ..results.records import write_atomic
@@ -18,7 +17,7 @@ from .facts import Benchmark
 from .grid import CHOOSING, add
 from .request import Planned, keys_of, post_hoc
 from .state import RunFolder
-from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, load_tuned, tuned_path
+from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, dump_yaml, load_tuned, tuned_path
 
 HEADER = """\
 # Written by `robustft tune {suite}`; do not edit: `tuning` is a hash of each entry, and an entry that was
@@ -176,7 +175,7 @@ def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tu
         merged.setdefault(name, {}).update(backbones)
     ordered = {name: dict(sorted(merged[name].items())) for name in sorted(merged)}
     tuned = Tuned(suite=benchmark.suite.name, version=benchmark.suite.version, entries=ordered)
-    text = yaml.safe_dump(tuned.model_dump(mode="json"), sort_keys=False, width=110)
+    text = dump_yaml(tuned.model_dump(mode="json"))
     write_atomic(path, (HEADER.format(suite=benchmark.suite.name) + text).encode())
     return tuned
 

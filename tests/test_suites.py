@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from robustft.benchmarks import cli, suite, sweep, tune
 from robustft.benchmarks.errors import UserError
@@ -357,3 +359,9 @@ def test_a_soup_of_digits_reads_three_seeds_once_for_each_backbone():
     for run in soups:
         assert list(run.spec.inputs) == ["ft:0", "ft:1", "ft:2"]
         assert set(run.needs) <= reference  # no FT run is made for it
+
+
+@given(st.from_regex(r"[0-9]{1,11}e[0-9]{1,11}", fullmatch=True) | st.from_regex(r"[0-9a-f]{12}", fullmatch=True))
+def test_a_run_id_that_looks_like_a_number_stays_a_text_in_a_tuned_file(run_id):
+    value = {"runs": [run_id], "lr": 1e-05, "alpha": 0.5, "count": 3}
+    assert suite.parse_yaml(suite.dump_yaml(value), "x.tuned.yaml") == value

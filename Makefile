@@ -22,7 +22,7 @@ ifneq ($(FOUND),$(realpath results/__init__.py))
 .PHONY: $(STAMP)
 endif
 
-KNOWN := BENCHMARK METHOD BACKBONE SEEDS SET LIMIT ALLOW_PARTIAL RULE RECIPE JOBS RUNS DATA DEVICE EXECUTOR DRY_RUN EXTRAS PYTHON
+KNOWN := BENCHMARK METHOD BACKBONE SEEDS SET LIMIT ALLOW_PARTIAL RULE RECIPE JOBS RUNS DATA DEVICE EXECUTOR PROFILE PACK DRY_RUN EXTRAS PYTHON
 typed = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(filter-out $(KNOWN) MAKE%,$(typed)),$(error unknown variable $(name)=; known: $(KNOWN)))
 
@@ -30,6 +30,7 @@ given = $(if $(findstring command line,$(origin $(1))),$($(1)))
 flag = $(if $(call given,$(1)),--$(2) '$(call given,$(1))')
 FLAGS = $(call flag,METHOD,method) $(call flag,BACKBONE,backbone) $(call flag,RECIPE,recipe) \
 	$(call flag,RUNS,runs) $(call flag,DATA,data) $(call flag,JOBS,jobs) $(call flag,DEVICE,device) \
+	$(call flag,PROFILE,profile) $(call flag,PACK,pack) \
 	$(if $(filter-out local,$(call given,EXECUTOR)),--executor '$(EXECUTOR)') $(if $(call given,DRY_RUN),--dry-run)
 SWEEP_FLAGS = $(FLAGS) $(call flag,SEEDS,seeds) $(call flag,LIMIT,limit) $(call flag,RULE,rule) \
 	$(if $(call given,ALLOW_PARTIAL),--allow-partial) $(foreach pair,$(call given,SET),--set '$(pair)')
@@ -113,6 +114,10 @@ test-faults: $(STAMP) ## kill real processes and compare what they leave
 .PHONY: test-browser
 test-browser: $(STAMP) ## the report in a headless Chromium (Debian's package chromium)
 	@$(PYTEST) -q -m browser
+
+.PHONY: test-slurm
+test-slurm: $(STAMP) ## preempt, kill and requeue runs on a SLURM cluster of one node (root; apt-get install slurm-wlm munge)
+	@$(PYTEST) -q -m slurm
 
 .PHONY: lint
 lint: $(STAMP) ## ruff

@@ -109,16 +109,21 @@ _results = click.option(
     default=Path("results"),
     help="Where leaderboard.csv and .md go.",
 )
-_device = click.option("--device", default="cpu", help="cpu, cuda or cuda:N.")
-_checkpoint_minutes = click.option(
-    "--checkpoint-minutes", type=click.FloatRange(min=0), default=0.5, help="Time between checkpoints."
+_place = _options(
+    click.option("--device", help="cpu, cuda or cuda:N; by default cpu, or what the profile has."),
+    click.option("--executor", default="local", help="local: processes of this machine; slurm: job arrays."),
+    click.option("--profile", help="With slurm: what the cluster needs, a name or a YAML file."),
+    click.option("--pack", type=click.IntRange(min=1), help="With slurm: runs of one job, one after the other."),
+    click.option("--live", is_flag=True, help="With slurm: run the installed code, not a snapshot of it."),
+    click.option(
+        "--checkpoint-minutes", type=click.FloatRange(min=0), help="Between checkpoints: 0.5 here, 10 on a cluster."
+    ),
 )
 _ids = click.option("--run", "ids", multiple=True, callback=_names, help="Run ids with commas.")
 _work = _options(
     _data,
     _runs,
-    _device,
-    _checkpoint_minutes,
+    _place,
     click.option("--keep", type=click.Choice(KEEP), help="Of a finished run: its final weights by default."),
     click.option("--dry-run", is_flag=True, help="Print the plan and each value's source; start nothing."),
 )
@@ -167,9 +172,10 @@ def run(
     **work: Any,
 ) -> int:
     """One run (with the run it reads, if any)."""
+    from . import slurm_command
     from . import sweep as sweeps
 
-    loaded = sweeps.load(benchmark)
+    work, loaded = slurm_command.choose(work), sweeps.load(benchmark)
     backbones = backbones or (loaded.suite.backbones[0],)
     settings = _with_part(settings, limit, allow_partial)
     plan = sweeps.expand(loaded, methods, backbones, (seed,), settings, rule, recipe)
@@ -209,13 +215,15 @@ def sweep(
     **work: Any,
 ) -> int:
     """A grid of runs, and the board of all results."""
+    from . import slurm_command
     from . import sweep as sweeps
 
-    loaded, console = sweeps.load(benchmark), make_console()
+    work, loaded, console = slurm_command.choose(work), sweeps.load(benchmark), make_console()
     settings = _with_part(settings, limit, allow_partial)
     plan = sweeps.expand(loaded, methods, backbones, seeds, settings, rule, recipe)
     code = sweeps.carry_out(loaded, plan, console, jobs=jobs, results=results, **work)
-    if not work["dry_run"] and code != 130:
+    on_its_way = work["cluster"] is not None and not sweeps.finished(plan, work["runs"])
+    if not work["dry_run"] and code != 130 and not on_its_way:
         sweeps.board(loaded, work["runs"], results, console)
     return code
 
@@ -229,8 +237,10 @@ def sweep(
 @_work
 def tune(benchmark: str, methods: tuple, backbones: tuple, recipe: str | None, jobs: int | None, **work: Any) -> int:
     """Trials on the validation set; writes the suite's tuned values."""
+    from . import slurm_command
     from . import sweep as sweeps
 
+    work = slurm_command.choose(work)
     return sweeps.tune(sweeps.load(benchmark), methods, backbones, recipe, make_console(), jobs=jobs, **work)
 
 
@@ -265,16 +275,17 @@ def status(benchmark: str | None, runs: Path, as_json: bool, watch: bool, every:
 @_ids
 @_runs
 @_jobs
-@_device
-@_checkpoint_minutes
+@_place
 @click.option("--restarts", type=click.IntRange(min=0), default=3, help="Leave out what started so often in vain.")
 @click.option("--cancelled", is_flag=True, help="Also what was cancelled.")
 @click.option("--dry-run", is_flag=True, help="Print what would be started; start nothing.")
 def retry(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, runs: Path, **options: Any) -> int:
     """Start again what failed, vanished or was stopped."""
     from . import retry as retries
+    from . import slurm_command
 
-    return retries.retry(make_console(), runs, (benchmark, methods, backbones, ids), **options)
+    chosen = (benchmark, methods, backbones, ids)
+    return retries.retry(make_console(), runs, chosen, **slurm_command.choose(options))
 
 
 @robustft.command()

@@ -1,6 +1,8 @@
 """Where a run was made: machine, packages and commit. No environment values and no paths."""
 
 import importlib.metadata
+import json
+import os
 import platform
 import resource
 import subprocess
@@ -21,12 +23,16 @@ PACKAGES = (
     "robustft",
 )
 FOLDERS = ("benchmarks", "methods", "datasets", "backbones", "results")
+ROOT = Path(__file__).resolve().parent.parent
+SNAPSHOT = "snapshot.json"
+"""Beside a copy of the package that was made for jobs: which code it is."""
 
 
 @cache
 def describe() -> dict[str, Any]:
     """Python, packages, commit and processor; asked once a process, when the code has just been loaded."""
-    commit, dirty = _commit(Path(__file__).resolve().parent.parent)
+    copied = _snapshot()
+    commit, dirty = (copied["commit"], copied["dirty"]) if copied else _commit(ROOT)
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -34,7 +40,27 @@ def describe() -> dict[str, Any]:
         "dirty": dirty,
         "cpu": _cpu(),
         "platform": f"{platform.system()} {platform.machine()}",
+        **({"snapshot": copied["hash"]} if copied else {}),
     }
+
+
+def snapshot() -> str | None:
+    """Hash of the copy of the package that runs here; None for the installed one."""
+    copied = _snapshot()
+    return copied["hash"] if copied else None
+
+
+@cache
+def _snapshot() -> dict[str, Any] | None:
+    path = ROOT.parent / SNAPSHOT
+    here = ROOT.parent.parent.name == ".code" and path.exists()
+    return json.loads(path.read_text(encoding="utf-8")) if here else None
+
+
+def job() -> str | None:
+    """The SLURM job that this process works in, as "123" or "123_4"; None outside of one."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def _version(package: str) -> str | None:

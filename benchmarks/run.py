@@ -26,7 +26,7 @@ from ..methods import registry
 from ..methods.base import Context, Method
 from ..methods.checkpoints import Checkpoints
 from ..methods.classifier import Classifier
-from ..methods.trainer import Settings, Task, fit
+from ..methods.trainer import Fitted, Settings, Task, fit
 from ..results.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from . import data_check, environment, facts
 from .errors import UserError
@@ -35,6 +35,7 @@ from .measure import measure
 from .plan import Plan, input_path
 from .spec import RunSpec
 from .state import Lease, RunFolder
+from .team import Team, shares
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ class Options:
     checkpoint_seconds: float = 30.0
     micro_batch: int | None = None
     """Images a forward pass of the training, at most; None is the whole batch. Only the order of float sums changes."""
+    team: Team | None = None
+    """The processes that share the training of each run; None is this one alone."""
 
 
 class Attempt:
-    """One process's work on one run, under a lease."""
+    """One process's work on one run, under a lease; without one, its part in a training that another process leads."""
 
     def __init__(
-        self, folder: RunFolder, lease: Lease, plan: Plan, options: Options, should_stop: Callable[[], bool]
+        self, folder: RunFolder, lease: Lease | None, plan: Plan, options: Options, should_stop: Callable[[], bool]
     ) -> None:
         self.folder, self.lease, self.plan, self.spec = folder, lease, plan, plan.spec
         self.options, self.should_stop = options, should_stop
@@ -64,6 +67,9 @@ class Attempt:
         self.step = self.start_step = self._start_step()
         self.restarts = 0 if self.start_step > state.get("start_step", -1) else state.get("restarts", 0) + 1
         """How often in a row it was started from the same step: each attempt before ended without a new checkpoint."""
+        where = {"job": environment.job(), "snapshot": environment.snapshot()}
+        self.where = {key: value for key, value in where.items() if value is not None}
+        self.guard: Callable[[], None] = lease.check if lease is not None else lambda: None
         self.train_images: dict[str, int] = {}
 
     def carry_out(self) -> None:
@@ -74,16 +80,7 @@ class Attempt:
             trainer.Interrupted, evaluate.Stopped: asked to stop; all that is needed to go on is on disk.
             LeaseLost: another process has taken over.
         """
-        torch.set_num_threads(self.spec.threads)
-        environment.describe()
-        environment.start_peak_memory(self.options.device)
-        size = backbones.image_size(self.spec.backbone)
-        whole = facts.dataset(self.plan.dataset, size, self.spec.allow_partial)
-        trains = make_method(self.spec).trained
-        data_check.check(whole, self.spec, trains)
-        self.train_images = data_check.training_images(whole) if trains else {}
-        dataset = data_check.part(whole, self.spec)
-        self._check_fit(whole)
+        dataset = self._data()
         self.tell("running", force=True)
         encoder = backbones.load(self.spec.backbone, device=self.options.device)
         about = self._finished_training()
@@ -105,9 +102,28 @@ class Attempt:
         )
         publish_record(self.folder.path, self._record(found, about), guard=self.lease.check)
 
+    def follow(self) -> None:
+        """This process's part of the training; the leading process writes what comes of it."""
+        self._fit(self._data(), backbones.load(self.spec.backbone, device=self.options.device))
+
+    def _data(self) -> Any:
+        """What the run sees, checked against the plan."""
+        torch.set_num_threads(self.spec.threads)
+        environment.describe()
+        environment.start_peak_memory(self.options.device)
+        size = backbones.image_size(self.spec.backbone)
+        whole = facts.dataset(self.plan.dataset, size, self.spec.allow_partial)
+        trains = make_method(self.spec).trained
+        data_check.check(whole, self.spec, trains)
+        self.train_images = data_check.training_images(whole) if trains else {}
+        self._check_fit(whole)
+        return data_check.part(whole, self.spec)
+
     def tell(self, state: str, force: bool = False, **more: Any) -> None:
         """Write the state, at most once a second unless forced."""
         now = time.monotonic()
+        if self.lease is None:
+            return
         if not force and now - self.told < 1.0:
             return
         self.told = now
@@ -124,6 +140,7 @@ class Attempt:
             fence=holder.fence,
             wall_seconds=self.wall_seconds(),
             code=self.code,
+            **self.where,
             **more,
         )
 
@@ -151,28 +168,37 @@ class Attempt:
                     f"{key}: must be {planned} as planned, got {now}; start the command again to plan anew."
                 )
 
-    def _train(self, dataset: Any, encoder: Any) -> None:
+    def _fit(self, dataset: Any, encoder: Any) -> Fitted:
         validation = data_check.validation(dataset)
         context = self._context(dataset, encoder, validation)
+        checkpoints = Checkpoints(
+            self.folder.checkpoints, every_seconds=self.options.checkpoint_seconds, guard=self.guard
+        )
 
         def on_step(step: int, total: int) -> None:
             self.step = step
-            self.tell("running")
+            self.tell("running", save_seconds=checkpoints.took)
 
-        fitted = fit(
+        return fit(
             make_method(self.spec),
             encoder,
             context.task,
             context.settings,
-            checkpoints=Checkpoints(
-                self.folder.checkpoints, every_seconds=self.options.checkpoint_seconds, guard=self.lease.check
-            ),
+            checkpoints=checkpoints,
             validate=context.validate,
             inputs=context.inputs,
             on_step=on_step,
             should_stop=self.should_stop,
             probe=validation if self.spec.kind == "run" else None,
         )
+
+    def _train(self, dataset: Any, encoder: Any) -> None:
+        team = self.options.team
+        if team is not None:
+            if self.spec.batch_size is not None:
+                print(shares(self.spec.batch_size, team.size, self.options.micro_batch), flush=True)
+            team.call(self.folder.path)
+        fitted = self._fit(dataset, encoder)
         weights = save_weights(fitted.classifier.tensors(), fitted.classifier.meta())
         about = {
             "sha256": hashlib.sha256(weights).hexdigest(),
@@ -250,6 +276,7 @@ class Attempt:
                 **({"dirty": True} if len(self.code) > 1 or self.code[0].endswith("+") else {}),
                 "device": environment.device_name(device),
                 "threads": torch.get_num_threads(),
+                **({"processes": self.options.team.size} if self.options.team is not None else {}),
                 **({"micro_batch": self.options.micro_batch} if self.options.micro_batch is not None else {}),
             },
             "cost": {

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..results.atomic import create_atomic, write_atomic, write_json_atomic
+from . import environment
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -216,6 +217,8 @@ class Holder:
     token: str
     fence: int
     process: Process
+    job: str | None = None
+    """The SLURM job that the process works in, if any."""
 
     @classmethod
     def read(cls, lease: Path) -> "Holder | None":
@@ -224,7 +227,7 @@ class Holder:
         if content is None or not {"host", "boot", "pid", "start", "token", "fence"} <= content.keys():
             return None
         process = Process(content["host"], content["boot"], content["pid"], content["start"])
-        return cls(content["token"], content["fence"], process)
+        return cls(content["token"], content["fence"], process, content.get("job"))
 
 
 class Observer:
@@ -311,7 +314,7 @@ def claim(folder: RunFolder, observer: Observer, dead: str | None = None) -> Lea
     own = folder.path / f".lease-{token}"
     own.mkdir()
     try:
-        new = Holder(token, _last_fence(folder) + 1, Process.current())
+        new = Holder(token, _last_fence(folder) + 1, Process.current(), environment.job())
         _write_owner(own, new)
         try:
             os.rename(own, folder.lease)
@@ -324,7 +327,7 @@ def claim(folder: RunFolder, observer: Observer, dead: str | None = None) -> Lea
     lease = Lease(folder, new)
     last = _last_fence(folder)
     if last >= new.fence:  # someone else held and gave back the lease since the number was drawn
-        lease.holder = Holder(token, last + 1, new.process)
+        lease.holder = Holder(token, last + 1, new.process, new.job)
         _write_owner(folder.lease, lease.holder)
     return lease
 
@@ -346,7 +349,7 @@ def _bury_damaged(folder: RunFolder) -> bool:
 def _write_owner(lease: Path, holder: Holder) -> None:
     write_json_atomic(
         lease / "owner.json",
-        {"token": holder.token, "fence": holder.fence, **vars(holder.process), "job": None},
+        {"token": holder.token, "fence": holder.fence, **vars(holder.process), "job": holder.job},
     )
 
 

@@ -146,11 +146,13 @@ def _gone(folder: RunFolder, told: Mapping[str, Any]) -> str:
 
 def _ask(seen: Seen, words: Mapping[str, str], observer: Observer) -> Seen:
     """The same run with what the queue says of its job."""
-    if seen.job is None or seen.state not in ("running", "submitted", "vanished"):
+    if seen.job is None or seen.state not in ("running", "submitted", "vanished", "checkpointed"):
         return seen
     word = words.get(seen.job, "").split(" ")[0].rstrip("+")
     if word in ALIVE:
         return seen if seen.state == "running" else Seen(seen.folder, "submitted", seen.told)
+    if seen.state == "checkpointed":
+        return seen
     if seen.state == "running" and _surely_alive(seen, observer):
         return seen
     now = _look(seen.folder.path, observer)

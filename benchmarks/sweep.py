@@ -10,7 +10,7 @@ from rich.console import Console
 
 from .. import backbones
 from ..results.records import read_record
-from . import data_check, show
+from . import data_check, show, slurm_command
 from . import suite as suites
 from .errors import UserError
 from .facts import Benchmark, dataset
@@ -58,8 +58,9 @@ def carry_out(
     dry_run: bool,
     keep: str | None = None,
     results: Path | None = None,
+    cluster: slurm_command.Cluster | None = None,
 ) -> int:
-    """Make the runs of a plan that have no record yet; returns the exit code."""
+    """Make the runs of a plan that have no record yet, here or on a cluster; returns the exit code."""
     warn_of_stale_tuning(benchmark, plan)
     folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
@@ -69,6 +70,8 @@ def carry_out(
             if recipe in benchmark.suite.published:
                 methods = list(dict.fromkeys(planned.spec.method for planned in plan if planned.spec.recipe == recipe))
                 show.departures(console, benchmark.suite.published[recipe], methods)
+        if cluster is not None:
+            slurm_command.dry_run(plan, folders, console, runs, cluster, device, checkpoint_minutes)
         return 0
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
@@ -77,7 +80,7 @@ def carry_out(
         check_writable(results, "--results")
     unfinished = [planned for planned in plan if planned.spec.run_id not in done]
     _check_weights(plan, folders, keep)
-    _check_place(unfinished, runs, device)
+    _check_place(unfinished, runs, device, cluster)
     check_data(benchmark, [planned.spec for planned in unfinished])
     for planned in plan:
         if planned.spec.run_id not in done:
@@ -86,7 +89,14 @@ def carry_out(
             Plan(planned.spec, data, planned.sources, selection).write(folders[planned.spec.run_id])
             if keep is not None:
                 folders[planned.spec.run_id].keep(keep)
+    if cluster is not None:
+        return slurm_command.submit(folders.values(), console, runs, cluster, device, checkpoint_minutes)
     return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes))
+
+
+def finished(plan: list[Planned], runs: Path) -> bool:
+    """Whether each run of a plan has its record."""
+    return all(RunFolder.of(runs, planned.spec).done() for planned in plan)
 
 
 def make(
@@ -97,12 +107,15 @@ def make(
     jobs: int | None,
     device: str,
     checkpoint_minutes: float,
+    cluster: slurm_command.Cluster | None = None,
 ) -> int:
     """Make runs that were planned earlier and are in their folders below `runs`; returns the exit code."""
     folders = {planned.spec.run_id: folder for planned, folder in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     planned = [planned for planned, _ in plan]
-    _check_place([each for each in planned if each.spec.run_id not in done], runs, device)
+    _check_place([each for each in planned if each.spec.run_id not in done], runs, device, cluster)
+    if cluster is not None:
+        return slurm_command.submit(folders.values(), console, runs, cluster, device, checkpoint_minutes)
     return exit_code(_launch(planned, folders, done, console, jobs, device, checkpoint_minutes))
 
 
@@ -125,9 +138,10 @@ def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str
                 )
 
 
-def _check_place(plan: list[Planned], runs: Path, device: str) -> None:
+def _check_place(plan: list[Planned], runs: Path, device: str, cluster: slurm_command.Cluster | None) -> None:
     """Refuse what would fail in every run, before any starts."""
-    _check_device(device)
+    if cluster is None:
+        _check_device(device)
     check_writable(runs)
     for backbone in {planned.spec.backbone for planned in plan}:
         backbones.load(backbone)  # raises where the weights are damaged
@@ -255,6 +269,7 @@ def tune(
     checkpoint_minutes: float,
     dry_run: bool,
     keep: str | None = None,
+    cluster: slurm_command.Cluster | None = None,
 ) -> int:
     """Make the trials and write the tuned file, trained methods before those that read what was chosen for them.
 
@@ -286,9 +301,13 @@ def tune(
             checkpoint_minutes=checkpoint_minutes,
             dry_run=dry_run,
             keep=keep,
+            cluster=cluster,
         )
         if code:
             return code
+        if cluster is not None and not dry_run and not finished(search.plan, runs):
+            console.print("start the same command again when these trials are done; it goes on from there")
+            return 0
         if not dry_run:
             folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in search.plan}
             made = search.choose(folders)

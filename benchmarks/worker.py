@@ -89,7 +89,7 @@ def work(path: Path, options: Any, should_stop: Callable[[], bool], dead: str | 
     if lease is None:
         return {"event": "busy", "folder": str(path)}
     try:
-        with _logged(folder.log), _heartbeat(lease):
+        with _logged(folder.log), heartbeat(lease):
             return _work(folder, lease, options, should_stop)
     except OSError as error:  # the log itself cannot be written
         return _failed(folder, _storage(error, folder), True)
@@ -203,7 +203,7 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _heartbeat(lease: Lease, interval: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+def heartbeat(lease: Lease, interval: float = HEARTBEAT_SECONDS) -> Iterator[None]:
     """Change the lease's heartbeat from a thread of its own, for observers on other machines."""
     over = threading.Event()
 

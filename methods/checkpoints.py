@@ -40,6 +40,8 @@ class Checkpoints:
         self.folder, self.keep, self.guard = Path(folder), keep, guard
         self.every_seconds, self.every_steps = every_seconds, every_steps
         self._saved_at = time.monotonic()
+        self.took: float | None = None
+        """Seconds of the last save; None before the first."""
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint should be written after `step` updates."""
@@ -56,12 +58,14 @@ class Checkpoints:
         Raises:
             OSError: the folder cannot be written; the checkpoint before is untouched.
         """
+        began = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         blob = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
         record = {"step": step, "sha256": hashlib.sha256(blob).hexdigest(), "meta": dict(meta)}
         self._write(self._tensor_file(step), blob)
         self._write(self._json_file(step), json.dumps({**record, "check": _check(record)}).encode())
         self._saved_at = time.monotonic()
+        self.took = self._saved_at - began
         # One of a later step is damaged, or this run would have gone on from it: it must not push out a sound one.
         later = [other for other in self.steps() if other > step]
         for old in [*later, *self.steps()[len(later) + self.keep :]]:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "open_clip": ("backbones/",),
     "timm": ("backbones/", "datasets/"),
-    "submitit": ("benchmarks/",),
+    "submitit": ("benchmarks/slurm_submitit.py",),
     "wandb": ("benchmarks/",),
     "wilds": ("datasets/",),
     "datasets": ("datasets/",),  # the Hugging Face library

@@ -1,0 +1,371 @@
+"""A plan as SLURM job arrays, submitted so that a kill at any point loses nothing and starts nothing twice.
+
+Each array has a folder `<runs>/.slurm/<name>/`, and its jobs have that name, which no other array has. First its
+`batch.json` says which runs it will hold ("intended"); then sbatch takes the jobs, held; then jobs and runs are written
+down ("written"); then the jobs are released ("released"). Whoever submits next looks at what is not released: held jobs
+of an intended array are cancelled, for nobody knows them, and those of a written one are released. One process at a
+time submits, under a lease.
+"""
+
+import contextlib
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import queue, slurm_submitit, snapshot
+from .errors import UserError
+from .plan import Plan, input_path
+from .queue import Entry
+from .slurm_batch import OPTIONS, Batch
+from .slurm_profile import Profile
+from .slurm_submitit import Refused
+from .spec import RunSpec
+from .state import Observer, RunFolder, claim
+from .worker import heartbeat
+
+PREFIX = "robustft-"
+SIGNAL_SECONDS = 120
+"""Least time between the signal and the end of a job's time."""
+ARRAY_SIZE = 1001
+"""SLURM's own default of MaxArraySize."""
+LISTED_JOBS = 50
+"""A dependency names at most so many jobs one by one; more are named by their arrays."""
+# What sbatch says where fewer jobs might have been taken.
+LIMITS = re.compile(r"limit|QOSMax|AssocMax|MaxSubmit|MaxJobCount|too many|temporarily unable", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What `--executor slurm` was asked to do with a plan."""
+
+    profile: Profile
+    pack: int = 1
+    """Runs of one job, one after the other."""
+    live: bool = False
+    """Run the installed code as it is when a job starts, not a snapshot."""
+
+
+@dataclass
+class Outcome:
+    """What became of a submission."""
+
+    submitted: list[RunFolder] = field(default_factory=list)
+    arrays: list[str] = field(default_factory=list)
+    queued: list[RunFolder] = field(default_factory=list)
+    """In the queue already, or being made by another process."""
+    left: list[RunFolder] = field(default_factory=list)
+    """Still planned: refused, or their inputs were."""
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Array:
+    """Jobs that differ in nothing but their runs."""
+
+    tasks: list[list[RunFolder]]
+    threads: int
+    snapshot: str | None
+    needs: frozenset[Path] = frozenset()
+    """Run folders that must be through before any of it starts."""
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        return [folder for task in self.tasks for folder in task]
+
+
+class Submitter:
+    """Submits runs below one root.
+
+    Args:
+        runs: the root.
+        device: where runs are made: cpu or cuda.
+        tell: is given sentences for the user.
+    """
+
+    def __init__(self, runs: Path, cluster: Cluster, device: str, checkpoint_seconds: float, tell: Any) -> None:
+        self.runs, self.cluster, self.device = runs.absolute(), cluster, device
+        self.checkpoint_seconds, self.tell = checkpoint_seconds, tell
+        self.home = self.runs / ".slurm"
+        self.specs: dict[Path, RunSpec] = {}
+        self.check: Any = lambda: None
+
+    def submit(self, folders: list[RunFolder]) -> Outcome:
+        """Submit what is neither done nor on its way, with the inputs that are missing.
+
+        Raises:
+            UserError: SLURM cannot be asked, the profile does not fit the runs, or the folder cannot be written.
+        """
+        outcome = Outcome()
+        with self._alone():
+            self.reconcile()
+            flying = self.in_flight()
+            jobs = {path: entry.job for path, entry in flying.items()}
+            code = None if self.cluster.live else snapshot.take(self.runs)
+            arrays = self.plan(folders, flying, code, outcome)
+            while arrays:
+                array = arrays.pop(0)
+                array, blocked = self._unblocked(array, jobs.keys())
+                outcome.left += blocked
+                if not array.tasks:
+                    continue
+                try:
+                    made = self._submit(array, sorted({jobs[path] for path in array.needs}))
+                except Refused as refusal:
+                    outcome.refusal = str(refusal)
+                    if LIMITS.search(outcome.refusal) and len(array.tasks) > 1:
+                        half = len(array.tasks) // 2
+                        arrays[:0] = [_part(array, slice(half)), _part(array, slice(half, None))]
+                        continue
+                    outcome.left += array.runs
+                    for rest in arrays:
+                        outcome.left += rest.runs
+                    break
+                outcome.arrays.append(made[0].partition("_")[0])
+                for task, job in zip(array.tasks, made, strict=True):
+                    outcome.submitted += task
+                    jobs |= {folder.path: job for folder in task}
+        if not outcome.left:
+            outcome.refusal = ""
+        return outcome
+
+    def plan(
+        self, folders: list[RunFolder], flying: dict[Path, Entry], code: str | None, outcome: Outcome
+    ) -> list[Array]:
+        """The arrays that hold what must still be submitted, inputs before what reads them.
+
+        Args:
+            flying: runs that jobs in the queue hold.
+            code: the snapshot of runs that begin now; None is the installed code.
+            outcome: told of the runs that are on their way.
+        """
+        waiting = self._missing([RunFolder(folder.path.absolute()) for folder in folders], flying, outcome)
+        levels: dict[Path, int] = {}
+
+        def level(path: Path) -> int:
+            if path not in levels:
+                needs = [need for need in self._needs(path) if not RunFolder(need).done()]
+                levels[path] = 1 + max([level(need) if need in waiting else 0 for need in needs], default=-1)
+            return levels[path]
+
+        groups: dict[tuple, list[RunFolder]] = {}
+        for path, folder in waiting.items():
+            key = (level(path), self._spec(path).threads, self._code_of(folder, code))
+            groups.setdefault(key, []).append(folder)
+        at_once, pack = self._array_size(), self.cluster.pack
+        arrays = []
+        for (_, threads, code), group in sorted(groups.items(), key=lambda item: item[0][0]):
+            if threads > self.cluster.profile.cpus:
+                raise UserError(
+                    f"profile.cpus: must be at least {threads}, the threads of these runs, got "
+                    f"{self.cluster.profile.cpus}; give each process more processors."
+                )
+            tasks = [group[first : first + pack] for first in range(0, len(group), pack)]
+            for first in range(0, len(tasks), at_once):
+                arrays.append(self._array(tasks[first : first + at_once], threads, code))
+        return arrays
+
+    def _unblocked(self, array: Array, known: Set[Path]) -> tuple[Array, list[RunFolder]]:
+        """The array without the jobs that read a run of which no job is known, and the runs of those jobs.
+
+        Such a run was refused, or another process makes it, on which no dependency can be made.
+        """
+        blocked = array.needs - known
+        if not blocked:
+            return array, []
+        free = [task for task in array.tasks if not any(blocked & set(self._needs(run.path)) for run in task)]
+        held = [run for task in array.tasks if task not in free for run in task]
+        return self._array(free, array.threads, array.snapshot), held
+
+    def _array(self, tasks: list[list[RunFolder]], threads: int, code: str | None) -> Array:
+        needs = {need for task in tasks for folder in task for need in self._needs(folder.path)}
+        own = {folder.path for task in tasks for folder in task}
+        return Array(tasks, threads, code, frozenset(p for p in needs - own if not RunFolder(p).done()))
+
+    def _missing(self, folders: list[RunFolder], flying: dict[Path, Entry], outcome: Outcome) -> dict[Path, RunFolder]:
+        """What is to be submitted of these runs and of those that they read."""
+        waiting: dict[Path, RunFolder] = {}
+        jobs, stack, seen = {entry.job for entry in flying.values()}, list(reversed(folders)), set()
+        while stack:
+            folder = stack.pop()
+            if folder.path in seen or folder.done():
+                continue
+            seen.add(folder.path)
+            if folder.path in flying or self._held(folder, jobs):
+                outcome.queued.append(folder)
+                continue
+            waiting[folder.path] = folder
+            stack += [RunFolder(path) for path in self._needs(folder.path)]
+        return waiting
+
+    def _held(self, folder: RunFolder, jobs: set[str]) -> bool:
+        """Whether a process works on this run, which no job of ours in the queue holds."""
+        observer = Observer()
+        holder = observer.holder(folder.lease)
+        if holder is None:
+            return False
+        if holder.process.alive() is None and holder.job is not None:
+            return holder.job in jobs
+        return observer.alive(folder.lease) is not None
+
+    def _spec(self, path: Path) -> RunSpec:
+        if path not in self.specs:
+            self.specs[path] = Plan.read(RunFolder(path)).spec
+        return self.specs[path]
+
+    def _needs(self, path: Path) -> list[Path]:
+        spec = self._spec(path)
+        return [input_path(path, spec, name) for name in spec.inputs]
+
+    def _code_of(self, folder: RunFolder, code: str | None) -> str | None:
+        """The snapshot of a run: that with which it began, unless it failed, for then the code may be why."""
+        state = folder.read_state()
+        earlier = state.get("snapshot")
+        if code is None or earlier is None or state.get("state") in ("failed", "planned"):
+            return code
+        return earlier if snapshot.exists(self.runs, earlier) else code
+
+    def _array_size(self) -> int:
+        try:
+            return max(1, int(queue.setting("MaxArraySize") or ARRAY_SIZE))
+        except (queue.QueueError, ValueError):
+            return ARRAY_SIZE
+
+    # one array
+
+    def _submit(self, array: Array, after: list[str]) -> list[str]:
+        """Hold, write down, release; the jobs of its tasks. Refused where sbatch takes none."""
+        batch = Batch(self.home / f"{PREFIX}{self._spec(array.runs[0].path).benchmark}-{uuid.uuid4().hex[:12]}")
+        batch.intend(self._about(array))
+        self.check()
+        try:
+            jobs = self._hold(batch, array, after)
+        except Refused:
+            self._abandon(batch)  # a controller that answered too late may have taken them all the same
+            raise
+        self._write(batch, array, jobs)
+        self.check()
+        self._release(batch, jobs)
+        return jobs
+
+    def _about(self, array: Array) -> dict[str, Any]:
+        return {
+            "runs": [[str(folder.path.relative_to(self.runs)) for folder in task] for task in array.tasks],
+            "snapshot": array.snapshot,
+            "device": self.device,
+            "checkpoint_seconds": self.checkpoint_seconds,
+            "micro_batch": self.cluster.profile.micro_batch,
+            "pack": self.cluster.pack,
+            "profile": self.cluster.profile.model_dump(exclude_defaults=True),
+        }
+
+    def parameters(self, array: Array, name: str, after: list[str]) -> dict[str, Any]:
+        """What sbatch is told of an array."""
+        threads = array.threads
+        setup = [
+            *self.cluster.profile.setup,
+            # Read when NumPy and torch load, and their number changes bits.
+            f"export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} OPENBLAS_NUM_THREADS={threads}",
+        ]
+        if array.snapshot is not None:
+            code = str(snapshot.place(self.runs, array.snapshot)).replace("'", "'\\''")
+            setup.append(f"export PYTHONPATH='{code}'${{PYTHONPATH:+:$PYTHONPATH}}")
+        if len(after) > LISTED_JOBS:
+            after = sorted({job.partition("_")[0] for job in after})
+        return slurm_submitit.parameters(
+            self.cluster.profile,
+            name=name,
+            setup=setup,
+            signal_seconds=self.signal_seconds(array),
+            dependency="afterany:" + ":".join(after) if after else None,
+        )
+
+    def signal_seconds(self, array: Array) -> int:
+        """How long before its end a job is told to save: three times the slowest save that these runs have seen."""
+        if self.cluster.profile.signal_seconds is not None:
+            return self.cluster.profile.signal_seconds
+        took = [folder.read_state().get("save_seconds") or 0.0 for folder in array.runs]
+        return max(SIGNAL_SECONDS, int(3 * max(took)) + 1)
+
+    def _hold(self, batch: Batch, array: Array, after: list[str]) -> list[str]:
+        tasks = [tuple(str(folder.path) for folder in task) for task in array.tasks]
+        given = self.parameters(array, batch.name, after)
+        return slurm_submitit.submit(batch.folder, self.cluster.profile.python, given, tasks)
+
+    def _write(self, batch: Batch, array: Array, jobs: list[str]) -> None:
+        for task, job in zip(array.tasks, jobs, strict=True):
+            for folder in task:
+                folder.forget_cancel()
+                state = folder.read_state()
+                state.pop("reason", None)
+                told = {"state": "submitted", "job": job, "batch": batch.name, "snapshot": array.snapshot}
+                folder.write_state(guard=self.check, **{**state, **told})
+        batch.put(phase="written", jobs=jobs)
+
+    def _release(self, batch: Batch, jobs: list[str]) -> None:
+        queue.release({job.partition("_")[0] for job in jobs})
+        batch.put(phase="released")
+
+    def _abandon(self, batch: Batch) -> None:
+        queue.cancel(entry.job for entry in queue.listed(PREFIX) if entry.name == batch.name)
+        batch.put(phase="abandoned")
+
+    # what earlier calls left
+
+    def batches(self) -> Iterator[Batch]:
+        """Every array that was ever intended, by name."""
+        for path in sorted(self.home.glob(f"{PREFIX}*/{OPTIONS}")):
+            yield Batch(path.parent)
+
+    def reconcile(self) -> None:
+        """Finish or undo what a killed call left half done."""
+        entries = queue.listed(PREFIX)
+        for batch in self.batches():
+            phase = batch.read().get("phase")
+            if phase == "written":
+                self._release(batch, batch.read()["jobs"])
+            elif phase == "intended":
+                self._abandon(batch)
+            elif phase == "abandoned":  # sbatch outlived the call that started it
+                queue.cancel(entry.job for entry in entries if entry.name == batch.name)
+
+    def in_flight(self) -> dict[Path, Entry]:
+        """Run folder -> the job in the queue that will make it, or is making it."""
+        found: dict[Path, Entry] = {}
+        known: dict[str, dict[str, list[str]]] = {}
+        for entry in queue.listed(PREFIX):
+            if entry.name not in known:
+                batch = Batch(self.home / entry.name).read()
+                known[entry.name] = dict(zip(batch.get("jobs", []), batch.get("runs", []), strict=False))
+            for run in known[entry.name].get(entry.job, []):
+                found[self.runs / run] = entry
+        return found
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time submits; others wait for it."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.chmod(self.home, 0o700)
+        except OSError as error:
+            raise UserError(f"--runs: {self.home} cannot be made ({error.strerror}); choose another folder.") from None
+        place, observer, told = RunFolder(self.home), Observer(), False
+        while (lease := claim(place, observer)) is None:
+            if not told:
+                self.tell("another process is submitting; waiting for it")
+            told = True
+            time.sleep(0.5)
+        self.check = lease.check
+        try:
+            with heartbeat(lease):
+                yield
+        finally:
+            lease.release()
+
+
+def _part(array: Array, tasks: slice) -> Array:
+    return Array(array.tasks[tasks], array.threads, array.snapshot, array.needs)

@@ -1,0 +1,141 @@
+"""What `--executor slurm` does for a command: submit and say so, or show what would be submitted."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from . import queue, slurm_profile, slurm_submitit, snapshot
+from .errors import UserError, resolve_name
+from .request import Planned
+from .slurm import PREFIX, Array, Cluster, Outcome, Submitter
+from .slurm_estimate import estimate, readable
+from .state import RunFolder
+from .team import shares
+
+EXECUTORS = ("local", "slurm")
+MINUTES = {"local": 0.5, "slurm": 10.0}
+"""Time between checkpoints: here a kill is rare and a checkpoint small; on a cluster neither is sure."""
+
+
+def choose(work: dict[str, Any]) -> dict[str, Any]:
+    """The options of a command with `cluster` in place of those that choose it, and with what follows from it."""
+    executor = resolve_name("executor", work.pop("executor"), EXECUTORS)
+    profile, pack, live = work.pop("profile"), work.pop("pack"), work.pop("live")
+    cluster = None
+    if executor == "slurm":
+        if profile is None:
+            raise UserError(
+                "--profile: must say what the cluster needs, got none; give the path of a YAML file or one of: "
+                f"{', '.join(slurm_profile.names())}."
+            )
+        cluster = Cluster(slurm_profile.load(profile), pack or 1, live)
+    elif profile is not None or pack is not None or live:
+        raise UserError("--profile, --pack, --live: are for a cluster; add --executor slurm or leave them out.")
+    device = work["device"] or (cluster.profile.device if cluster else "cpu")
+    minutes = work["checkpoint_minutes"]
+    return {
+        **work,
+        "device": device,
+        "checkpoint_minutes": MINUTES[executor] if minutes is None else minutes,
+        "cluster": cluster,
+    }
+
+
+def submit(
+    folders: Iterable[RunFolder],
+    console: Console,
+    runs: Path,
+    cluster: Cluster,
+    device: str,
+    checkpoint_minutes: float,
+) -> int:
+    """Submit planned runs; 0 where all are done or on their way, 1 where SLURM took only some."""
+    folders = list(folders)
+    if not queue.available():
+        raise UserError("--executor slurm: needs SLURM's commands, squeue was not found; work on a cluster's machine.")
+    submitter = Submitter(runs, cluster, device, checkpoint_minutes * 60, lambda text: console.print(text))
+    outcome = submitter.submit(folders)
+    _tell(outcome, sum(folder.done() for folder in folders), len(folders), console)
+    if not outcome.left:
+        return 0
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    reason = f" SLURM refused: {outcome.refusal.rstrip('.')}." if outcome.refusal else ""
+    errors.print(
+        f"robustft: {len(outcome.left)} runs are still planned and not submitted.{reason} "
+        "Start the same command again when there is room.",
+        markup=False,
+    )
+    return 1
+
+
+def _tell(outcome: Outcome, done: int, count: int, console: Console) -> None:
+    parts = [f"{done} finished earlier"]
+    if outcome.queued:
+        parts.append(f"{len(outcome.queued)} on their way")
+    arrays = f" as {_counted(len(outcome.arrays), 'array')} ({', '.join(outcome.arrays)})" if outcome.arrays else ""
+    parts.append(f"{len(outcome.submitted)} submitted{arrays}")
+    console.print(f"{_counted(count, 'run')}: {', '.join(parts)}", soft_wrap=True)
+
+
+def dry_run(
+    plan: list[Planned],
+    folders: dict[str, RunFolder],
+    console: Console,
+    runs: Path,
+    cluster: Cluster,
+    device: str,
+    checkpoint_minutes: float,
+) -> None:
+    """Show the arrays, what they will take, and the sbatch text of each; nothing is written."""
+    submitter = Submitter(runs, cluster, device, checkpoint_minutes * 60, lambda text: None)
+    for planned in plan:
+        submitter.specs[folders[planned.spec.run_id].path.absolute()] = planned.spec
+    try:
+        flying = submitter.in_flight()
+    except queue.QueueError as error:  # a dry run needs no cluster
+        console.print(f"what is in the queue is not known: {error}", soft_wrap=True)
+        flying = {}
+    code = None if cluster.live else snapshot.content_hash()
+    outcome = Outcome()
+    arrays = submitter.plan(list(folders.values()), flying, code, outcome)
+    profile = cluster.profile
+    specs = [submitter.specs[folder.path] for array in arrays for folder in array.runs]
+    console.print(f"\n{_counted(len(arrays), 'array')}, code {code or 'as installed when a job starts'}:")
+    names: list[str] = []
+    for number, array in enumerate(arrays):
+        names.append(f"{PREFIX}{submitter.specs[array.runs[0].path].benchmark}-{number}")
+        console.print(f"  {names[-1]}: {_described(array, cluster)}", soft_wrap=True)
+    unit = "GPU-hours" if profile.gpus else "process-hours"
+    cost = estimate(specs, runs, device, profile.array_parallelism)
+    console.print(f"{unit}: {cost.hours:.2f} for {cost.timed} of {_counted(cost.runs, 'run')}, by earlier records")
+    console.print(
+        f"disk: {readable(cost.kept_bytes)} for {cost.weighed} of {_counted(cost.runs, 'run')}, by earlier ones, "
+        f"and up to {readable(cost.passing_bytes)} of checkpoints while they are made",
+        soft_wrap=True,
+    )
+    batches = dict.fromkeys(spec.batch_size for spec in specs if spec.batch_size)
+    for batch in batches if profile.processes > 1 or profile.micro_batch else ():
+        console.print(shares(batch, profile.processes, profile.micro_batch))
+    for name, array in zip(names, arrays, strict=True):
+        after = [other for other, made in zip(names, arrays, strict=True) if array.needs & {f.path for f in made.runs}]
+        after += sorted({flying[path].job for path in array.needs if path in flying})
+        given = submitter.parameters(array, name, after)
+        console.print(f"\n{name}/submission.sh", markup=False)
+        python = profile.python or "python"
+        text = slurm_submitit.text(submitter.home / name, python, given, len(array.tasks))
+        console.print(text.replace(str(Path.home()), "~"), markup=False, soft_wrap=True)
+
+
+def _described(array: Array, cluster: Cluster) -> str:
+    profile = cluster.profile
+    each = "a run each" if cluster.pack == 1 else f"up to {cluster.pack} runs each, one after the other"
+    on = f"{profile.nodes} node{'s' * (profile.nodes > 1)} with {_counted(profile.gpus, 'GPU')}"
+    jobs = _counted(len(array.tasks), "job")
+    waits = f", after {_counted(len(array.needs), 'run')}" if array.needs else ""
+    return f"{jobs}, {each}, {on}, {profile.time}{waits}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

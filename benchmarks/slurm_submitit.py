@@ -1,0 +1,122 @@
+"""The one module that knows submitit: what a job is made of, how an array is submitted, and where its processes meet.
+
+submitit pickles what a job does. That is a `MakeRuns` without content, by reference, and the paths of run folders:
+nothing of the environment, of a spec or of live training.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .slurm_profile import Profile
+
+RESTARTS = 1_000_000
+"""submitit gives up after that many time-outs; a run ends when it is done."""
+
+
+class Refused(Exception):
+    """sbatch did not take the jobs; the message is SLURM's."""
+
+
+class MakeRuns:
+    """What a job does: make the runs of some folders, one after the other."""
+
+    def __call__(self, *folders: str) -> None:
+        """Runs in the job, in each of its processes; leaves with SystemExit."""
+        from . import slurm_job
+
+        slurm_job.main([Path(folder) for folder in folders])
+
+    def checkpoint(self, *folders: str) -> Any:
+        """What the job does when it is queued again: the same. All that it needs to go on is in the run folders."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *folders)
+
+
+def parameters(profile: Profile, *, name: str, setup: list[str], signal_seconds: int, dependency: str | None) -> dict:
+    """The profile in submitit's words; the jobs are held until they are released."""
+    given = {
+        "job_name": name,
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "nodes": profile.nodes,
+        "ntasks_per_node": max(1, profile.gpus),
+        "gpus_per_node": profile.gpus or None,
+        "cpus_per_task": profile.cpus,
+        "mem": profile.memory,
+        "time": profile.minutes,
+        "array_parallelism": profile.array_parallelism,
+        "signal_delay_s": signal_seconds,
+        "setup": setup,
+        "dependency": dependency,
+        "stderr_to_stdout": True,
+        # One dead process of a run takes the others with it: they would wait for it forever.
+        "srun_args": ["--kill-on-bad-exit=1"],
+        "additional_parameters": {"hold": True, "requeue": True},
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str, ...]]) -> list[str]:
+    """Submit an array of held jobs, or one job; all that submitit writes is in `folder`.
+
+    Args:
+        tasks: the run folders of each job.
+
+    Returns:
+        The jobs, in the order of `tasks`. Their pickles are in place.
+
+    Raises:
+        Refused: sbatch took none of them.
+    """
+    _require()
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=RESTARTS, python=python)
+    executor.update_parameters(**given)
+    try:
+        with executor.batch():
+            jobs = [executor.submit(MakeRuns(), *folders) for folders in tasks]
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise Refused(" ".join(str(error).split()) or "no reason was given") from None
+    finally:
+        for left in folder.glob("*.pkl"):
+            if not left.name.endswith("_submitted.pkl"):
+                left.unlink(missing_ok=True)
+    return [job.job_id for job in jobs]
+
+
+def text(folder: Path, python: str, given: dict, count: int) -> str:
+    """The sbatch file of an array of `count` jobs."""
+    _require()
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    more = {"map_count": count} if count > 1 else {}
+    return _make_sbatch_string(f"{python} -u -m submitit.core._submit {folder}", folder, **given, **more)
+
+
+def meet() -> None:
+    """Tell torch.distributed where the processes of this job find each other."""
+    from submitit.helpers import TorchDistributedEnvironment
+
+    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+
+
+def processes() -> int:
+    """How many processes this job has."""
+    from submitit import JobEnvironment
+
+    return JobEnvironment().num_tasks
+
+
+def _require() -> None:
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "--executor slurm: needs submitit, which is not installed; install it with pip install 'robustft[slurm]'."
+        ) from None

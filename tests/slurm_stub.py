@@ -1,0 +1,91 @@
+"""SLURM's commands as one small script that only keeps a queue: no job ever starts.
+
+`install` puts them first in PATH. The queue is a JSON file; its settings are `max_array` (MaxArraySize), `room` (how
+many jobs may wait) and `silent` (the controller does not answer).
+"""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "srun")
+SCRIPT = """#!{python} -SE
+import fcntl, json, re, sys
+from pathlib import Path
+place = Path({place!r})
+lock = open(place / "lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+world = json.loads((place / "world.json").read_text())
+command, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+if world["silent"]:
+    sys.exit(command + ": error: Unable to contact slurm controller (connect failure)")
+if command == "sbatch":
+    text = Path(arguments[-1]).read_text()
+    options = dict(re.findall(r"#SBATCH --([a-z-]+)(?:=(.*))?", text))
+    count = int(options.get("array", "0-0").split("%")[0].split("-")[1]) + 1
+    if count > world["max_array"]:
+        sys.exit("sbatch: error: Batch job submission failed: Invalid job array specification")
+    if len(world["jobs"]) + count > world["room"]:
+        sys.exit("sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)")
+    world["last"] += 1
+    world["calls"] += 1
+    for task in range(count):
+        job = str(world["last"]) + ("_%d" % task if "array" in options else "")
+        world["jobs"][job] = dict(
+            name=options["job-name"], held="hold" in options, after=options.get("dependency", ""), text=text
+        )
+    print("Submitted batch job", world["last"])
+elif command == "squeue":
+    for job, about in world["jobs"].items():
+        print("|".join([job, "PENDING", "JobHeldUser" if about["held"] else "Priority", about["name"]]))
+elif command == "scontrol" and arguments[0] == "release":
+    for job, about in world["jobs"].items():
+        if job.split("_")[0] == arguments[1]:
+            about["held"] = False
+elif command == "scontrol":
+    print("MaxArraySize            =", world["max_array"])
+elif command == "scancel":
+    for job in arguments:
+        world["jobs"].pop(job, None)
+(place / "world.json").write_text(json.dumps(world))
+"""
+
+
+class Stub:
+    """The queue of the commands that `install` made."""
+
+    def __init__(self, place):
+        self.path = Path(place) / "world.json"
+
+    @property
+    def world(self):
+        return json.loads(self.path.read_text())
+
+    def set(self, **fields):
+        """Change settings, or `jobs`."""
+        self.path.write_text(json.dumps({**self.world, **fields}))
+
+    @property
+    def jobs(self):
+        return self.world["jobs"]
+
+    def finish(self, *jobs):
+        """These jobs are over; without any, all are."""
+        self.set(jobs={job: about for job, about in self.jobs.items() if jobs and job not in jobs})
+
+
+def install(place, monkeypatch):
+    """The stub in a folder of its own, its commands first in PATH."""
+    place = Path(place)
+    (place / "bin").mkdir(parents=True)
+    (place / "world.json").write_text(
+        json.dumps({"jobs": {}, "last": 0, "calls": 0, "max_array": 1001, "room": 10**6, "silent": False})
+    )
+    for name in COMMANDS:
+        path = place / "bin" / name
+        path.write_text(SCRIPT.format(python=sys.executable, place=str(place)))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return Stub(place)

@@ -1,0 +1,341 @@
+"""Submission to SLURM, against commands that only keep a queue: nothing is lost, nothing twice."""
+
+import json
+import os
+import pickle
+import stat
+
+import pytest
+from runs_kit import BACKBONE, call, write_suite
+from slurm_stub import install
+
+from robustft.benchmarks import slurm, slurm_submitit, snapshot, sweep
+from robustft.benchmarks.errors import UserError
+from robustft.benchmarks.plan import Plan
+from robustft.benchmarks.slurm import Cluster, Submitter
+from robustft.benchmarks.slurm_profile import Profile
+from robustft.benchmarks.state import Observer, RunFolder, claim
+
+PROFILE = Profile(gpus=0, time="1h")
+CODE = "0123456789abcdef"
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    """The stub of SLURM; the snapshot is one empty folder, for most tests do not look into it."""
+    monkeypatch.setattr(snapshot, "take", lambda runs: CODE)
+    monkeypatch.setattr(snapshot, "exists", lambda runs, name: True)
+    return install(tmp_path / "stub", monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    benchmark = sweep.load(write_suite(tmp_path_factory.mktemp("suite")))
+    plan = sweep.expand(benchmark, ("ft", "wise_ft"), (BACKBONE,), (0, 1, 2), (), "one_se", None)
+    return benchmark, plan
+
+
+@pytest.fixture
+def folders(tmp_path, planned):
+    """Three runs of ft and the three of wise_ft that read them, planned."""
+    benchmark, plan = planned
+    made = []
+    for run in plan:
+        folder = RunFolder.of(tmp_path / "runs", run.spec)
+        Plan(run.spec, benchmark.suite.dataset, run.sources, {"rules": []}).write(folder)
+        made.append(folder)
+    assert len(made) == 6
+    return made
+
+
+def submit(folders, profile=PROFILE, **options):
+    runs = folders[0].path.parents[3]
+    return Submitter(runs, Cluster(profile, **options), "cpu", 600, print).submit(folders)
+
+
+def finish(folder):
+    """Give a run its record."""
+    folder.record.write_text(json.dumps({"run_id": folder.path.name.rpartition("-")[2]}))
+
+
+def in_pickles(runs, queue):
+    """Job in the queue -> the run folders that its pickle names."""
+    found = {}
+    for job, about in queue.jobs.items():
+        content = (runs / ".slurm" / about["name"] / f"{job}_submitted.pkl").read_bytes()
+        delayed = pickle.loads(content)
+        assert type(delayed.function) is slurm_submitit.MakeRuns and vars(delayed.function) == {}
+        assert delayed.kwargs == {}
+        found[job] = [str(path) for path in delayed.args]
+    return found
+
+
+def assert_each_once(folders, queue):
+    """Every run that is not done is in exactly one job of the queue, and may start."""
+    held = in_pickles(folders[0].path.parents[3], queue)
+    made = sorted(path for paths in held.values() for path in paths)
+    assert made == sorted(str(folder.path) for folder in folders if not folder.done())
+    assert not any(about["held"] for about in queue.jobs.values())
+
+
+def test_a_plan_becomes_arrays_and_what_reads_a_run_waits_for_it(folders, queue):
+    outcome = submit(folders)
+    assert_each_once(folders, queue)
+    assert len(outcome.submitted) == 6 and outcome.arrays == ["1", "2"] and not outcome.left
+    after = {job: about["after"] for job, about in queue.jobs.items()}
+    assert set(after.values()) == {"", "afterany:1_0:1_1:1_2"}
+    paths = in_pickles(folders[0].path.parents[3], queue)
+    assert all(("wise_ft" in paths[job][0]) == bool(after[job]) for job in paths)
+
+
+def test_a_second_call_submits_nothing(folders, queue):
+    submit(folders)
+    outcome = submit(folders)
+    assert (len(outcome.submitted), len(outcome.queued), queue.world["calls"]) == (0, 6, 2)
+
+
+def test_arrays_are_split_at_the_size_that_the_cluster_takes(folders, queue):
+    queue.set(max_array=2)
+    assert len(submit(folders).arrays) == 4
+    assert_each_once(folders, queue)
+
+
+def test_some_runs_share_a_job(folders, queue):
+    submit(folders, pack=2)
+    assert_each_once(folders, queue)
+    assert sorted(map(len, in_pickles(folders[0].path.parents[3], queue).values())) == [1, 1, 2, 2]
+
+
+def test_an_input_that_was_not_asked_for_is_submitted_too(folders, queue):
+    submit([folder for folder in folders if "wise_ft" in str(folder.path)])
+    assert_each_once(folders, queue)
+
+
+def test_finished_inputs_are_not_waited_for(folders, queue):
+    for folder in folders:
+        if "wise_ft" not in str(folder.path):
+            finish(folder)
+    submit(folders)
+    assert_each_once(folders, queue)
+    assert {about["after"] for about in queue.jobs.values()} == {""}
+
+
+def test_what_vanished_or_failed_is_submitted_again_and_nothing_else(folders, queue):
+    submit(folders)
+    gone = [job for job in queue.jobs if job.startswith("1_")][:2]
+    paths = in_pickles(folders[0].path.parents[3], queue)
+    queue.finish(*gone)
+    RunFolder(folders[0].path.parent / os.path.basename(paths[gone[0]][0])).write_state(state="failed", reason="x")
+    outcome = submit(folders)
+    assert sorted(str(folder.path) for folder in outcome.submitted) == sorted(paths[gone[0]] + paths[gone[1]])
+    assert_each_once(folders, queue)
+
+
+def test_a_run_that_a_living_process_holds_is_left_to_it(folders, queue):
+    lease = claim(folders[0], Observer())
+    outcome = submit(folders)
+    assert folders[0].path in {folder.path for folder in outcome.queued}
+    assert len(outcome.left) == 1  # no dependency can be made on a process that is not SLURM's
+    lease.release()
+    submit(folders)
+    assert_each_once(folders, queue)
+
+
+# killed while submitting
+
+
+def dies(where, when):
+    """A function that ends its process before or after it did its work."""
+
+    def die(*arguments, **options):
+        if when == "after":
+            where(*arguments, **options)
+        os._exit(9)
+
+    return die
+
+
+def in_child(action):
+    """Run in a forked process; its exit code."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+POINTS = [
+    (slurm.Batch, "intend"),
+    (Submitter, "_hold"),
+    (Submitter, "_write"),
+    (Submitter, "_release"),
+    (RunFolder, "write_state"),
+    (slurm.queue, "release"),
+]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point[1])
+def test_killed_at_any_point_nothing_is_lost_or_submitted_twice(folders, queue, monkeypatch, point, when):
+    owner, name = point
+
+    def killed():
+        setattr(owner, name, dies(getattr(owner, name), when))
+        submit(folders)
+
+    assert in_child(killed) == 9
+    submit(folders)
+    assert_each_once(folders, queue)
+    assert len({about["name"] for about in queue.jobs.values()}) == 2
+
+
+def test_killed_between_sbatch_and_its_pickles(folders, queue):
+    from submitit.core.utils import JobPaths
+
+    def killed():
+        JobPaths.move_temporary_file = dies(JobPaths.move_temporary_file, "after")
+        submit(folders)
+
+    assert in_child(killed) == 9
+    assert all(about["held"] for about in queue.jobs.values()) and len(queue.jobs) == 3
+    submit(folders)
+    assert_each_once(folders, queue)
+
+
+def test_an_sbatch_that_outlives_its_caller_is_undone(folders, queue):
+    """Its job appears only after the next call looked for it; it is held, and cancelled by the call after."""
+
+    def killed():
+        Submitter._hold = dies(Submitter._hold, "after")
+        submit(folders)
+
+    in_child(killed)
+    late = queue.jobs
+    queue.set(jobs={})
+    submit(folders)
+    queue.set(jobs=queue.jobs | late)
+    submit(folders)
+    assert_each_once(folders, queue)
+
+
+def test_two_submitters_at_once(folders, queue):
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            try:
+                submit(folders)
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    assert queue.world["calls"] == 2
+    assert_each_once(folders, queue)
+
+
+def test_without_an_answer_from_slurm_nothing_is_submitted(folders, queue):
+    submit(folders[:1])
+    queue.set(silent=True)
+    with pytest.raises(UserError, match="Unable to contact"):
+        submit(folders)
+    queue.set(silent=False)
+    submit(folders)
+    assert_each_once(folders, queue)
+
+
+def test_a_partial_refusal_leaves_the_rest_planned(folders, queue):
+    queue.set(room=2)
+    outcome = submit(folders)
+    assert (len(outcome.submitted), len(outcome.left)) == (2, 4)
+    assert "job submit limit" in outcome.refusal
+    assert len(in_pickles(folders[0].path.parents[3], queue)) == 2
+    states = sorted(folder.read_state()["state"] for folder in folders)
+    assert states == ["planned"] * 4 + ["submitted"] * 2
+    queue.set(room=100)
+    submit(folders)
+    assert_each_once(folders, queue)
+
+
+# what is written down
+
+
+def test_no_secret_of_the_environment_is_written(folders, queue, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "canary-31415")
+    submit(folders)
+    home = folders[0].path.parents[3] / ".slurm"
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    for path in home.glob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700 or path.name.startswith(".lease")
+    for path in folders[0].path.parents[3].rglob("*"):
+        assert path.is_dir() or b"canary" not in path.read_bytes()
+
+
+def test_jobs_run_the_snapshot_with_the_threads_of_their_runs(folders, queue):
+    submit(folders)
+    text = next(iter(queue.jobs.values()))["text"]
+    assert f"export PYTHONPATH='{folders[0].path.parents[3]}/.code/{CODE}'${{PYTHONPATH:+:$PYTHONPATH}}" in text
+    assert "export OMP_NUM_THREADS=1 " in text
+    queue.finish()
+    submit(folders, live=True)
+    assert "PYTHONPATH" not in next(iter(queue.jobs.values()))["text"]
+
+
+def test_what_began_with_a_snapshot_goes_on_with_it_unless_it_failed(folders, queue, monkeypatch):
+    submit(folders)
+    queue.finish()
+    stopped, failed = folders[0], folders[1]
+    stopped.write_state(state="checkpointed", snapshot=CODE)
+    failed.write_state(state="failed", snapshot=CODE)
+    monkeypatch.setattr(snapshot, "take", lambda runs: "f" * 16)
+    submit([stopped, failed])
+    code = {}
+    for job, paths in in_pickles(folders[0].path.parents[3], queue).items():
+        code[paths[0]] = CODE in queue.jobs[job]["text"]
+    assert code[str(stopped.path)] and not code[str(failed.path)]
+
+
+def test_the_signal_comes_early_enough_for_the_slowest_save(folders, queue):
+    folders[0].write_state(state="checkpointed", save_seconds=100.0)
+    submit(folders[:1])
+    assert "--signal=USR2@301" in next(iter(queue.jobs.values()))["text"]
+
+
+def test_more_threads_than_processors_are_refused(folders, queue, monkeypatch):
+    monkeypatch.setattr(
+        Submitter, "_spec", lambda self, path: Plan.read(RunFolder(path)).spec.model_copy(update={"threads": 4})
+    )
+    with pytest.raises(UserError, match="profile.cpus: must be at least 4"):
+        submit(folders)
+
+
+# the command
+
+
+def test_the_command_submits_and_says_what_it_did(tmp_path, queue, capsys):
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("gpus: 0\ntime: 2h\n")
+    words = ("sweep", write_suite(tmp_path), "--method", "ft", "--seeds", "0,1", "--runs", tmp_path / "runs")
+    words = (*words, "--executor", "slurm", "--profile", profile, "--results", tmp_path / "results")
+    assert call(*words, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "1 array" in shown and "2 jobs, a run each" in shown and "#SBATCH --time=120" in shown
+    assert not (tmp_path / "runs").exists() and not queue.jobs
+    assert call(*words) == 0
+    assert "2 runs: 0 finished earlier, 2 submitted as 1 array (1)" in capsys.readouterr().out
+    queue.finish()
+    queue.set(room=1)
+    assert call(*words) == 1
+    assert "1 runs are still planned and not submitted. SLURM refused" in capsys.readouterr().err
+
+
+def test_a_snapshot_is_the_package_and_its_hash_is_that_of_its_content(tmp_path):
+    name = snapshot.take(tmp_path)
+    copy = snapshot.place(tmp_path, name) / "robustft"
+    assert snapshot.content_hash(copy) == name == snapshot.content_hash()
+    assert snapshot.take(tmp_path) == name and len(list((tmp_path / ".code").iterdir())) == 1
+    with (copy / "methods" / "ft.py").open("a") as file:
+        file.write("# changed\n")
+    assert snapshot.content_hash(copy) != name

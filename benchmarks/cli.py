@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 
 from . import compare, rescore
+from . import figures as drawing
 from . import report as reports
 from . import theory as theories
 from .errors import UserError, resolve_name
@@ -303,6 +304,7 @@ def cancel(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, 
 
 
 robustft.add_command(reports.report)
+robustft.add_command(drawing.figures)
 robustft.add_command(compare.command)
 robustft.add_command(theories.theory)
 robustft.add_command(rescore.command)

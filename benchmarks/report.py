@@ -58,9 +58,10 @@ def report(benchmark: str | None, runs: Path, results: Path) -> int:
     """One HTML file with tables, figures and every run: results/report.html."""
     from ..results.report import write
     from .cli import make_console
+    from .figures import pictures
 
     console = make_console()
     material = gather(runs, benchmark, console)
-    path = write(material, results / "report.html")
+    path = write(material, results / "report.html", pictures(material))
     console.print(f"wrote {path}: open it in a browser; it needs no network", soft_wrap=True)
     return 0

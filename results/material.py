@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,17 @@ from typing import Any
 import numpy as np
 
 from . import predictions
-from .board import Row
+from .board import ASIDE, Row, Section
 from .leaderboard import Board, build
 from .predictions import PredictionError
 from .publish import read_reference_predictions
 from .records import REFERENCE
 from .rows import Record
+from .statistics import RULES
+
+RECIPE = {"steps", "batch_size"}
+LAYERS = "layers.json"
+"""Side file of a run folder with what `layers` reads."""
 
 
 class Missing(ValueError):
@@ -31,12 +37,14 @@ class Material:
     Attributes:
         local, reference: records; they stand in rows of their own.
         runs: root of the local run folders; None if there are only records.
+        controls: runs of any benchmark from random weights on the same data, where they are known.
         reference_root: root of the committed references.
     """
 
     local: tuple[Record, ...] = ()
     reference: tuple[Record, ...] = ()
     runs: Path | None = None
+    controls: tuple[Record, ...] = ()
     reference_root: Path = REFERENCE
 
     @cached_property
@@ -55,7 +63,13 @@ class Material:
             tuple(record for record in records if record["benchmark"] == benchmark)
             for records in (self.local, self.reference)
         )
-        return replace(self, local=local, reference=reference)
+        data = {record["spec"].get("fingerprint") for record in (*local, *reference)}
+        controls = tuple(
+            record
+            for _, record in self.entries()
+            if record["backbone_weights"] == "random" and record["spec"].get("fingerprint") in data
+        )
+        return replace(self, local=local, reference=reference, controls=controls)
 
     def entries(self) -> Iterator[tuple[str, Record]]:
         """(provenance, record) of every run; tuning trials are left out."""
@@ -76,6 +90,27 @@ class Material:
             ):
                 found.setdefault(record["seed"], record)
         return [found[seed] for seed in sorted(found)]
+
+    def chosen(
+        self, section: Section, backbone: str, method: str, usable: Callable[[Record], bool]
+    ) -> tuple[Row | None, list[Record]]:
+        """The setting by which a figure shows a method, with its usable runs; (None, []) if there is none.
+
+        The default rule's setting if it has usable runs, else the one with most of them; local before reference. Where
+        rows are ranked, runs of another length or batch than the recipe's are no part of the comparison.
+        """
+        candidates = []
+        for row in section.rows:
+            other = section.ranks and not RECIPE.isdisjoint(row.chosen)
+            if row.backbone == backbone and row.method == method and row.kind not in ASIDE and not other:
+                records = [record for record in self.records_of(row) if usable(record)]
+                if records:
+                    rank = (RULES[0] not in row.rules, row.provenance != "local", -len(records), row.label)
+                    candidates.append((rank, row, records))
+        if not candidates:
+            return None, []
+        _, row, records = min(candidates, key=lambda candidate: candidate[0])
+        return row, records
 
     def folder(self, record: Record) -> Path | None:
         """The folder of a local run; None where there is none."""
@@ -100,6 +135,14 @@ class Material:
         except PredictionError:
             return {}
 
+    def layers(self, record: Record) -> list[dict[str, Any]]:
+        """Similarity to the pretrained model of each layer of a local run: layer, cka, svcca; [] where unknown."""
+        folder = self.folder(record)
+        try:
+            return json.loads((folder / LAYERS).read_bytes())["layers"] if folder else []
+        except (OSError, ValueError, KeyError):
+            return []
+
     def curves(self, record: Record) -> dict[str, list[float | None]]:
         """Column -> values of a local run's training curves; {} where there are none."""
         import pyarrow as pa
@@ -112,6 +155,13 @@ class Material:
             table = None
         columns = table.to_pydict() if table is not None else {}
         return {name: [_short(value) for value in values] for name, values in columns.items() if any(map(_ok, values))}
+
+
+def without_doubles(rows: Iterable[Row]) -> list[Row]:
+    """Local rows, and reference rows of what has no complete local one: no figure shows a method twice."""
+    rows = list(rows)
+    here = {(row.backbone, row.title) for row in rows if row.provenance == "local" and row.complete}
+    return [row for row in rows if row.provenance == "local" or (row.backbone, row.title) not in here]
 
 
 def _ok(value: Any) -> bool:

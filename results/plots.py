@@ -1,16 +1,26 @@
-"""Figures from a board. Same board, same bytes of SVG; readable in grey: every method has its own marker."""
+"""What all figures share, and the first of them: ID against OOD accuracy.
+
+Same records, same bytes of SVG and PNG. Readable in grey: every method has its own marker beside its colour, and both
+are the same in every figure.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .atomic import write_atomic
 from .board import FIXED, Row, Section
+from .effective_robustness import Line
 from .leaderboard import Board
 from .statistics import RULES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # (colour, marker) of a method in every figure: colours differ in lightness too.
 STYLES = {
@@ -40,6 +50,8 @@ SPARE = (
     ("#ad1457", (7, 1, 0)),
     ("#1b5e20", (4, 1, 45)),
 )
+# Same bytes each time, and a method's name is no formula.
+STYLE = {"svg.hashsalt": "robustft", "font.size": 9, "text.parse_math": False}
 FIXED_SIZE = 5.5  # of the marker of a fixed point; others have 8
 
 
@@ -51,62 +63,128 @@ def style(method: str, others: Sequence[str]) -> tuple[str, str]:
     return SPARE[unknown.index(method) % len(SPARE)]
 
 
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Figures are made and encoded inside this."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def panels(count: int, columns: int = 3, width: float = 3.1, height: float = 3.0) -> tuple[Figure, list[Any]]:
+    """A figure with `count` panels, at most `columns` side by side."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    lines = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns + 0.4, height * lines + 0.8), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    return figure, axes[:count]
+
+
+def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
+    """Title and axis labels in the one size, and no box around the panel."""
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel(x, fontsize=9)
+    axis.set_ylabel(y, fontsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
+
+
+def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
+    """One legend below all panels, zero-shot first, then by name; as many columns as fit, `columns` at most."""
+    names = sorted(handles, key=lambda name: (name != "zero_shot", name))
+    inches = 0.75 + 0.08 * max(map(len, names))  # a handle, and letters of this font size
+    columns = max(1, min(columns, int(figure.get_figwidth() / inches)))
+    figure.legend(
+        [handles[name] for name in names],
+        names,
+        loc="outside lower center",
+        ncols=min(len(names), columns),
+        frameon=False,
+    )
+
+
+def encode(figure: Figure) -> dict[str, bytes]:
+    """Suffix -> file content, ".svg" and ".png", without a date or a program's version in them."""
+    files = {}
+    for suffix, options in (
+        (".svg", {"metadata": {"Date": None, "Creator": None}}),
+        (".png", {"dpi": 160, "metadata": {"Software": None}}),
+    ):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix[1:], **options)
+        files[suffix] = buffer.getvalue()
+    return files
+
+
+def save(files: Mapping[str, bytes], path: Path) -> list[Path]:
+    """Write what `encode` made beside each other, atomically; `path` with or without suffix."""
+    stem = path.with_suffix("") if path.suffix in {".svg", ".png"} else path
+    paths = []
+    for suffix, content in files.items():
+        paths.append(stem.with_name(stem.name + suffix))
+        write_atomic(paths[-1], content)
+    return paths
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """`encode` and `save`: SVG and PNG beside each other."""
+    return save(encode(figure), Path(path))
+
+
 def plot_id_ood(board: Board, path: Path, rule: str = RULES[0]) -> list[Path]:
+    """Draw `draw_id_ood` and write it as .svg and .png; the two files."""
+    with drawing():
+        return save_figure(draw_id_ood(board, rule), path)
+
+
+def draw_id_ood(board: Board, rule: str = RULES[0], line: Line | None = None) -> Figure:
     """ID against OOD-mean accuracy, a panel per backbone: seed means with standard deviations, zero-shot as a star.
 
     Args:
         board: its first section that ranks is drawn; incomplete rows are left out. Where a method has local and
             reference rows, the local ones are filled and the reference ones hollow. A fixed point of a path has a
             smaller marker.
-        path: file without or with suffix; .svg and .png are written beside each other.
         rule: selection rule whose rows are drawn.
-
-    Returns:
-        The two files.
+        line: what models without the pretrained backbone come to, drawn within the range of its fit.
 
     Raises:
         ValueError: the board has no such rows.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    section, panels = _panels(board, rule)
-    methods = sorted({row.method for _, rows in panels for row in rows})
-    columns = min(3, len(panels))
-    lines = math.ceil(len(panels) / columns)
-    with matplotlib.rc_context({"svg.hashsalt": "robustft", "font.size": 9}):
-        figure = Figure(figsize=(3.1 * columns + 0.4, 3.0 * lines + 0.8), layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False)
-        handles: dict[str, object] = {}
-        for axis, (backbone, rows) in zip(axes.flat, panels, strict=False):
-            _draw(axis, rows, methods, handles)
-            axis.set_title(backbone, fontsize=10)
-            axis.set_xlabel("ID accuracy (%)", fontsize=9)
-        for axis in axes.flat[len(panels) :]:
-            axis.set_axis_off()
-        figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
-        names = sorted(handles, key=lambda name: (name != "zero_shot", name))
-        figure.legend(
-            [handles[name] for name in names],
-            names,
-            loc="outside lower center",
-            ncols=min(len(names), 2 * columns + 1),
-            frameon=False,
-        )
-        return save_figure(figure, Path(path))
+    section, found = ranked_panels(board, rule)
+    methods = sorted({row.method for _, rows in found for row in rows})
+    figure, axes = panels(len(found))
+    handles: dict[str, object] = {}
+    for axis, (backbone, rows) in zip(axes, found, strict=True):
+        _draw(axis, rows, methods, handles)
+        if line is not None:
+            xs, ys = line.points()
+            handles["baselines without pretraining"] = axis.plot(xs, ys, color="0.45", linewidth=1, linestyle="--")[0]
+        tidy(axis, backbone, "ID accuracy (%)")
+    figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
+    legend(figure, handles, 2 * min(3, len(found)) + 1)
+    return figure
 
 
-def _panels(board: Board, rule: str) -> tuple[Section, list[tuple[str, list[Row]]]]:
+def ranked_panels(board: Board, rule: str = RULES[0]) -> tuple[Section, list[tuple[str, list[Row]]]]:
+    """The first section that ranks, and per backbone its complete rows with ID and OOD accuracy.
+
+    Raises:
+        ValueError: there is none.
+    """
     for section in sorted(board.sections, key=lambda section: not section.ranks):
-        panels = []
+        found = []
         for backbone in section.backbones:
             rows = [row for row in section.table(rule, backbone) if row.complete and _point(row)]
-            if rows:
-                panels.append((backbone, rows))
-        if panels:
-            return section, panels
+            if any(not row.is_reference_method for row in rows):
+                found.append((backbone, rows))
+        if found:
+            return section, found
     raise ValueError(f"figure: no complete rows of rule {rule} to draw; run a sweep first.")
 
 
@@ -146,20 +224,3 @@ def _draw(axis: object, rows: list[Row], methods: Sequence[str], handles: dict[s
         axis.axvline(x, color="0.75", linewidth=0.8, zorder=1)
         axis.axhline(y, color="0.75", linewidth=0.8, zorder=1)
     axis.margins(0.12)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
-
-
-def save_figure(figure: object, path: Path) -> list[Path]:
-    """SVG and PNG without a date or a program's version in them."""
-    stem = path.with_suffix("") if path.suffix in {".svg", ".png"} else path
-    files = []
-    for suffix, options in ((".svg", {"metadata": {"Date": None, "Creator": None}}), (".png", {"dpi": 160})):
-        buffer = io.BytesIO()
-        if suffix == ".png":
-            options["metadata"] = {"Software": None}
-        figure.savefig(buffer, format=suffix[1:], **options)
-        file = stem.with_name(stem.name + suffix)
-        write_atomic(file, buffer.getvalue())
-        files.append(file)
-    return files

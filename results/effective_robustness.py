@@ -1,0 +1,91 @@
+"""The accuracy under shift that accuracy on the own distribution lets expect, from models without pretraining.
+
+Effective robustness is how far a model lies above that line. It says something only where the line is fitted to other
+models than those that are judged by it: baselines that never saw the pretrained backbone.
+
+Source: Taori et al. 2020, arXiv:2007.00644, section 3; Miller et al. 2021, arXiv:2107.04649.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_MODELS = 15
+"""Fewer baselines than these give no line."""
+
+
+class LineError(ValueError):
+    """Numbers that no line follows from, or a value outside its range."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """logit(OOD) = slope * logit(ID) + intercept, on the range of ID accuracies that it was fitted on.
+
+    Attributes:
+        r2: of the fit, in logits.
+        models: how many baselines it was fitted to.
+        low, high: smallest and largest ID accuracy among them, fractions.
+    """
+
+    slope: float
+    intercept: float
+    r2: float
+    models: int
+    low: float
+    high: float
+
+    def expected(self, identity: float) -> float:
+        """OOD accuracy that the baselines let expect at an ID accuracy; fractions.
+
+        Raises:
+            LineError: outside the range of the fit; nothing is extrapolated.
+        """
+        if not self.low <= identity <= self.high:
+            raise LineError(
+                f"effective robustness: ID accuracy must be in [{self.low:.3f}, {self.high:.3f}], the range "
+                f"of the fit, got {identity:.3f}; add baselines that reach it."
+            )
+        return 1 / (1 + math.exp(-(self.slope * _logit(identity) + self.intercept)))
+
+    def points(self, count: int = 50) -> tuple[list[float], list[float]]:
+        """The line in percent, from end to end of its range, for a figure."""
+        xs = [min(max(x, self.low), self.high) for x in np.linspace(self.low, self.high, count).tolist()]
+        return [100 * x for x in xs], [100 * self.expected(x) for x in xs]
+
+
+def fit(identity: Sequence[float], shifted: Sequence[float]) -> Line:
+    """Least squares on logit(ID) against logit(OOD).
+
+    Args:
+        identity, shifted: accuracies of the same models, fractions in (0, 1).
+
+    Example: models on OOD = ID give slope 1, intercept 0 and r2 1.
+
+    Raises:
+        LineError: fewer than `LEAST_MODELS` models, lengths that differ, an accuracy of 0 or 1, or equal ID accuracies.
+    """
+    if len(identity) != len(shifted) or len(identity) < LEAST_MODELS:
+        raise LineError(
+            f"effective robustness: needs ID and OOD accuracy of at least {LEAST_MODELS} models without pretraining, "
+            f"got {len(identity)} and {len(shifted)}; add from-scratch runs."
+        )
+    outside = [value for value in (*identity, *shifted) if not 0 < value < 1]
+    if outside or min(identity) == max(identity):
+        found = outside[0] if outside else identity[0]
+        raise LineError(
+            f"effective robustness: accuracies must differ and be in (0, 1), got {found}; drop such models."
+        )
+    x, y = (np.array([_logit(value) for value in values]) for values in (identity, shifted))
+    slope, intercept = np.polyfit(x, y, 1)
+    left, total = np.sum((y - slope * x - intercept) ** 2), np.sum((y - y.mean()) ** 2)
+    r2 = 1 - left / total if total > 0 else 1.0
+    return Line(float(slope), float(intercept), float(r2), len(x), min(identity), max(identity))
+
+
+def _logit(value: float) -> float:
+    return math.log(value / (1 - value))

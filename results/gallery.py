@@ -1,0 +1,123 @@
+"""Every figure by name: what it shows, and how it is drawn from records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import plots_board, plots_runs, plots_samples
+from .effective_robustness import LEAST_MODELS, Line, fit
+from .material import Material, Missing
+from .plots import draw_id_ood, drawing, encode
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure: its title, what a reader must know of it, and its drawing, which raises Missing."""
+
+    title: str
+    caption: str
+    draw: Callable[[Material], Figure]
+
+
+def _id_ood(material: Material) -> Figure:
+    try:
+        return draw_id_ood(material.board, line=baseline(material))
+    except ValueError as error:
+        raise Missing(f"figure id_ood: {str(error).removeprefix('figure: ')}") from error
+
+
+def baseline(material: Material) -> Line | None:
+    """The line of models without pretraining, on the same data; None where there are too few of them."""
+    points = {
+        (record["method"], record["backbone"], record["run_id"]): (
+            record["summary"].get("acc_id"),
+            record["summary"].get("acc_ood_mean"),
+        )
+        for record in material.controls
+    }
+    usable = [point for _, point in sorted(points.items()) if None not in point]
+    return fit(*zip(*usable, strict=True)) if len(usable) >= LEAST_MODELS else None
+
+
+ENTRIES = {
+    "id_ood": Entry(
+        "Accuracy in distribution and under shift",
+        "Means over seeds with standard deviations, of the default selection rule. The grey lines cross at zero-shot: "
+        "right of one a method has gained in distribution, below the other it has lost robustness. Small markers: "
+        "points of a path that were fixed beforehand. Hollow: the committed reference beside local runs.",
+        _id_ood,
+    ),
+    "paths": Entry(
+        "Between zero-shot and finetuned weights",
+        "Each line is one method's whole path, from zero-shot (α = 0) to the finetuned weights (α = 1), means over "
+        "seeds; other methods are points. A method beside the line does better or worse than interpolation at the same "
+        "ID accuracy.",
+        plots_board.draw_paths,
+    ),
+    "calibration": Entry(
+        "Accuracy and calibration",
+        "ECE with 15 equal-width bins over the whole set; lower is better, so the best place is right and below. "
+        "Means over seeds with standard deviations; OOD values are means over the shifts.",
+        plots_board.draw_calibration,
+    ),
+    "reliability": Entry(
+        "Reliability diagrams",
+        "Accuracy against mean confidence in 15 equal-width bins, all seeds (below: all shifts) pooled; on the "
+        "diagonal a model is as often right as it says. Bins with less than 0.5 % of the samples are left out. "
+        "Pooling weighs a shift by its images, the board's OOD ECE weighs all shifts the same.",
+        plots_samples.draw_reliability,
+    ),
+    "flips": Entry(
+        "What finetuning turned",
+        "Of the shifted images, how many zero-shot had right and the finetuned model gets wrong (filled), and the "
+        "reverse (hatched); means over seeds and shifts. The difference of the two is the change in OOD accuracy.",
+        plots_samples.draw_flips,
+    ),
+    "dynamics": Entry(
+        "An averaged teacher and its student",
+        "The same loss with a WMA and with an EMA teacher, each at its own chosen setting, measured on fixed "
+        "validation images after each quarter of the run; means over seeds with standard deviations. Gap: "
+        "KL(teacher ‖ student) as a share of KL(pretrained ‖ student): 1 for a teacher that never moves, 0 for one "
+        "that is the student.",
+        plots_runs.draw_dynamics,
+    ),
+    "layers": Entry(
+        "How far each layer has moved",
+        "Similarity of each layer's activations to those of the pretrained model, on the validation images, averaged "
+        "over positions; means over seeds. SVCCA keeps 99 % of the variance. 1: the layer is as it was.",
+        plots_runs.draw_layers,
+    ),
+    "ablation": Entry(
+        "Ablations",
+        "Every value of a study's grid, means over seeds with standard deviations; nothing is chosen from it. Where "
+        "the paper has the same study on ImageNet (Tables 9 to 11), its printed values stand below.",
+        plots_board.draw_ablation,
+    ),
+    "forgetting": Entry(
+        "Forgetting",
+        "Pretrained on grey digits, finetuned on coloured ones. The number is the change of accuracy on the old task. "
+        "Beside it the paper's Figure 3, whose ft is flyp here and whose dynamic self-distillation is tracer.",
+        plots_runs.draw_forgetting,
+    ),
+    "cost": Entry(
+        "Cost and robustness",
+        "Training time of an image relative to FT's, from the runs' own records on one kind of machine, against OOD "
+        "accuracy. Machines may have been shared while they were timed. Methods that train nothing are not drawn.",
+        plots_board.draw_cost,
+    ),
+}
+
+
+def make(name: str, material: Material) -> dict[str, bytes]:
+    """Suffix -> file content (".svg", ".png") of a figure for the material of one benchmark; same records, same bytes.
+
+    Raises:
+        Missing: what it shows is not there; the sentence says how to make it.
+    """
+    with drawing():
+        return encode(ENTRIES[name].draw(material))

@@ -1,0 +1,324 @@
+"""Figures of a board's rows: calibration, paths, cost and ablations."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .board import FIXED, GRID, ORACLE, Row, Section, natural
+from .material import Material, Missing, without_doubles
+from .plots import FIXED_SIZE, legend, panels, ranked_panels, style, tidy
+from .rows import Record
+from .statistics import RULES, mean_sd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PUBLISHED = Path(__file__).with_name("published")
+ALPHA_LABELS = {0: ((8, -9), "left"), 0.5: ((6, 5), "left"), 1: ((-8, -3), "right")}
+"""Where the values of a path are written: offset in points, and side."""
+PAPER_TABLES = {"lambda_sd": "table9", "teacher_update_every": "table10", "beta": "table11"}
+
+
+def draw_calibration(material: Material) -> Figure:
+    """Accuracy against calibration error, ID above and OOD below, a panel per backbone; seed means with deviations."""
+    section, found = _ranked(material, "calibration")
+    methods = sorted({row.method for _, rows in found for row in rows})
+    figure, axes = panels(2 * len(found), len(found), height=2.6)
+    handles: dict[str, Any] = {}
+    for i, (title, accuracy, error) in enumerate((("ID", "acc_id", "ece_id"), ("OOD", "acc_ood_mean", "ece_ood_mean"))):
+        for axis, (backbone, rows) in zip(axes[i * len(found) :], found, strict=False):
+            for row in rows:
+                _dot(axis, row, accuracy, error, methods, handles)
+            axis.margins(0.12)
+            tidy(axis, backbone if i == 0 else "", f"{title} accuracy (%)")
+        axes[i * len(found)].set_ylabel(f"{title} ECE" if i == 0 else f"{title} ECE (mean over shifts)", fontsize=9)
+    legend(figure, handles, 2 * min(3, len(found)) + 1)
+    return figure
+
+
+def draw_paths(material: Material) -> Figure:
+    """ID against OOD accuracy along the whole line between zero-shot and finetuned weights, means over seeds."""
+    lines: dict[str, list[tuple[str, list[tuple[float, float, float]]]]] = {}
+    section = _first_section(material, "paths")
+    for backbone in section.backbones:
+        for method in sorted({row.method for row in section.rows if row.backbone == backbone}):
+            _, records = material.chosen(section, backbone, method, lambda record: bool(record.get("path")))
+            points = _along(records)
+            if points:
+                lines.setdefault(backbone, []).append((method, points))
+    if not lines:
+        raise Missing(
+            "figure paths: needs a finished run of a method with a path, got none; "
+            "run `robustft sweep BENCHMARK --method wise_ft`."
+        )
+    others = {row.method for row in section.rows}
+    figure, axes = panels(len(lines))
+    handles: dict[str, Any] = {}
+    for axis, (backbone, found) in zip(axes, lines.items(), strict=True):
+        rows = [r for r in without_doubles(section.table(RULES[0], backbone)) if r.complete and r.kind != FIXED]
+        for row in rows:
+            if row.method not in {method for method, _ in found}:
+                _dot(axis, row, "acc_id", "acc_ood_mean", sorted(others), handles)
+        for i, (method, points) in enumerate(found):
+            colour, marker = style(method, sorted(others))
+            xs, ys = [100 * x for _, x, _ in points], [100 * y for _, _, y in points]
+            drawn = axis.plot(xs, ys, color=colour, linewidth=1.4, linestyle="-" if i == 0 else "--", zorder=2)
+            for (value, _, _), x, y in zip(points, xs, ys, strict=True):
+                size = 7 if value in (0, 0.5, 1) else 3.5
+                axis.plot(x, y, marker=marker, color=colour, markersize=size, markeredgecolor="white", zorder=3)
+            if i == 0:
+                for (value, _, _), x, y in zip(points, xs, ys, strict=True):
+                    if value in ALPHA_LABELS:
+                        place, side = ALPHA_LABELS[value]
+                        options = {"xytext": place, "textcoords": "offset points", "fontsize": 7, "ha": side}
+                        axis.annotate(f"α = {value:g}", (x, y), **options)
+            handles[f"{method} along its path"] = drawn[0]
+        axis.margins(0.14)
+        tidy(axis, backbone, "ID accuracy (%)")
+    figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
+    legend(figure, handles, 2 * min(3, len(lines)) + 1)
+    return figure
+
+
+def _along(records: Sequence[Record]) -> list[tuple[float, float, float]]:
+    """(value, ID accuracy, OOD mean) at the points that all records share."""
+    values: dict[float, list[tuple[float, float]]] = {}
+    for record in records:
+        names = {role: [n for n, m in record["sets"].items() if m["role"] == role] for role in ("id", "shift")}
+        if not names["id"] or not names["shift"]:
+            return []
+        for point in record["path"]["points"]:
+            accuracy = {
+                role: math.fsum(point["sets"][name]["accuracy"] for name in names[role]) / len(names[role])
+                for role in names
+            }
+            values.setdefault(point["value"], []).append((accuracy["id"], accuracy["shift"]))
+    return [
+        (value, math.fsum(x for x, _ in found) / len(found), math.fsum(y for _, y in found) / len(found))
+        for value, found in sorted(values.items())
+        if len(found) == len(records)
+    ]
+
+
+def draw_cost(material: Material) -> Figure:
+    """Training time of 1,000 images, as a multiple of FT's on the same machine, against OOD accuracy.
+
+    Only records of one kind of machine (device, processor, threads) are compared: the one with most of them.
+    """
+    section, found = _ranked(material, "cost")
+    machines: dict[tuple[str, ...], int] = {}
+    for _, record in material.entries():
+        machines[_machine(record)] = machines.get(_machine(record), 0) + 1
+    machine = max(sorted(machines), key=machines.get)
+    drawn: list[tuple[str, list[tuple[Row, float]]]] = []
+    for backbone, rows in found:
+        times: list[tuple[Row, float]] = []
+        for row in rows:
+            records = [r for r in material.records_of(row) if _machine(r) == machine and _time_of(r)]
+            if records and row.kind != FIXED:
+                times.append((row, mean_sd([_time_of(record) for record in records])[0]))
+        base = next((time for row, time in times if row.method == "ft"), None)
+        if base is not None and len(times) > 1:
+            drawn.append((backbone, [(row, time / base) for row, time in times]))
+    if not drawn:
+        raise Missing(
+            "figure cost: needs the training time of ft and of another method from one machine, got none; "
+            "run `robustft sweep BENCHMARK --method ft,flyp`."
+        )
+    methods = sorted({row.method for _, times in drawn for row, _ in times})
+    figure, axes = panels(len(drawn))
+    handles: dict[str, Any] = {}
+    for axis, (backbone, times) in zip(axes, drawn, strict=True):
+        for row, ratio in times:
+            mean, sd, _ = row.cell("acc_ood_mean")
+            colour, marker = style(row.method, methods)
+            handles.setdefault(
+                row.title,
+                axis.errorbar(
+                    ratio,
+                    100 * mean,
+                    yerr=None if sd is None else 100 * sd,
+                    color=colour,
+                    marker=marker,
+                    markersize=8,
+                    markeredgecolor="white",
+                    linestyle="none",
+                    elinewidth=0.9,
+                    capsize=2,
+                ),
+            )
+        axis.margins(0.15)
+        tidy(axis, backbone, "training time an image (FT = 1)")
+    figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
+    legend(figure, handles, 2 * min(3, len(drawn)) + 1)
+    return figure
+
+
+def _machine(record: Record) -> tuple[str, ...]:
+    environment = record["environment"]
+    return tuple(str(environment.get(key, "unknown")) for key in ("device", "cpu", "threads"))
+
+
+def _time_of(record: Record) -> float | None:
+    speed = record["cost"].get("images_per_second")
+    return 1 / speed if speed else None
+
+
+def draw_ablation(material: Material) -> Figure:
+    """Accuracy and calibration at every value of a study's grid, a row of panels per study and one for the paper's."""
+    studies = [(section, key, rows) for section in material.board.sections for key, rows in _studies(section).items()]
+    if not studies:
+        raise Missing(
+            "figure ablation: needs finished runs of a study's grid, got none; "
+            "run `robustft sweep ablation-beta --method tracer`."
+        )
+    columns = (("acc_id", "ID accuracy (%)"), ("acc_ood_mean", "OOD mean accuracy (%)"), ("ece_ood_mean", "OOD ECE"))
+    lines: list[tuple[str, str, list[tuple[str, list[tuple[Any, list[float], list[float]]]]]]] = []
+    for section, key, rows in studies:
+        series = []
+        for backbone in section.backbones:
+            mine = sorted((row for row in rows if row.backbone == backbone), key=lambda row: _order(row.varied))
+            points = [(_value(row, key), *_cells(row, [column for column, _ in columns])) for row in mine]
+            if points:
+                series.append((backbone, points))
+        lines.append((section.benchmark, key, series))
+        paper = _paper(key)
+        if paper:
+            lines.append(("paper, ImageNet", key, [("ViT-B-16 (paper)", paper)]))
+    figure, axes = panels(3 * len(lines), 3, height=2.4)
+    handles: dict[str, Any] = {}
+    for i, (where, key, series) in enumerate(lines):
+        for j, (_, label) in enumerate(columns):
+            axis = axes[3 * i + j]
+            _draw_series(axis, series, j, handles)
+            tidy(axis, where if j == 1 else "", key.replace("+", ", "), label)
+    legend(figure, handles, 4)
+    return figure
+
+
+def _draw_series(axis: Any, series: Sequence[tuple[str, list]], column: int, handles: dict[str, Any]) -> None:
+    shades = ("#000000", "#5e5e5e", "#8c8c8c", "#b0b0b0")
+    names = list(dict.fromkeys(point[0] for _, points in series for point in points))
+    numeric = all(isinstance(name, (int, float)) and not isinstance(name, bool) for name in names)
+    for k, (title, points) in enumerate(series):
+        xs = [point[0] if numeric else names.index(point[0]) for point in points]
+        handles[title] = axis.errorbar(
+            xs,
+            [point[1][column] for point in points],
+            yerr=[point[2][column] for point in points],
+            color=shades[k % len(shades)],
+            marker="os^D"[k % 4],
+            markersize=5,
+            linestyle=("-", "--", ":", "-.")[k % 4] if numeric else "none",
+            linewidth=1.1,
+            elinewidth=0.8,
+            capsize=2,
+        )
+    if not numeric:
+        axis.set_xticks(range(len(names)), [str(name) for name in names], rotation=40, ha="right")
+    elif min(names) > 0 and max(names) / min(names) >= 20:
+        axis.set_xscale("log")
+
+
+def _studies(section: Section) -> dict[str, list[Row]]:
+    """What a grid varies -> its rows."""
+    found: dict[str, list[Row]] = {}
+    for row in section.aside(GRID):
+        if row.varied:
+            found.setdefault("+".join(sorted(row.varied)), []).append(row)
+    return {key: rows for key, rows in found.items() if len({_value(row, key) for row in rows}) > 1}
+
+
+def _value(row: Row, key: str) -> Any:
+    """The varied value; of several, text that names those that are on, or all."""
+    if "+" not in key:
+        return row.varied[key]
+    values = list(row.varied.values())
+    if all(isinstance(value, (int, float)) for value in values) and any(value == 0 for value in values):
+        return " ".join(name.removesuffix("_weight") for name, value in row.varied.items() if value) or "none"
+    return ", ".join(f"{name}={value}" for name, value in row.varied.items())
+
+
+def _order(varied: Mapping[str, Any]) -> list[Any]:
+    return [(isinstance(v, str), v if isinstance(v, (int, float)) else 0, natural(str(v))) for v in varied.values()]
+
+
+def _cells(row: Row, columns: Sequence[str]) -> tuple[list[float], list[float]]:
+    means, sds = [], []
+    for column in columns:
+        mean, sd, _ = row.cell(column)
+        scale = 100 if column.startswith("acc") else 1
+        means.append(math.nan if mean is None else scale * mean)
+        sds.append(0.0 if sd is None else scale * sd)
+    return means, sds
+
+
+def _paper(key: str) -> list[tuple[float, list[float], list[float]]]:
+    """The paper's ablation of a key, ViT-B/16 on ImageNet, as the points of `_draw_series`."""
+    wanted = {("imagenet", "accuracy_percent"): 0, ("ood_avg", "accuracy_percent"): 1, ("ood_avg", "ece"): 2}
+    table = PAPER_TABLES.get(key)
+    found: dict[float, list[float]] = {}
+    with (PUBLISHED / "tracer_tables.csv").open(encoding="utf-8", newline="") as lines:
+        for line in csv.DictReader(lines):
+            column = wanted.get((line["dataset"], line["metric"]))
+            if line["table"] == table and line["backbone"] == "ViT-B-16" and column is not None:
+                value = float(line["variant"].partition("=")[2])
+                found.setdefault(value, [math.nan] * 3)[column] = float(line["mean"])
+    return [(value, numbers, [0.0] * 3) for value, numbers in sorted(found.items())]
+
+
+def _dot(
+    axis: Any,
+    row: Row,
+    x: str,
+    y: str,
+    methods: Sequence[str],
+    handles: dict[str, Any],
+) -> None:
+    """One row as a point with its deviations."""
+    (mx, sx, _), (my, sy, _) = row.cell(x), row.cell(y)
+    if mx is None or my is None:
+        return
+    scale = 100 if y.startswith("acc") else 1
+    colour, marker = style(row.method, methods)
+    size = 13 if row.is_reference_method else FIXED_SIZE if row.kind in (FIXED, ORACLE) else 8
+    handles.setdefault(
+        row.title,
+        axis.errorbar(
+            100 * mx,
+            scale * my,
+            xerr=None if sx is None else 100 * sx,
+            yerr=None if sy is None else scale * sy,
+            color=colour,
+            marker=marker,
+            markersize=size,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            linestyle="none",
+            elinewidth=0.9,
+            capsize=2,
+            zorder=3,
+        ),
+    )
+
+
+def _ranked(material: Material, figure: str) -> tuple[Section, list[tuple[str, list[Row]]]]:
+    """The rows of the default rule; a reference row only where there is no local one."""
+    try:
+        section, found = ranked_panels(material.board)
+    except ValueError:
+        raise Missing(
+            f"figure {figure}: needs complete rows of rule {RULES[0]}, got none; run `robustft sweep BENCHMARK` first."
+        ) from None
+    return section, [(backbone, without_doubles(rows)) for backbone, rows in found]
+
+
+def _first_section(material: Material, figure: str) -> Section:
+    sections = sorted(material.board.sections, key=lambda section: not section.ranks)
+    if not sections:
+        raise Missing(f"figure {figure}: needs finished runs, got none; run `robustft sweep BENCHMARK` first.")
+    return sections[0]

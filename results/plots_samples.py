@@ -1,0 +1,176 @@
+"""Figures of per-sample files: reliability diagrams, and what finetuning turned from right to wrong and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .board import REFERENCE_METHOD, Row, Section
+from .material import Material, Missing, without_doubles
+from .metrics import bin_edges
+from .plots import legend, panels, style, tidy
+from .rows import Record
+from .statistics import RULES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Columns = Mapping[str, np.ndarray]
+
+RELIABILITY_OF = ("zero_shot", "ft", "wise_ft", "flyp", "ema", "tracer")
+"""Methods of the reliability diagrams: more lines than these cannot be told apart."""
+LEAST_SHARE = 0.005
+"""Bins with a smaller share of the samples are not drawn: their accuracy is noise."""
+
+
+def draw_reliability(material: Material) -> Figure:
+    """Accuracy against mean confidence in 15 equal-width bins, ID above and all shifts below, all seeds pooled."""
+    found = []
+    for section, backbone, rows in _tables(material):
+        curves = {}
+        for row in rows:
+            if row.method in RELIABILITY_OF and row.title == row.method:
+                parts = [material.predictions(record, row.provenance) for record in material.records_of(row)]
+                if parts and all(parts):
+                    curves[row.method] = [
+                        reliability([part[name] for part in parts for name in names if name in part])
+                        for names in ([section.id_set], section.shifts)
+                    ]
+        if len(curves) > 0:
+            found.append((backbone, curves))
+    if not found:
+        raise Missing(
+            "figure reliability: needs the per-sample files of ranked runs, got none; "
+            "run `robustft sweep BENCHMARK --method zero_shot,ft,tracer` first."
+        )
+    figure, axes = panels(2 * len(found), len(found), height=2.8)
+    handles: dict[str, Any] = {}
+    for i, title in enumerate(("ID", "all shifts")):
+        for axis, (backbone, curves) in zip(axes[i * len(found) :], found, strict=False):
+            axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+            for method, pair in curves.items():
+                colour, marker = style(method, ())
+                confidence, accuracy, _ = pair[i]
+                drawn = axis.plot(confidence, accuracy, color=colour, marker=marker, markersize=4.5, linewidth=1.1)
+                handles.setdefault(method, drawn[0])
+            axis.set_xlim(0, 1.02)
+            axis.set_ylim(0, 1.02)
+            tidy(axis, backbone if i == 0 else "", "mean confidence" if i else "")
+        axes[i * len(found)].set_ylabel(f"accuracy, {title}", fontsize=9)
+    legend(figure, handles, 6)
+    return figure
+
+
+def reliability(parts: Sequence[Columns], bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of a reliability diagram, over all samples of all parts.
+
+    Args:
+        parts: columns label, prediction and confidence of some sets and seeds.
+        bins: equal-width bins on [0, 1], those of the calibration error.
+
+    Returns:
+        (mean confidence, accuracy, share of samples) of each bin that holds at least `LEAST_SHARE` of the samples.
+    """
+    confidence = np.concatenate([part["confidence"] for part in parts]).astype(np.float64)
+    right = np.concatenate([part["label"] == part["prediction"] for part in parts]).astype(np.float64)
+    index = np.clip(np.searchsorted(bin_edges(bins), confidence.astype(np.float32), side="right") - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    kept = count >= max(1, LEAST_SHARE * len(confidence))
+    sums = [np.bincount(index, weights=values, minlength=bins)[kept] for values in (confidence, right)]
+    return sums[0] / count[kept], sums[1] / count[kept], count[kept] / len(confidence)
+
+
+def draw_flips(material: Material) -> Figure:
+    """Images that zero-shot had right and finetuning gets wrong, and the reverse, in percent, means over the shifts."""
+    found = []
+    for section, backbone, rows in _tables(material):
+        start = next((row for row in rows if row.is_reference_method), None)
+        before = _parts(material, start)[0] if start is not None and _parts(material, start) else {}
+        bars = {}
+        for row in rows:
+            shares = [_mean_flips(before, after, section.shifts) for after in _parts(material, row)]
+            if not row.is_reference_method and shares and all(shares):
+                bars[row.title] = (row.method, *(100 * float(np.mean(values)) for values in zip(*shares, strict=True)))
+        if bars:
+            found.append((backbone, bars))
+    if not found:
+        raise Missing(
+            f"figure flips: needs the per-sample files of {REFERENCE_METHOD} and of another ranked method, got none; "
+            f"run `robustft sweep BENCHMARK --method {REFERENCE_METHOD},ft` first."
+        )
+    rows_of = max(len(bars) for _, bars in found)
+    figure, axes = panels(len(found), height=0.7 + 0.22 * rows_of)
+    handles: dict[str, Any] = {}
+    reach = 1.1 * max(max(lost, won) for _, bars in found for _, lost, won in bars.values())
+    for axis, (backbone, bars) in zip(axes, found, strict=True):
+        order = sorted(bars, key=lambda title: bars[title][1], reverse=True)
+        for y, title in enumerate(order):
+            method, lost, won = bars[title]
+            colour = style(method, [])[0] if method else "0.3"
+            handles["right before, now wrong"] = axis.barh(y, -lost, 0.7, color=colour, edgecolor=colour)
+            handles["wrong before, now right"] = axis.barh(y, won, 0.7, color="white", edgecolor=colour, hatch="////")
+            axis.annotate(f"{lost:.1f}", (-lost, y), xytext=(-2, 0), textcoords="offset points", **_SMALL, ha="right")
+            axis.annotate(f"{won:.1f}", (won, y), xytext=(2, 0), textcoords="offset points", **_SMALL, ha="left")
+        axis.axvline(0, color="0.3", linewidth=0.8)
+        axis.set_yticks(range(len(order)), order)
+        axis.set_xlim(-reach - 4, reach + 4)
+        axis.set_xticks([])
+        tidy(axis, backbone, "% of images, mean over shifts")
+    from matplotlib.patches import Patch
+
+    handles["right before, now wrong"] = Patch(facecolor="0.3", edgecolor="0.3")
+    handles["wrong before, now right"] = Patch(facecolor="white", edgecolor="0.3", hatch="////")
+    legend(figure, handles, 2)
+    return figure
+
+
+_SMALL = {"fontsize": 7, "va": "center"}
+
+
+def flips(before: Columns, after: Columns) -> tuple[float, float]:
+    """Shares of a set's samples that turned from right to wrong, and from wrong to right.
+
+    Args:
+        before, after: columns sample_id, label and prediction of two models on one set, in any order.
+
+    Raises:
+        ValueError: the samples differ.
+
+    Example: right, right, wrong before and right, wrong, right after: (1/3, 1/3).
+    """
+    sides = []
+    for columns in (before, after):
+        order = np.argsort(columns["sample_id"].astype(str), kind="stable")
+        sides.append((columns["sample_id"][order], (columns["label"] == columns["prediction"])[order]))
+    (ids, first), (others, second) = sides
+    if not np.array_equal(ids, others):
+        raise ValueError("flips: the two models saw different samples; run them on the same set.")
+    return float(np.mean(first & ~second)), float(np.mean(~first & second))
+
+
+def _mean_flips(before: Mapping[str, Columns], after: Mapping[str, Columns], names: Sequence[str]) -> tuple | None:
+    if not names or any(name not in before or name not in after for name in names):
+        return None
+    shares = [flips(before[name], after[name]) for name in names]
+    return tuple(sum(values) / len(values) for values in zip(*shares, strict=True))
+
+
+def _parts(material: Material, row: Row) -> list[Mapping[str, Columns]]:
+    """Predictions of each seed of a row; [] unless all are there."""
+    records: list[Record] = material.records_of(row)
+    parts = [material.predictions(record, row.provenance) for record in records]
+    return parts if parts and all(parts) else []
+
+
+def _tables(material: Material) -> list[tuple[Section, str, list[Row]]]:
+    """The default rule's complete rows of the first section that has any, per backbone."""
+    for section in sorted(material.board.sections, key=lambda section: not section.ranks):
+        tables = [
+            (section, backbone, without_doubles(row for row in section.table(RULES[0], backbone) if row.complete))
+            for backbone in section.backbones
+        ]
+        if any(rows for _, _, rows in tables):
+            return tables
+    return []

@@ -78,6 +78,7 @@ def panels(count: int, columns: int = 3, width: float = 3.1, height: float = 3.0
     from matplotlib.figure import Figure
 
     columns = min(columns, count)
+    width = max(width, 4.6) if columns == 1 else width  # room for the legend
     lines = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns + 0.4, height * lines + 0.8), layout="constrained")
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)

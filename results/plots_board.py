@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PUBLISHED = Path(__file__).with_name("published")
 ALPHA_LABELS = {0: ((8, -9), "left"), 0.5: ((6, 5), "left"), 1: ((-8, -3), "right")}
 """Where the values of a path are written: offset in points, and side."""
+PAPER = "(paper)"
 PAPER_TABLES = {"lambda_sd": "table9", "teacher_update_every": "table10", "beta": "table11"}
 
 
@@ -76,7 +77,7 @@ def draw_paths(material: Material) -> Figure:
                         place, side = ALPHA_LABELS[value]
                         options = {"xytext": place, "textcoords": "offset points", "fontsize": 7, "ha": side}
                         axis.annotate(f"α = {value:g}", (x, y), **options)
-            handles[f"{method} along its path"] = drawn[0]
+            handles[f"{method} (path)"] = drawn[0]
         axis.margins(0.14)
         tidy(axis, backbone, "ID accuracy (%)")
     figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
@@ -188,7 +189,7 @@ def draw_ablation(material: Material) -> Figure:
         lines.append((section.benchmark, key, series))
         paper = _paper(key)
         if paper:
-            lines.append(("paper, ImageNet", key, [("ViT-B-16 (paper)", paper)]))
+            lines.append(("paper, ImageNet", key, [(f"ViT-B-16 {PAPER}", paper)]))
     figure, axes = panels(3 * len(lines), 3, height=2.4)
     handles: dict[str, Any] = {}
     for i, (where, key, series) in enumerate(lines):
@@ -212,6 +213,7 @@ def _draw_series(axis: Any, series: Sequence[tuple[str, list]], column: int, han
             yerr=[point[2][column] for point in points],
             color=shades[k % len(shades)],
             marker="os^D"[k % 4],
+            markerfacecolor="white" if title.endswith(PAPER) else None,
             markersize=5,
             linestyle=("-", "--", ":", "-.")[k % 4] if numeric else "none",
             linewidth=1.1,

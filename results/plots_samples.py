@@ -38,7 +38,7 @@ def draw_reliability(material: Material) -> Figure:
                         reliability([part[name] for part in parts for name in names if name in part])
                         for names in ([section.id_set], section.shifts)
                     ]
-        if len(curves) > 0:
+        if set(curves) - {REFERENCE_METHOD}:
             found.append((backbone, curves))
     if not found:
         raise Missing(

@@ -85,7 +85,7 @@ def test_every_figure_is_drawn_from_records_alone(drawn, name):
         "forgetting": ["flyp", "paper, Figure 3"],
         "layers": ["ft", "tracer", "block_0"],
         "dynamics": ["tracer: teacher, WMA", "tracer_ema_teacher: teacher, EMA"],
-        "paths": ["wise_ft along its path", "α = 0.5"],
+        "paths": ["wise_ft (path)", "α = 0.5"],
         "flips": ["ft", "right before, now wrong"],
         "reliability": ["zero_shot", "tracer"],
     }

@@ -28,7 +28,7 @@ declare_missing_operators()  # open_clip imports torchvision; whoever imports ei
 def names() -> list[str]:
     """Registered backbones; "-scratch" names the same architecture with random weights."""
     scratch = (f"{name}{tiny.SCRATCH}" for name in tiny.VISION if name != "tiny-vit-grey")
-    return [*clip.OPENAI, *tiny.VISION, *scratch]
+    return [*clip.OPENAI, *tiny.VISION, *tiny.MADE_HERE, *scratch]
 
 
 def _fold(name: str) -> str:
@@ -114,4 +114,4 @@ def image_size(name: str) -> int:
 
 
 def _family(name: str):
-    return tiny if name in tiny.VISION or name.endswith(tiny.SCRATCH) else clip
+    return tiny if name in tiny.VISION | tiny.MADE_HERE or name.endswith(tiny.SCRATCH) else clip

@@ -34,6 +34,9 @@ VISION = {
 }
 """Two ViTs of different patch size and a ModifiedResNet for `digits`; `tiny-vit-grey` is the forgetting study's."""
 
+MADE_HERE = {"tiny-vit-mnist": dict(layers=4, width=128, head_width=32, patch_size=7, image_size=28)}
+"""Backbones whose weights do not ship, because their images do not: `pretrain NAME` makes them on this machine."""
+
 SCRATCH = "-scratch"
 """Ending of a backbone's name that asks for random weights."""
 
@@ -57,7 +60,8 @@ def build(name: str) -> DualEncoder:
     from open_clip.model import CLIP
 
     text = dict(context_length=CONTEXT, vocab_size=vocabulary_size(), width=64, heads=2, layers=2)
-    return DualEncoder(CLIP(EMBED_DIM, VISION[name], text), tokenizer(), name)
+    width = 128 if name in MADE_HERE else EMBED_DIM  # TRACER's toy study: D = 128
+    return DualEncoder(CLIP(width, (VISION | MADE_HERE)[name], text), tokenizer(), name)
 
 
 @contextmanager
@@ -86,11 +90,20 @@ def cached(name: str) -> Path | None:
 
 
 def fetch(name: str) -> Path:
-    """The weights; they ship with this package, so nothing is downloaded."""
+    """The weights; they ship with this package or are made on this machine, so nothing is downloaded."""
     found = cached(name)
+    if found is None and name in MADE_HERE:
+        raise BackboneError(_unmade(name))
     if found is None:
         raise BackboneError(f"backbone {name}: no weights at {weights_file(name)}; restore the file.")
     return found
+
+
+def _unmade(name: str) -> str:
+    return (
+        f"backbone {name}: its weights have not been made on this machine; run "
+        f"`python -m robustft.benchmarks.pretrain {name}`, about twenty minutes on one core."
+    )
 
 
 def shipped_hash(name: str) -> str:
@@ -106,11 +119,14 @@ def shipped_hash(name: str) -> str:
 
 def image_size(name: str) -> int:
     """Side of the pictures that the image tower takes, in pixels."""
-    return VISION[name.removesuffix(SCRATCH)]["image_size"]
+    return (VISION | MADE_HERE)[name.removesuffix(SCRATCH)]["image_size"]
 
 
 def identity(name: str) -> str:
-    """The hash of the bundled weights, or "random"."""
+    """The hash of the bundled weights, "random", or "unmade" for weights that are yet to be made on this machine."""
+    if name in MADE_HERE:
+        path = cached(name)
+        return "unmade" if path is None else weights_hash(path)
     return "random" if name.endswith(SCRATCH) else shipped_hash(name)
 
 
@@ -119,6 +135,8 @@ def load(name: str, device: str | torch.device = "cpu", weights: str | Path | No
     if name.endswith(SCRATCH) and not weights:
         return scratch(name).to(device)
     encoder = build(name.removesuffix(SCRATCH))
+    if name in MADE_HERE:
+        weights = weights or fetch(name)
     if not weights:
         shipped_hash(name)
     fill(encoder.clip, Path(weights) if weights else weights_file(name), name)

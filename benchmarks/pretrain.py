@@ -19,7 +19,8 @@ from torch.nn.functional import normalize
 
 from ..backbones import tiny
 from ..backbones.encoder import DualEncoder
-from ..datasets import digits
+from ..datasets import catalogue, digits
+from ..datasets.card import DataError, Dataset
 from ..datasets.forgetting import Forgetting, grey
 from ..datasets.randomness import derive, stable_key, uniforms
 from ..datasets.rendering import COLOURS
@@ -31,6 +32,8 @@ RECIPES = {
     "tiny-vit-p8": (1500, 7e-4), "tiny-vit-p16": (1300, 1e-3), "tiny-rn": (900, 1e-3), "tiny-vit-grey": (600, 1e-3),
 }  # fmt: skip
 """Backbone -> (steps, peak learning rate)."""
+FROM_THE_HUB = {"tiny-vit-mnist": (4220, 1e-3)}
+"""The same for backbones that do not ship: about ten passes over MNIST, as in the paper's toy study."""
 EASY = 0.2
 """Share of the steps on plain pictures alone, so that the towers find the digits before the styles."""
 MAX_LOGIT_SCALE = 100.0
@@ -96,18 +99,33 @@ def _grey_batch(chosen: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, lis
     return grey(chosen, keys), [Forgetting.prompts[p].format(n) for p, n in zip(picks, names, strict=True)]
 
 
-def pretrain(name: str, steps: int, lr: float) -> DualEncoder:
-    """Trains one bundled backbone and returns it; its weights are not written."""
+def _mnist_batch(mnist: Dataset, chosen: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, list[str]]:
+    """The same on MNIST: its grey training images, by position, and its prompts."""
+    picks = (uniforms(derive(keys, 3), 1)[:, 0] * len(mnist.card.prompts)).astype(np.int64)
+    names = [mnist.card.class_names[label] for label in mnist.train_labels()[chosen]]
+    return mnist.original_images(chosen), [mnist.card.prompts[p].format(n) for p, n in zip(picks, names, strict=True)]
+
+
+def pretrain(name: str, steps: int, lr: float, mnist: Dataset | None = None) -> DualEncoder:
+    """Trains one backbone and returns it; its weights are not written.
+
+    Args:
+        mnist: what `tiny-vit-mnist` is pretrained on.
+    """
     torch.manual_seed(stable_key("pretrain", name, SEED) % 2**63)
     encoder = tiny.build(name).train()
     images, labels = np.array(digits.splits()["pretrain"]), digits.archive_labels()
+    if mnist is not None:
+        images = np.arange(mnist.train_size)
     optimizer = torch.optim.AdamW(encoder.parameters(), weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True)
     started = time.monotonic()
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate(step, lr, WARMUP, steps)
         keys = derive(stable_key("pretrain", name, SEED), step, np.arange(BATCH))
         chosen = images[(uniforms(derive(keys, 9), 1)[:, 0] * len(images)).astype(np.int64)]
-        if name == "tiny-vit-grey":
+        if mnist is not None:
+            pictures, texts = _mnist_batch(mnist, chosen, keys)
+        elif name == "tiny-vit-grey":
             pictures, texts = _grey_batch(chosen, keys)
         else:
             pictures, colours, styles = digits.mixture(chosen, keys, plain=step < EASY * steps)
@@ -127,9 +145,11 @@ def pretrain(name: str, steps: int, lr: float) -> DualEncoder:
 
 
 def write(encoder: DualEncoder) -> None:
-    """Writes the weights as float16 beside the backbones, and their hash into the manifest."""
+    """Writes the weights as float16 beside the backbones, and of those that ship their hash into the manifest."""
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
     save_file({k: v.contiguous() for k, v in tensors.items()}, tiny.weights_file(encoder.name))
+    if encoder.name in tiny.MADE_HERE:
+        return
     manifest = json.loads(tiny.MANIFEST.read_text()) if tiny.MANIFEST.exists() else {}
     manifest[encoder.name] = tiny.weights_hash(tiny.weights_file(encoder.name))
     tiny.MANIFEST.write_text(json.dumps(dict(sorted(manifest.items())), indent=1) + "\n")
@@ -138,14 +158,20 @@ def write(encoder: DualEncoder) -> None:
 def main() -> None:
     """`python -m robustft.benchmarks.pretrain [NAME ...]`: the named backbones, one after the other; all by default."""
     parser = argparse.ArgumentParser(description="Pretrain the bundled backbones.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="all that ship, by default")
+    known = RECIPES | FROM_THE_HUB
     chosen = parser.parse_args().names or list(RECIPES)
-    if unknown := set(chosen) - set(RECIPES):
-        parser.error(f"unknown backbone {sorted(unknown)[0]!r}; known: {', '.join(RECIPES)}")
+    if unknown := set(chosen) - set(known):
+        parser.error(f"unknown backbone {sorted(unknown)[0]!r}; known: {', '.join(known)}")
     torch.set_num_threads(1)  # the thread count changes the last bits
-    make_merges()
+    if set(chosen) & set(RECIPES):
+        make_merges()
     for name in chosen:
-        write(pretrain(name, *RECIPES[name]))
+        try:
+            mnist = catalogue.get("mnist_forgetting", size=28) if name in FROM_THE_HUB else None
+            write(pretrain(name, *known[name], mnist))
+        except DataError as error:
+            parser.error(str(error))
 
 
 if __name__ == "__main__":

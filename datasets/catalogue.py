@@ -57,6 +57,12 @@ def _camelyon17(**options) -> Dataset:
     return Camelyon17(**options)
 
 
+def _mnist_forgetting(**options) -> Dataset:
+    from .mnist import MNISTForgetting
+
+    return MNISTForgetting(**options)
+
+
 def _folder(path: str, size: int, root: str | os.PathLike | None) -> Dataset:
     """A path that does not exist as it stands is looked for below the data root, where there is one."""
     from .folder import Folder
@@ -83,9 +89,10 @@ _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "iwildcam": _iwildcam,
     "fmow": _fmow,
     "camelyon17": _camelyon17,
+    "mnist_forgetting": _mnist_forgetting,
 }
 
-_FROM_HUB: tuple[str, ...] = ()
+_FROM_HUB = ("mnist_forgetting",)
 """Registered datasets that are loaded from the Hugging Face hub."""
 
 _PREFIXED: dict[str, Callable[[str, int, str | os.PathLike | None], Dataset]] = {"folder": _folder, "huggingface": _hub}

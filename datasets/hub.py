@@ -154,6 +154,10 @@ class Hub(TrainsOnPictures):
             raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(known)}.")
         return ImageSet(name, *self._loaded[name], self.size)
 
+    def stored(self, name: str) -> tuple[HubPictures, np.ndarray]:
+        """Pictures and (N,) int64 labels of `train` or a set as they are stored, nothing withheld."""
+        return self._loaded[name]
+
     def _shift(self, name: str) -> Shift:
         """A shift with everything that it left out filled in."""
         given, c = self.columns.shifts[name], self.columns

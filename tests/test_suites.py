@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_folder import make
 
 from robustft.benchmarks import cli, suite, sweep, tune
 from robustft.benchmarks.errors import UserError
@@ -45,7 +46,10 @@ def copy_of(tmp_path, name="digits", *changes):
 
 
 @pytest.mark.parametrize("name", suite.names())
-def test_every_suite_plans_all_its_methods_without_data_or_weights(name):
+def test_every_suite_plans_all_its_methods_without_data_or_weights(name, tmp_path, monkeypatch):
+    if name == "own_data":  # the one whose classes nobody knows before
+        make(tmp_path / "own_data", {"train": (50, 50, 50), "id_test": (1, 1, 1), "night": (1, 1, 0)})
+        monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path))
     benchmark = Benchmark(name)
     runs = plan(benchmark, "all", companions=True)
     assert {run.spec.method for run in runs if run.requested} == set(benchmark.suite.methods)

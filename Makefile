@@ -85,7 +85,7 @@ status: $(STAMP) ## what is done, running, waiting or failed, and why [RUNS=]
 	@$(ROBUSTFT) status $(call flag,RUNS,runs)
 
 .PHONY: leaderboard
-leaderboard: $(STAMP) ## gather all records into results/leaderboard.csv and .md [BENCHMARK= RUNS=]
+leaderboard: $(STAMP) ## gather all records into results/leaderboard.csv, _long.csv, .md, .tex and .html [BENCHMARK= RUNS=]
 	@$(ROBUSTFT) leaderboard $(BENCHMARK) $(call flag,RUNS,runs)
 
 .PHONY: report
@@ -133,5 +133,5 @@ check: lint test test-faults test-browser ## what CI runs
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis results/leaderboard.csv results/leaderboard.md
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis $(addprefix results/leaderboard,.csv _long.csv .md .tex .html)
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -108,7 +108,7 @@ _results = click.option(
     "--results",
     type=click.Path(path_type=Path),
     default=Path("results"),
-    help="Where leaderboard.csv and .md go.",
+    help="Where the leaderboard goes: leaderboard.csv, _long.csv, .md, .tex and .html.",
 )
 _place = _options(
     click.option("--device", help="cpu, cuda or cuda:N; by default cpu, or what the profile has."),
@@ -250,7 +250,7 @@ def tune(benchmark: str, methods: tuple, backbones: tuple, recipe: str | None, j
 @_runs
 @_results
 def leaderboard(benchmark: str | None, runs: Path, results: Path) -> int:
-    """Gather all records into results/leaderboard.csv and .md."""
+    """Gather all records into results/leaderboard.csv, _long.csv, .md, .tex and .html."""
     from . import sweep as sweeps
 
     return sweeps.board(sweeps.load(benchmark) if benchmark else None, runs, results, make_console())

@@ -326,8 +326,9 @@ def _check_tuned_place(path: Path) -> None:
 
 
 def board(benchmark: Benchmark | None, runs: Path, results: Path, console: Console) -> int:
-    """Write leaderboard.csv and .md from the records of all benchmarks; print the board of one, or of all."""
+    """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print the board of one, or of all."""
     from ..results import leaderboard, records
+    from ..results.outcomes import Outcomes
 
     def report(sentence: str) -> None:
         console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
@@ -338,12 +339,14 @@ def board(benchmark: Benchmark | None, runs: Path, results: Path, console: Conso
         if name in suites.names():
             known[name] = load(name)
     local = [with_selection(known.get(record["benchmark"]), record) for record in local]
-    made = leaderboard.write(local, reference, results)
+    outcomes = Outcomes(runs)
+    made = leaderboard.write(local, reference, results, outcomes)
     if benchmark is not None:
         only = benchmark.suite.name
         made = leaderboard.build(
             [record for record in local if record["benchmark"] == only],
             [record for record in reference if record["benchmark"] == only],
+            outcomes,
         )
     console.print(made.to_console())
     return 0

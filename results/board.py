@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .statistics import mean_sd
 
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
-MARKS = {"dirty": "*", "seeds": "†", "sets": "‡", "partial": "§", "stale": "¶"}
+MARKS = {"dirty": "*", "seeds": "†", "sets": "‡", "partial": "§", "stale": "¶", "budget": "‖"}
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
 ASIDE = (GRID, PUBLISHED, ORACLE)  # in lists of their own, never ranked
@@ -52,8 +52,19 @@ class Row:
 
     @property
     def competes(self) -> bool:
-        """Whether it is compared with the other rows of its table: complete, and not the reference."""
-        return self.complete and not self.is_reference_method
+        """Whether it is compared with the other rows of its table: complete, of their budget, not the reference."""
+        return self.complete and "budget" not in self.marks and not self.is_reference_method
+
+    @property
+    def selection(self) -> str:
+        """How the setting was chosen. Whatever it is, the run is judged at its last checkpoint."""
+        if self.is_reference_method:
+            return "none"
+        if self.kind == FIXED:
+            return f"fixed {self.point}" if self.point != FIXED else FIXED
+        if self.kind:
+            return {PUBLISHED: "published (selection unknown)", ORACLE: "oracle", GRID: "none: whole grid"}[self.kind]
+        return ", ".join(self.rules) or ("by hand" if self.chosen else "last: nothing chosen")
 
     @property
     def title(self) -> str:
@@ -93,15 +104,20 @@ class Section:
     shifts: tuple[str, ...]
     diagnostics: tuple[str, ...]
     rows: tuple[Row, ...]
+    paths: tuple[Any, ...] = ()  # `paths.Path`: methods as lines in the ID/OOD plane
 
     @property
     def backbones(self) -> list[str]:
         return sorted({row.backbone for row in self.rows}, key=natural)
 
     def table(self, rule: str, backbone: str) -> list[Row]:
-        """Zero-shot first, then complete rows by falling OOD mean, then incomplete ones."""
+        """Zero-shot first, then the ID/OOD Pareto front, then the other comparable rows, then the rest.
+
+        Each of these by falling OOD mean.
+        """
         rows = [row for row in self.rows if row.backbone == backbone and rule in row.rules]
-        return sorted(rows, key=self._order)
+        leading = {id(row) for row in front(rows)}
+        return sorted(rows, key=lambda row: (not row.is_reference_method, *_order(row, id(row) in leading)))
 
     def unranked(self) -> list[Row]:
         rows = [row for row in self.rows if not row.rules and row.kind not in ASIDE]
@@ -134,17 +150,29 @@ class Section:
         """Whether the rules' tables are worth a heading: not in a study, nor under published values."""
         return self.ranks or not any(row.kind in (GRID, PUBLISHED) for row in self.rows)
 
-    def _order(self, row: Row) -> tuple[Any, ...]:
-        ood, identity = row.cell("acc_ood_mean")[0], row.cell("acc_id")[0]
-        return (
-            not row.is_reference_method,
-            not row.complete,
-            -(ood if ood is not None else -1.0),
-            -(identity if identity is not None else -1.0),
-            row.method,
-            row.provenance,
-            row.label,
-        )
+
+def front(rows: Sequence[Row]) -> list[Row]:
+    """The ID/OOD Pareto front of the rows that compete: no other is at least as good on both and better on one."""
+    points = []
+    for row in rows:
+        values = row.cell("acc_id")[0], row.cell("acc_ood_mean")[0]
+        if row.competes and None not in values:
+            points.append((row, [round(value, 9) for value in values]))  # below that, means differ by rounding only
+    return [row for row, at in points if not any(b != at and b[0] >= at[0] and b[1] >= at[1] for _, b in points)]
+
+
+def _order(row: Row, leads: bool) -> tuple[Any, ...]:
+    ood, identity = row.cell("acc_ood_mean")[0], row.cell("acc_id")[0]
+    return (
+        not row.competes,
+        not row.complete,
+        not leads,
+        -(ood if ood is not None else -1.0),
+        -(identity if identity is not None else -1.0),
+        row.method,
+        row.provenance,
+        row.label,
+    )
 
 
 def natural(text: str) -> list[tuple[int, Any]]:

@@ -10,6 +10,7 @@ from itertools import combinations
 from .board import FORGOTTEN, GRID, MARKS, OLD_TASK, ORACLE, PUBLISHED, Row, Section
 from .statistics import smallest_resolvable_difference
 
+TIED, UNTESTED = "≈", "?"
 ASIDE_TITLES = {
     GRID: "Ablation: settings of a grid",
     PUBLISHED: "published (selection unknown)",
@@ -27,8 +28,23 @@ def metric_columns(section: Section) -> list[tuple[str, str]]:
         ("acc_ood_mean", "OOD mean"),
         ("ece_id", "ID ECE"),
         ("ece_ood_mean", "OOD ECE"),
+        ("ece_floor_ood_mean", "OOD ECE floor"),
         ("nll_id", "ID NLL"),
     ]
+
+
+def empty_cells(section: Section, rows: Iterable[Row]) -> str:
+    """How many cells of a table are empty, by column; empty if none is."""
+    rows = list(rows)
+    counts = {}
+    for column, heading in metric_columns(section):
+        # Nothing is forgotten before finetuning.
+        asked = [row for row in rows if column != FORGOTTEN or not row.is_reference_method]
+        counts[heading] = sum(row.cell(column)[0] is None for row in asked)
+    if not any(counts.values()):
+        return ""
+    told = ", ".join(f"{heading} {count}" for heading, count in counts.items() if count)
+    return f"Empty cells: {sum(counts.values())} of {len(rows) * len(counts)} ({told})."
 
 
 def cell_text(row: Row, column: str, short: bool = False) -> str:
@@ -45,12 +61,14 @@ def cell_text(row: Row, column: str, short: bool = False) -> str:
 
 
 def best_rows(rows: list[Row], column: str) -> set[int]:
-    """Indices of the best complete rows of a column; none unless two rows compete."""
+    """Indices of the best of the rows of a column that compete; none unless two do."""
+    if column == "ece_floor_ood_mean":
+        return set()
     sign = -1 if column.startswith("acc") and column != FORGOTTEN else 1
     losses = {}
     for i, row in enumerate(rows):
         mean = row.cell(column)[0]
-        if mean is not None and row.complete and not row.is_reference_method:
+        if mean is not None and row.competes:
             losses[i] = round(sign * mean, 9)  # below that, means differ by rounding only
     return {i for i in losses if losses[i] == min(losses.values())} if len(losses) > 1 else set()
 

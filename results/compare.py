@@ -6,12 +6,14 @@ import statistics as middle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from .board import Row, Section
 from .outcomes import OutcomeError, Outcomes, SetScores
 from .paired import Difference, holm, paired, resolvable
+from .predictions import PredictionError
 
 LEVEL = 0.05  # of tests; intervals are at 1 - LEVEL
 
@@ -190,6 +192,50 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row], column
         f"Smallest OOD-mean difference that {count} paired seeds on {many} source images resolve (two-sided 5 %, 80 % "
         f"power): {middle.median(sizes):.1f} points, median over pairs of rows; {min(sizes):.1f} to {max(sizes):.1f}."
     )
+
+
+class Judge:
+    """What stands behind the numbers of ranked tables, where there are per-sample files; else nothing does.
+
+    Attributes:
+        problems: one sentence for each file that contradicts a record; its rows are not tested.
+    """
+
+    def __init__(self, outcomes: Outcomes | None) -> None:
+        self._outcomes, self._found = outcomes, {}
+        self.problems: list[str] = []
+
+    @property
+    def tests(self) -> bool:
+        """Whether it knows of any per-sample files."""
+        return self._outcomes is not None
+
+    def against_best(
+        self, section: Section, rows: Sequence[Row], best: set[int], column: str
+    ) -> dict[int, AgainstBest] | None:
+        """`against_best` of the first of the best; None where a table is not tested at all.
+
+        Args:
+            best: indices of the best rows of the column, as `cells.best_rows` gives them.
+        """
+        if self._outcomes is None or not best or sets_of(section, column) is None:
+            return None
+        key = (id(section), tuple(map(id, rows)), column)
+        if key not in self._found:
+            self._found[key] = self._checked(against_best, section, rows, min(best), column)
+        return self._found[key]
+
+    def resolution(self, section: Section, rows: Sequence[Row]) -> str:
+        """`resolution`; empty where nothing can be told."""
+        return (self._outcomes is not None and self._checked(resolution, section, rows)) or ""
+
+    def _checked(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(self._outcomes, *arguments)
+        except (OutcomeError, PredictionError) as error:
+            if str(error) not in self.problems:
+                self.problems.append(str(error))
+            return None
 
 
 @dataclass(frozen=True)

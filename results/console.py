@@ -11,14 +11,16 @@ from rich.text import Text
 
 from .board import ASIDE, ORACLE, Row, Section
 from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns
+from .compare import Judge
 from .statistics import RULES
+from .tables import signs_of
 
 
 class ConsoleBoard:
     """Rich renderable: full tables where they fit, else means only; then what the other rules chose."""
 
-    def __init__(self, sections: Sequence[Section]) -> None:
-        self.sections = sections
+    def __init__(self, sections: Sequence[Section], judge: Judge) -> None:
+        self.sections, self.judge = sections, judge
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = all(
@@ -39,6 +41,8 @@ class ConsoleBoard:
                 yield Text(note, style="dim")
             yield Text("")
         yield Text("Accuracy in percent; ECE in [0, 1], 15 bins, global; mean±sd over seeds.", style="dim")
+        if self.judge.tests:
+            yield Text("≈: not separable from the best of its column, ?: not tested (leaderboard.md).", style="dim")
         if not wide:
             yield Text("Columns of each shift: leaderboard.md, or a wider terminal.", style="dim")
 
@@ -48,26 +52,27 @@ class ConsoleBoard:
         for backbone in section.backbones:
             rows = section.table(default, backbone)
             if rows and section.shows_rules:
-                yield _table(section, rows, f"{backbone}, rule {default}", wide)
+                yield _table(section, rows, f"{backbone}, rule {default}", wide, self.judge)
         for rule in others:
             rows = [row for name in section.backbones for row in section.table(rule, name)]
             rows = [row for row in rows if default not in row.rules]
             if rows:
-                yield _table(section, rows, f"where rule {rule} chose another setting", wide, ranked=False)
+                yield _table(section, rows, f"where rule {rule} chose another setting", wide)
         for kind in ASIDE:
             if section.aside(kind):
                 title = ASIDE_TITLES[kind].lower() if kind != ORACLE else ASIDE_TITLES[kind]
-                yield _table(section, section.aside(kind), title, wide, ranked=False)
+                yield _table(section, section.aside(kind), title, wide)
         if section.unranked():
-            yield _table(section, section.unranked(), "not ranked", wide, ranked=False)
+            yield _table(section, section.unranked(), "not ranked", wide)
 
 
-def _table(section: Section, rows: list[Row], title: str, wide: bool, ranked: bool = True) -> Table:
-    """A rich table; narrow terminals get accuracies and calibration without the shifts."""
-    columns = metric_columns(section)
+def _table(section: Section, rows: list[Row], title: str, wide: bool, judge: Judge | None = None) -> Table:
+    """A rich table, ranked if it has a judge; narrow terminals get accuracies and calibration without the shifts."""
+    columns = [(key, name) for key, name in metric_columns(section) if any(row.cell(key)[2] for row in rows)]
     if not wide:
-        columns = [(key, name) for key, name in columns if not key.startswith(("acc/", "nll"))]
-    best: Mapping[str, set[int]] = {key: best_rows(rows, key) if ranked else set() for key, _ in columns}
+        columns = [(key, name) for key, name in columns if not key.startswith(("acc/", "nll", "ece_floor"))]
+    best: Mapping[str, set[int]] = {key: best_rows(rows, key) if judge else set() for key, _ in columns}
+    signs = {key: signs_of(section, rows, best[key], key, judge) for key, _ in columns}
     several = len({row.backbone for row in rows}) > 1
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in ("method", *(("backbone",) if several else ()), "provenance"):
@@ -78,6 +83,7 @@ def _table(section: Section, rows: list[Row], title: str, wide: bool, ranked: bo
         cells = [Text(row.name + marks_text(row)), *([Text(row.backbone)] if several else [])]
         cells += [Text(row.provenance), Text(str(len(row.seeds)))]
         for key, _ in columns:
-            cells.append(Text(cell_text(row, key, short=True), style="bold" if i in best[key] else ""))
+            text = cell_text(row, key, short=True) + signs[key].get(i, "")
+            cells.append(Text(text, style="bold" if i in best[key] else ""))
         table.add_row(*cells)
     return table

@@ -26,17 +26,21 @@ def at_best_points(records: Iterable[Record]) -> list[dict[str, Any]]:
         Records with the metrics, and the parameter, of that value; the parameter's source is "oracle", no selection
         rule stands in them, and `trials` is the number of values that were looked at.
     """
+    found = []
+    for runs in lines(records):
+        value = best_value(runs)
+        found += [] if value is None else [_moved(record, value) for record in runs]
+    return found
+
+
+def lines(records: Iterable[Record]) -> list[list[Record]]:
+    """The runs of every path, one a seed, in the order of the seeds; those on part of the images are left out."""
     paths: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r["finished"], r["run_id"])):
         whole = record["spec"].get("limit") is None and not record["spec"].get("allow_partial")
         if record.get("path") and whole:
             paths[_path_of(record)].setdefault(record["seed"], record)
-    found = []
-    for key in sorted(paths):
-        runs = [paths[key][seed] for seed in sorted(paths[key])]
-        value = best_value(runs)
-        found += [] if value is None else [_moved(record, value) for record in runs]
-    return found
+    return [[paths[key][seed] for seed in sorted(paths[key])] for key in sorted(paths)]
 
 
 def best_value(runs: Sequence[Record]) -> float | None:

@@ -24,11 +24,13 @@ from . import predictions
 from .atomic import OutputError, write_atomic
 from .board import REFERENCE_METHOD
 from .leaderboard import Board, write
+from .outcomes import Outcomes
 from .plots import plot_id_ood
 from .records import NAME, REFERENCE, gather_reference, read_record, record_json
 from .rows import sections
 from .statistics import RULES
 
+BOARDS = ("leaderboard.csv", "leaderboard.md")
 KEPT = ("prediction", "confidence", "p_label", "sum_p2", "confidence_scaled")
 
 
@@ -93,7 +95,7 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
     _write(folder / "samples.parquet", samples)
     for run_id, kept in columns.items():
         _write(folder / "predictions" / f"{run_id}.parquet", kept)
-    board = write([], records, folder)
+    board = write([], records, folder, Outcomes(folders={benchmark: folder}), BOARDS)
     plot_id_ood(board, folder / "id_ood")
     shutil.rmtree(Path(reference) / benchmark, ignore_errors=True)
     folder.rename(Path(reference) / benchmark)

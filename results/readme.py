@@ -1,6 +1,6 @@
-"""The README's table, written from the committed reference: nobody edits it, and a test compares the two.
+"""The README's table and the reference's boards, written from its records: nobody edits them, and tests compare both.
 
-`python -m robustft.results.readme` renews it; `make reference` calls that last.
+`python -m robustft.results.readme` renews them; `make reference` calls that last.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ import re
 import sys
 from pathlib import Path
 
-from .cells import best_rows, cell_text, resolution
-from .leaderboard import build
-from .records import gather_reference
+from .cells import best_rows, cell_text, footnotes, marks_text, resolution
+from .leaderboard import build, write
+from .outcomes import Outcomes
+from .publish import BOARDS
+from .records import REFERENCE, gather_reference
 from .statistics import RULES
+from .tables import signs_of
+from .tables_markdown import escape
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- reference table: begin -->", "<!-- reference table: end -->"
@@ -21,28 +25,31 @@ COLUMNS = [("acc_id", "ID"), ("acc_ood_mean", "OOD mean"), ("ece_id", "ID ECE"),
 
 def table(benchmark: str = "digits") -> str:
     """Markdown: one line per backbone and method under the default rule, from the reference records alone."""
-    found = build([], gather_reference(benchmark)).sections
-    section = next((section for section in found if section.ranks), found[0])
+    board = build([], gather_reference(benchmark), Outcomes())
+    section = next((section for section in board.sections if section.ranks), board.sections[0])
     titles = [(c, t) for c, t in COLUMNS]
     titles[1:1] = [(f"acc/{name}", name) for name in section.shifts]
     head = ["backbone", "method", "seeds", *(title for _, title in titles), "tuned"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    notes = []
+    notes, marked = [], []
     for backbone in section.backbones:
         rows = section.table(RULES[0], backbone)
         best = {column: best_rows(rows, column) for column, _ in titles}
+        signs = {column: signs_of(section, rows, best[column], column, board.judge) for column, _ in titles}
         for i, row in enumerate(rows):
-            cells = [backbone if i == 0 else "", row.title, str(len(row.seeds))]
+            cells = [backbone if i == 0 else "", escape(row.title + marks_text(row)), str(len(row.seeds))]
             for column, _ in titles:
-                text = cell_text(row, column)
+                text = f"{cell_text(row, column)} {signs[column].get(i, '')}".rstrip()
                 cells.append(f"**{text}**" if i in best[column] else text)
             lines.append("| " + " | ".join([*cells, row.setting]) + " |")
-        notes.append(f"{backbone}: {resolution(rows)}")
+        notes.append(f"{backbone}: {board.judge.resolution(section, rows) or resolution(rows)}")
+        marked += rows
     caption = (
         f"{section.version}, recipe {section.recipe}, rule {RULES[0]}; accuracy in percent, ECE in [0, 1] (15 bins, "
-        "global), mean ± standard deviation over seeds; bold: the best complete row of a backbone, zero-shot aside."
+        "global), mean ± standard deviation over seeds; bold: the best row of a backbone, zero-shot aside; ≈: not "
+        "separable from it (paired by seed and source image, Holm over the column, 5 %; ECE is not tested)."
     )
-    return "\n".join([*lines, "", caption, "", *(f"- {note}" for note in notes)])
+    return "\n".join([*lines, "", caption, "", *(f"- {note}" for note in [*notes, *map(escape, footnotes(marked))])])
 
 
 def renew(text: str, block: str) -> str:
@@ -59,11 +66,12 @@ def renew(text: str, block: str) -> str:
 def main() -> int:
     """Command line of this module."""
     try:
+        write([], gather_reference("digits"), REFERENCE / "digits", Outcomes(), BOARDS)
         README.write_text(renew(README.read_text(encoding="utf-8"), table()), encoding="utf-8")
     except ValueError as error:
         print(f"readme: {error}", file=sys.stderr)
         return 2
-    print(f"renewed the table of {README.name}")
+    print(f"renewed the table of {README.name} and the boards of {REFERENCE / 'digits'}")
     return 0
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from . import paths
 from .board import (
     ASIDE,
     FIXED,
@@ -27,6 +28,7 @@ from .oracle import at_best_points
 from .records import RecordError, summarise
 
 CHOSEN_BY_DEFAULT = ("method default", "recipe", "suite")  # sources of values that nobody chose for this run
+FLOOR = "ece_expected"  # what the ECE of a set would be under perfect calibration; not in earlier records
 AS_BEFORE = {"bn": "frozen", "train_limit": None, "allow_partial": False}
 """Fields that earlier records do not have, with what they mean there."""
 NOT_SETTINGS = {
@@ -81,12 +83,13 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         for record in given:
             groups[_group_of(record, rules)].append(record)
         made = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], provenance, roles, rules)]
-        paths: dict[str, list[Record]] = defaultdict(list)
+        best: dict[str, list[Record]] = defaultdict(list)
         for record in at_best_points(given):
-            paths[_group_of(record, rules)].append(record)
-        made += [(_oracle_row(paths[key], provenance, roles), paths[key]) for key in sorted(paths)]
+            best[_group_of(record, rules)].append(record)
+        made += [(_oracle_row(best[key], provenance, roles), best[key]) for key in sorted(best)]
         seeds = _expected_seeds([row for row, _ in made])
         rows += [_marked(row, records, roles, seeds[row.kind == GRID], newest) for row, records in made]
+    rows = _with_budgets(rows)
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
     return Section(
@@ -98,7 +101,33 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         tuple(name for name, role in roles.items() if role == "shift"),
         tuple(name for name, role in roles.items() if role == "diagnostic"),
         tuple(_told_apart(rows)),
+        tuple(_paths(local, reference, newest, rows)),
     )
+
+
+def _paths(
+    local: Sequence[Record], reference: Sequence[Record], newest: Mapping[str, int], rows: Sequence[Row]
+) -> Iterable[paths.Path]:
+    for provenance, given in (("local", local), ("reference", reference)):
+        current = [record for record in given if record["method_version"] == newest[record["method"]]]
+        yield from paths.of_records(current, provenance)
+    yield from paths.of_rows(rows)
+
+
+def _with_budgets(rows: Sequence[Row]) -> list[Row]:
+    """Ranked rows compare at equal budgets: those with another number of tried settings than most are marked."""
+    counts = Counter(row.trials for row in rows if row.rules and not row.is_reference_method)
+    if len(counts) < 2:
+        return list(rows)
+    usual = max(counts, key=lambda trials: (counts[trials], trials))
+
+    def marked(row: Row) -> Row:
+        if not row.rules or row.is_reference_method or row.trials == usual:
+            return row
+        reason = f"{row.trials} tried settings, others {usual}: shown, not compared with them"
+        return replace(row, marks={**row.marks, "budget": reason})
+
+    return [marked(row) for row in rows]
 
 
 def _with_forgetting(row: Row, rows: Sequence[Row]) -> Row:
@@ -261,6 +290,12 @@ def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) ->
     if any(role == "shift" and name not in sets for name, role in roles.items()):
         summary = {key: value for key, value in summary.items() if not key.endswith("_ood_mean")}
     summary.pop("nll_validation", None)
+    for metrics in sets.values():
+        if metrics["role"] == "id" and metrics.get(FLOOR) is not None:
+            values["ece_floor_id"] = metrics[FLOOR]
+    floors = [sets.get(name, {}).get(FLOOR) for name, role in roles.items() if role == "shift"]
+    if floors and None not in floors:
+        values["ece_floor_ood_mean"] = math.fsum(floors) / len(floors)
     # A record holds null where the likelihood is infinite.
     return values | {key: math.inf if value is None else value for key, value in summary.items()}
 

@@ -1,0 +1,157 @@
+"""A board as CSV: wide, a line per row and rule, and long, a line per run, dataset and metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .board import ASIDE, FIXED, FORGOTTEN, MARKS, OLD_TASK, PUBLISHED, Row, Section, front, natural, settings_text
+from .cells import ASIDE_TITLES, best_rows, metric_columns
+from .compare import AgainstBest, Judge, sets_of
+from .statistics import RULES
+
+Record = Mapping[str, Any]
+UNITS = {
+    "accuracy": ("accuracy_percent", 100),
+    "macro_f1": ("macro_f1_percent", 100),
+    "macro_f1_labels": ("macro_f1_labels_percent", 100),
+    "worst_group_accuracy": ("worst_group_accuracy_percent", 100),
+    "ece": ("ece_15_bins_global", 1),
+    "nll": ("nll_nats", 1),
+}
+NOT_METRICS = ("role", "n", "n_expected")
+
+
+def wide(sections: Sequence[Section], judge: Judge) -> str:
+    """Accuracies in percent, ECE in [0, 1], NLL in nats; in ranked tables also how far the best of a column is."""
+    shifts = list(dict.fromkeys(name for section in sections for name in section.shifts))
+    extra = list(dict.fromkeys(name for section in sections for name in section.diagnostics))
+    metrics = [
+        ("acc_id", "acc_id_percent"),
+        *((f"acc/{name}", f"acc_{name}_percent") for name in shifts),
+        *([(FORGOTTEN, "forgetting_rate_points")] if OLD_TASK in shifts else []),
+        ("acc_ood_mean", "acc_ood_mean_percent"),
+        ("ece_id", "ece_id_15_bins_global"),
+        ("ece_ood_mean", "ece_ood_mean_15_bins_global"),
+        ("ece_floor_id", "ece_floor_id_15_bins_global"),
+        ("ece_floor_ood_mean", "ece_floor_ood_mean_15_bins_global"),
+        ("nll_id", "nll_id_nats"),
+        *((f"acc/{name}", f"acc_{name}_percent_diagnostic") for name in extra),
+    ]
+    measured = {column for section in sections for row in section.rows for column in row.values}
+    worst = [column for column in measured if column.startswith("worst/")]
+    metrics += [(column, f"worst_group_acc_{column.removeprefix('worst/')}_percent") for column in sorted(worst)]
+    gaps = sorted((column for column in measured if column.startswith("gap/")), key=natural)
+    metrics += [(column, column.replace("/", "_")) for column in gaps]
+    tested = [("acc_id", "acc_id_percent"), *((f"acc/{name}", f"acc_{name}_percent") for name in shifts)]
+    tested += [("acc_ood_mean", "acc_ood_mean_percent"), ("nll_id", "nll_id_nats")]
+
+    names = ["benchmark", "benchmark_version", "recipe", "rule", "ranked", "backbone", "method", "method_version"]
+    names += ["setting", "selection", "provenance", "n_seeds", "seeds", "tuning", "trials", "marks", "pareto_front"]
+    names += ["empty_cells"]
+    for _, title in metrics:
+        names += [f"{title}_mean", f"{title}_sd", f"{title}_n"]
+    for _, title in tested:
+        names += [f"{title}_behind_best", f"{title}_p_holm"]
+    lines = [names]
+    for section in sections:
+        for rule, row, beside in _every_row(section):
+            line = [section.benchmark, section.version, section.recipe, rule]
+            ranked = rule in (*RULES, FIXED) and not row.is_reference_method
+            line += ["yes" if ranked else "no", row.backbone, row.method, row.method_version]
+            line += [settings_text(row.chosen), row.selection, row.provenance, len(row.seeds)]
+            line += [" ".join(map(str, row.seeds)), " ".join(row.tuning), row.trials]
+            line += ["; ".join(f"{kind}: {row.marks[kind]}" for kind in MARKS if kind in row.marks)]
+            line += ["yes" if any(row is other for other in front(beside)) else "no"]
+            line += [sum(row.cell(column)[0] is None for column, _ in metric_columns(section))]
+            for column, _ in metrics:
+                mean, sd, n = row.cell(column)
+                scale, digits = (100, 4) if column.startswith(("acc", "worst")) else (1, 6)
+                line += ["" if x is None else f"{x * scale:.{digits}f}" for x in (mean, sd)] + [n]
+            for column, _ in tested:
+                scale, digits = (100, 4) if column.startswith("acc") else (1, 6)
+                against = _against(section, beside, row, column, judge) if ranked else None
+                line += [
+                    "" if against is None else f"{against.gap * scale:.{digits}f}",
+                    "" if against is None or against.p is None else f"{against.p:.3g}",
+                ]
+            lines.append(line)
+    return _text(lines)
+
+
+def _against(section: Section, beside: list[Row], row: Row, column: str, judge: Judge) -> AgainstBest | None:
+    if sets_of(section, column) is None or not any(column == known for known, _ in metric_columns(section)):
+        return None
+    found = judge.against_best(section, beside, best_rows(beside, column), column) or {}
+    return next((against for i, against in found.items() if beside[i] is row), None)
+
+
+def _every_row(section: Section) -> Iterable[tuple[str, Row, list[Row]]]:
+    """(rule, row, its table): each row once for each rule that it is a result of; a fixed one is a result of none."""
+    tables = {(rule, name): section.table(rule, name) for rule in RULES for name in section.backbones}
+    for rule in RULES:
+        for name in section.backbones:
+            yield from ((rule, row, tables[rule, name]) for row in tables[rule, name] if row.kind != FIXED)
+    for name in section.backbones:
+        rows = tables[RULES[0], name]
+        yield from ((FIXED, row, rows) for row in rows if row.kind == FIXED)
+    for kind in ASIDE:
+        rule = ASIDE_TITLES[kind] if kind == PUBLISHED else kind
+        yield from ((rule, row, []) for row in section.aside(kind) if not row.is_reference_method)
+    yield from (("", row, []) for row in section.unranked())
+
+
+def long(entries: Iterable[tuple[str, Record]]) -> str:
+    """Every number of every run: a line per run, dataset, point of its path (empty: the run itself) and metric.
+
+    Args:
+        entries: (provenance, record); trials are left out.
+    """
+    names = ["benchmark", "benchmark_version", "recipe", "provenance", "run_id", "method", "method_version", "backbone"]
+    names += ["seed", "rules", "tuning", "trials", "commit", "dirty", "dataset", "role", "n", "n_expected", "point"]
+    lines = [[*names, "metric", "value"]]
+    for provenance, record in sorted(entries, key=_place):
+        if record["kind"] != "run":
+            continue
+        selection, environment = record["selection"], record["environment"]
+        run = [record["benchmark"], record["benchmark_version"], record["recipe"], provenance, record["run_id"]]
+        run += [record["method"], record["method_version"], record["backbone"], record["seed"]]
+        run += [" ".join(selection["rules"]), selection["tuning"] or "", selection["trials"]]
+        run += [environment.get("commit") or "", {True: "yes", False: "no", None: ""}[environment.get("dirty")]]
+        for dataset, found in record["sets"].items():
+            about = [dataset, found["role"], found["n"], found["n_expected"]]
+            points = [("", found)]
+            for point in (record.get("path") or {"points": []})["points"]:
+                points.append((f"{record['path']['parameter']}={point['value']:g}", point["sets"][dataset]))
+            for point, values in points:
+                lines += ([*run, *about, point, *_metric(metric, values[metric])] for metric in values if _is(metric))
+    return _text(line for line in lines if line[-1] is not None)
+
+
+def _place(entry: tuple[str, Record]) -> tuple:
+    provenance, record = entry
+    keys = ("benchmark", "benchmark_version", "recipe", "method", "method_version", "backbone", "seed", "run_id")
+    return (*(record[key] for key in keys), provenance, record["finished"])
+
+
+def _is(metric: str) -> bool:
+    return metric not in NOT_METRICS
+
+
+def _metric(metric: str, value: Any) -> tuple[str, str | None]:
+    """Name with unit, and value; null is an infinite likelihood, and what is no number is left out."""
+    name, scale = UNITS.get(metric, (metric, 1))
+    if value is None:
+        return name, "inf" if metric == "nll" else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return name, None
+    return name, f"{value * scale:.10g}"
+
+
+def _text(lines: Iterable[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()

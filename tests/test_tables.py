@@ -1,0 +1,327 @@
+"""The same board as Markdown, LaTeX, HTML and CSV: what is in the cells, in which order, and what is said of them."""
+
+import csv
+import io
+import random
+import re
+from html.parser import HTMLParser
+
+import pytest
+from make_records import make_record
+
+from robustft.results.blocks import Table
+from robustft.results.board import front
+from robustft.results.cells import empty_cells
+from robustft.results.compare import compare
+from robustft.results.leaderboard import build
+from robustft.results.outcomes import Outcomes
+from robustft.results.records import gather_reference
+from robustft.results.tables_latex import SIGNS, escape
+
+BACKBONE = "tiny-vit-p8"
+LINE = {0.0: 0.70, 0.5: 0.74, 0.8: 0.78, 1.0: 0.60}
+
+
+def seeds_of(method, values, **more):
+    return [make_record(method, seed=seed, accuracy=value, **more) for seed, value in enumerate(values)]
+
+
+def placed(method, identity, shift, seeds=(0, 1), **more):
+    """Runs of one ID accuracy and one accuracy on every shift."""
+    found = [make_record(method, seed=seed, accuracy=identity, **more) for seed in seeds]
+    for record in found:
+        for metrics in record["sets"].values():
+            metrics["accuracy"] = shift if metrics["role"] == "shift" else identity
+    return found
+
+
+def wise(accuracy=0.8, seeds=(0, 1), line=LINE, **more):
+    sources = {"lr": "tuned one_se of ft", "alpha": "method default"}
+    more = {"hyper": {"alpha": 0.5}, "sources": sources, "rules": ("fixed",), **more}
+    return [make_record("wise_ft", seed=s, accuracy=accuracy, line=line, **more) for s in seeds]
+
+
+def lines(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def table(board, start):
+    """The first table whose caption, or whose first heading, holds these words."""
+    return next(block for block in board.blocks if isinstance(block, Table) and start in block.caption)
+
+
+def columns_of(found, name):
+    return [row[found.head.index(name)] for row in found.rows]
+
+
+# order, budgets, selection
+
+
+def test_the_pareto_front_comes_first_and_the_rest_by_ood_mean():
+    records = [make_record("zero_shot", accuracy=0.99, rules=())]
+    records += placed("careful", 0.70, 0.80) + placed("eager", 0.90, 0.60) + placed("beaten", 0.69, 0.79)
+    records += placed("between", 0.80, 0.50) + placed("twin", 0.90, 0.60)
+    rows = build(records).sections[0].table("one_se", BACKBONE)
+    assert [row.method for row in rows] == ["zero_shot", "careful", "eager", "twin", "beaten", "between"]
+    assert {row.method for row in front(rows)} == {"careful", "eager", "twin"}
+    found = {
+        line["method"]: line["pareto_front"] for line in lines(build(records).to_csv()) if line["rule"] == "one_se"
+    }
+    assert found == dict.fromkeys(("careful", "eager", "twin"), "yes") | dict.fromkeys(
+        ("zero_shot", "beaten", "between"), "no"
+    )
+
+
+def test_a_row_of_another_budget_is_shown_marked_and_not_compared():
+    records = seeds_of("ft", [0.8, 0.8]) + seeds_of("flyp", [0.7, 0.7]) + seeds_of("wise_ft", [0.9, 0.9])
+    for record in records[-2:]:
+        record["selection"]["trials"] = 20
+    board = build(records)
+    rows = board.sections[0].table("one_se", BACKBONE)
+    assert [row.method for row in rows] == ["ft", "flyp", "wise_ft"] and rows[-1].complete
+    markdown = board.to_markdown()
+    assert "**90.0" not in markdown and "**80.0 ± 0.0**" in markdown
+    assert "‖ 20 tried settings, others 9: shown, not compared with them: wise_ft on tiny-vit-p8 (local)." in markdown
+
+
+def test_every_row_says_how_its_setting_was_chosen():
+    by_hand = make_record("tracer", rules=(), hyper={"beta": 0.2}, sources={"beta": "--set"})
+    untouched = make_record("ema", rules=(), sources={"lr": "recipe common"})
+    published = make_record("carot", rules=("published",), seed=1)
+    board = build(
+        [make_record("zero_shot", rules=()), *seeds_of("ft", [0.8, 0.8]), *wise(), by_hand, untouched, published]
+    )
+    found = {(line["method"], line["rule"]): line["selection"] for line in lines(board.to_csv())}
+    assert found["ft", "one_se"] == "one_se, best_id" and found["zero_shot", "one_se"] == "none"
+    assert found["wise_ft", "fixed"] == "fixed alpha 0.5" and found["wise_ft", "oracle"] == "oracle"
+    assert found["tracer", ""] == "by hand" and found["ema", ""] == "last: nothing chosen"
+    assert found["carot", "published (selection unknown)"] == "published (selection unknown)"
+    assert [cell.text for cell in columns_of(table(board, "one_se, tiny-vit-p8"), "selection")] == [
+        "none", "one_se, best_id", "fixed alpha 0.5"
+    ]  # fmt: skip
+
+
+# empty cells, floor
+
+
+def test_empty_cells_are_counted_by_column_and_never_averaged_away():
+    short = make_record("flyp", accuracy=0.9, shifts=("fresh",))
+    board = build([*seeds_of("ft", [0.8]), short])
+    rows = board.sections[0].table("one_se", BACKBONE)
+    told = empty_cells(board.sections[0], rows)
+    assert told == (
+        "Empty cells: 8 of 22 (renditions 1, sketches 1, reversed 1, writers 1, OOD mean 1, OOD ECE 1, "
+        "OOD ECE floor 2)."
+    )
+    assert told in board.to_markdown() and told in board.to_html()
+    assert [line["empty_cells"] for line in lines(board.to_csv()) if line["rule"] == "one_se"] == ["1", "7"]
+
+
+def test_the_floor_is_the_mean_over_shifts_of_what_perfect_calibration_would_give():
+    records = seeds_of("ft", [0.8, 0.8]) + seeds_of("flyp", [0.7, 0.7])
+    for record in records[:2]:
+        for i, metrics in enumerate(record["sets"].values()):
+            metrics["ece_expected"] = 0.010 + 0.001 * i
+    board = build(records)
+    ft, flyp = board.sections[0].table("one_se", BACKBONE)
+    assert ft.cell("ece_floor_ood_mean")[0] == pytest.approx(0.013)  # shifts: .011 to .015
+    assert flyp.cell("ece_floor_ood_mean") == (None, None, 0)
+    found = columns_of(table(board, "one_se, tiny-vit-p8"), "OOD ECE floor")
+    assert [(cell.text, cell.best) for cell in found] == [("0.013 ± 0.000", False), ("", False)]
+    assert lines(board.to_csv())[0]["ece_floor_id_15_bins_global_mean"] == "0.010000"
+    del records[0]["sets"]["writers"]["ece_expected"]
+    assert build(records).sections[0].table("one_se", BACKBONE)[0].cell("ece_floor_ood_mean")[2] == 1
+
+
+# tests against the best
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return build([], gather_reference("digits"), Outcomes())
+
+
+def test_signs_say_what_is_not_separable_from_the_best(reference):
+    (section,) = reference.sections
+    for backbone in section.backbones:
+        rows = section.table("one_se", backbone)
+        shown = table(reference, f"one_se, {backbone}")
+        for column, heading in (("acc_id", "ID"), ("acc/writers", "writers"), ("acc_ood_mean", "OOD mean")):
+            cells = columns_of(shown, heading)
+            (best,) = [i for i, cell in enumerate(cells) if cell.best]
+            assert not cells[best].sign and not cells[0].sign  # nor does zero-shot compete
+            alone = {}
+            for i, row in enumerate(rows):
+                if i != best and row.competes:
+                    alone[i] = compare(Outcomes(), section, rows[best], row, column).p if heading == "ID" else None
+            if heading == "ID":
+                # Holm's adjustment only raises p values, and by a factor of their number at most.
+                assert all(cells[i].sign == "≈" for i, p in alone.items() if p > 0.05)
+                assert all(not cells[i].sign for i, p in alone.items() if p * len(alone) <= 0.05)
+        assert not any(cell.sign for name in ("ID ECE", "OOD ECE") for cell in columns_of(shown, name))
+    assert "≈ is not separable from the best" in reference.to_markdown()
+
+
+def test_the_csv_has_the_gap_to_the_best_and_its_p_value(reference):
+    found = [line for line in lines(reference.to_csv()) if line["rule"] == "one_se" and line["backbone"] == BACKBONE]
+    by_method = {line["method"]: line for line in found}
+    name = "acc_ood_mean_percent"
+    best = max((line for line in found if line["ranked"] == "yes"), key=lambda line: float(line[f"{name}_mean"]))
+    assert best[f"{name}_behind_best"] == "" and by_method["zero_shot"][f"{name}_p_holm"] == ""
+    flyp = by_method["flyp"]
+    assert float(flyp[f"{name}_behind_best"]) == pytest.approx(
+        float(best[f"{name}_mean"]) - float(flyp[f"{name}_mean"]), abs=2e-4
+    )
+    assert 0 <= float(flyp[f"{name}_p_holm"]) < 0.001
+
+
+def test_the_smallest_difference_counts_images_too_where_there_are_files(reference):
+    assert len(re.findall(r"seeds on 1215 source images resolve \(two-sided 5 %, 80 %", reference.to_markdown())) >= 3
+
+
+def test_without_files_nothing_is_tested():
+    board = build(seeds_of("ft", [0.8, 0.8]) + seeds_of("flyp", [0.8, 0.8]))
+    assert "≈" not in board.to_markdown() and lines(board.to_csv())[1]["acc_id_percent_p_holm"] == ""
+
+
+# paths
+
+
+def test_a_path_is_the_line_that_its_runs_walked():
+    board = build([*seeds_of("ft", [0.82, 0.82]), *wise()])
+    (path,) = board.sections[0].paths
+    assert (path.method, path.parameter, [stop.value for stop in path.stops]) == ("wise_ft", "alpha", list(LINE))
+    shown = table(board, "paths over alpha")
+    assert [cell.text for cell in shown.rows[0]][3:] == ["2", *(f"83.0 / {100 * y:.1f}" for y in LINE.values())]
+
+
+def moving(line):
+    """Paths whose ID accuracy moves too: alpha -> (ID, OOD)."""
+    records = wise(line={alpha: ood for alpha, (_, ood) in line.items()})
+    for record in records:
+        for point in record["path"]["points"]:
+            point["sets"]["id"]["accuracy"] = line[point["value"]][0]
+    return records
+
+
+def test_ood_at_matched_id_is_linear_between_points_and_never_beyond_the_ends():
+    (path,) = build(moving({0.0: (0.6, 0.8), 0.5: (0.8, 0.7), 1.0: (0.9, 0.5)})).sections[0].paths
+    assert path.at_id(0.85) == pytest.approx(0.6) and path.at_id(0.8) == pytest.approx(0.7)
+    assert path.at_id(0.6) == pytest.approx(0.8) and path.at_id(0.59) is None and path.at_id(0.91) is None
+
+
+def test_where_a_path_passes_an_id_accuracy_twice_the_better_counts():
+    (path,) = build(moving({0.0: (0.6, 0.8), 0.5: (0.9, 0.5), 1.0: (0.7, 0.6)})).sections[0].paths
+    assert path.at_id(0.75) == pytest.approx(0.65)  # 0.575 on the way back
+
+
+def test_every_row_is_set_beside_the_paths_at_its_own_id_accuracy():
+    records = [*placed("flyp", 0.85, 0.65), *placed("ft", 0.95, 0.4), make_record("zero_shot", rules=(), accuracy=0.6)]
+    board = build([*records, *moving({0.0: (0.6, 0.8), 0.5: (0.8, 0.7), 1.0: (0.9, 0.5)})])
+    shown = table(board, "matched ID accuracy")
+    found = {row[1].text: row[-1].text for row in shown.rows}
+    assert found["flyp"] == "60.0 (+5.0)" and found["ft"] == "" and found["wise_ft (alpha 0.5)"] == "its own"
+    assert "Empty cells: 1 of 4; such a path does not reach the row." in board.to_markdown()
+
+
+def test_a_sweep_of_the_learning_rate_is_a_path_too():
+    records = [record for lr, x, y in ((1e-4, 0.7, 0.8), (1e-3, 0.9, 0.6)) for record in placed("ft", x, y, lr=lr)]
+    more = {"rules": (), "sources": {"lr": "--set"}}
+    records += [record for record in placed("ft", 0.8, 0.75, lr=3e-4, **more)]
+    (path,) = build(records).sections[0].paths
+    assert (path.name, [stop.value for stop in path.stops]) == ("ft over lr", [1e-4, 3e-4, 1e-3])
+    assert path.at_id(0.75) == pytest.approx(0.775)
+    other = placed("ft", 0.8, 0.75, lr=1e-2, hyper={"x": 1}, **more)
+    assert len(build([*records, *other]).sections[0].paths[0].stops) == 3
+
+
+# formats
+
+
+def mixed():
+    records = [make_record("zero_shot", accuracy=0.7, rules=())]
+    records += seeds_of("ft", [0.8, 0.82, 0.84]) + seeds_of("a_b|<script>&%$#{}~^\\", [0.81, 0.82]) + wise()
+    records.append(make_record("ema", accuracy=0.9, dirty=True))
+    return records + seeds_of("flyp", [0.7, 0.7, 0.7])
+
+
+class Cells(HTMLParser):
+    """Tags, and rows of cell texts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.rows, self.inside = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_html_has_the_same_cells_and_hostile_names_stay_text():
+    board = build(mixed())
+    page = Cells(board.to_html())
+    assert "script" not in page.tags and not {"img", "link", "iframe"} & set(page.tags)
+    wanted = [[*block.head] for block in board.blocks if isinstance(block, Table)]
+    assert [row for row in page.rows if row in wanted] == wanted
+    texts = [cell for row in page.rows for cell in row]
+    assert any("a_b|<script>&%$#{}~^\\" in text for text in texts) and "82.0 ± 2.0" in texts
+
+
+def test_latex_tables_are_booktabs_with_as_many_cells_in_every_line():
+    text = build(mixed()).to_latex()
+    found = re.findall(r"\\begin\{tabular\}\{([lr]+)\}\n\\toprule\n(.*?)\\bottomrule\n\\end\{tabular\}", text, re.S)
+    assert len(found) == text.count(r"\begin{table}") >= 3
+    for columns, body in found:
+        rows = [line for line in body.splitlines() if line != r"\midrule"]
+        assert all(line.endswith(r" \\") for line in rows)
+        assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in rows} == {len(columns)}
+    assert r"82.0 $\pm$ 2.0" in text and r"\textbf{" in text
+    for line in text.splitlines():
+        if not line.startswith("%"):
+            assert not re.search(r"(?<!\\)[%_#]", line), line
+            assert line.count("{") - line.count(r"\{") == line.count("}") - line.count(r"\}"), line
+    assert "<script" not in text and r"\textless{}script\textgreater{}" in text
+    assert escape("a_b & 5 % ≈ ±") == r"a\_b \& 5 \% $\approx$ $\pm$"
+    assert set(SIGNS) >= set("\\&%$#_{}~^")
+
+
+def test_the_long_csv_has_a_line_for_every_run_dataset_and_metric():
+    record = make_record("ft", accuracy=0.8, shifts=("fresh",))
+    record["sets"]["fresh"]["nll"] = None  # infinite
+    found = lines(build([record, make_record(kind="trial")]).to_long_csv())
+    sets = ("id", "fresh", "pretraining_mixture", "validation")
+    assert {line["dataset"] for line in found} == set(sets)
+    assert len(found) == len(sets) * 6  # accuracy, ece, nll, brier, macro_f1, mean_confidence
+    by = {(line["dataset"], line["metric"]): line for line in found}
+    assert by["id", "accuracy_percent"]["value"] == "80" and by["id", "accuracy_percent"]["role"] == "id"
+    assert by["fresh", "ece_15_bins_global"]["value"] == "0.06" and by["fresh", "nll_nats"]["value"] == "inf"
+    assert by["id", "nll_nats"]["rules"] == "one_se best_id" and by["id", "nll_nats"]["dirty"] == "no"
+
+
+def test_the_long_csv_has_every_point_of_a_path():
+    found = lines(build(wise(seeds=(0,))).to_long_csv())
+    at = [(line["point"], line["value"]) for line in found if line["dataset"] == "fresh"]
+    assert [x for x in at if x[0] == "alpha=0.8"][0] == ("alpha=0.8", "78")
+    assert {line["point"] for line in found} == {"", *(f"alpha={alpha:g}" for alpha in LINE)}
+
+
+def test_all_formats_are_the_same_whatever_the_order_of_the_records():
+    records = mixed()
+    ways = ("to_csv", "to_long_csv", "to_markdown", "to_latex", "to_html")
+    want = [getattr(build(records, seeds_of("ft", [0.7])), way)() for way in ways]
+    for i in range(4):
+        random.Random(i).shuffle(records)
+        board = build(records, seeds_of("ft", [0.7]))
+        assert [getattr(board, way)() for way in ways] == want

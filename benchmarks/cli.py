@@ -1,4 +1,5 @@
-"""The command line: `robustft list | run | sweep | tune | leaderboard | compare | rescore | status | retry | cancel`.
+"""The command line: `robustft list | run | sweep | tune | leaderboard | compare | rescore | bundle | verify | status |
+retry | cancel`.
 
 A mistake of the user is one sentence on stderr and exit code 2, before any work starts. Other codes: 0 all
 done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen inside the commands, so that
@@ -15,7 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from . import compare, rescore
+from . import compare, rescore, verify
 from . import figures as drawing
 from . import report as reports
 from . import theory as theories
@@ -308,6 +309,8 @@ robustft.add_command(drawing.figures)
 robustft.add_command(compare.command)
 robustft.add_command(theories.theory)
 robustft.add_command(rescore.command)
+robustft.add_command(verify.bundle)
+robustft.add_command(verify.verify)
 
 
 @robustft.command()

@@ -5,6 +5,7 @@ results/reference/<benchmark>/ then holds
   samples.parquet             set, sample_id, unit_id and label of every test sample, once for all runs
   predictions/<run id>.parquet  KEPT, as far as the run has them, in the same order
   leaderboard.csv, leaderboard.md, id_ood.svg, id_ood.png
+  manifest.json               sha256 of every file above the board: `robustft verify` checks the folder
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import predictions
+from . import manifest, predictions
 from .atomic import OutputError, write_atomic
 from .board import REFERENCE_METHOD
 from .leaderboard import Board, write
@@ -97,6 +98,7 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
         _write(folder / "predictions" / f"{run_id}.parquet", kept)
     board = write([], records, folder, Outcomes(folders={benchmark: folder}), BOARDS)
     plot_id_ood(board, folder / "id_ood")
+    manifest.write(folder, "reference")
     shutil.rmtree(Path(reference) / benchmark, ignore_errors=True)
     folder.rename(Path(reference) / benchmark)
     return board

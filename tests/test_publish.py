@@ -50,7 +50,7 @@ def test_only_ranked_runs_and_zero_shot_become_the_reference(runs, tmp_path):
     names = {path.name for path in (tmp_path / "reference/digits").iterdir()}
     assert names == {
         *("records", "predictions", "samples.parquet", "leaderboard.csv", "leaderboard.md"),
-        *("id_ood.svg", "id_ood.png"),
+        *("id_ood.svg", "id_ood.png", "manifest.json"),
     }
 
 

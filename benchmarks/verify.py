@@ -1,0 +1,153 @@
+"""`robustft bundle` and `robustft verify`: a board with its evidence, and everything in it computed again."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from .errors import UserError
+
+SHOWN = 20
+"""Findings that are printed."""
+ELSEWHERE = 0.02
+"""Accuracy that a run may differ by on other hardware or packages, where training takes other last bits."""
+
+
+@click.command("bundle")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--benchmark", required=True, help="Whose runs.")
+@click.option("--runs", type=click.Path(path_type=Path), envvar="ROBUSTFT_RUNS", default=Path("runs"), help="Root.")
+def bundle(folder: Path, benchmark: str, runs: Path) -> int:
+    """Export the board of a benchmark with records, per-sample files and their hashes, for `robustft verify`."""
+    from ..results import bundle as bundles
+    from ..results import records
+    from . import sweep
+    from .cli import make_console
+
+    loaded = sweep.load(benchmark)
+    found = [(path.parent, records.read_record(path)) for path in records.record_paths(runs / loaded.suite.name)]
+    chosen = [(place, sweep.with_selection(loaded, record)) for place, record in found if record["kind"] == "run"]
+    count = bundles.export(chosen, folder)
+    make_console().print(f"wrote {folder}: {count} runs; check it with `robustft verify {folder}`", soft_wrap=True)
+    return 0
+
+
+@click.command("verify")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any` takes a short one.")
+@click.option("--device", default="cpu", help="For --rerun: cpu, cuda or cuda:N.")
+def verify(folder: Path, rerun: str | None, device: str) -> int:
+    """Check a bundle: hashes, run ids, every metric and every cell of the board from the samples; code 1 if not."""
+    from ..results import bundle as bundles
+    from ..results.metrics import MetricError
+    from ..results.predictions import PredictionError
+    from ..results.records import RecordError
+    from .cli import make_console
+
+    console, read = make_console(), bundles.read(folder)
+    findings = list(bundles.hash_findings(read))
+    recorded, computed, checked = [], [], 0
+    for path in read.record_paths():
+        try:
+            record, again, numbers = bundles.rescored(read, path)
+        except (RecordError, PredictionError, MetricError) as error:
+            findings.append(bundles.Finding(path.name, str(error)))
+            continue
+        if identity(record) != record["run_id"] or path.stem != record["run_id"]:
+            findings.append(bundles.Finding(path.name, "its run id is not that of its spec"))
+        findings += [
+            bundles.Finding(path.name, f"{n.set} {n.metric} is {n.recorded:.9g}, but its samples give {n.rescored:.9g}")
+            for n in numbers
+            if n.differs
+        ]
+        checked += sum(n.recorded is not None and n.rescored is not None for n in numbers)
+        recorded.append(record)
+        computed.append(again)
+    cells, wrong = bundles.board_findings(read, computed)
+    findings += wrong
+    for finding in findings[:SHOWN]:
+        console.print(str(finding), soft_wrap=True)
+    if len(findings) > SHOWN:
+        console.print(f"and {len(findings) - SHOWN} more")
+    console.print(
+        f"{len(read.hashes)} files, {len(recorded)} runs, {checked} numbers and {cells} cells of the board checked: "
+        + (f"{len(findings)} problems" if findings else "all hold"),
+        soft_wrap=True,
+    )
+    if rerun is not None:
+        return max(_again(recorded, rerun, device, console), 1 if findings else 0)
+    return 1 if findings else 0
+
+
+def identity(record: dict[str, Any]) -> str:
+    """The run id that a record's spec has; "" where it is no spec."""
+    from pydantic import ValidationError
+
+    from .spec import RunSpec
+
+    try:
+        return RunSpec.model_validate(record["spec"]).run_id
+    except ValidationError:
+        return ""
+
+
+def _again(records: list[dict[str, Any]], run_id: str, device: str, console: Console) -> int:
+    """Make a run again, and what it reads, in a folder that is thrown away; 1 where it comes to something else."""
+    from ..results.records import read_record
+    from .run import Options
+    from .worker import work
+
+    record = _choose(records, run_id)
+    needed = [_choose(records, needed) for needed in record["spec"]["inputs"].values()]
+    with tempfile.TemporaryDirectory(prefix="robustft-rerun-") as root:
+        for one in (*needed, record):
+            folder = _planned(one, Path(root))
+            console.print(f"making {one['method']} {one['backbone']} seed {one['seed']} again, {one['run_id']}")
+            ended = work(folder.path, Options(device=device), lambda: False)
+            if ended["event"] != "done":
+                raise UserError(f"--rerun {one['run_id']}: could not be made again: {ended.get('reason', 'stopped')}")
+        made = read_record(folder.record)
+    pairs = [
+        (name, key, value, made["sets"][name][key])
+        for name, metrics in record["sets"].items()
+        for key, value in metrics.items()
+        if key in ("accuracy", "ece", "nll") and value is not None
+    ]
+    alike = all(made["environment"].get(key) == record["environment"].get(key) for key in ("cpu", "device", "packages"))
+    allowed = 1e-6 if alike else ELSEWHERE
+    off = {key: max(abs(a - b) for _, k, a, b in pairs if k == key) for key in ("accuracy", "ece", "nll")}
+    good = all(off[key] <= allowed for key in (off if alike else ("accuracy",)))
+    console.print(
+        f"{record['run_id']} made again on {'the same' if alike else 'another'} kind of machine: largest difference "
+        f"{100 * off['accuracy']:.2f} points of accuracy, {off['ece']:.4f} of ECE, {off['nll']:.4f} nats; "
+        f"allowed are {100 * allowed:g} points: {'holds' if good else 'DIFFERS'}",
+        soft_wrap=True,
+    )
+    return 0 if good else 1
+
+
+def _choose(records: list[dict[str, Any]], run_id: str) -> dict[str, Any]:
+    if run_id == "any":
+        simple = [r for r in records if not r["spec"]["inputs"] and r["spec"]["steps"]] or records
+        return min(simple, key=lambda r: (r["cost"].get("wall_seconds", 0.0), r["run_id"]))
+    found = next((record for record in records if record["run_id"] == run_id), None)
+    if found is None:
+        raise UserError(f"--rerun: must name a run of the bundle or `any`, and {run_id} is not there; take another.")
+    return found
+
+
+def _planned(record: dict[str, Any], root: Path) -> Any:
+    """The run folder of a record's spec, ready to be worked on."""
+    from . import sweep
+    from .plan import Plan
+    from .spec import RunSpec
+    from .state import RunFolder
+
+    spec = RunSpec.model_validate(record["spec"])
+    folder = RunFolder.of(root, spec)
+    Plan(spec, sweep.load(spec.benchmark).suite.dataset, record["sources"], record["selection"]).write(folder)
+    return folder

@@ -1,0 +1,177 @@
+"""A board with what it follows from, in one folder that somebody else can check.
+
+<folder>/
+  leaderboard.csv, leaderboard.md     the board
+  records/<run id>.json               one record a run, with the selection that the board gave it
+  predictions/<run id>/<set>.parquet  the samples of each run; of a committed reference predictions/<run id>.parquet
+                                      and samples.parquet, as `publish` writes them
+  manifest.json                       sha256 of every record and every file of samples
+
+The board itself is not hashed: it is computed again, cell by cell.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from . import leaderboard, manifest
+from .atomic import write_atomic
+from .records import read_record, record_json
+from .rescoring import Files, FolderFiles, Number, ReferenceFiles, rescore, with_rescored
+
+KEYS = ("benchmark", "benchmark_version", "recipe", "rule", "backbone", "method", "method_version", "setting")
+Record = Mapping[str, Any]
+
+
+class BundleError(ValueError):
+    """A folder that is no bundle."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What does not hold in a bundle."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder's records, and which kind of rows they are."""
+
+    folder: Path
+    provenance: Literal["local", "reference"]
+    hashes: Mapping[str, str]
+
+    def record_paths(self) -> list[Path]:
+        """One a run."""
+        return sorted((self.folder / "records").glob("*.json"))
+
+    def files(self, run_id: str) -> Files:
+        """The samples of a run."""
+        own = self.folder / "predictions" / run_id
+        return FolderFiles(own) if own.is_dir() else ReferenceFiles(self.folder, run_id)
+
+    def build(self, records: Iterable[Record]) -> leaderboard.Board:
+        """The board of these records."""
+        return leaderboard.build([], records) if self.provenance == "reference" else leaderboard.build(records)
+
+
+def export(runs: Iterable[tuple[Path, Record]], folder: Path) -> int:
+    """Write a bundle of finished runs; returns their number.
+
+    Args:
+        runs: (run folder, its record with the selection that a board gives it).
+        folder: to be made; empty or not there.
+
+    Raises:
+        BundleError: the folder holds something, or there is no run.
+        OutputError: the file system refuses.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise BundleError(f"{folder}: must be an empty or a new folder, but holds files; choose another.")
+    records = []
+    for place, record in runs:
+        run_id = record["run_id"]
+        write_atomic(folder / "records" / f"{run_id}.json", record_json(run_id, record))
+        for file in sorted((place / "predictions").glob("*.parquet")):
+            write_atomic(folder / "predictions" / run_id / file.name, file.read_bytes())
+        records.append(record)
+    if not records:
+        raise BundleError("bundle: must hold a finished run, found none; run the sweep first.")
+    leaderboard.write(records, [], folder)
+    manifest.write(folder, "local")
+    return len(records)
+
+
+def read(folder: Path) -> Bundle:
+    """A bundle, with nothing checked yet.
+
+    Raises:
+        BundleError: there is no manifest, or it cannot be read.
+    """
+    path = Path(folder) / manifest.NAME
+    try:
+        content = json.loads(path.read_bytes())
+        if content["schema"] != 1 or content["provenance"] not in ("local", "reference"):
+            raise ValueError("it is of another kind")
+        return Bundle(Path(folder), content["provenance"], {str(k): str(v) for k, v in content["sha256"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"{path}: must be the manifest of a bundle ({error}); make one with `robustft bundle`."
+        ) from None
+
+
+def hash_findings(bundle: Bundle) -> Iterator[Finding]:
+    """Files that are not those of the manifest."""
+    found = manifest.hashes(bundle.folder)
+    for name in sorted({*found, *bundle.hashes}):
+        if name not in found:
+            yield Finding(name, "is in the manifest but not in the folder")
+        elif name not in bundle.hashes:
+            yield Finding(name, "is in the folder but not in the manifest")
+        elif found[name] != bundle.hashes[name]:
+            yield Finding(name, "is not the file that the manifest was made of: its sha256 differs")
+
+
+def rescored(bundle: Bundle, path: Path) -> tuple[Record, dict[str, Any], list[Number]]:
+    """One record, the record as its samples give it, and the numbers of both.
+
+    Raises:
+        RecordError, PredictionError, MetricError: a file is missing or damaged.
+    """
+    record = read_record(path)
+    numbers = list(rescore(record, bundle.files(record["run_id"])))
+    return record, with_rescored(record, numbers), numbers
+
+
+def board_findings(bundle: Bundle, records: Iterable[Record]) -> tuple[int, list[Finding]]:
+    """How many cells leaderboard.csv has, and those that are others on the board of these records."""
+    path = bundle.folder / "leaderboard.csv"
+    try:
+        written = _rows(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        return 0, [Finding(path.name, f"cannot be read ({error})")]
+    computed = _rows(bundle.build(records).to_csv())
+    cells, findings = 0, []
+    for key in [*written, *(key for key in computed if key not in written)]:
+        theirs, ours = written.get(key, []), computed.get(key, [])
+        name = " ".join(part for part in (key[5], key[4], key[7], key[3]) if part)
+        if len(theirs) != len(ours):
+            findings.append(Finding(path.name, f"{name}: {len(theirs)} rows, but its runs give {len(ours)}"))
+            continue
+        for row, own in zip(theirs, ours, strict=True):
+            cells += len(row)
+            findings += [
+                Finding(path.name, f"{name}: {column} is '{text}', but its samples give '{own.get(column, 'nothing')}'")
+                for column, text in row.items()
+                if not _same(text, own.get(column))
+            ]
+    return cells, findings
+
+
+def _rows(text: str) -> dict[tuple[str, ...], list[dict[str, str]]]:
+    rows = defaultdict(list)
+    for row in csv.DictReader(io.StringIO(text)):
+        rows[tuple(row.get(key) or "" for key in KEYS)].append({str(k): v or "" for k, v in row.items()})
+    return rows
+
+
+def _same(text: str, own: str | None) -> bool:
+    """Whether two cells are equal but for the last printed digit, which float32 may turn."""
+    if text == own:
+        return True
+    try:
+        return own is not None and abs(float(text) - float(own)) <= 1.5 * 10.0 ** -len(text.partition(".")[2])
+    except ValueError:
+        return False

@@ -1,0 +1,167 @@
+"""A bundle holds, and whatever is changed in it is found."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from make_records import make_record
+from runs_kit import call, plan_runs, write_suite
+
+from robustft.benchmarks import verify
+from robustft.benchmarks.run import Options
+from robustft.benchmarks.worker import work
+from robustft.results import bundle, manifest, predictions
+from robustft.results.records import REFERENCE, publish_record
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A bundle of zero_shot and ft on a few samples, made by the command, and the root that it was made from."""
+    root = tmp_path_factory.mktemp("bundle")
+    for method in ("zero_shot", "ft"):
+        for folder in plan_runs(root, method, "limit=16"):
+            assert work(folder.path, Options(), lambda: False)["event"] == "done"
+    suite = write_suite(root)
+    assert call("bundle", root / "out", "--benchmark", suite, "--runs", root / "runs") == 0
+    return root
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    shutil.copytree(exported / "out", tmp_path / "out")
+    return tmp_path / "out"
+
+
+def told(capsys, *arguments):
+    code = call("verify", *arguments)
+    return code, capsys.readouterr().out
+
+
+def test_the_committed_reference_holds_in_every_cell(capsys):
+    code, text = told(capsys, REFERENCE / "digits")
+    cells = sum(len(row) for row in csv.DictReader((REFERENCE / "digits" / "leaderboard.csv").open()))
+    assert code == 0 and f"{cells} cells of the board checked: all hold" in text, text
+
+
+def test_a_bundle_has_all_that_its_board_follows_from(exported, capsys):
+    out = exported / "out"
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {"leaderboard.csv", "leaderboard.md", "manifest.json"} < names
+    assert len([name for name in names if name.startswith("predictions/") and name.endswith("/id.parquet")]) == 2
+    assert not [name for name in names if "safetensors" in name or "log" in name]
+    code, text = told(capsys, out)
+    assert code == 0 and " 2 runs, " in text and "all hold" in text
+
+
+def test_a_run_made_again_from_its_spec_comes_to_the_same(exported, capsys):
+    code, text = told(capsys, exported / "out", "--rerun", "any")
+    assert code == 0
+    assert "making ft tiny-vit-p8 seed 3 again" in text and "0.00 points of accuracy" in text and "holds" in text
+    with pytest.raises(verify.UserError, match="abc is not there"):
+        verify._choose([make_record()], "abc")
+
+
+def test_a_run_that_comes_to_something_else_is_code_1(copied, capsys):
+    (path,) = [p for p in (copied / "records").glob("*.json") if json.loads(p.read_text())["method"] == "zero_shot"]
+    record = json.loads(path.read_text())
+    record["sets"]["fresh"]["accuracy"] -= 0.25
+    del record["summary"]["acc_ood_mean"]
+    path.write_text(json.dumps(record))
+    code, text = told(capsys, copied, "--rerun", record["run_id"])
+    assert code == 1 and "25.00 points of accuracy" in text and "DIFFERS" in text
+
+
+def change_record(out):
+    path = sorted((out / "records").glob("*.json"))[0]
+    record = json.loads(path.read_text())
+    record["sets"]["writers"]["ece"] += 0.01
+    del record["summary"]["ece_ood_mean"]
+    path.write_text(json.dumps(record))
+
+
+def change_sample(out):
+    path = sorted((out / "predictions").glob("*/sketches.parquet"))[0]
+    columns = predictions.read(path)
+    columns["prediction"] = np.where(np.arange(16) == 0, (columns["label"] + 1) % 10, columns["label"])
+    predictions.write(path, columns)
+
+
+def change_cell(out):
+    path = out / "leaderboard.csv"
+    rows = list(csv.reader(path.open()))
+    at = rows[0].index("acc_ood_mean_percent_mean")
+    rows[1][at] = f"{float(rows[1][at]) + 0.01:.4f}"
+    csv.writer(path.open("w", newline=""), lineterminator="\n").writerows(rows)
+
+
+def drop_row(out):
+    path = out / "leaderboard.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def drop_run(out):
+    path = sorted((out / "records").glob("*.json"))[0]
+    shutil.rmtree(out / "predictions" / path.stem)
+    path.unlink()
+
+
+def change_spec(out):
+    path = sorted((out / "records").glob("*.json"))[0]
+    record = json.loads(path.read_text())
+    record["spec"]["weights"] = "sha256:00"
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (change_record, "writers ece is"),
+        (change_sample, "sketches accuracy is"),
+        (change_cell, "acc_ood_mean_percent_mean is"),
+        (drop_row, "0 rows, but its runs give 1"),
+        (drop_run, "1 rows, but its runs give 0"),
+        (change_spec, "its run id is not that of its spec"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_was_changed_is_found_even_with_fresh_hashes(copied, capsys, change, words):
+    change(copied)
+    hashed = change not in (change_cell, drop_row)
+    assert (manifest.hashes(copied) != bundle.read(copied).hashes) == hashed
+    code, text = told(capsys, copied)
+    assert code == 1 and words in text and ("manifest" in text) == hashed
+    manifest.write(copied, "local")
+    code, text = told(capsys, copied)
+    assert code == 1 and words in text and "sha256" not in text
+
+
+def test_files_that_come_go_or_change_are_named(copied, capsys):
+    (copied / "records" / "extra.json").write_text("{}")
+    path = sorted((copied / "predictions").glob("*/id.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:-9])
+    sorted((copied / "predictions").glob("*/fresh.parquet"))[1].unlink()
+    code, text = told(capsys, copied)
+    assert code == 1
+    assert "extra.json: is in the folder but not in the manifest" in text
+    assert "fresh.parquet: is in the manifest but not in the folder" in text
+    assert "id.parquet: is not the file that the manifest was made of" in text
+    assert "id.parquet: cannot be read" in text
+
+
+def test_what_is_no_bundle_is_a_mistake(tmp_path, copied, capsys):
+    assert call("verify", tmp_path) == 2
+    assert "must be the manifest of a bundle" in capsys.readouterr().err
+    (tmp_path / "manifest.json").write_text("[]")
+    assert call("verify", tmp_path) == 2
+    assert call("bundle", copied, "--benchmark", "digits", "--runs", tmp_path) == 2
+    assert "must be an empty or a new folder" in capsys.readouterr().err
+    with pytest.raises(bundle.BundleError, match="found none"):
+        bundle.export([], tmp_path / "new")
+
+
+def test_only_finished_runs_go_into_a_bundle(tmp_path, capsys):
+    publish_record(tmp_path / "runs/digits/ft/tiny/seed0-a", make_record(kind="trial"))
+    assert call("bundle", tmp_path / "out", "--benchmark", "digits", "--runs", tmp_path / "runs") == 2
+    assert "must hold a finished run" in capsys.readouterr().err

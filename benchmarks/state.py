@@ -142,16 +142,17 @@ class RunFolder:
 
     def read_state(self) -> dict[str, Any]:
         """The last state written, or {} where there is none that can be read."""
-        return _read_json(self.state) or {}
+        return _read_json(f"{self.path}/state.json") or {}
 
     def write_state(self, guard: Callable[[], None] | None = None, **fields: Any) -> None:
         """Replace the state; `state` is planned, submitted, running, checkpointed, done, failed or cancelled."""
         write_json_atomic(self.state, {**fields, "heartbeat": time.time()}, guard=guard)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path | str) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            content = json.loads(file.read())
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -82,13 +82,13 @@ def report(found: list[Seen]) -> dict[str, Any]:
 
 
 def _entry(seen: Seen) -> dict[str, Any]:
-    benchmark, method, backbone, _ = seen.parts
+    benchmark, method, backbone, name = seen.parts
     return {
-        "run": seen.title,
+        "run": f"{benchmark}/{method}/{backbone}/{name}",
         "benchmark": benchmark,
         "method": method,
         "backbone": backbone,
-        "run_id": seen.run_id,
+        "run_id": name.rpartition("-")[2],
         "state": seen.state,
         "step": seen.told.get("step", 0),
         "total": seen.told.get("total"),
@@ -107,7 +107,7 @@ def picture(found: list[Seen], runs: Path) -> Iterator[Table | str]:
         return
     groups: dict[tuple[str, ...], Counter[str]] = {}
     for seen in found:
-        groups.setdefault(seen.parts[:3], Counter())[seen.state] += 1
+        groups.setdefault(tuple(seen.parts[:3]), Counter())[seen.state] += 1
     shown = [state for state in STATES if any(counter[state] for counter in groups.values())]
     table = Table("benchmark", "method", "backbone", *shown)
     for key, counter in groups.items():
@@ -176,7 +176,7 @@ def eta_seconds(found: list[Seen]) -> float | None:
     for seen in found:
         seconds = _whole(seen)
         if seconds is not None:
-            known.setdefault(seen.parts[:3], []).append(seconds)
+            known.setdefault(tuple(seen.parts[:3]), []).append(seconds)
     if not known:
         return None
     means = {key: statistics.fmean(values) for key, values in known.items()}
@@ -184,7 +184,7 @@ def eta_seconds(found: list[Seen]) -> float | None:
     left = 0.0
     for seen in found:
         if seen.state in OPEN:
-            whole = means.get(seen.parts[:3], overall)
+            whole = means.get(tuple(seen.parts[:3]), overall)
             left += max(0.0, whole - (seen.told.get("wall_seconds") or 0.0))
     return left / len(running)
 

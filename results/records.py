@@ -181,7 +181,7 @@ class Record(_Part):
 
     @model_validator(mode="after")
     def _summary_follows_from_the_sets(self) -> Record:
-        want = summarise({name: result.model_dump() for name, result in self.sets.items()})
+        want = summarise({name: vars(result) for name, result in self.sets.items()})
         for key, value in self.summary.items():
             if key not in want:
                 continue
@@ -290,6 +290,10 @@ def validate(record: Any, where: str = "record") -> dict[str, Any]:
         key = ".".join(str(part) for part in first["loc"]) or "record"
         message = first["msg"].removeprefix("Value error, ")
         raise RecordError(f"{where}: {key}: {message}; remove the run folder to run it again.") from error
+    return _plain(model)
+
+
+def _plain(model: Record) -> dict[str, Any]:
     content = model.model_dump(by_alias=True)
     for key in ("path", "temperature"):
         if content[key] is None:
@@ -303,6 +307,10 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: missing, damaged, or not this schema.
     """
+    try:
+        return _plain(Record.model_validate_json(_read(Path(path))))  # twice as fast as by way of json
+    except ValidationError:
+        pass  # its path may lie beside it; else `validate` says what is wrong in our own words
     content = _read_json(Path(path))
     line = content.get("path") if isinstance(content, dict) else None
     if isinstance(line, dict) and line.get("points") == PATH_NAME:
@@ -310,11 +318,16 @@ def read_record(path: Path) -> dict[str, Any]:
     return validate(content, str(path))
 
 
-def _read_json(path: Path) -> Any:
+def _read(path: Path) -> bytes:
     try:
-        return json.loads(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
     except ValueError as error:
         raise RecordError(f"{path}: is no JSON ({error}); remove the run folder to run it again.") from error
 

@@ -1,0 +1,155 @@
+"""How the harness itself scales: `python -m robustft.benchmarks.speed.scale [--runs N --records N --processes N]`.
+
+A sweep of 1,000 runs is planned, 10,000 finished runs lie beside it, and many processes write and gather at once. The
+targets are for an idle laptop: expand and plan 10 s, status 1 s, gather 3 s; CPU seconds are told beside those of the
+clock, which also wait for the disk and for other programs. Exit code 1 where a record was lost or torn.
+"""
+
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...results import records
+from ..plan import Plan
+from ..state import Observer, RunFolder
+from ..status import report
+from ..survey import survey
+
+METHODS = ("zero_shot", "ft", "flyp", "ema", "tracer", "lp_ft", "wise_ft")
+STATES = ("planned", "submitted", "running", "checkpointed", "failed")
+
+
+@contextmanager
+def told(what: str, target: float | None = None) -> Iterator[None]:
+    """Print the seconds that a block took."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    yield
+    clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
+    aim = f", target {target:g} s" if target else ""
+    print(f"{what}: {clock:.2f} s, {cpu:.2f} s of them CPU{aim}", flush=True)
+
+
+def template() -> dict[str, Any]:
+    """A real record, to be varied."""
+    paths = sorted(records.REFERENCE.glob("digits/records/*.json"))
+    return max((records.read_record(path) for path in paths), key=lambda record: len(json.dumps(record)))
+
+
+def finished(runs: Path, record: dict[str, Any], number: int) -> RunFolder:
+    """The folder of the finished run of that number, without its record."""
+    run_id, method = f"{number:012x}", METHODS[number % len(METHODS)]
+    path = runs / record["benchmark"] / method / record["backbone"] / f"seed{number}-{run_id}"
+    path.mkdir(parents=True)
+    state = {"state": "done", "step": 500, "total": 500, "wall_seconds": 60.0, "restarts": 0}
+    (path / "state.json").write_text(json.dumps(state))
+    (path / "spec.json").write_text("{}")
+    return RunFolder(path)
+
+
+def record_of(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a folder that `finished` made."""
+    seed, _, run_id = folder.path.name.removeprefix("seed").partition("-")
+    return {**record, "seed": int(seed), "run_id": run_id, "method": folder.path.parts[-3]}
+
+
+def plan(runs: Path, count: int, submit: Callable[[list[RunFolder]], None]) -> None:
+    """A sweep of about `count` runs, expanded and planned on disk as `robustft sweep` does, then submitted."""
+    from .. import sweep
+
+    benchmark = sweep.load("digits")
+    with told("expand, plan on disk and submit", 10):
+        seeds = tuple(range(count // (len(METHODS) * len(benchmark.suite.backbones)) + 1))
+        planned = sweep.expand(benchmark, METHODS, (), seeds, (), "one_se", None)
+        folders = []
+        for run in planned:
+            folder = RunFolder.of(runs, run.spec)
+            Plan(run.spec, benchmark.suite.dataset, run.sources, {"rules": []}).write(folder)
+            folders.append(folder)
+        submit(folders)
+    for number, folder in enumerate(folders):
+        state = STATES[number % len(STATES)]
+        folder.write_state(state=state, step=number % 500, total=500, reason="it broke", wall_seconds=10.0)
+    print(f"{len(folders)} runs of {len(METHODS)} methods")
+
+
+def peak_megabytes() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def work(runs: Path, record: dict[str, Any], number: int, each: int, failures: Any) -> None:
+    """Publish records, half of them under the names of others too, and gather in between: a reader sees whole ones."""
+    shared = runs / "shared" / "ft" / "tiny" / "seed0-ffffffffffff"
+    for turn in range(each):
+        folder = finished(runs, record, number * each + turn)
+        won = records.publish_record(folder.path, record_of(folder, record))
+        records.publish_record(shared, {**record, "run_id": "ffffffffffff", "seed": number})
+        if not won:
+            failures.put(f"{folder.path.name}: somebody else wrote it")
+        if turn % 4 == 0:
+            complaints: list[str] = []
+            seen = records.gather(runs, complaints.append)
+            own = sum(entry["seed"] // each == number for entry in seen if entry["run_id"] != "ffffffffffff")
+            if complaints or own < turn + 1:
+                failures.put(f"process {number}: saw {own} of its {turn + 1} records, {complaints[:1]}")
+
+
+def storm(runs: Path, processes: int, each: int, record: dict[str, Any] | None = None) -> list[str]:
+    """Many processes write and gather at once; what went wrong, one sentence each."""
+    record = record or template()
+    context = multiprocessing.get_context("fork")
+    failures = context.Queue()
+    team = [context.Process(target=work, args=(runs, record, number, each, failures)) for number in range(processes)]
+    for process in team:
+        process.start()
+    found: list[str] = []
+    while any(process.is_alive() for process in team) or not failures.empty():
+        while not failures.empty():
+            found.append(failures.get())
+        time.sleep(0.05)
+    found += [f"process {number} ended with {p.exitcode}" for number, p in enumerate(team) if p.exitcode]
+    gathered = records.gather(runs, found.append)
+    if len(gathered) != processes * each + 1:
+        found.append(f"{len(gathered)} records, {processes * each + 1} were written")
+    return found
+
+
+@click.command()
+@click.option("--runs", "count", default=1000, show_default=True, help="Runs of the sweep.")
+@click.option("--records", "finished_count", default=10_000, show_default=True, help="Finished runs beside it.")
+@click.option("--processes", default=200, show_default=True, help="That write and gather at once.")
+def main(count: int, finished_count: int, processes: int) -> None:
+    """Time the harness at scale, below a temporary folder."""
+    with tempfile.TemporaryDirectory() as place:
+        runs = Path(place) / "runs"
+        plan(runs, count, lambda folders: None)
+        record = template()
+        for number in range(finished_count):
+            folder = finished(runs, record, 10**6 + number)
+            folder.record.write_bytes(records.record_json(folder.record, record_of(folder, record)))
+        for attempt in ("first", "second"):
+            with told(f"status of {count + finished_count} runs, {attempt} time", 1):
+                report(survey(runs, Observer()))
+            print(f"  memory so far {peak_megabytes():.0f} MB")
+        for attempt in ("first", "second"):
+            with told(f"gather of {finished_count} records, {attempt} time", 3):
+                found = len(records.gather(runs))
+            print(f"  memory so far {peak_megabytes():.0f} MB")
+        if found != finished_count:
+            raise SystemExit(f"gathered {found} of {finished_count} records")
+        with told(f"{processes} processes write and gather at once"):
+            wrong = storm(Path(place) / "storm", processes, each=5, record=record)
+    print("\n".join(wrong[:10]) or "nothing was lost or torn")
+    raise SystemExit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

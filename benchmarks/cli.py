@@ -22,6 +22,7 @@ from . import report as reports
 from . import theory as theories
 from .errors import UserError, resolve_name
 from .state import KEEP
+from .tracking import MODES
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -129,6 +130,9 @@ _work = _options(
     click.option("--keep", type=click.Choice(KEEP), help="Of a finished run: its final weights by default."),
     click.option("--dry-run", is_flag=True, help="Print the plan and each value's source; start nothing."),
 )
+_wandb = click.option(
+    "--wandb", type=click.Choice(MODES), help="Follow the runs with Weights & Biases; off by default."
+)
 _jobs = click.option(
     "--jobs", type=click.IntRange(min=1), default=None, help="Runs side by side; one per core by default."
 )
@@ -160,6 +164,7 @@ def list_command(name: str | None, benchmark: str | None, backbone: str | None) 
 @_part
 @_rule
 @_recipe
+@_wandb
 @_work
 def run(
     benchmark: str,
@@ -201,6 +206,7 @@ def run(
 @_recipe
 @_jobs
 @_results
+@_wandb
 @_work
 def sweep(
     benchmark: str,

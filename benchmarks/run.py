@@ -36,6 +36,7 @@ from .plan import Plan, input_path
 from .spec import RunSpec
 from .state import Lease, RunFolder
 from .team import Team, shares
+from .tracking import Tracker, following
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Attempt:
         self.where = {key: value for key, value in where.items() if value is not None}
         self.guard: Callable[[], None] = lease.check if lease is not None else lambda: None
         self.train_images: dict[str, int] = {}
+        self.tracker = Tracker()
 
     def carry_out(self) -> None:
         """Train unless the final weights are there, evaluate, publish the record.
@@ -80,6 +82,10 @@ class Attempt:
             trainer.Interrupted, evaluate.Stopped: asked to stop; all that is needed to go on is on disk.
             LeaseLost: another process has taken over.
         """
+        with following(self.folder.path, self.spec) as self.tracker:
+            self._carry_out()
+
+    def _carry_out(self) -> None:
         dataset = self._data()
         self.tell("running", force=True)
         encoder = backbones.load(self.spec.backbone, device=self.options.device)
@@ -100,7 +106,9 @@ class Attempt:
             guard=self.lease.check,
             after_set=lambda: self.tell("running"),
         )
-        publish_record(self.folder.path, self._record(found, about), guard=self.lease.check)
+        record = self._record(found, about)
+        publish_record(self.folder.path, record, guard=self.lease.check)
+        self.tracker.record(record)
 
     def follow(self) -> None:
         """This process's part of the training; the leading process writes what comes of it."""
@@ -188,6 +196,7 @@ class Attempt:
             validate=context.validate,
             inputs=context.inputs,
             on_step=on_step,
+            on_row=self.tracker.row,
             should_stop=self.should_stop,
             probe=validation if self.spec.kind == "run" else None,
         )

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from .. import backbones
 from ..results.records import read_record
-from . import data_check, show, slurm_command
+from . import data_check, show, slurm_command, tracking
 from . import suite as suites
 from .errors import UserError
 from .facts import Benchmark, dataset
@@ -57,6 +57,7 @@ def carry_out(
     checkpoint_minutes: float,
     dry_run: bool,
     keep: str | None = None,
+    wandb: str | None = None,
     results: Path | None = None,
     cluster: slurm_command.Cluster | None = None,
 ) -> int:
@@ -89,6 +90,8 @@ def carry_out(
             Plan(planned.spec, data, planned.sources, selection).write(folders[planned.spec.run_id])
             if keep is not None:
                 folders[planned.spec.run_id].keep(keep)
+            if wandb is not None:
+                tracking.choose(folders[planned.spec.run_id].path, wandb)
     if cluster is not None:
         return slurm_command.submit(folders.values(), console, runs, cluster, device, checkpoint_minutes)
     return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes))

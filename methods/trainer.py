@@ -55,6 +55,7 @@ def fit(
     validate: Callable[[Classifier], float],
     inputs: Mapping[str, Mapping[str, Any]] | None = None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
+    on_row: Callable[[Mapping[str, float]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
     probe: "EvalData | None" = None,
     workers: int = 0,
@@ -78,6 +79,7 @@ def fit(
         validate: ID-validation negative log-likelihood of a classifier; smaller is better.
         inputs: finished runs that `method.inputs` names: {"ft": {"tensors": ..., "meta": ...}}.
         on_step: called with (steps done, total) after each step, in every process.
+        on_row: called with each new row of the curves.
         should_stop: asked before each step and during preparation; True saves a checkpoint and raises
             Interrupted.
         probe: fixed ID-validation images on which teacher and student are compared during the run; changes no
@@ -160,6 +162,7 @@ def fit(
         step += 1
         if (step - 1) % settings.log_every == 0 or step == settings.total_steps:
             curves.append(_row(training, step - 1, terms))
+            on_row(curves[-1])
         if watch is not None and training.teacher is not None:
             row = watch.measure(step, student, training.teacher.model)
             dynamics += [] if row is None else [_finite(row, step)]

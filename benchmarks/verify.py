@@ -52,15 +52,18 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
     findings = list(bundles.hash_findings(read))
     recorded, computed, checked = [], [], 0
     for path in read.record_paths():
+        name = _name(path)
         try:
             record, again, numbers = bundles.rescored(read, path)
         except (RecordError, PredictionError, MetricError) as error:
-            findings.append(bundles.Finding(path.name, str(error)))
+            findings.append(bundles.Finding(name, str(error)))
             continue
-        if identity(record) != record["run_id"] or path.stem != record["run_id"]:
-            findings.append(bundles.Finding(path.name, "its run id is not that of its spec"))
+        if identity(record) != record["run_id"] or not name.endswith(record["run_id"]):
+            findings.append(bundles.Finding(name, "its run id is not that of its spec"))
         findings += [
-            bundles.Finding(path.name, f"{n.set} {n.metric} is {n.recorded:.9g}, but its samples give {n.rescored:.9g}")
+            bundles.Finding(
+                _name(path), f"{n.set} {n.metric} is {n.recorded:.9g}, but its samples give {n.rescored:.9g}"
+            )
             for n in numbers
             if n.differs
         ]
@@ -81,6 +84,11 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
     if rerun is not None:
         return max(_again(recorded, rerun, device, console), 1 if findings else 0)
     return 1 if findings else 0
+
+
+def _name(path: Path) -> str:
+    """What a record is told by: it ends in the run id, as the file or the folder does."""
+    return path.parent.name if path.name == "record.json" else path.stem
 
 
 def identity(record: dict[str, Any]) -> str:

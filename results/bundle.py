@@ -1,12 +1,13 @@
 """A board with what it follows from, in one folder that somebody else can check.
 
 <folder>/
-  leaderboard.csv, leaderboard.md     the board
-  records/<run id>.json               one record a run, with the selection that the board gave it
-  predictions/<run id>/<set>.parquet  the samples of each run; of a committed reference predictions/<run id>.parquet
-                                      and samples.parquet, as `publish` writes them
-  manifest.json                       sha256 of every record and every file of samples
+  leaderboard.csv, ...     the board
+  runs/<benchmark>/<method>/<backbone>/seed<k>-<run id>/
+    record.json            with the selection that the board gave it
+    predictions/           the samples of each set
+  manifest.json            sha256 of every record and every file of samples
 
+A committed reference, as `publish` writes it, is one too: its records and samples lie otherwise.
 The board itself is not hashed: it is computed again, cell by cell.
 """
 
@@ -23,8 +24,11 @@ from typing import Any, Literal
 
 from . import leaderboard, manifest
 from .atomic import write_atomic
-from .records import read_record, record_json
+from .outcomes import OutcomeError, Outcomes
+from .predictions import PredictionError
+from .records import NAME, read_record, record_json, record_paths
 from .rescoring import Files, FolderFiles, Number, ReferenceFiles, rescore, with_rescored
+from .rows import BoardError
 
 KEYS = ("benchmark", "benchmark_version", "recipe", "rule", "backbone", "method", "method_version", "setting")
 Record = Mapping[str, Any]
@@ -55,16 +59,22 @@ class Bundle:
 
     def record_paths(self) -> list[Path]:
         """One a run."""
-        return sorted((self.folder / "records").glob("*.json"))
+        if self.provenance == "reference":
+            return sorted((self.folder / "records").glob("*.json"))
+        return record_paths(self.folder / "runs")
 
-    def files(self, run_id: str) -> Files:
-        """The samples of a run."""
-        own = self.folder / "predictions" / run_id
-        return FolderFiles(own) if own.is_dir() else ReferenceFiles(self.folder, run_id)
+    def files(self, path: Path, run_id: str) -> Files:
+        """The samples of the run whose record is at `path`."""
+        if self.provenance == "reference":
+            return ReferenceFiles(self.folder, run_id)
+        return FolderFiles(path.parent / "predictions")
 
-    def build(self, records: Iterable[Record]) -> leaderboard.Board:
+    def build(self, records: list[Record]) -> leaderboard.Board:
         """The board of these records."""
-        return leaderboard.build([], records) if self.provenance == "reference" else leaderboard.build(records)
+        if self.provenance == "local":
+            return leaderboard.build(records, outcomes=Outcomes(runs=self.folder / "runs"))
+        folders = {record["benchmark"]: self.folder for record in records}
+        return leaderboard.build([], records, Outcomes(folders=folders))
 
 
 def export(runs: Iterable[tuple[Path, Record]], folder: Path) -> int:
@@ -82,14 +92,15 @@ def export(runs: Iterable[tuple[Path, Record]], folder: Path) -> int:
         raise BundleError(f"{folder}: must be an empty or a new folder, but holds files; choose another.")
     records = []
     for place, record in runs:
-        run_id = record["run_id"]
-        write_atomic(folder / "records" / f"{run_id}.json", record_json(run_id, record))
+        run = f"seed{record['seed']}-{record['run_id']}"
+        copy = folder / "runs" / record["benchmark"] / record["method"] / record["backbone"] / run
+        write_atomic(copy / NAME, record_json(copy, record))
         for file in sorted((place / "predictions").glob("*.parquet")):
-            write_atomic(folder / "predictions" / run_id / file.name, file.read_bytes())
+            write_atomic(copy / "predictions" / file.name, file.read_bytes())
         records.append(record)
     if not records:
         raise BundleError("bundle: must hold a finished run, found none; run the sweep first.")
-    leaderboard.write(records, [], folder)
+    leaderboard.write(records, [], folder, Outcomes(runs=folder / "runs"))
     manifest.write(folder, "local")
     return len(records)
 
@@ -131,18 +142,21 @@ def rescored(bundle: Bundle, path: Path) -> tuple[Record, dict[str, Any], list[N
         RecordError, PredictionError, MetricError: a file is missing or damaged.
     """
     record = read_record(path)
-    numbers = list(rescore(record, bundle.files(record["run_id"])))
+    numbers = list(rescore(record, bundle.files(path, record["run_id"])))
     return record, with_rescored(record, numbers), numbers
 
 
-def board_findings(bundle: Bundle, records: Iterable[Record]) -> tuple[int, list[Finding]]:
+def board_findings(bundle: Bundle, records: list[Record]) -> tuple[int, list[Finding]]:
     """How many cells leaderboard.csv has, and those that are others on the board of these records."""
     path = bundle.folder / "leaderboard.csv"
     try:
         written = _rows(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         return 0, [Finding(path.name, f"cannot be read ({error})")]
-    computed = _rows(bundle.build(records).to_csv())
+    try:
+        computed = _rows(bundle.build(records).to_csv())
+    except (BoardError, OutcomeError, PredictionError) as error:
+        return 0, [Finding(path.name, f"cannot be computed again: {error}")]
     cells, findings = 0, []
     for key in [*written, *(key for key in computed if key not in written)]:
         theirs, ours = written.get(key, []), computed.get(key, [])

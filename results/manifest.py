@@ -8,7 +8,7 @@ from pathlib import Path
 from .atomic import write_json_atomic
 
 NAME = "manifest.json"
-EVIDENCE = ("records", "predictions", "samples.parquet")
+EVIDENCE = ("runs", "records", "predictions", "samples.parquet")
 """What is hashed; other files of a folder are made from it."""
 
 

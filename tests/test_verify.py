@@ -49,7 +49,7 @@ def test_a_bundle_has_all_that_its_board_follows_from(exported, capsys):
     out = exported / "out"
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert {"leaderboard.csv", "leaderboard.md", "manifest.json"} < names
-    assert len([name for name in names if name.startswith("predictions/") and name.endswith("/id.parquet")]) == 2
+    assert len([name for name in names if name.startswith("runs/digits/") and name.endswith("/id.parquet")]) == 2
     assert not [name for name in names if "safetensors" in name or "log" in name]
     code, text = told(capsys, out)
     assert code == 0 and " 2 runs, " in text and "all hold" in text
@@ -64,7 +64,7 @@ def test_a_run_made_again_from_its_spec_comes_to_the_same(exported, capsys):
 
 
 def test_a_run_that_comes_to_something_else_is_code_1(copied, capsys):
-    (path,) = [p for p in (copied / "records").glob("*.json") if json.loads(p.read_text())["method"] == "zero_shot"]
+    (path,) = copied.glob("runs/digits/zero_shot/*/*/record.json")
     record = json.loads(path.read_text())
     record["sets"]["fresh"]["accuracy"] -= 0.25
     del record["summary"]["acc_ood_mean"]
@@ -74,7 +74,7 @@ def test_a_run_that_comes_to_something_else_is_code_1(copied, capsys):
 
 
 def change_record(out):
-    path = sorted((out / "records").glob("*.json"))[0]
+    path = sorted(out.rglob("record.json"))[0]
     record = json.loads(path.read_text())
     record["sets"]["writers"]["ece"] += 0.01
     del record["summary"]["ece_ood_mean"]
@@ -82,7 +82,7 @@ def change_record(out):
 
 
 def change_sample(out):
-    path = sorted((out / "predictions").glob("*/sketches.parquet"))[0]
+    path = sorted(out.rglob("sketches.parquet"))[0]
     columns = predictions.read(path)
     columns["prediction"] = np.where(np.arange(16) == 0, (columns["label"] + 1) % 10, columns["label"])
     predictions.write(path, columns)
@@ -102,13 +102,12 @@ def drop_row(out):
 
 
 def drop_run(out):
-    path = sorted((out / "records").glob("*.json"))[0]
-    shutil.rmtree(out / "predictions" / path.stem)
-    path.unlink()
+    path = sorted(out.rglob("record.json"))[0]
+    shutil.rmtree(path.parent)
 
 
 def change_spec(out):
-    path = sorted((out / "records").glob("*.json"))[0]
+    path = sorted(out.rglob("record.json"))[0]
     record = json.loads(path.read_text())
     record["spec"]["weights"] = "sha256:00"
     path.write_text(json.dumps(record))
@@ -138,10 +137,10 @@ def test_what_was_changed_is_found_even_with_fresh_hashes(copied, capsys, change
 
 
 def test_files_that_come_go_or_change_are_named(copied, capsys):
-    (copied / "records" / "extra.json").write_text("{}")
-    path = sorted((copied / "predictions").glob("*/id.parquet"))[0]
+    (copied / "runs" / "extra.json").write_text("{}")
+    path = sorted(copied.rglob("id.parquet"))[0]
     path.write_bytes(path.read_bytes()[:-9])
-    sorted((copied / "predictions").glob("*/fresh.parquet"))[1].unlink()
+    sorted(copied.rglob("fresh.parquet"))[1].unlink()
     code, text = told(capsys, copied)
     assert code == 1
     assert "extra.json: is in the folder but not in the manifest" in text

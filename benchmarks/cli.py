@@ -21,6 +21,7 @@ from . import figures as drawing
 from . import report as reports
 from . import theory as theories
 from .errors import UserError, resolve_name
+from .private import discreet
 from .state import KEEP
 from .tracking import MODES
 
@@ -364,7 +365,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _complain(sentence: str) -> None:
-    print("robustft: " + " ".join(sentence.split()), file=sys.stderr)
+    print("robustft: " + discreet(" ".join(sentence.split())), file=sys.stderr)
     sys.exit(2)
 
 

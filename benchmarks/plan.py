@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ..results.atomic import create_atomic, to_json
 from .errors import UserError, explain
+from .private import refuse
 from .spec import RunSpec
 from .state import RunFolder
 
@@ -46,10 +47,13 @@ class Plan:
         remedy = f"delete {folder.spec} and start the command again"
         try:
             content = json.loads(folder.spec.read_text(encoding="utf-8"))
+            refuse(content, str(folder.spec))
             spec = RunSpec.model_validate(content["spec"])
             plan = cls(spec, content["dataset"], content["sources"], content["selection"])
         except ValidationError as error:
             raise UserError(explain(error, str(folder.spec), remedy)) from None
+        except UserError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{folder.spec}: must hold the plan of a run, got a damaged file ({error!r}); {remedy}."

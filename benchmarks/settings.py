@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UserError, fold, resolve_name, unknown
+from .private import refuse
 from .suite import parse_yaml
 
 # Keys that people try, and the flag that they are.
@@ -37,6 +38,7 @@ def parse(texts: Iterable[str]) -> list[Setting]:
     for text in texts:
         left, equals, right = text.partition("=")
         method, dot, key = left.strip().rpartition(".")
+        refuse({left.strip(): None}, "--set")
         if not equals or not key or (dot and not method):
             raise UserError(f"--set {text}: must be key=value, got '{text}'; write for example --set lr=0.001.")
         values = tuple(parse_yaml(part, f"--set {text}") for part in _split(right, text))

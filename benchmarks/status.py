@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .private import discreet
 from .state import Observer, last_lines
 from .survey import OPEN, STATES, Queue, Seen, choose, slurm, survey
 
@@ -95,9 +96,13 @@ def _entry(seen: Seen) -> dict[str, Any]:
         "wall_seconds": seen.told.get("wall_seconds"),
         "restarts": seen.restarts,
         "job": seen.job,
-        "reason": seen.reason or None,
-        "log": last_lines(seen.folder.log, LINES) if seen.state in ("failed", "vanished") else [],
+        "reason": discreet(seen.reason) or None,
+        "log": _end_of_log(seen) if seen.state in ("failed", "vanished") else [],
     }
+
+
+def _end_of_log(seen: Seen) -> list[str]:
+    return [discreet(line) for line in last_lines(seen.folder.log, LINES)]
 
 
 def picture(found: list[Seen], runs: Path) -> Iterator[Table | str]:
@@ -140,8 +145,8 @@ def _reasons(state: str, found: list[Seen]) -> Iterator[str]:
     for reason, members in list(alike.items())[:REASONS]:
         first = members[0]
         others = f" (and {len(members) - 1} more)" if len(members) > 1 else ""
-        yield f"{state}: {first.title}{others} at step {first.told.get('step', 0)}: {reason}"
-        yield from (f"  | {line}" for line in last_lines(first.folder.log, LINES))
+        yield f"{state}: {first.title}{others} at step {first.told.get('step', 0)}: {discreet(reason)}"
+        yield from (f"  | {line}" for line in _end_of_log(first))
     if len(alike) > REASONS:
         yield f"{state}: for {len(alike) - REASONS} other reasons; `robustft status --json` lists them all"
 

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from .errors import UserError, explain, resolve_name, unknown
+from .private import refuse
 from .recipes import Published, Recipe, Strict
 from .spec import OTHER_FIELDS, TRAINING_FIELDS, Positive, canonical_json
 
@@ -213,6 +214,7 @@ def _content(path: Path) -> dict[str, Any]:
     content = parse_yaml(_read(path), str(path.name))
     if not isinstance(content, dict):
         raise UserError(f"{path.name}: must be a mapping of keys to values, got {type(content).__name__}; correct it.")
+    refuse(content, path.name)
     return content
 
 

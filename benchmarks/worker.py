@@ -26,6 +26,7 @@ import click
 from ..results.records import OutputError
 from .errors import UserError
 from .plan import Plan
+from .private import Discreet, discreet
 from .state import HEARTBEAT_SECONDS, Lease, LeaseLost, Observer, RunFolder, claim, tidy
 
 # The names that results/atomic.py and methods/checkpoints.py give to a file that is not finished.
@@ -84,10 +85,10 @@ def work(path: Path, options: Any, should_stop: Callable[[], bool], dead: str | 
         lease = claim(folder, Observer(), dead)
     except (OSError, OutputError) as error:
         if folder.done():  # another process finished it, and tidied up, during the claim
-            return {"event": "done", "folder": str(path)}
+            return {"event": "done", "folder": discreet(str(path))}
         return _failed(folder, _storage(error, folder), True)
     if lease is None:
-        return {"event": "busy", "folder": str(path)}
+        return {"event": "busy", "folder": discreet(str(path))}
     try:
         with _logged(folder.log), heartbeat(lease):
             return _work(folder, lease, options, should_stop)
@@ -106,9 +107,9 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
 
     try:
         if folder.done():  # finished by someone else between the plan and the claim
-            return {"event": "done", "folder": str(folder.path)}
+            return {"event": "done", "folder": discreet(str(folder.path))}
         if folder.cancelled():
-            return {"event": "cancelled", "folder": str(folder.path)}
+            return {"event": "cancelled", "folder": discreet(str(folder.path))}
         _sweep_out(folder)
         stop = RunStop(folder, should_stop)
         attempt = Attempt(folder, lease, Plan.read(folder), options, stop)
@@ -124,9 +125,9 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
         _note("asked to stop; the next attempt goes on from the last checkpoint")
         with contextlib.suppress(OSError, OutputError, LeaseLost):
             attempt.tell("checkpointed", force=True)
-        return {"event": "interrupted", "folder": str(folder.path)}
+        return {"event": "interrupted", "folder": discreet(str(folder.path))}
     except LeaseLost:
-        return {"event": "busy", "folder": str(folder.path)}
+        return {"event": "busy", "folder": discreet(str(folder.path))}
     except Exception as error:
         traceback.print_exc()
         mistake = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
@@ -134,14 +135,14 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
         reason = _storage(error, folder) if isinstance(error, OSError) and mistake else _reason(error)
         return _failed(folder, reason, mistake, lease, attempt)
     _note(f"done in {attempt.wall_seconds():.1f} s")
-    return {"event": "done", "folder": str(folder.path)}
+    return {"event": "done", "folder": discreet(str(folder.path))}
 
 
 def _cancelled(folder: RunFolder, attempt: Any) -> dict[str, Any]:
     _note("cancelled; `robustft retry --cancelled` or the sweep itself goes on from the last checkpoint")
     with contextlib.suppress(OSError, OutputError, LeaseLost):
         attempt.tell("cancelled", force=True)
-    return {"event": "cancelled", "folder": str(folder.path)}
+    return {"event": "cancelled", "folder": discreet(str(folder.path))}
 
 
 def _reason(error: Exception) -> str:
@@ -160,13 +161,14 @@ def _storage(error: OSError | OutputError, folder: RunFolder) -> str:
 def _failed(
     folder: RunFolder, reason: str, mistake: bool, lease: Lease | None = None, attempt: Any = None
 ) -> dict[str, Any]:
+    reason = discreet(reason)
     _note(f"failed: {reason}")
     with contextlib.suppress(OSError, OutputError, LeaseLost):
         if attempt is not None:
             attempt.tell("failed", force=True, reason=reason)
         elif lease is not None:
             folder.write_state(guard=lease.check, state="failed", reason=reason)
-    return {"event": "failed", "folder": str(folder.path), "reason": reason, "mistake": mistake}
+    return {"event": "failed", "folder": discreet(str(folder.path)), "reason": reason, "mistake": mistake}
 
 
 def _sweep_out(folder: RunFolder) -> None:
@@ -191,7 +193,8 @@ def _logged(path: Path) -> Iterator[None]:
     try:
         os.dup2(log, 1)
         os.dup2(log, 2)
-        yield
+        with contextlib.redirect_stdout(Discreet(sys.stdout)), contextlib.redirect_stderr(Discreet(sys.stderr)):
+            yield
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()

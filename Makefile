@@ -72,7 +72,7 @@ endif
 	@touch '$@'
 
 .PHONY: sweep
-sweep: $(STAMP) ## run METHOD=a,b [BENCHMARK= BACKBONE= SEEDS= SET="key=value ..." LIMIT= ALLOW_PARTIAL=1 RULE= RECIPE= JOBS= RUNS= DATA= DEVICE= DRY_RUN=1]
+sweep: $(STAMP) ## run METHOD=a,b [BENCHMARK= BACKBONE= SEEDS= SET="key=value ..." LIMIT= ALLOW_PARTIAL=1 RULE= RECIPE= JOBS= RUNS= DATA= DEVICE= EXECUTOR=slurm PROFILE= DRY_RUN=1]
 	@[ -n '$(call given,METHOD)' ] || { echo "make: sweep needs METHOD=, for example METHOD=tracer or METHOD=all." >&2; exit 2; }
 	@$(ROBUSTFT) sweep $(BENCHMARK) $(SWEEP_FLAGS)
 

@@ -96,23 +96,32 @@ class Attempt:
             about = self._finished_training()
         if about is None:
             raise UserError(f"{self.folder.weights}: could not be read back after writing; check the disk, run again.")
-        found = measure(
+        if self.options.team is not None:
+            self.options.team.call("measure", self.folder.path)
+        found = self._measure(dataset, encoder, about)
+        record = self._record(found, about)
+        publish_record(self.folder.path, record, guard=self.guard)
+        self.tracker.record(record)
+
+    def follow(self, part: str) -> None:
+        """This process's share of the training ("train") or the evaluation; the leading process writes the results."""
+        dataset, encoder = self._data(), backbones.load(self.spec.backbone, device=self.options.device)
+        if part == "train":
+            self._fit(dataset, encoder)
+        else:
+            self._measure(dataset, encoder, load_weights(self.folder)[1])
+
+    def _measure(self, dataset: Any, encoder: Any, about: dict[str, Any]) -> dict[str, Any]:
+        return measure(
             self.plan,
             self.folder,
             dataset,
             *self._classifiers(dataset, encoder, about["classifier"]),
             device=self.options.device,
             should_stop=self.should_stop,
-            guard=self.lease.check,
+            guard=self.guard,
             after_set=lambda: self.tell("running"),
         )
-        record = self._record(found, about)
-        publish_record(self.folder.path, record, guard=self.lease.check)
-        self.tracker.record(record)
-
-    def follow(self) -> None:
-        """This process's part of the training; the leading process writes what comes of it."""
-        self._fit(self._data(), backbones.load(self.spec.backbone, device=self.options.device))
 
     def _data(self) -> Any:
         """What the run sees, checked against the plan."""
@@ -206,7 +215,7 @@ class Attempt:
         if team is not None:
             if self.spec.batch_size is not None:
                 print(shares(self.spec.batch_size, team.size, self.options.micro_batch), flush=True)
-            team.call(self.folder.path)
+            team.call("train", self.folder.path)
         fitted = self._fit(dataset, encoder)
         weights = save_weights(fitted.classifier.tensors(), fitted.classifier.meta())
         about = {

@@ -1,7 +1,7 @@
 """The processes that make one run together, on several GPUs or nodes: the first leads, the others follow.
 
-The leader holds the lease, evaluates and writes. For training it calls the others, and each then goes through
-`methods.trainer.fit` with the same run folder; between calls they wait. Who starts the processes (SLURM's srun, or
+The leader holds the lease and writes. For training and for evaluation it calls the others, and each then goes through
+the same function with the same run folder; between calls they wait. Who starts the processes (SLURM's srun, or
 torchrun) says so in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 LONG = datetime.timedelta(days=30)
-"""A follower waits while the leader evaluates, however long that takes."""
+"""A follower waits for the leader's next call, however long that takes."""
 FAREWELL_SECONDS = 5.0
 
 
@@ -48,9 +48,9 @@ class Team:
         distributed.init_process_group("gloo" if device == "cpu" else "nccl")
         self.calls = distributed.new_group(backend="gloo", timeout=LONG)
 
-    def call(self, folder: Path) -> None:
-        """The leader: all others start on this run's training."""
-        self._send(str(folder))
+    def call(self, part: str, folder: Path) -> None:
+        """The leader: all others start on this part of the run: "train" or "measure"."""
+        self._send(f"{part} {folder}")
 
     def dismiss(self) -> None:
         """The leader: there is no more to do. Every process leaves its group."""
@@ -59,12 +59,13 @@ class Team:
         self._send("")
         distributed.destroy_process_group()
 
-    def follow(self, make: Callable[[Path], None]) -> None:
-        """A follower: call `make` with each run folder that the leader calls for, until dismissed."""
+    def follow(self, make: Callable[[str, Path], None]) -> None:
+        """A follower: do each part of a run that the leader calls for, until dismissed."""
         from torch import distributed
 
-        while folder := self._receive():
-            make(Path(folder))
+        while call := self._receive():
+            part, _, folder = call.partition(" ")
+            make(part, Path(folder))
         distributed.destroy_process_group()
 
     def _send(self, text: str) -> None:
@@ -95,10 +96,10 @@ def follow(team: Team, options: Any, should_stop: Callable[[], bool]) -> None:
     from .run import Attempt
     from .state import RunFolder
 
-    def make(path: Path) -> None:
+    def make(part: str, path: Path) -> None:
         folder = RunFolder(path)
         try:
-            Attempt(folder, None, Plan.read(folder), options, should_stop).follow()
+            Attempt(folder, None, Plan.read(folder), options, should_stop).follow(part)
         except (Interrupted, Stopped):
             return  # the leader has saved, and decides what comes next
         except Exception:

@@ -243,13 +243,22 @@ def requests(folders: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:
 @click.argument("folders", nargs=-1)
 @click.option("--device", default="cpu")
 @click.option("--checkpoint-seconds", default=30.0)
+@click.option("--micro-batch", type=click.IntRange(min=1), default=None, help="Images of a forward pass, at most.")
 @click.option("--parent", type=int, default=None, help="Stop when this process is no longer the parent.")
-def main(folders: tuple[str, ...], device: str, checkpoint_seconds: float, parent: int | None) -> None:
+def main(
+    folders: tuple[str, ...], device: str, checkpoint_seconds: float, micro_batch: int | None, parent: int | None
+) -> None:
     """Make runs, one after the other."""
     should_stop = StopFlag(parent)
+    from . import team
     from .run import Options
 
-    options = Options(device, checkpoint_seconds)
+    # torchrun starts several of these, which make each run together; a launcher's children work alone.
+    together = team.Team(device) if parent is None and team.size() > 1 else None
+    options = Options(together.device if together else device, checkpoint_seconds, micro_batch, together)
+    if together is not None and together.rank:
+        team.follow(together, options, should_stop)
+        return
     failed = False
     for path, dead in requests(folders):
         outcome = work(path, options, should_stop, dead)
@@ -258,8 +267,10 @@ def main(folders: tuple[str, ...], device: str, checkpoint_seconds: float, paren
             print(json.dumps(outcome), flush=True)
         except OSError:  # nobody listens any more
             break
-        if should_stop():
+        if should_stop() or (failed and together is not None):
             break
+    if together is not None and not failed:
+        together.dismiss()
     sys.exit(1 if failed else 0)
 
 

@@ -149,11 +149,12 @@ def robustft() -> None:
 @click.argument("name", required=False)
 @click.option("--benchmark", default=None, help="Show the values that this benchmark gives a method.")
 @click.option("--backbone", default=None, help="With --benchmark: on this backbone.")
-def list_command(name: str | None, benchmark: str | None, backbone: str | None) -> None:
+@_recipe
+def list_command(name: str | None, benchmark: str | None, backbone: str | None, recipe: str | None) -> None:
     """Methods, backbones, datasets and benchmarks; or one of them in detail."""
     from . import show
 
-    show.catalogue(make_console(), name, benchmark, backbone)
+    show.catalogue(make_console(), name, benchmark, backbone, recipe)
 
 
 @robustft.command()

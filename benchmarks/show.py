@@ -162,6 +162,9 @@ def _method(
     console.print(table)
     if resolver.published is not None:
         departures(console, resolver.published, [name])
+    others = [r for r, given in loaded.suite.published.items() if name in given.methods and r != resolver.recipe]
+    if others:
+        console.print(f"published values too, each with its source: --recipe {' or '.join(others)}", soft_wrap=True)
 
 
 def departures(console: Console, recipe: Any, methods: list[str]) -> None:

@@ -6,6 +6,7 @@ and TRACER's paper, arXiv:2605.29380.
 """
 
 import pytest
+from runs_kit import call
 
 from robustft.benchmarks import cli, grid, sweep
 from robustft.benchmarks.errors import UserError
@@ -199,11 +200,13 @@ def test_a_listing_names_the_source_of_each_value(capsys, monkeypatch):
     from robustft.benchmarks import show
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    show.catalogue(cli.make_console(), "tracer", "imagenet", "RN50", "as_published")
+    assert call("list", "tracer", "--backbone", "RN50", "--benchmark", "imagenet", "--recipe", "as_published") == 0
     out = capsys.readouterr().out
     assert "TRACER:example_scripts/tracer_rn50.sh (paper: 1e-5)" in out
     assert "departure: prompts: the 80 standard templates" in " ".join(out.split())
+    assert "tracer_rn50.sh (paper: 0.01 or 0.1)" in out and "--recipe as_printed" in out
     show.catalogue(cli.make_console(), "tracer", "imagenet", "ViT-L/14")
-    assert "recipe common on ViT-L-14" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "recipe common on ViT-L-14" in out and "--recipe as_published or as_printed" in out
     with pytest.raises(UserError, match="--recipe needs --benchmark"):
         show.catalogue(cli.make_console(), "tracer", None, None, "common")

@@ -28,11 +28,17 @@ def accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
 
     Returns:
         Fraction in [0, 1]. Scores [[1, 2], [3, 0]] with labels [1, 1] give 0.5.
+
+    Raises:
+        MetricError: wrong shapes, a score that is NaN, labels outside [0, C), or no sample.
     """
     scores, labels = _numpy(scores), _numpy(labels)
     _check_shapes(scores, labels)
     if not len(labels):
         raise MetricError("accuracy: no rows to average over; pass at least one sample.")
+    _check_labels(labels, scores.shape[1])
+    if np.isnan(scores).any():
+        raise MetricError(f"accuracy: row {int(np.isnan(scores).any(axis=1).argmax())} has a score that is NaN.")
     return float(np.mean(scores.argmax(axis=1) == labels))
 
 
@@ -280,17 +286,23 @@ def _check_shapes(scores: np.ndarray, labels: np.ndarray) -> None:
         raise MetricError(f"expected scores (N, C) and labels (N,), got {scores.shape} and {labels.shape}.")
 
 
+def _check_labels(labels: np.ndarray, num_classes: int) -> None:
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise MetricError(f"labels: expected 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}.")
+    if (labels != labels.astype(np.int64)).any():
+        raise MetricError("labels: expected whole numbers, got fractions; pass class indices.")
+
+
 def _checked(probabilities: ArrayLike, labels: ArrayLike, num_classes: int | None) -> tuple[np.ndarray, np.ndarray]:
-    probabilities, labels = _numpy(probabilities), _numpy(labels).astype(np.int64)
+    probabilities, labels = _numpy(probabilities), _numpy(labels)
     _check_shapes(probabilities, labels)
     num_classes = probabilities.shape[1] if num_classes is None else num_classes
     if probabilities.shape[1] != num_classes:
         raise MetricError(f"probabilities: expected {num_classes} columns, got {probabilities.shape[1]}.")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise MetricError(f"labels: expected 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}.")
+    _check_labels(labels, num_classes)
     # 1e-3 lets half precision through and stops logits.
     good = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < 1e-3)
     if not good.all():
         row = int(np.argmin(good))
         raise MetricError(f"probabilities: row {row} is not a distribution; pass the softmax, in float32.")
-    return probabilities, labels
+    return probabilities, labels.astype(np.int64)

@@ -28,9 +28,7 @@ def case_probabilities(case):
     """(N, C) float32; exact, because the denominator is a power of two."""
     rows = np.empty((case["N"], case["C"]))
     rows[:] = np.array(case["rest_numerator"])[:, None]
-    for i, (classes, numerators) in enumerate(
-        zip(case["listed_classes"], case["listed_numerators"], strict=True)
-    ):
+    for i, (classes, numerators) in enumerate(zip(case["listed_classes"], case["listed_numerators"], strict=True)):
         rows[i, classes] = numerators
     return (rows / case["denominator"]).astype(np.float32), np.array(case["labels"])
 
@@ -63,9 +61,7 @@ def test_meter_equals_the_golden_numbers(case, read):
     # ECE 1e-6, accuracy and F1 1e-7, NLL and Brier 1e-12: the tolerances that the golden file states.
     assert got["ece"] == pytest.approx(want["ece_15_bins_left_closed"], abs=1e-6)
     assert got["ece"] == pytest.approx(reference["ece_global_15_bins"], abs=1e-6)
-    assert expected_calibration_error(p, labels, bins=10) == pytest.approx(
-        want["ece_10_bins_left_closed"], abs=1e-6
-    )
+    assert expected_calibration_error(p, labels, bins=10) == pytest.approx(want["ece_10_bins_left_closed"], abs=1e-6)
     assert got["accuracy"] == accuracy(p, labels) == pytest.approx(want["accuracy"], abs=1e-7)
     assert got["nll"] == pytest.approx(float(want["nll"]), abs=1e-12)
     assert got["brier"] == pytest.approx(want["brier_sum_over_classes"], abs=1e-12)
@@ -196,6 +192,26 @@ def test_torch_tensors_and_half_precision_are_welcome():
 def test_what_no_metric_is_defined_for_is_refused(p, labels, words):
     with pytest.raises(MetricError, match=words):
         Meter(2).update(p, labels)
+
+
+@pytest.mark.parametrize(
+    "scores, labels, words",
+    [
+        ([[1.0, 2.0]], [2], "labels: expected 0 to 1, got 2 to 2"),
+        ([[1.0, 2.0]], [-1], "labels: expected 0 to 1, got -1 to -1"),
+        ([[1.0, 2.0]], [0.5], "labels: expected whole numbers"),
+        ([[1.0, 2.0], [np.nan, 0.0]], [0, 0], "row 1 has a score that is NaN"),
+    ],
+)
+def test_accuracy_of_what_is_no_prediction_is_refused(scores, labels, words):
+    """A NaN is the largest score to argmax, and a label out of range is always wrong: both would be a number."""
+    with pytest.raises(MetricError, match=words):
+        accuracy(scores, labels)
+
+
+def test_accuracy_takes_logits_that_are_infinite_and_the_first_of_equal_ones():
+    assert accuracy([[-np.inf, 0.0], [np.inf, 0.0], [1.0, 1.0]], [1, 0, 0]) == 1
+    assert accuracy([[1.0, 1.0]], [1]) == 0
 
 
 def test_an_empty_set_is_an_error():

@@ -31,7 +31,7 @@ class StaticTeacher:
     def __init__(self, student: nn.Module):
         self.model = copy.deepcopy(student).eval().requires_grad_(False)
         self._own = list(self.model.parameters())
-        self._followed = [p.detach() for p in student.parameters()]  # shares the student's memory
+        self._followed = list(student.parameters())
 
     @torch.no_grad()
     def embed(self, batch: Any) -> Any:
@@ -50,6 +50,7 @@ class StaticTeacher:
         model = {name: tensor for name, tensor in state.items() if name.startswith("model.")}
         self.model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in model.items()})
 
+    @torch.no_grad()
     def _move(self, weight: float) -> None:
         """Teacher becomes (1 - weight) * teacher + weight * student, in place, all parameters in one call."""
         torch._foreach_lerp_(self._own, self._followed, weight)
@@ -129,9 +130,7 @@ class WMATeacher(StaticTeacher):
     ):
         super().__init__(student)
         if total_steps < 1 or every < 1:
-            raise ValueError(
-                f"WMATeacher: total_steps and every must be >= 1, got {total_steps} and {every}."
-            )
+            raise ValueError(f"WMATeacher: total_steps and every must be >= 1, got {total_steps} and {every}.")
         if clock not in ("definition", "released"):
             raise ValueError(f"WMATeacher: clock must be 'definition' or 'released', got {clock!r}.")
         self.total_steps, self.every, self.clock = total_steps, every, clock
@@ -190,9 +189,7 @@ def kernel_weights(kernel: Kernel, total_steps: int) -> Tensor:
         (T + 1,) float64, not normalised; entry k belongs to the weights after k steps, entry 0 to the
         pretrained ones.
     """
-    return torch.tensor(
-        [kernel((k + 0.5) / (total_steps + 1)) for k in range(total_steps + 1)], dtype=torch.float64
-    )
+    return torch.tensor([kernel((k + 0.5) / (total_steps + 1)) for k in range(total_steps + 1)], dtype=torch.float64)
 
 
 def online_weights(alphas: Sequence[float] | Tensor) -> Tensor:

@@ -47,14 +47,10 @@ def follow(make_teacher, trajectory, dtype=torch.float64):
 
 def close(value, expected, absolute=1e-12):
     expected = torch.as_tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(
-        torch.as_tensor(value, dtype=torch.float64), expected, atol=absolute, rtol=1e-11
-    )
+    torch.testing.assert_close(torch.as_tensor(value, dtype=torch.float64), expected, atol=absolute, rtol=1e-11)
 
 
-@pytest.mark.parametrize(
-    "case", TEACHERS["wma"], ids=lambda c: f"T{c['T']}-beta{c['beta']}-every{c['update_every']}"
-)
+@pytest.mark.parametrize("case", TEACHERS["wma"], ids=lambda c: f"T{c['T']}-beta{c['beta']}-every{c['update_every']}")
 def test_wma_teacher_and_its_weights(case):
     total, every, kernel = case["T"], case["update_every"], beta_kernel(case["beta"])
     trajectory, steps = TEACHERS["students"][f"T{total}"], case["updates_after_step"]
@@ -80,11 +76,7 @@ def test_wma_teacher_and_its_weights(case):
 @pytest.mark.parametrize("case", TEACHERS["ema"], ids=lambda c: f"T{c['T']}-every{c['update_every']}")
 def test_ema_teacher(case):
     total = case["T"]
-    known = (
-        dict(case["theta_at"])
-        if "theta_at" in case
-        else dict(enumerate(TEACHERS["students"][case["student"]]))
-    )
+    known = dict(case["theta_at"]) if "theta_at" in case else dict(enumerate(TEACHERS["students"][case["student"]]))
     student = Scalar(known[0])
     teacher = EMATeacher(
         student,
@@ -141,9 +133,7 @@ def test_learning_rate_of_two_groups():
 @pytest.mark.parametrize("case", SCHEDULES["cosine_grad_norm"], ids=lambda c: f"T{c['total']}-{c['initial']}")
 def test_clip_limit(case):
     for step, limit in case["values"]:
-        assert clip_limit(step, case["initial"], case["final"], case["total"]) == pytest.approx(
-            limit, rel=1e-12
-        )
+        assert clip_limit(step, case["initial"], case["final"], case["total"]) == pytest.approx(limit, rel=1e-12)
 
 
 def test_online_weights_by_hand():
@@ -152,9 +142,7 @@ def test_online_weights_by_hand():
         [1, 0.395644, 0.266116, 0.225020, 0.255800],
         absolute=5e-7,
     )
-    close(
-        online_weights(kernel_weights(beta_kernel(0.5), 3)), [1, 0.405869, 0.288696, 0.297066], absolute=5e-7
-    )
+    close(online_weights(kernel_weights(beta_kernel(0.5), 3)), [1, 0.405869, 0.288696, 0.297066], absolute=5e-7)
     close(online_weights(kernel_weights(beta_kernel(1), 9)), [1 / (t + 1) for t in range(10)])
 
 
@@ -200,6 +188,24 @@ def test_teacher_of_a_student_that_rests_stays_put_and_gets_no_gradient(make):
 
 def test_static_teacher_never_moves():
     assert follow(StaticTeacher, [1.0, 2.0, 3.0]) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("make", [lambda s: EMATeacher(s, 3, start=0.5, end=0.5), lambda s: WMATeacher(s, 3)])
+def test_a_teacher_follows_weights_that_were_given_other_memory(make):
+    """`p.data = ...`, as Module.to and other people's code do it."""
+    values, teachers = [], []
+    for rebind in (False, True):
+        student = Scalar(1.0)
+        teachers.append(make(student))
+        for step, theta in enumerate((2.0, 3.0, 5.0)):
+            new = torch.tensor(theta, dtype=torch.float64)
+            if rebind:
+                student.theta.data = new
+            else:
+                student.theta.data.copy_(new)
+            teachers[-1].update(step)
+        values.append(teachers[-1].model.theta.item())
+    assert values[0] == values[1] != 1.0
 
 
 def test_buffers_are_not_averaged():

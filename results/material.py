@@ -15,6 +15,7 @@ import numpy as np
 from . import predictions
 from .board import ASIDE, Row, Section
 from .leaderboard import Board, build
+from .outcomes import Outcomes
 from .predictions import PredictionError
 from .publish import read_reference_predictions
 from .records import REFERENCE
@@ -50,7 +51,7 @@ class Material:
     @cached_property
     def board(self) -> Board:
         """The board of all records."""
-        return build(self.local, self.reference)
+        return build(self.local, self.reference, Outcomes(self.runs, self.reference_root))
 
     @property
     def benchmarks(self) -> list[str]:
@@ -78,18 +79,8 @@ class Material:
 
     def records_of(self, row: Row) -> list[Record]:
         """The runs behind a row, by seed; none for a row of the oracle, which no run is."""
-        found: dict[int, Record] = {}
-        for provenance, record in self.entries():
-            same = [record[key] for key in ("method", "method_version", "backbone")]
-            flat = {**record["spec"], **record["spec"].get("hyper", {})}
-            if (
-                provenance == row.provenance
-                and same == [row.method, row.method_version, row.backbone]
-                and record["seed"] in row.seeds
-                and all(flat.get(key, value) == value for key, value in row.settings.items())
-            ):
-                found.setdefault(record["seed"], record)
-        return [found[seed] for seed in sorted(found)]
+        here = {record["run_id"]: record for provenance, record in self.entries() if provenance == row.provenance}
+        return [here[row.runs[seed]] for seed in sorted(row.runs) if row.runs[seed] in here]
 
     def chosen(
         self, section: Section, backbone: str, method: str, usable: Callable[[Record], bool]

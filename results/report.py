@@ -20,11 +20,21 @@ from typing import Any
 
 from .atomic import write_atomic
 from .board import ASIDE, FIXED, FORGOTTEN, REFERENCE_METHOD, Row, Section
-from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns, resolution
-from .leaderboard import ASIDE_TEXT, FIXED_TEXT, HEADER, POOLED_TEXT, RULE_TEXT, TITLES, UNRANKED_TEXT
+from .cells import ASIDE_TITLES, best_rows, cell_text, empty_cells, footnotes, marks_text, metric_columns, resolution
 from .material import Material
 from .rows import Record
 from .statistics import RULES
+from .tables import (
+    ASIDE_TEXT,
+    FIXED_TEXT,
+    HEADER,
+    POOLED_TEXT,
+    RULE_TEXT,
+    TESTED,
+    TITLES,
+    UNRANKED_TEXT,
+    signs_of,
+)
 
 PAGE = Path(__file__).with_name("page")
 
@@ -59,9 +69,11 @@ def render(material: Material, pictures: Mapping[str, Sequence[Picture]] | None 
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}  # records have an order
+    environment.tests["wide"] = lambda picture: is_wide(picture.svg)
     environment.filters["svg"] = lambda picture: Markup(inline_svg(picture.svg))
     script = own("page.js")
-    found = [_section(section, material, pictures or {}) for section in material.board.sections]
+    order = sorted(material.board.sections, key=lambda section: not section.ranks)  # studies come last
+    found = [_section(section, material, pictures or {}) for section in order]
     return environment.get_template("page.html.j2").render(
         sections=found,
         runs=[_run_line(provenance, record) for provenance, record in material.entries()],
@@ -91,6 +103,12 @@ def inline_svg(text: str) -> str:
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
     return re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
+
+
+def is_wide(text: str) -> bool:
+    """Whether an SVG is so wide that it deserves the whole width of the page."""
+    box = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"', text)
+    return box is not None and float(box[1]) > 1.9 * float(box[2])
 
 
 # Tables
@@ -144,6 +162,13 @@ def _view(
         for column, _ in columns:
             for index in best_rows(mine, column):
                 best.setdefault(id(mine[index]), set()).add(column)
+    signs: dict[int, dict[str, str]] = {}
+    for backbone in section.backbones if ranked else ():
+        mine = [row for row in rows if row.backbone == backbone]
+        for column, _ in columns:
+            found = signs_of(section, mine, best_rows(mine, column), column, material.board.judge)
+            for index, sign in found.items():
+                signs.setdefault(id(mine[index]), {})[column] = sign
     lines, previous = [], None
     for row in rows:
         start = _start_of(row, section.rows)
@@ -158,18 +183,25 @@ def _view(
                 "seeds": len(row.seeds),
                 "setting": row.setting,
                 "runs": [(record["seed"], key_of(row.provenance, record)) for record in material.records_of(row)],
-                "cells": [_cell(row, column, start, column in best.get(id(row), ())) for column, _ in columns],
+                "cells": [
+                    _cell(row, column, start, column in best.get(id(row), ()), signs.get(id(row), {}).get(column, ""))
+                    for column, _ in columns
+                ],
             }
         )
         previous = row.backbone
-    resolved = [(name, resolution([row for row in rows if row.backbone == name])) for name in section.backbones]
+    notes = footnotes(rows) + [empty_cells(section, rows)]
+    for backbone in section.backbones if ranked else ():
+        mine = [row for row in rows if row.backbone == backbone]
+        resolved = material.board.judge.resolution(section, mine) or resolution(mine)
+        notes += [f"{backbone}: {resolved}"] if resolved else []
     return {
         "key": key,
         "title": title,
-        "texts": texts,
+        "texts": [*texts, TESTED] if signs else texts,
         "columns": columns,
         "rows": lines,
-        "notes": footnotes(rows) + [f"{name}: {text}" for name, text in resolved if ranked and text],
+        "notes": [note for note in notes if note],
     }
 
 
@@ -179,7 +211,7 @@ def _start_of(row: Row, rows: Sequence[Row]) -> Row | None:
     return min(mine, key=lambda other: other.provenance != row.provenance, default=None)
 
 
-def _cell(row: Row, column: str, start: Row | None, best: bool) -> dict[str, Any]:
+def _cell(row: Row, column: str, start: Row | None, best: bool, sign: str) -> dict[str, Any]:
     mean = row.cell(column)[0]
     before = start.cell(column)[0] if start is not None and not row.is_reference_method else None
     change, side = "", ""
@@ -191,7 +223,7 @@ def _cell(row: Row, column: str, start: Row | None, best: bool) -> dict[str, Any
         side = "" if float(f"{difference:.{digits}f}") == 0 else "better" if good else "worse"
     text, _, spread = cell_text(row, column).partition(" ± ")
     value = "Infinity" if mean == math.inf else mean  # as JavaScript spells it
-    return {"text": text, "spread": spread, "value": value, "best": best, "change": change, "side": side}
+    return {"text": text, "spread": spread, "sign": sign, "value": value, "best": best, "change": change, "side": side}
 
 
 # Runs

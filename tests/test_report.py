@@ -133,3 +133,14 @@ def test_the_command_writes_the_file_and_refuses_a_benchmark_without_runs(tmp_pa
     capsys.readouterr()
     assert call("report", "yours", *where) == 2
     assert "unknown benchmark 'yours'; finished runs are of: digits, mine" in capsys.readouterr().err
+
+
+def test_the_page_marks_what_cannot_be_told_from_the_best_as_the_board_does():
+    made = Material(reference=tuple(gather_reference("digits")))
+    page = render(made)
+    signs = re.findall(r'<span class="sign"> (.)</span>', page)
+    shown = [
+        cell.sign for block in made.board.blocks for line in getattr(block, "rows", ()) for cell in line if cell.sign
+    ]
+    assert sorted(signs) == sorted(shown) and "≈" in signs
+    assert "is not separable from the best of its column" in page

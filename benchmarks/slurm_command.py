@@ -8,6 +8,7 @@ from rich.console import Console
 
 from . import queue, slurm_profile, slurm_submitit, snapshot
 from .errors import UserError, resolve_name
+from .private import discreet
 from .request import Planned
 from .slurm import PREFIX, Array, Cluster, Outcome, Submitter
 from .slurm_estimate import estimate, readable
@@ -125,7 +126,7 @@ def dry_run(
         console.print(f"\n{name}/submission.sh", markup=False)
         python = profile.python or "python"
         text = slurm_submitit.text(submitter.home / name, python, given, len(array.tasks))
-        console.print(text.replace(str(Path.home()), "~"), markup=False, soft_wrap=True)
+        console.print(discreet(text), markup=False, soft_wrap=True)
 
 
 def _described(array: Array, cluster: Cluster) -> str:

@@ -124,5 +124,5 @@ def dead_lease(folder: RunFolder, observer: Observer) -> str | None:
     while time.monotonic() < deadline:
         if observer.alive(folder.lease) is None:
             return holder.token
-        time.sleep(1)
+        time.sleep(HEARTBEAT_SECONDS / 10)
     return None

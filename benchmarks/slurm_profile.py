@@ -8,11 +8,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import UserError, explain, resolve_name
+from .private import NAMED
 
 SHIPPED = Path(__file__).parent / "profiles"
 Count = Annotated[int, Field(ge=1)]
-# A line that would put a secret on disk. Those of the environment reach a job without one.
-SECRET = re.compile(r"\w*(token(?!i)|secret|passw(or)?d|api_?key|credential)\w*\s*=", re.IGNORECASE)
+# A shell line that sets a secret, as a variable or an option. Those of the environment reach a job without one.
+SECRET = re.compile(rf"\w*({NAMED.pattern})\w*\s*=|--[\w-]*({NAMED.pattern})[\w-]*\s", re.IGNORECASE)
 MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
 
 

@@ -29,6 +29,7 @@ def test_times(text, minutes):
         ({"memory": "much"}, "whole number with a unit"),
         ({"gpus": -1}, "gpus"),
         ({"setup": ["module load cuda", "export WANDB_API_KEY=canary"]}, "line 2 sets one"),
+        ({"setup": ["login --api-key canary"]}, "line 1 sets one"),
         ([1], "must hold keys and values"),
     ],
 )

@@ -320,9 +320,8 @@ class Attempt:
 def make_task(dataset: Any, encoder: Any, trainable: str) -> Task:
     """What every method learns: the classes, their captions, and the images."""
     card = dataset.card
-    tokens = torch.stack(
-        [encoder.tokenize([prompt.format(name) for prompt in card.prompts]) for name in card.class_names]
-    )  # (C, P, L)
+    captions = [prompt.format(name) for name in card.class_names for prompt in card.prompts]
+    tokens = encoder.tokenize(captions).view(len(card.class_names), len(card.prompts), -1)  # (C, P, L)
     return Task(
         class_names=card.class_names,
         prompts=card.prompts,

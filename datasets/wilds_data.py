@@ -197,7 +197,14 @@ class WildsData(TrainsOnPictures):
 
     @cached_property
     def _labels(self) -> np.ndarray:
-        return self._package.y_array.numpy().astype(np.int64)
+        labels = self._package.y_array.numpy().astype(np.int64)
+        wrong = labels[(labels < 0) | (labels >= len(self.class_names))]
+        if len(wrong):
+            raise DataError(
+                f"{self.name}: the metadata in {self._folder} has {len(wrong)} labels outside 0.."
+                f"{len(self.class_names) - 1}, first {wrong[0]}; unpack the archive again."
+            )
+        return labels
 
     @cached_property
     def _files(self) -> np.ndarray:

@@ -133,5 +133,5 @@ check: lint test test-faults test-browser ## what CI runs
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis $(addprefix results/leaderboard,.csv _long.csv .md .tex .html)
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis $(addprefix results/leaderboard,.csv _long.csv _published.csv .md .tex .html)
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

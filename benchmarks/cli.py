@@ -258,11 +258,13 @@ def tune(benchmark: str, methods: tuple, backbones: tuple, recipe: str | None, j
 @click.argument("benchmark", required=False)
 @_runs
 @_results
-def leaderboard(benchmark: str | None, runs: Path, results: Path) -> int:
+@click.option("--with-published", is_flag=True, help="Show papers' printed numbers beside ours (results/published).")
+def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published: bool) -> int:
     """Gather all records into results/leaderboard.csv, _long.csv, .md, .tex and .html."""
     from . import sweep as sweeps
 
-    return sweeps.board(sweeps.load(benchmark) if benchmark else None, runs, results, make_console())
+    loaded = sweeps.load(benchmark) if benchmark else None
+    return sweeps.board(loaded, runs, results, make_console(), with_published)
 
 
 @robustft.command()

@@ -328,7 +328,9 @@ def _check_tuned_place(path: Path) -> None:
         raise UserError(f"{path}: must be writable to keep the tuned values; copy the suite file and give its path.")
 
 
-def board(benchmark: Benchmark | None, runs: Path, results: Path, console: Console) -> int:
+def board(
+    benchmark: Benchmark | None, runs: Path, results: Path, console: Console, with_published: bool = False
+) -> int:
     """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print the board of one, or of all."""
     from ..results import leaderboard, records
     from ..results.outcomes import Outcomes
@@ -343,13 +345,14 @@ def board(benchmark: Benchmark | None, runs: Path, results: Path, console: Conso
             known[name] = load(name)
     local = [with_selection(known.get(record["benchmark"]), record) for record in local]
     outcomes = Outcomes(runs)
-    made = leaderboard.write(local, reference, results, outcomes)
+    made = leaderboard.write(local, reference, results, outcomes, published=with_published)
     if benchmark is not None:
         only = benchmark.suite.name
         made = leaderboard.build(
             [record for record in local if record["benchmark"] == only],
             [record for record in reference if record["benchmark"] == only],
             outcomes,
+            with_published,
         )
     console.print(made.to_console())
     return 0

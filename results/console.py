@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from . import paper
+from .blocks import Block, Heading, Notes
+from .blocks import Table as Cells
 from .board import ASIDE, ORACLE, Row, Section
 from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns
 from .compare import Judge
@@ -19,8 +22,8 @@ from .tables import signs_of
 class ConsoleBoard:
     """Rich renderable: full tables where they fit, else means only; then what the other rules chose."""
 
-    def __init__(self, sections: Sequence[Section], judge: Judge) -> None:
-        self.sections, self.judge = sections, judge
+    def __init__(self, sections: Sequence[Section], judge: Judge, published: bool = False) -> None:
+        self.sections, self.judge, self.published = sections, judge, published
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = all(
@@ -40,6 +43,10 @@ class ConsoleBoard:
             for note in footnotes([*shown, *aside, *section.unranked()]):
                 yield Text(note, style="dim")
             yield Text("")
+        if self.published:
+            theirs = [section for section in self.sections if section.id_set == paper.ID_SET]
+            for section in theirs or [None]:
+                yield from _blocks(paper.beside(section))
         yield Text("Accuracy in percent; ECE in [0, 1], 15 bins, global; mean±sd over seeds.", style="dim")
         if self.judge.tests:
             yield Text("≈: not separable from the best of its column, ?: not tested (leaderboard.md).", style="dim")
@@ -64,6 +71,22 @@ class ConsoleBoard:
                 yield _table(section, section.aside(kind), title, wide)
         if section.unranked():
             yield _table(section, section.unranked(), "not ranked", wide)
+
+
+def _blocks(blocks: Iterable[Block]) -> Iterator[Text | Table]:
+    """Blocks of the page as they are."""
+    for block in blocks:
+        if isinstance(block, Cells):
+            table = Table(title=Text(block.caption), title_justify="left", box=None, pad_edge=False)
+            for i, heading in enumerate(block.head):
+                table.add_column(heading, justify="right" if i in block.numbers else "left", overflow="fold")
+            for row in block.rows:
+                table.add_row(*(Text(cell.text) for cell in row))
+            yield table
+        elif isinstance(block, Notes):
+            yield from (Text(item, style="dim") for item in block.items)
+        else:
+            yield Text("" if isinstance(block, Heading) and block.level == 4 else block.text)
 
 
 def _table(section: Section, rows: list[Row], title: str, wide: bool, judge: Judge | None = None) -> Table:

@@ -18,6 +18,7 @@ from .board import Section
 from .compare import Judge
 from .console import ConsoleBoard
 from .outcomes import Outcomes
+from .paper import published_csv
 from .rows import Record, sections
 from .statistics import RULES
 from .tables import ASIDE_TEXT, FIXED_TEXT, HEADER, POOLED_TEXT, RULE_TEXT, TITLES, UNRANKED_TEXT, blocks
@@ -49,11 +50,12 @@ class Board:
     sections: tuple[Section, ...]
     judge: Judge = field(default_factory=lambda: Judge(None), compare=False)
     entries: tuple[tuple[str, Record], ...] = field(default=(), repr=False)  # (provenance, record) of every run
+    published: bool = False  # whether papers' printed numbers stand beside ours
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """What the pages show."""
-        return tuple(blocks(self.sections, self.judge))
+        return tuple(blocks(self.sections, self.judge, self.published))
 
     def to_csv(self) -> str:
         """One line per row and rule; accuracies in percent, ECE in [0, 1], NLL in nats."""
@@ -62,6 +64,10 @@ class Board:
     def to_long_csv(self) -> str:
         """One line per run, dataset and metric."""
         return long(self.entries)
+
+    def to_published_csv(self) -> str:
+        """One line per printed number of a paper and row of ours beside it."""
+        return published_csv(self.sections)
 
     def to_markdown(self) -> str:
         """Tables per benchmark, rule and backbone with their footnotes."""
@@ -77,16 +83,22 @@ class Board:
 
     def to_console(self) -> ConsoleBoard:
         """What rich prints: the default rule's tables, fitted to the width of the terminal."""
-        return ConsoleBoard(self.sections, self.judge)
+        return ConsoleBoard(self.sections, self.judge, self.published)
 
 
-def build(records: Iterable[Record], reference: Iterable[Record] = (), outcomes: Outcomes | None = None) -> Board:
+def build(
+    records: Iterable[Record],
+    reference: Iterable[Record] = (),
+    outcomes: Outcomes | None = None,
+    published: bool = False,
+) -> Board:
     """The board of local records and, in rows of their own, of reference records.
 
     Args:
         records: finished runs; trials are left out.
         reference: committed runs; shown beside the local ones and never averaged with them.
         outcomes: where the per-sample files are; without it no row is tested against another.
+        published: whether papers' printed numbers stand beside ours; never pooled with them.
 
     Returns:
         One section for each benchmark, version, recipe and data fingerprint. In a section, a row is one setting of one
@@ -97,7 +109,7 @@ def build(records: Iterable[Record], reference: Iterable[Record] = (), outcomes:
     """
     entries = [("local", record) for record in records] + [("reference", record) for record in reference]
     local, committed = ([r for place, r in entries if place == name] for name in ("local", "reference"))
-    return Board(sections(local, committed, RULES), Judge(outcomes), tuple(entries))
+    return Board(sections(local, committed, RULES), Judge(outcomes), tuple(entries), published)
 
 
 def write(
@@ -106,19 +118,23 @@ def write(
     folder: Path,
     outcomes: Outcomes | None = None,
     files: Iterable[str] = FILES,
+    published: bool = False,
 ) -> Board:
     """Build the board and write it into a folder, atomically.
 
     Args:
         files: which of `FILES`.
+        published: as `build`; then there is leaderboard_published.csv too.
 
     Raises:
         BoardError: as `build`.
         OutputError: the file system refuses.
     """
-    board = build(records, reference, outcomes)
+    board = build(records, reference, outcomes, published)
     texts = (board.to_csv, board.to_long_csv, board.to_markdown, board.to_latex, board.to_html)
     for name, text in zip(FILES, texts, strict=True):
         if name in files:
             write_atomic(Path(folder) / name, text().encode())
+    if published:
+        write_atomic(Path(folder) / "leaderboard_published.csv", board.to_published_csv().encode())
     return board

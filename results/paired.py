@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -126,6 +127,13 @@ def resolvable(error: float, df: float, power: float = 0.8, level: float = 0.05)
     """
     if not error > 0:
         return 0.0
+    # Three digits of df are enough for three of the difference, and a table asks for hundreds.
+    return _shift(float(f"{min(df, 1e6):.3g}"), power, level) * error
+
+
+@lru_cache(maxsize=4096)
+def _shift(df: float, power: float, level: float) -> float:
+    """The noncentrality at which a t test has this power."""
     critical = stats.t.ppf(1 - level / 2, df)
 
     def excess_power(shift: float) -> float:
@@ -135,7 +143,7 @@ def resolvable(error: float, df: float, power: float = 0.8, level: float = 0.05)
     upper = max(critical, 1.0)
     while excess_power(upper) < 0:
         upper *= 1.5
-    return float(optimize.brentq(excess_power, 0.0, upper)) * error
+    return float(optimize.brentq(excess_power, 0.0, upper))
 
 
 def holm(p: Sequence[float]) -> list[float]:

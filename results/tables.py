@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from . import paper
 from .blocks import Block, Cell, Heading, Notes, Table, Text
 from .board import ASIDE, FIXED, GRID, ORACLE, PUBLISHED, Row, Section, natural, settings_text
 from .cells import (
@@ -62,8 +63,12 @@ MATCHED_TEXT = (
 )
 
 
-def blocks(sections: Sequence[Section], judge: Judge) -> Iterable[Block]:
-    """The page: sections, their tables by rule and backbone, and what stands aside."""
+def blocks(sections: Sequence[Section], judge: Judge, published: bool = False) -> Iterable[Block]:
+    """The page: sections, their tables by rule and backbone, and what stands aside.
+
+    Args:
+        published: whether printed numbers of papers stand beside ours.
+    """
     yield Heading(1, "Leaderboard")
     yield Text(HEADER, ours=True)
     if not sections:
@@ -76,6 +81,7 @@ def blocks(sections: Sequence[Section], judge: Judge) -> Iterable[Block]:
             yield from _of_rule(section, rule, judge)
         yield from _side_by_side(section)
         yield from _paths(section)
+        yield from paper.beside(section) if published else ()
         for kind in ASIDE:
             if section.aside(kind):
                 yield Heading(3, ASIDE_TITLES[kind])
@@ -85,6 +91,9 @@ def blocks(sections: Sequence[Section], judge: Judge) -> Iterable[Block]:
             yield Heading(3, "Not ranked")
             yield Text(UNRANKED_TEXT, ours=True)
             yield from _listed(section, section.unranked(), "Not ranked")
+    if published and not any(section.id_set == paper.ID_SET for section in sections):
+        yield Heading(2, paper.BENCHMARK)
+        yield from paper.beside(None)
     if judge.problems:
         yield Heading(2, "Not tested")
         yield Notes(tuple(judge.problems))

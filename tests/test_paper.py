@@ -1,0 +1,138 @@
+"""Published numbers beside ours: what is printed, the differences, the warnings, and that nothing is pooled."""
+
+import csv
+import io
+
+import pytest
+from make_records import make_record
+from rich.console import Console
+
+from robustft.benchmarks import cli
+from robustft.results.blocks import Notes, Table
+from robustft.results.leaderboard import build, write
+from robustft.results.paper import DERIVED, SHIFTS, difference, rows, warnings
+
+BACKBONE = "ViT-B-16"
+
+
+def ours(method, accuracies, shifts=0.6, recipe="as_published", rules=("published",), **more):
+    """Runs on ImageNet's sets."""
+    found = []
+    for seed, accuracy in enumerate(accuracies):
+        record = make_record(
+            method, BACKBONE, seed, accuracy, benchmark="imagenet", version="imagenet-v1", recipe=recipe, rules=rules,
+            shifts=SHIFTS, **more,
+        )  # fmt: skip
+        record["sets"] = {"imagenet" if name == "id" else name: value for name, value in record["sets"].items()}
+        for name in SHIFTS:
+            record["sets"][name]["accuracy"] = shifts
+        found.append(record)
+    return found
+
+
+def paper(table, method, backbone=BACKBONE):
+    (row,) = [row for row in rows() if (row.table, row.method, row.backbone) == (table, method, backbone)]
+    return row
+
+
+def shown(board, backbone=BACKBONE):
+    """(method, provenance, source) -> cells by heading, of the table of published numbers."""
+    found = next(b for b in board.blocks if isinstance(b, Table) and b.caption.startswith(f"imagenet, {backbone}:"))
+    lines = [dict(zip(found.head, (cell.text for cell in line), strict=True)) for line in found.rows]
+    return {(line["method"].split(" (")[0], line["provenance"], line["source"]): line for line in lines}
+
+
+def test_the_rows_are_the_printed_ones():
+    tracer = paper("table1", "tracer")
+    assert tracer.cells["acc_id"][0] == pytest.approx(0.8276) and tracer.cells["acc_ood_mean"][0] == pytest.approx(
+        0.6407
+    )
+    assert tracer.cells["acc/imagenet_a"] == (pytest.approx(0.5492), pytest.approx(0.0026)) and tracer.seeds == 3
+    assert paper("table7", "ft", "ViT-L-14").cells["acc_id"][0] == pytest.approx(0.8474)
+    assert paper("table7", "ft", "ViT-L-14").seeds is None
+    assert {row.table for row in rows()} == {"table1", "table2", "table3", "table5", "table6", "table7"}
+
+
+def test_a_difference_is_ours_minus_the_papers_in_points():
+    board = build(ours("tracer", [0.83, 0.84]), published=True)
+    lines = shown(board)
+    assert lines["tracer", "local", "published (selection unknown)"]["ID"] == "83.5 ± 0.7"
+    assert lines["tracer", "paper", "Table 1"]["ID"].startswith("82.76 ± ")
+    apart = lines["tracer", "local − paper", "Table 1"]
+    assert (apart["ID"], apart["OOD mean"], apart["imagenet_a"]) == ("+0.7", "-4.1", "+5.1")
+    assert lines["tracer", "local − paper", "Table 5"]["ID ECE"] == "+0.005"  # 0.05 against 0.045
+    assert ("flyp", "paper", "Table 1") in lines and ("flyp", "local − paper", "Table 1") not in lines
+
+
+def test_four_shifts_are_never_set_against_five():
+    (row,) = build(ours("ft", [0.8, 0.8])).sections[0].rows
+    assert difference(row, paper("table2", "ft"), "acc_ood_mean") is None
+    assert difference(row, paper("table2", "ft"), "acc/imagenet_r") is not None
+    assert any("four shifts" in sentence for sentence in warnings(paper("table2", "ft"), [row], "common"))
+    assert not any("four shifts" in sentence for sentence in warnings(paper("table1", "flyp"), [row], "common"))
+
+
+@pytest.mark.parametrize("method", DERIVED)
+def test_rows_that_are_no_same_recipe_say_so(method):
+    assert any("Not the same recipe" in sentence for sentence in warnings(paper("table2", method), [], "common"))
+
+
+def test_same_recipe_rows_do_not():
+    for method in ("tracer", "carot", "flyp", "lp_ft"):
+        assert not any("Not the same recipe" in text for text in warnings(paper("table2", method), [], "common"))
+
+
+def test_estimator_seeds_recipe_and_contradictions_are_warned_of():
+    (row,) = build(ours("lp_ft", [0.8, 0.8])).sections[0].rows
+    told = " ".join(warnings(paper("table1", "lp_ft"), [row], "common"))
+    assert "is of 3 seeds, ours of 2" in told and "Our recipe is common" in told and "Tables 1 and 2" in told
+    assert "10 bins" not in told and "10 bins" in " ".join(warnings(paper("table5", "lp_ft"), [row], "common"))
+    assert "unstated number of seeds" in " ".join(warnings(paper("table5", "lp_ft"), [row], "as_published"))
+    assert "Our recipe" not in " ".join(warnings(paper("table1", "tracer"), [row], "as_published"))
+
+
+def test_every_letter_behind_a_name_has_its_sentence():
+    board = build(ours("tracer", [0.83]), published=True)
+    (notes,) = [b for b in board.blocks if isinstance(b, Notes) and any("86 templates" in item for item in b.items)]
+    letters = {item.partition(":")[0] for item in notes.items}
+    used = set()
+    for block in board.blocks:
+        if isinstance(block, Table) and block.caption.startswith("imagenet, "):
+            for line in block.rows:
+                if line[1].text == "paper":
+                    used |= set(line[0].text.partition("(")[2].rstrip(")").split())
+    assert used == letters and len(letters) > 4
+
+
+def test_published_numbers_enter_no_row_of_ours(tmp_path):
+    records = ours("tracer", [0.83, 0.84], recipe="common", rules=("one_se",))
+    plain = write(records, [], tmp_path / "a")
+    beside = write(records, [], tmp_path / "b", published=True)
+    assert beside.sections == plain.sections
+    for name in ("leaderboard.csv", "leaderboard_long.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert "82.76" in (tmp_path / "b" / "leaderboard.md").read_text()
+    assert "82.76" not in (tmp_path / "a" / "leaderboard.md").read_text()
+    assert not (tmp_path / "a" / "leaderboard_published.csv").exists()
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "b" / "leaderboard_published.csv").read_text())))
+    found = [x for x in lines if (x["method"], x["source"], x["column"]) == ("tracer", "Table 1", "acc_id")]
+    assert [(x["provenance"], x["paper_mean"], x["ours_mean"], x["difference"]) for x in found] == [
+        ("local", "82.76", "83.5000", "0.7400")
+    ]
+    assert {x["provenance"] for x in lines} == {"local", "paper"} and all(x["warnings"] for x in lines)
+
+
+def test_without_imagenet_runs_the_printed_rows_stand_alone():
+    board = build([make_record("ft")], published=True)
+    assert "no printed table has the sets of digits" in board.to_markdown()
+    assert "and none of ours yet" in board.to_html() and "82.76" in board.to_latex()
+    console = Console(width=200, file=io.StringIO(), color_system=None)
+    console.print(board.to_console())
+    assert "82.76" in console.file.getvalue() and "86 templates" in console.file.getvalue()
+
+
+def test_the_flag_is_one_of_the_command(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["leaderboard", "--runs", str(tmp_path), "--results", str(tmp_path / "r"), "--with-published"])
+    assert not end.value.code and "Table 2" in capsys.readouterr().out
+    assert (tmp_path / "r" / "leaderboard_published.csv").exists()

@@ -23,7 +23,7 @@ ABOUT = (
 )
 ECE = (
     "ECE: the paper names no bins, and the code behind it averages 10 bins over evaluation batches; ours has 15 bins "
-    "over the whole set, and is lower for the same predictions."
+    "over the whole set, and is usually lower for the same predictions."
 )
 FOUR = "OOD mean of four shifts, without ObjectNet; ours is of five, so that there is no difference to show."
 PROMPTS = (

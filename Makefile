@@ -31,7 +31,7 @@ flag = $(if $(call given,$(1)),--$(2) '$(call given,$(1))')
 FLAGS = $(call flag,METHOD,method) $(call flag,BACKBONE,backbone) $(call flag,RECIPE,recipe) \
 	$(call flag,RUNS,runs) $(call flag,DATA,data) $(call flag,JOBS,jobs) $(call flag,DEVICE,device) \
 	$(call flag,PROFILE,profile) $(call flag,PACK,pack) \
-	$(if $(filter-out local,$(call given,EXECUTOR)),--executor '$(EXECUTOR)') $(if $(call given,DRY_RUN),--dry-run)
+	$(call flag,EXECUTOR,executor) $(if $(call given,DRY_RUN),--dry-run)
 SWEEP_FLAGS = $(FLAGS) $(call flag,SEEDS,seeds) $(call flag,LIMIT,limit) $(call flag,RULE,rule) \
 	$(if $(call given,ALLOW_PARTIAL),--allow-partial) $(foreach pair,$(call given,SET),--set '$(pair)')
 ROBUSTFT = $(PY) -m robustft.benchmarks

@@ -135,7 +135,7 @@ _wandb = click.option(
     "--wandb", type=click.Choice(MODES), help="Follow the runs with Weights & Biases; off by default."
 )
 _jobs = click.option(
-    "--jobs", type=click.IntRange(min=1), default=None, help="Runs side by side; one per core by default."
+    "--jobs", type=click.IntRange(min=1), default=None, help="Runs side by side; one for each core, or GPU, by default."
 )
 
 
@@ -288,6 +288,8 @@ def status(benchmark: str | None, runs: Path, as_json: bool, watch: bool, every:
 @_runs
 @_jobs
 @_place
+@click.option("--memory", help="With slurm: more than the profile has, as 64G.")
+@click.option("--time", help="With slurm: more than the profile has, as 48h.")
 @click.option("--restarts", type=click.IntRange(min=0), default=3, help="Leave out what started so often in vain.")
 @click.option("--cancelled", is_flag=True, help="Also what was cancelled.")
 @click.option("--dry-run", is_flag=True, help="Print what would be started; start nothing.")

@@ -57,12 +57,26 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def visible_gpus(device: str) -> tuple[str, ...]:
+    """The GPUs that this process may use, to give each run one; none where runs use no GPU, or cuda:N names theirs."""
+    if device != "cuda":
+        return ()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return tuple(name.strip() for name in given.split(",") if name.strip())
+    import torch
+
+    return tuple(str(number) for number in range(torch.cuda.device_count()))
+
+
 @dataclass
 class Worker:
     """A child process that takes run folders on its stdin and answers each with a JSON line."""
 
     threads: int
     arguments: tuple[str, ...]
+    gpu: str | None = None
+    """The one GPU that it sees, as CUDA_VISIBLE_DEVICES names it."""
     job: Job | None = None
     process: Any = field(init=False)
     errors: Any = field(init=False)
@@ -71,6 +85,8 @@ class Worker:
         environment = dict(os.environ)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment[name] = str(self.threads)  # read when torch and NumPy load; their number changes bits
+        if self.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpu
         command = [
             sys.executable,
             "-m",
@@ -127,6 +143,7 @@ class Launcher:
     Args:
         plan: runs, inputs before what reads them.
         arguments: the worker's own options, such as --device.
+        gpus: what `visible_gpus` gives: each worker sees the one that has the fewest.
     """
 
     def __init__(
@@ -135,10 +152,11 @@ class Launcher:
         jobs: int,
         reporter: Reporter,
         arguments: tuple[str, ...] = (),
+        gpus: tuple[str, ...] = (),
     ) -> None:
         self.jobs = [Job(planned, folder) for planned, folder in plan]
         self.by_id = {job.run_id: job for job in self.jobs}
-        self.limit, self.reporter, self.arguments = jobs, reporter, arguments
+        self.limit, self.reporter, self.arguments, self.gpus = jobs, reporter, arguments, gpus
         self.workers: list[Worker] = []
         self.selector = selectors.DefaultSelector()
         self.observer = Observer()
@@ -221,7 +239,8 @@ class Launcher:
             self._forget(idle[0])
         if len(self.workers) >= self.limit:
             return None
-        worker = Worker(threads, self.arguments)
+        taken = [worker.gpu for worker in self.workers]
+        worker = Worker(threads, self.arguments, min(self.gpus, key=taken.count, default=None))
         self.workers.append(worker)
         self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
         return worker

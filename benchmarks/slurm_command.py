@@ -24,6 +24,7 @@ def choose(work: dict[str, Any]) -> dict[str, Any]:
     """The options of a command with `cluster` in place of those that choose it, and with what follows from it."""
     executor = resolve_name("executor", work.pop("executor"), EXECUTORS)
     profile, pack, live = work.pop("profile"), work.pop("pack"), work.pop("live")
+    more = {key: value for key in ("memory", "time") if (value := work.pop(key, None)) is not None}
     cluster = None
     if executor == "slurm":
         if profile is None:
@@ -31,9 +32,14 @@ def choose(work: dict[str, Any]) -> dict[str, Any]:
                 "--profile: must say what the cluster needs, got none; give the path of a YAML file or one of: "
                 f"{', '.join(slurm_profile.names())}."
             )
-        cluster = Cluster(slurm_profile.load(profile), pack or 1, live)
-    elif profile is not None or pack is not None or live:
-        raise UserError("--profile, --pack, --live: are for a cluster; add --executor slurm or leave them out.")
+        asked = slurm_profile.load(profile)
+        if more:
+            asked = slurm_profile.read({**asked.model_dump(exclude_unset=True), **more}, "--memory, --time")
+        cluster = Cluster(asked, pack or 1, live)
+    elif profile is not None or pack is not None or live or more:
+        raise UserError(
+            "--profile, --pack, --live, --memory, --time: are for a cluster; add --executor slurm or leave them out."
+        )
     device = work["device"] or (cluster.profile.device if cluster else "cpu")
     minutes = work["checkpoint_minutes"]
     return {

@@ -15,7 +15,7 @@ from . import suite as suites
 from .errors import UserError
 from .facts import Benchmark, dataset
 from .grid import expand as expand_grid
-from .launch import Job, Launcher, cores, exit_code
+from .launch import Job, Launcher, cores, exit_code, visible_gpus
 from .plan import Plan
 from .progress import Reporter
 from .request import Planned, Request, choose_backbones, choose_methods
@@ -160,10 +160,11 @@ def _launch(
     checkpoint_minutes: float,
 ) -> list[Job]:
     threads = max(planned.spec.threads for planned in plan)
-    limit = min(jobs or max(1, cores() // threads), len(plan) - len(done))
+    gpus = visible_gpus(device)
+    limit = min(jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
     console.print(f"{len(plan)} runs, {len(done)} finished earlier, {limit} side by side")
     arguments = ("--device", device, "--checkpoint-seconds", str(checkpoint_minutes * 60))
-    launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments)
+    launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)
     results = launcher.run()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for job in results:

@@ -182,7 +182,10 @@ class Method:
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
-            message = first["msg"][:1].lower() + first["msg"][1:]
+            message = first["msg"].removeprefix("Value error, ")
+            if not key:  # a rule about two fields names them itself
+                raise HyperError(f"{cls.name}.{message}") from None
+            message = message[:1].lower() + message[1:]
             raise HyperError(f"{cls.name}.{key}: {message}, got {first['input']!r}.") from None
 
     @classmethod

@@ -35,6 +35,10 @@ class WMAHyper:
     """Counts the pretrained weights (alpha_0), as Definition 3.3 and the code do; Algorithm 1 forgets them
     at its first update."""
 
+    def __post_init__(self) -> None:
+        if self.kernel == "exponential" and not self.keep_initial:
+            raise ValueError("keep_initial: must be true with kernel=exponential, which is an EMA, got False.")
+
 
 def wma_teacher(hyper: Any, student: nn.Module, total_steps: int) -> StaticTeacher:
     """The teacher that a `WMAHyper` describes.

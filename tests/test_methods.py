@@ -414,6 +414,7 @@ def test_registering_twice_names_both_files():
         ("tracer", {"lambda_sd": float("nan")}, "tracer.lambda_sd: .*finite number"),
         ("tracer", {"beta": 0}, "tracer.beta: .*greater than 0"),
         ("tracer", {"clock": "wall"}, "tracer.clock: .*'definition' or 'released'"),
+        ("tracer", {"kernel": "exponential", "keep_initial": False}, "tracer.keep_initial: must be true with kernel="),
         ("ema", {"momentum_end": "high"}, "ema.momentum_end: .*valid number"),
         ("ema", {"update_every": 1.5}, "ema.update_every: .*integer"),
     ],

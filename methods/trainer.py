@@ -115,9 +115,7 @@ def fit(
     saved = checkpoints.latest()
     step = saved[0] if saved else 0
     if world.largest(step) != -world.largest(-step):
-        raise RuntimeError(
-            f"fit: processes see different checkpoints, this one step {step}; share their folder."
-        )
+        raise RuntimeError(f"fit: processes see different checkpoints, this one step {step}; share their folder.")
     student = method.student(context).eval()
     # Before anything is prepared or restored, the student has the pretrained weights.
     distils = probe is not None and type(method).teacher is not Method.teacher
@@ -126,6 +124,7 @@ def fit(
     world.broadcast(list(student.state_dict().values()))
     training = Training(method, student, settings, world)
     curves, dynamics, before = [], [], 0.0
+    unread: list[tuple[int, dict[str, Tensor]]] = []  # terms since the last row, on the device
     if saved:
         meta = saved[2]
         curves, dynamics, before = meta["curves"], meta.get("dynamics", []), meta["train_seconds"]
@@ -159,9 +158,12 @@ def fit(
             save()
             raise Interrupted(f"stopped after {step} of {settings.total_steps} steps.")
         terms = training.step(step, batch.to(training.device))
+        unread.append((step, terms))
         step += 1
         if (step - 1) % settings.log_every == 0 or step == settings.total_steps:
+            _check_terms(unread)
             curves.append(_row(training, step - 1, terms))
+            unread.clear()
             on_row(curves[-1])
         if watch is not None and training.teacher is not None:
             row = watch.measure(step, student, training.teacher.model)
@@ -180,6 +182,14 @@ def fit(
 
 
 _STOP, _FAILED = 1, 2
+
+
+def _check_terms(unread: list[tuple[int, dict[str, Tensor]]]) -> None:
+    """NonFinite that names the first term and step; one transfer from the device for all of them."""
+    if unread:
+        values = iter(torch.stack([term for _, terms in unread for term in terms.values()]).tolist())
+        for step, terms in unread:
+            _finite({name: next(values) for name in terms}, step)
 
 
 def _row(training: Training, step: int, terms: Mapping[str, Tensor]) -> dict[str, float]:

@@ -63,19 +63,19 @@ def _mnist_forgetting(**options) -> Dataset:
     return MNISTForgetting(**options)
 
 
-def _folder(path: str, size: int, root: str | os.PathLike | None) -> Dataset:
+def _folder(path: str, root: str | os.PathLike | None, **options) -> Dataset:
     """A path that does not exist as it stands is looked for below the data root, where there is one."""
     from .folder import Folder
 
     base = root if root is not None else os.environ.get(ROOT_VARIABLE)
     given = Path(path).expanduser()
-    return Folder(given if given.is_dir() or not base else Path(base).expanduser() / given, size=size)
+    return Folder(given if given.is_dir() or not base else Path(base).expanduser() / given, **options)
 
 
-def _hub(name: str, size: int, root: str | os.PathLike | None) -> Dataset:
+def _hub(name: str, root: str | os.PathLike | None, **options) -> Dataset:
     from .hub import Hub
 
-    return Hub(name, size=size)
+    return Hub(name, **options)
 
 
 _EMBEDDED: dict[str, Callable[[], Dataset]] = {
@@ -95,7 +95,7 @@ _ON_DISK: dict[str, Callable[..., Dataset]] = {
 _FROM_HUB = ("mnist_forgetting",)
 """Registered datasets that are loaded from the Hugging Face hub."""
 
-_PREFIXED: dict[str, Callable[[str, int, str | os.PathLike | None], Dataset]] = {"folder": _folder, "huggingface": _hub}
+_PREFIXED: dict[str, Callable[..., Dataset]] = {"folder": _folder, "huggingface": _hub}
 """`<prefix>:<rest>` names data that nobody registered."""
 
 
@@ -125,7 +125,10 @@ def from_hub(name: str) -> bool:
     return name in _FROM_HUB or name.startswith("huggingface:")
 
 
-def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False, size: int = 224) -> Dataset:
+def get(
+    name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False, size: int = 224,
+    decode: str = "exact",
+) -> Dataset:  # fmt: skip
     """The dataset of that name, registered, `folder:<path>` or `huggingface:<name>`.
 
     Of registered data, card and `train_size` need no image; what reads images looks for them then, not here.
@@ -134,6 +137,7 @@ def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool
         root: folder that holds the datasets that are not embedded; None takes the environment's (`trees`).
         allow_partial: also run where images of registered data are missing.
         size: side in pixels of the pictures made from image files, which the backbone must take.
+        decode: "exact" or "fast", how they are made from files (`pixels`); embedded pictures are drawn, always alike.
 
     Raises:
         DataError: no dataset has this name; says the nearest right one.
@@ -141,10 +145,10 @@ def get(name: str, *, root: str | os.PathLike | None = None, allow_partial: bool
     if name in _EMBEDDED:
         return _EMBEDDED[name]()
     if name in _ON_DISK:
-        return _ON_DISK[name](root=root, allow_partial=allow_partial, size=size)
+        return _ON_DISK[name](root=root, allow_partial=allow_partial, size=size, decode=decode)
     if is_own(name):
         prefix, _, rest = name.partition(":")
-        return _PREFIXED[prefix](rest, size, root)
+        return _PREFIXED[prefix](rest, root, size=size, decode=decode)
     near = get_close_matches(name, names(), 1)
     hint = f"; did you mean {near[0]!r}" if near else ""
     raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>, huggingface:<name>.")

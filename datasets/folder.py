@@ -23,6 +23,7 @@ import numpy as np
 
 from .card import DataError, DatasetCard, EvalSet, is_template
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
+from .pixels import Decode
 from .trees import Tree, relabel, scan
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
@@ -37,6 +38,7 @@ class Folder(TrainsOnPictures):
     Args:
         path: the folder described above.
         size: side of the pictures in pixels.
+        decode: how they are made, see `pixels`.
         hash_bytes: fingerprint every byte of every image instead of its name and size; reads all of them once.
 
     Raises:
@@ -45,8 +47,11 @@ class Folder(TrainsOnPictures):
 
     randomness = "folder-v1"
 
-    def __init__(self, path: str | os.PathLike, *, size: int = 224, hash_bytes: bool = False) -> None:
-        self.path, self.size, self.hash_bytes = Path(path).expanduser().resolve(), size, hash_bytes
+    def __init__(
+        self, path: str | os.PathLike, *, size: int = 224, decode: Decode = "exact", hash_bytes: bool = False
+    ) -> None:
+        self.path, self.size, self.decode = Path(path).expanduser().resolve(), size, decode
+        self.hash_bytes = hash_bytes
         self.name = f"folder:{self.path.name}"
         if not self.path.is_dir():
             raise DataError(f"folder:{path}: there is no such folder; give the path that holds train and classes.txt.")
@@ -166,4 +171,4 @@ class Folder(TrainsOnPictures):
         tree, labels = self._sets[folder]
         if folder == "train":
             tree, labels = tree.take(np.flatnonzero(self._withheld)), labels[self._withheld]
-        return ImageSet(name, TreePictures(tree), labels, self.size)
+        return self.image_set(name, TreePictures(tree), labels)

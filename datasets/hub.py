@@ -34,12 +34,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .card import DataError, DatasetCard, EvalSet, is_template
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
-from .pixels import read
+from .pixels import Decode, read
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 _UNKNOWN = "not known"
@@ -93,8 +92,8 @@ class HubPictures:
         """The row's number."""
         return f"{i:07d}"
 
-    def open(self, i: int) -> Image.Image:
-        """Row i in RGB."""
+    def open(self, i: int) -> np.ndarray:
+        """(H, W, 3) uint8: row i in RGB."""
         stored, name = self.rows[i][self.column], f"{self.place}, row {i}"
         if not stored or (stored.get("bytes") is None and stored.get("path") is None):
             raise DataError(f"{name}: column {self.column!r} is empty; leave the row out.")
@@ -107,6 +106,7 @@ class Hub(TrainsOnPictures):
     Args:
         name: a dataset on the hub, or the path of a YAML file.
         size: side of the pictures in pixels.
+        decode: how they are made, see `pixels`.
 
     Raises:
         DataError: the file is not what it must be, or the data are neither in the cache nor within reach.
@@ -114,8 +114,8 @@ class Hub(TrainsOnPictures):
 
     randomness = "huggingface-v1"
 
-    def __init__(self, name: str, *, size: int = 224) -> None:
-        self.size, self.base = size, Path()
+    def __init__(self, name: str, *, size: int = 224, decode: Decode = "exact") -> None:
+        self.size, self.decode, self.base = size, decode, Path()
         if name.endswith((".yaml", ".yml")):
             path = Path(name).expanduser()
             self.columns, self.base, short = _parse(path), path.parent, path.stem
@@ -148,11 +148,11 @@ class Hub(TrainsOnPictures):
         """The evaluation set of that name; DataError where there is none."""
         if name == "validation" and not self.columns.validation:
             (pictures, labels), rows = self._loaded["train"], np.flatnonzero(self._withheld)
-            return ImageSet(name, Picked(pictures, rows), labels[rows], self.size)
+            return self.image_set(name, Picked(pictures, rows), labels[rows])
         if name == "train" or name not in self._loaded:
             known = ["validation", *(n for n in self._loaded if n not in {"train", "validation"})]
             raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(known)}.")
-        return ImageSet(name, *self._loaded[name], self.size)
+        return self.image_set(name, *self._loaded[name])
 
     def stored(self, name: str) -> tuple[HubPictures, np.ndarray]:
         """Pictures and (N,) int64 labels of `train` or a set as they are stored, nothing withheld."""

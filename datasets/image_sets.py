@@ -4,15 +4,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from .card import DataError
-from .pixels import centre_view, cut_border, random_view, read
+from .pixels import Decode, centre_view, cut_border, random_view, read
 from .projection import Projection
 from .randomness import derive, stable_key
 from .trees import Tree
@@ -26,8 +25,8 @@ class Pictures(Protocol):
     def name(self, i: int) -> str:
         """The sample id of image i: its path below the set's folder, or its place in the set."""
 
-    def open(self, i: int) -> Image.Image:
-        """Image i in RGB; DataError that names it when it cannot be read."""
+    def open(self, i: int) -> np.ndarray:
+        """(H, W, 3) uint8: image i in RGB; DataError that names it when it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class TreePictures:
         """`<class folder>/<file>`."""
         return self.tree.name(i)
 
-    def open(self, i: int) -> Image.Image:
+    def open(self, i: int) -> np.ndarray:
         """Image i in RGB, without its border."""
         path = self.tree.folder / self.tree.name(i)
         return cut_border(read(path, str(path)), self.border, str(path))
@@ -65,7 +64,7 @@ class Picked:
         """The other collection's name."""
         return self.pictures.name(int(self.rows[i]))
 
-    def open(self, i: int) -> Image.Image:
+    def open(self, i: int) -> np.ndarray:
         """The other collection's image."""
         return self.pictures.open(int(self.rows[i]))
 
@@ -83,6 +82,7 @@ class ImageSet:
         unit_ids: what each sample came from, where samples belong together; default, each is its own.
         groups: a group's name per sample, "" for none.
         projection: from logits over the card's classes to the set's own.
+        decode: how the pictures are made, see `pixels`.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class ImageSet:
         unit_ids: list[str] | None = None,
         groups: list[str] | None = None,
         projection: Projection | None = None,
+        decode: Decode = "exact",
     ) -> None:
         self.name, self.labels, self.size = name, labels.astype(np.int64), size
         self.found, self.expected = len(pictures) if found is None else found, expected
@@ -104,7 +105,7 @@ class ImageSet:
         self.unit_ids = self.sample_ids if unit_ids is None else unit_ids
         self.groups = groups
         self.projection = projection
-        self._pictures = pictures
+        self._pictures, self._decode = pictures, decode
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,7 +115,7 @@ class ImageSet:
         rows = range(start, min(stop, len(self)))
         out = np.empty((len(rows), 3, self.size, self.size), dtype=np.uint8)
         for row, i in zip(out, rows, strict=True):
-            row[:] = centre_view(self._pictures.open(i), self.size, self.sample_ids[i])
+            row[:] = centre_view(self._pictures.open(i), self.size, self.sample_ids[i], self._decode)
         return torch.from_numpy(out)
 
     def project(self, logits: Tensor) -> Tensor:
@@ -123,13 +124,19 @@ class ImageSet:
 
 
 class TrainsOnPictures:
-    """The training half of a dataset of image files, for a class that says which pictures those are."""
+    """What a dataset of image files does alike, for a class that says which pictures it has."""
 
     size: int
+    decode: Decode = "exact"
+    """How the pictures are made, of training and of evaluation sets; see `pixels`."""
     randomness: str
     """Names the stream of random numbers: another name, other crops."""
     _trained: tuple[Pictures, np.ndarray]
     """Pictures and (N,) int64 labels; made once and before workers start, so that they inherit the list of files."""
+
+    def image_set(self, name: str, pictures: Pictures, labels: np.ndarray, **about: Any) -> ImageSet:
+        """An evaluation set whose pictures have this dataset's size and are made in its way; `about` as in ImageSet."""
+        return ImageSet(name, pictures, labels, self.size, decode=self.decode, **about)
 
     @cached_property
     def train_size(self) -> int:
@@ -146,7 +153,7 @@ class TrainsOnPictures:
         keys = derive(stable_key(self.randomness, "train", seed), indices, epochs)
         out = np.empty((len(items), 3, self.size, self.size), dtype=np.uint8)
         for row, index, key in zip(out, indices, keys, strict=True):
-            row[:] = random_view(self._trained[0].open(int(index)), self.size, key)
+            row[:] = random_view(self._trained[0].open(int(index)), self.size, key, self.decode)
         return torch.from_numpy(out)
 
 

@@ -16,12 +16,14 @@ import hashlib
 import json
 import os
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from .card import DataError, DatasetCard, EvalSet
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, lowest_by_hash
 from .objectnet import BORDER, read_maps
+from .pixels import Decode
 from .projection import Projection
 from .shipped import imagenet_names, imagenet_prompts, imagenet_subset, imagenet_synsets
 from .trees import Source, Tree, relabel, scan
@@ -77,15 +79,17 @@ class ImageNet(TrainsOnPictures):
             refused all the same.
         withhold: False trains on all images; then there is no validation set to choose anything on.
         size: side of the pictures in pixels.
+        decode: how they are made, see `pixels`.
     """
 
     name, randomness = "imagenet", VERSION
 
     def __init__(
         self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, withhold: bool = True,
-        size: int = 224,
+        size: int = 224, decode: Decode = "exact",
     ) -> None:  # fmt: skip
-        self.root, self.allow_partial, self.withhold, self.size = root, allow_partial, withhold, size
+        self.root, self.allow_partial, self.withhold = root, allow_partial, withhold
+        self.size, self.decode = size, decode
         self.expected = SOURCES["train"].images
 
     @cached_property
@@ -131,7 +135,7 @@ class ImageNet(TrainsOnPictures):
         if name == "validation":
             tree, labels = self._train
             pictures = TreePictures(tree.take(np.flatnonzero(self._withheld)))
-            return ImageSet(name, pictures, labels[self._withheld], self.size, expected=VALIDATION.expected)
+            return self.image_set(name, pictures, labels[self._withheld], expected=VALIDATION.expected)
         if name == "objectnet":
             return self._objectnet()
         which = {"imagenet_r": "r", "imagenet_a": "a"}.get(name)
@@ -141,7 +145,7 @@ class ImageNet(TrainsOnPictures):
         tree, labels = self._checked(SOURCES[name], known)
         projection = Projection.subset(columns) if which else None
         expected = SOURCES[name].images
-        return ImageSet(name, TreePictures(tree), labels, self.size, expected=expected, projection=projection)
+        return self.image_set(name, TreePictures(tree), labels, expected=expected, projection=projection)
 
     def withheld_files(self) -> list[str]:
         """`<wnid>/<file>` of the training images that are ID validation, sorted; empty when none is withheld."""
@@ -185,7 +189,7 @@ class ImageNet(TrainsOnPictures):
         tree, labels = tree.take(kept), everything[kept]
         source.check(folder, labels, maps.folders, self.allow_partial)
         pictures = TreePictures(tree, BORDER)
-        return ImageSet(source.name, pictures, labels, self.size, expected=source.images, projection=maps.projection)
+        return self.image_set(source.name, pictures, labels, expected=source.images, projection=maps.projection)
 
 
 class ImageNetFullTrain(ImageNet):
@@ -193,5 +197,5 @@ class ImageNetFullTrain(ImageNet):
 
     name = "imagenet_full_train"
 
-    def __init__(self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, size: int = 224) -> None:
-        super().__init__(root, allow_partial=allow_partial, withhold=False, size=size)
+    def __init__(self, root: str | os.PathLike | None = None, **options: Any) -> None:
+        super().__init__(root, withhold=False, **options)

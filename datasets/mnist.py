@@ -22,7 +22,7 @@ import torch
 from .card import DataError, DatasetCard, EvalSet
 from .hub import Hub
 from .image_sets import lowest_by_hash
-from .pixels import centre_view
+from .pixels import Decode, centre_view
 from .randomness import derive, stable_key, uniforms
 from .trees import ROOT_VARIABLE
 
@@ -81,12 +81,16 @@ class MNISTForgetting:
         root: the data root, in which a folder `mnist` is taken instead of the hub; None takes the environment's.
         allow_partial: take files with other numbers of images than MNIST has.
         size: side of the pictures in pixels; MNIST's own is 28.
+        decode: how they are made, see `pixels`.
     """
 
     name = "mnist_forgetting"
 
-    def __init__(self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, size: int = SIDE) -> None:
-        self.root, self.allow_partial, self.size = root, allow_partial, size
+    def __init__(
+        self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, size: int = SIDE,
+        decode: Decode = "exact",
+    ) -> None:  # fmt: skip
+        self.root, self.allow_partial, self.size, self.decode = root, allow_partial, size, decode
         self.expected = sum(TRAIN_CLASSES)
 
     @cached_property
@@ -125,7 +129,9 @@ class MNISTForgetting:
                     f"images, found {len(labels)} with {counts} of each digit; get {ON_THE_HUB} from the hub again, or "
                     "pass --allow-partial to run on what is there."
                 )
-            views = [centre_view(pictures.open(i), self.size, pictures.name(i))[0] for i in range(len(labels))]
+            views = [
+                centre_view(pictures.open(i), self.size, pictures.name(i), self.decode)[0] for i in range(len(labels))
+            ]
             self._splits[name] = np.stack(views), labels
         return self._splits[name]
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from .card import DataError, DatasetCard, EvalSet, MissingData
 from .image_sets import ImageSet, TrainsOnPictures
-from .pixels import naming
+from .pixels import Decode, read
 from .trees import Source
 
 _NAMES = json.loads(Path(__file__).with_name("wilds_names.json").read_text(encoding="utf-8"))
@@ -69,10 +69,10 @@ class WildsPictures:
         """The file's path below the dataset's folder."""
         return str(self.files[self.rows[i]])
 
-    def open(self, i: int) -> Image.Image:
-        """Image i in RGB (the package leaves iWildCam's as they are)."""
-        with naming(f"{self.package.data_dir}/{self.name(i)}"):
-            return self.package.get_input(int(self.rows[i])).convert("RGB")
+    def open(self, i: int) -> np.ndarray:
+        """(H, W, 3) uint8: image i in RGB (the package leaves iWildCam's as they are)."""
+        path = f"{self.package.data_dir}/{self.name(i)}"
+        return read(path, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,7 @@ class WildsData(TrainsOnPictures):
         root: the data root; `<name>_v<version>` is looked for in it and in its subfolder `wilds`.
         allow_partial: run on a copy that lacks images; what was found is in `found`.
         size: side of the pictures in pixels.
+        decode: how they are made, see `pixels`.
     """
 
     name: str
@@ -106,8 +107,11 @@ class WildsData(TrainsOnPictures):
     megabytes: int
     """Size of the download."""
 
-    def __init__(self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, size: int = 224) -> None:
-        self.root, self.allow_partial, self.size = root, allow_partial, size
+    def __init__(
+        self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, size: int = 224,
+        decode: Decode = "exact",
+    ) -> None:  # fmt: skip
+        self.root, self.allow_partial, self.size, self.decode = root, allow_partial, size, decode
         self.expected = self.split_sizes["train"]
         self.randomness = f"{self.name}-v{self.release}-1"
 
@@ -148,8 +152,8 @@ class WildsData(TrainsOnPictures):
         rows = split if part.half is None else self.halves(split)[part.half]
         if len(rows) == 0:
             raise MissingData(f"{self.name}: {name} has no images in {self._folder}; get {self.source.supplier}.")
-        return ImageSet(
-            name, WildsPictures(self._package, rows, self._files), self._labels[rows], self.size, found=len(split),
+        return self.image_set(
+            name, WildsPictures(self._package, rows, self._files), self._labels[rows], found=len(split),
             expected=self.split_sizes[part.split], unit_ids=self.units(rows), groups=self.groups(rows),
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ ifneq ($(FOUND),$(realpath results/__init__.py))
 .PHONY: $(STAMP)
 endif
 
-KNOWN := BENCHMARK METHOD BACKBONE SEEDS SET LIMIT ALLOW_PARTIAL RULE RECIPE JOBS RUNS DATA DEVICE EXECUTOR PROFILE PACK DRY_RUN EXTRAS PYTHON
+KNOWN := BENCHMARK METHOD BACKBONE SEEDS SET LIMIT ALLOW_PARTIAL RULE RECIPE JOBS RUNS DATA DEVICE WORKERS EXECUTOR PROFILE PACK DRY_RUN EXTRAS PYTHON
 typed = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(filter-out $(KNOWN) MAKE%,$(typed)),$(error unknown variable $(name)=; known: $(KNOWN)))
 
@@ -30,7 +30,7 @@ given = $(if $(findstring command line,$(origin $(1))),$($(1)))
 flag = $(if $(call given,$(1)),--$(2) '$(call given,$(1))')
 FLAGS = $(call flag,METHOD,method) $(call flag,BACKBONE,backbone) $(call flag,RECIPE,recipe) \
 	$(call flag,RUNS,runs) $(call flag,DATA,data) $(call flag,JOBS,jobs) $(call flag,DEVICE,device) \
-	$(call flag,PROFILE,profile) $(call flag,PACK,pack) \
+	$(call flag,WORKERS,workers) $(call flag,PROFILE,profile) $(call flag,PACK,pack) \
 	$(call flag,EXECUTOR,executor) $(if $(call given,DRY_RUN),--dry-run)
 SWEEP_FLAGS = $(FLAGS) $(call flag,SEEDS,seeds) $(call flag,LIMIT,limit) $(call flag,RULE,rule) \
 	$(if $(call given,ALLOW_PARTIAL),--allow-partial) $(foreach pair,$(call given,SET),--set '$(pair)')
@@ -72,7 +72,7 @@ endif
 	@touch '$@'
 
 .PHONY: sweep
-sweep: $(STAMP) ## run METHOD=a,b [BENCHMARK= BACKBONE= SEEDS= SET="key=value ..." LIMIT= ALLOW_PARTIAL=1 RULE= RECIPE= JOBS= RUNS= DATA= DEVICE= EXECUTOR=slurm PROFILE= DRY_RUN=1]
+sweep: $(STAMP) ## run METHOD=a,b [BENCHMARK= BACKBONE= SEEDS= SET="key=value ..." LIMIT= ALLOW_PARTIAL=1 RULE= RECIPE= JOBS= RUNS= DATA= DEVICE= WORKERS= EXECUTOR=slurm PROFILE= DRY_RUN=1]
 	@[ -n '$(call given,METHOD)' ] || { echo "make: sweep needs METHOD=, for example METHOD=tracer or METHOD=all." >&2; exit 2; }
 	@$(ROBUSTFT) sweep $(BENCHMARK) $(SWEEP_FLAGS)
 
@@ -118,6 +118,10 @@ test-browser: $(STAMP) ## the report in a headless Chromium (Debian's package ch
 .PHONY: test-slurm
 test-slurm: $(STAMP) ## preempt, kill and requeue runs on a SLURM cluster of one node (root; apt-get install slurm-wlm munge)
 	@$(PYTEST) -q -m slurm
+
+.PHONY: speed
+speed: $(STAMP) ## how fast the parts are, as ratios within one run; minutes on two idle cores, told for each
+	@$(PY) -m robustft.benchmarks.speed
 
 .PHONY: lint
 lint: $(STAMP) ## ruff

@@ -129,6 +129,7 @@ _work = _options(
     _runs,
     _place,
     click.option("--keep", type=click.Choice(KEEP), help="Of a finished run: its final weights by default."),
+    click.option("--workers", type=click.IntRange(min=0), default=None, help="Processes that load images, for a run."),
     click.option("--dry-run", is_flag=True, help="Print the plan and each value's source; start nothing."),
 )
 _wandb = click.option(

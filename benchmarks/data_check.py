@@ -7,6 +7,8 @@ from typing import Any
 from ..datasets import catalogue
 from ..datasets.card import Dataset, EvalData, EvalSet, MissingData
 from ..datasets.rehearsal import Rehearsal
+from .launch import cores
+from .plan import Plan
 from .spec import RunSpec
 
 
@@ -15,6 +17,11 @@ def fingerprint(data: Dataset, allow_partial: bool) -> str:
     if not allow_partial:
         return data.card.fingerprint
     return hashlib.sha256(f"{data.card.fingerprint} partial {data.train_size}".encode()).hexdigest()
+
+
+def loaders(plan: Plan) -> int:
+    """Processes that load a run's images unless told: one for each of its threads and cores; 0 where they are drawn."""
+    return 0 if plan.dataset in catalogue.embedded() else min(plan.spec.threads, cores())
 
 
 def part(data: Dataset, spec: RunSpec) -> Dataset:

@@ -53,6 +53,7 @@ def predict(
     keep_logits: bool = False,
     temperature: float | None = None,
     share: Share | None = None,
+    workers: int = 0,
 ) -> list[Columns]:
     """What some classifiers say of each sample of a set, which is read once and in its own order.
 
@@ -64,6 +65,7 @@ def predict(
         keep_logits: keep the first classifier's, in half precision.
         temperature: keep its confidence after division of the logits by this.
         share: the batches of this process, where several evaluate together; all get every sample.
+        workers: processes that load images ahead; 0 loads in this one.
 
     Returns:
         Columns of each classifier, not yet rounded: label and what `metrics.outcomes` gives. Of the first also
@@ -83,7 +85,7 @@ def predict(
         if share.any(should_stop()):
             raise Stopped
 
-    for window in _windows(data, size, share, WINDOW if len(makers) > 1 else 1, stop_if_asked):
+    for window in _windows(data, size, share, WINDOW if len(makers) > 1 else 1, stop_if_asked, workers):
         window = [(start, images.to(device), labels) for start, images, labels in window]
         positions += [np.arange(start, start + len(labels)) for start, _, labels in window]
         for i, make in enumerate(makers):
@@ -112,10 +114,10 @@ def predict(
 
 
 def _windows(
-    data: EvalData, size: int, share: Share, length: int, stop_if_asked: Callable[[], None]
+    data: EvalData, size: int, share: Share, length: int, stop_if_asked: Callable[[], None], workers: int
 ) -> Iterator[list[tuple[int, torch.Tensor, np.ndarray]]]:
     """The batches of this process, up to `length` at a time; the same number of windows in every process."""
-    batches = eval_batches(data, BATCH_SIZE, share=(share.rank, share.size))
+    batches = eval_batches(data, BATCH_SIZE, workers, (share.rank, share.size))
     rounds = -(-size // (BATCH_SIZE * share.size))
     for first in range(0, rounds, length):
         window = []
@@ -159,7 +161,7 @@ def _not_found(data: EvalData) -> int:
     return 0 if expected is None else max(0, expected - getattr(data, "found", len(data)))
 
 
-def validation_nll(classifier: Classifier, data: EvalData, *, device: str = "cpu") -> float:
-    """Mean negative log-likelihood of a set in nats, lower is better: what a method may choose by."""
-    (columns,) = predict([lambda: classifier], data, device=device)
+def validation_nll(classifier: Classifier, data: EvalData, **how: Any) -> float:
+    """Mean negative log-likelihood in nats, lower is better: what a method may choose by; `how`: see `predict`."""
+    (columns,) = predict([lambda: classifier], data, **how)
     return scores.basic(columns)["nll"]

@@ -21,15 +21,16 @@ OWN_VERSION = "own"
 
 
 @cache
-def dataset(name: str, size: int = 224, allow_partial: bool = False) -> Dataset:
+def dataset(name: str, size: int = 224, allow_partial: bool = False, decode: str = "exact") -> Dataset:
     """The dataset of that name, registered or one's own (folder:<path>); loading may be slow, so each is made once.
 
     Args:
         size: side in pixels of the pictures that are made from image files.
         allow_partial: take what is there of a registered dataset.
+        decode: "exact" or "fast", how the pictures are made.
     """
     known = name if catalogue.is_own(name) else resolve_name("dataset", name, catalogue.names())
-    return catalogue.get(known, size=size, allow_partial=allow_partial)
+    return catalogue.get(known, size=size, allow_partial=allow_partial, decode=decode)
 
 
 @cache
@@ -73,6 +74,7 @@ def gather(suite: Suite) -> Facts:
         fingerprint=data.card.fingerprint,
         train_size=data.train_size,
         data=data_facts,
+        embedded=suite.dataset in catalogue.embedded(),
     )
 
 

@@ -218,7 +218,7 @@ class Resolver:
 
         layer(dataclasses.asdict(method.Hyper()), "method default")
         suite = f"suite {self.suite.name}"
-        layer({"threads": self.suite.threads, "trainable": self.suite.trainable}, suite)
+        layer({key: getattr(self.suite, key) for key in ("threads", "trainable", "decode")}, suite)
         layer({"limit": None, "train_limit": None, "allow_partial": False}, suite)
         if self.published is None:
             for entries, where in self.suite.recipes[self.recipe].layers(backbone):
@@ -275,6 +275,11 @@ class Resolver:
                 if getattr(spec, key) is None:
                     raise UserError(f"{key}: must be set for {spec.method}, got null ({sources[key]}); give a value.")
         self._check_distillation(spec, sources)
+        if self.facts.embedded and spec.decode != "exact":
+            raise UserError(
+                f"decode: must be 'exact' on {self.suite.dataset}, whose pictures are drawn and not read from files, "
+                f"got '{spec.decode}' ({sources['decode']}); leave it out."
+            )
         if spec.steps is not None and spec.warmup_steps is not None and spec.warmup_steps >= spec.steps:
             raise UserError(
                 f"warmup_steps: must be below the {spec.steps} steps of the run, got {spec.warmup_steps} "

@@ -30,6 +30,7 @@ def measure(
     should_stop: Callable[[], bool],
     guard: Callable[[], None],
     after_set: Callable[[], None],
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Evaluate a run's classifier, and those along its path, on every set; a trial's on the validation set alone.
 
@@ -41,6 +42,7 @@ def measure(
         along: value -> what gives the classifier there, where the method has a path.
         guard: called before a file appears; it raises if this process may no longer write.
         after_set: called when a set is done.
+        workers: processes that load images ahead.
 
     Returns:
         Of the record: sets, in the card's order; temperature, but for trials and for data without a validation set;
@@ -64,6 +66,7 @@ def measure(
             keep_logits=calibrates,
             temperature=temperature,
             share=share,
+            workers=workers,
         )
         if calibrates:
             temperature = calibration.fit_temperature(columns["logits"], columns["label"])

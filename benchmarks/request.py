@@ -57,6 +57,8 @@ class Facts:
     version: str
     fingerprint: str
     train_size: int
+    embedded: bool = False
+    """Whether the pictures are drawn by this package, so that there is nothing to decode."""
     spelling: Callable[[str], str] | None = None
     """Any spelling of a backbone's name (ViT-B/16, MODEL:TAG) -> the name of its runs."""
     data: Callable[[str, str, bool], DataFacts] | None = None

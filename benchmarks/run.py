@@ -49,6 +49,8 @@ class Options:
     """Images a forward pass of the training, at most; None is the whole batch. Only the order of float sums changes."""
     team: Team | None = None
     """The processes that share the training of each run; None is this one alone."""
+    workers: int | None = None
+    """Processes that load images ahead, in training and evaluation; 0 loads in this one. None: `data_check.loaders`."""
 
 
 class Attempt:
@@ -73,6 +75,7 @@ class Attempt:
         self.guard: Callable[[], None] = lease.check if lease is not None else lambda: None
         self.train_images: dict[str, int] = {}
         self.tracker = Tracker()
+        self.workers = data_check.loaders(plan) if options.workers is None else options.workers
 
     def carry_out(self) -> None:
         """Train unless the final weights are there, evaluate, publish the record.
@@ -121,6 +124,7 @@ class Attempt:
             should_stop=self.should_stop,
             guard=self.guard,
             after_set=lambda: self.tell("running"),
+            workers=self.workers,
         )
 
     def _data(self) -> Any:
@@ -129,7 +133,7 @@ class Attempt:
         environment.describe()
         environment.start_peak_memory(self.options.device)
         size = backbones.image_size(self.spec.backbone)
-        whole = facts.dataset(self.plan.dataset, size, self.spec.allow_partial)
+        whole = facts.dataset(self.plan.dataset, size, self.spec.allow_partial, self.spec.decode)
         trains = make_method(self.spec).trained
         data_check.check(whole, self.spec, trains)
         self.train_images = data_check.training_images(whole) if trains else {}
@@ -208,6 +212,7 @@ class Attempt:
             on_row=self.tracker.row,
             should_stop=self.should_stop,
             probe=validation if self.spec.kind == "run" else None,
+            workers=self.workers,
         )
 
     def _train(self, dataset: Any, encoder: Any) -> None:
@@ -251,7 +256,7 @@ class Attempt:
             encoder,
             make_task(dataset, encoder, spec.trainable),
             make_settings(spec, device, self.options.micro_batch),
-            lambda classifier: validation_nll(classifier, validation, device=device),
+            lambda classifier: validation_nll(classifier, validation, device=device, workers=self.workers),
             {name: load_input(self.folder, spec, name) for name in spec.inputs},
             check_stop,
         )
@@ -322,13 +327,7 @@ def make_task(dataset: Any, encoder: Any, trainable: str) -> Task:
     card = dataset.card
     captions = [prompt.format(name) for name in card.class_names for prompt in card.prompts]
     tokens = encoder.tokenize(captions).view(len(card.class_names), len(card.prompts), -1)  # (C, P, L)
-    return Task(
-        class_names=card.class_names,
-        prompts=card.prompts,
-        caption_tokens=tokens,
-        dataset=dataset,
-        trainable=trainable,
-    )
+    return Task(card.class_names, card.prompts, caption_tokens=tokens, dataset=dataset, trainable=trainable)
 
 
 def make_method(spec: RunSpec) -> Method:

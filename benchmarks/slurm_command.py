@@ -32,6 +32,8 @@ def choose(work: dict[str, Any]) -> dict[str, Any]:
                 "--profile: must say what the cluster needs, got none; give the path of a YAML file or one of: "
                 f"{', '.join(slurm_profile.names())}."
             )
+        if work.get("workers") is not None:
+            raise UserError("--workers: a job has one for each of a run's threads, got a number; leave it out.")
         asked = slurm_profile.load(profile)
         if more:
             asked = slurm_profile.read({**asked.model_dump(exclude_unset=True), **more}, "--memory, --time")

@@ -15,6 +15,7 @@ INTRODUCED: dict[str, Any] = {
     "bn": "frozen",
     "train_limit": None,
     "allow_partial": False,
+    "decode": "exact",
 }
 
 # How a model is trained, the same names for every method; a method without any training has None in each.
@@ -30,7 +31,7 @@ TRAINING_FIELDS = (
     "bn",
 )
 # Fields that `--set` can reach although they are no training field.
-OTHER_FIELDS = ("threads", "trainable", "limit", "train_limit", "allow_partial")
+OTHER_FIELDS = ("threads", "trainable", "limit", "train_limit", "allow_partial", "decode")
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -80,6 +81,9 @@ class RunSpec(BaseModel):
     """At most this many images to train and to choose on, spread over the set; None is all. `--limit` sets both."""
     allow_partial: bool = False
     """Run although images or whole sets are missing on the disk. Such a run is not ranked."""
+    decode: Literal["exact", "fast"] = "exact"
+    """How pictures are made from image files (`datasets/pixels.py`): the pixels of Pillow and open_clip's transform, or
+    faster ones that differ by a level here and there; also where nothing is read from files."""
     kind: Literal["run", "trial"] = "run"
     """A trial is a run of the tuning: it sees the validation set only and never counts as a finished run."""
 

@@ -92,6 +92,8 @@ class Suite(Strict):
     seeds: Seeds
     threads: Positive = 1
     trainable: Literal["all", "image"] = "all"
+    decode: Literal["exact", "fast"] = "exact"
+    """How pictures are made from image files; see RunSpec."""
     recipes: Annotated[dict[str, Recipe], Field(min_length=1)]
     published: dict[str, Published] = {}
     """Further recipes, of the authors' own values."""
@@ -171,6 +173,7 @@ INHERITED = (
     "seeds",
     "threads",
     "trainable",
+    "decode",
     "recipes",
     "published",
     "methods_settings",

@@ -60,6 +60,7 @@ def carry_out(
     wandb: str | None = None,
     results: Path | None = None,
     cluster: slurm_command.Cluster | None = None,
+    workers: int | None = None,
 ) -> int:
     """Make the runs of a plan that have no record yet, here or on a cluster; returns the exit code."""
     warn_of_stale_tuning(benchmark, plan)
@@ -94,7 +95,7 @@ def carry_out(
                 tracking.choose(folders[planned.spec.run_id].path, wandb)
     if cluster is not None:
         return slurm_command.submit(folders.values(), console, runs, cluster, device, checkpoint_minutes)
-    return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes))
+    return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes, workers))
 
 
 def finished(plan: list[Planned], runs: Path) -> bool:
@@ -158,12 +159,14 @@ def _launch(
     jobs: int | None,
     device: str,
     checkpoint_minutes: float,
+    workers: int | None = None,
 ) -> list[Job]:
     threads = max(planned.spec.threads for planned in plan)
     gpus = visible_gpus(device)
     limit = min(jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
     console.print(f"{len(plan)} runs, {len(done)} finished earlier, {limit} side by side")
     arguments = ("--device", device, "--checkpoint-seconds", str(checkpoint_minutes * 60))
+    arguments += () if workers is None else ("--workers", str(workers))
     launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)
     results = launcher.run()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -274,6 +277,7 @@ def tune(
     dry_run: bool,
     keep: str | None = None,
     cluster: slurm_command.Cluster | None = None,
+    workers: int | None = None,
 ) -> int:
     """Make the trials and write the tuned file, trained methods before those that read what was chosen for them.
 
@@ -306,6 +310,7 @@ def tune(
             dry_run=dry_run,
             keep=keep,
             cluster=cluster,
+            workers=workers,
         )
         if code:
             return code

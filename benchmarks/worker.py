@@ -244,9 +244,15 @@ def requests(folders: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:
 @click.option("--device", default="cpu")
 @click.option("--checkpoint-seconds", default=30.0)
 @click.option("--micro-batch", type=click.IntRange(min=1), default=None, help="Images of a forward pass, at most.")
+@click.option("--workers", type=click.IntRange(min=0), default=None, help="Processes that load images.")
 @click.option("--parent", type=int, default=None, help="Stop when this process is no longer the parent.")
 def main(
-    folders: tuple[str, ...], device: str, checkpoint_seconds: float, micro_batch: int | None, parent: int | None
+    folders: tuple[str, ...],
+    device: str,
+    checkpoint_seconds: float,
+    micro_batch: int | None,
+    workers: int | None,
+    parent: int | None,
 ) -> None:
     """Make runs, one after the other."""
     should_stop = StopFlag(parent)
@@ -255,7 +261,7 @@ def main(
 
     # torchrun starts several of these, which make each run together; a launcher's children work alone.
     together = team.Team(device) if parent is None and team.size() > 1 else None
-    options = Options(together.device if together else device, checkpoint_seconds, micro_batch, together)
+    options = Options(together.device if together else device, checkpoint_seconds, micro_batch, together, workers)
     if together is not None and together.rank:
         team.follow(together, options, should_stop)
         return

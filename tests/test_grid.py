@@ -201,6 +201,8 @@ def test_a_whole_number_and_the_same_float_are_one_run():
         {"settings": ("lr=0.002",)},
         {"settings": ("precision=bf16",)},
         {"settings": ("limit=10",)},
+        {"settings": ("decode=fast",)},
+        {"suite": make_suite(decode="fast")},
         {"seeds": (1,)},
         {"backbones": ("tiny-b",)},
         {"recipe": "long"},
@@ -213,7 +215,19 @@ def test_run_id_changes_with_all_that_the_numbers_depend_on(change):
 
 def test_a_field_at_its_introduction_default_is_not_hashed():
     text = expand("ft")[0].spec.canonical()
-    assert not any(f'"{key}"' in text for key in ("kind", "limit", "inputs"))
+    assert not any(f'"{key}"' in text for key in ("kind", "limit", "inputs", "decode"))
+
+
+def test_how_files_are_decoded_is_the_suites_or_said_and_reaches_what_a_run_reads():
+    suite = make_suite(decode="fast")
+    (run,) = expand("ft", suite=suite)
+    assert run.spec.decode == "fast" and run.sources["decode"] == "suite toy"
+    assert [r.spec.decode for r in expand("wise_ft", settings=("decode=fast",))] == ["fast", "fast"]
+    assert expand("ft")[0].spec.model_dump()["decode"] == "exact"
+    with pytest.raises(UserError, match="decode: .*'exact' or 'fast'.*quick"):
+        expand("ft", settings=("decode=quick",))
+    with pytest.raises(UserError, match="decode: must be 'exact' on toy, whose pictures are drawn .*got 'fast'"):
+        expand("ft", suite=suite, facts=make_facts(embedded=True))
 
 
 def test_a_hyperparameter_that_comes_later_renames_no_run():

@@ -1,5 +1,6 @@
 """Every evaluation set of a run, and the files that keep what was found; from these files all of it can be rescored."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,8 @@ def measure(
         after_set()
     if share.rank == 0 and not trial:
         write_atomic(folder.per_class, _parquet(classes), guard)
+    if share.rank == 0:
+        shutil.rmtree(folder.predictions / "parts", ignore_errors=True)  # all have read what was in it
     made = [{"value": value, "sets": found} for value, found in points.items()]
     return {
         "sets": {entry.name: sets[entry.name] for entry in dataset.card.sets if entry.name in sets},

@@ -50,3 +50,5 @@ def test_two_processes_under_torchrun_give_the_losses_of_one(tmp_path):
     assert record["environment"]["processes"] == 2 and record["environment"]["micro_batch"] == 5
     assert "batch of 16: 2 processes x 8 images, 2 forward passes of up to 5" in shared.log.read_text()
     assert starts(shared.path) == 1
+    assert {path.name for path in shared.path.iterdir()} == {path.name for path in alone.path.iterdir()}
+    assert {path.name for path in shared.predictions.iterdir()} == {path.name for path in alone.predictions.iterdir()}

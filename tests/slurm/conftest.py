@@ -1,0 +1,45 @@
+"""The cluster that these tests share; where there can be none they are skipped by name, which CI counts as failed."""
+
+import os
+
+import pytest
+from cluster import Cluster, missing
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A running cluster without accounts; SLURM's commands of this process find it."""
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    with Cluster(tmp_path_factory.mktemp("cluster")) as made, commands_of(made):
+        yield made
+
+
+@pytest.fixture(scope="session")
+def accounts(cluster, tmp_path_factory):
+    """A second cluster, with slurmdbd on MariaDB."""
+    reason = missing(accounting=True)
+    if reason:
+        pytest.skip(reason)
+    with Cluster(tmp_path_factory.mktemp("accounts"), accounting=True) as made:
+        yield made
+
+
+class commands_of:  # noqa: N801 - used as a function
+    """Inside, SLURM's commands speak to this cluster."""
+
+    def __init__(self, cluster):
+        self.cluster, self.before = cluster, {}
+
+    def __enter__(self):
+        self.before = {name: os.environ.get(name) for name in self.cluster.environment}
+        os.environ.update(self.cluster.environment)
+        return self.cluster
+
+    def __exit__(self, *_):
+        for name, value in self.before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,312 @@
+"""Runs on a real SLURM that are disturbed in every way that a cluster knows: each is done once, with the same bits."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import time
+
+import pandas as pd
+import pytest
+from cluster import PATIENCE
+from conftest import commands_of
+from runs_kit import BACKBONE, call, essence, starts, write_suite
+
+from robustft.benchmarks import queue, survey, sweep
+from robustft.benchmarks.plan import Plan
+from robustft.benchmarks.run import Options
+from robustft.benchmarks.slurm import Cluster, Submitter
+from robustft.benchmarks.slurm_profile import Profile
+from robustft.benchmarks.state import Observer, RunFolder
+from robustft.benchmarks.worker import work
+
+pytestmark = pytest.mark.slurm
+
+STEPS = {"steps": 80, "batch_size": 16, "lr": 3e-4, "weight_decay": 0.1}
+PROFILE = Profile(partition="low", gpus=1, cpus=1, time="30m")
+LONG = 300
+"""Patience with a run, in seconds; a busy machine needs a minute."""
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory):
+    return write_suite(tmp_path_factory.mktemp("suite"), recipes={"common": STEPS})
+
+
+@pytest.fixture(scope="session")
+def plan(suite):
+    benchmark = sweep.load(suite)
+    return sweep.expand(benchmark, ("tracer", "wise_ft"), (BACKBONE,), (0,), ("limit=8",), "one_se", None)
+
+
+def place(plan, root, *methods):
+    """The run folders of these methods below a root, planned."""
+    folders = []
+    for run in plan:
+        if run.spec.method in methods:
+            folder = RunFolder.of(root / "runs", run.spec)
+            Plan(run.spec, "digits", run.sources, {"rules": []}).write(folder)
+            folders.append(folder)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def undisturbed(plan, tmp_path_factory):
+    """What each run leaves where nothing happens to it, made in this process without SLURM."""
+    found = {}
+    for folder in place(plan, tmp_path_factory.mktemp("undisturbed"), "ft", "wise_ft", "tracer"):
+        assert work(folder.path, Options(), lambda: False)["event"] == "done"
+        found[folder.path.name] = essence(folder.path)
+    return found
+
+
+@pytest.fixture
+def folders(cluster, plan, tmp_path):
+    """One planned run of TRACER; afterwards no job is left."""
+    yield place(plan, tmp_path, "tracer")
+    queue.cancel(entry.job for entry in queue.listed())
+    cluster.wait_for(lambda: not queue.listed(), "an empty queue")
+    cluster.wait_for(cluster.ready, "an idle node")
+
+
+def submit(folders, profile=PROFILE):
+    made = Submitter(folders[0].path.parents[3], Cluster(profile), "cpu", 600, print).submit(folders)
+    assert not made.left
+    return made
+
+
+def catch(cluster, folder, step=1):
+    """Stop the process of a run in the middle of its training (SIGSTOP), so that a fault finds it there; its pid."""
+
+    def there():
+        state = folder.read_state()
+        return state.get("state") == "running" and step <= state["step"] < STEPS["steps"]
+
+    def arrived():
+        assert not folder.done(), "the run was over before it could be caught"
+        return there()
+
+    cluster.wait_for(arrived, f"step {step}\n{folder.read_state()}", LONG)
+    pid = folder.read_state()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    assert there()
+    return pid
+
+
+def go_on(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
+def finish(cluster, folders):
+    """Wait until all is done; a job that was queued again need not wait for its BeginTime."""
+
+    def done():
+        for entry in queue.listed():
+            if entry.state == "PENDING" and entry.reason in ("BeginTime", "JobHeldAdmin", "JobRequeueHold"):
+                cluster.try_call("scontrol", "update", f"JobId={entry.job}", "StartTime=now")
+        waiting = bool(queue.listed())
+        left = [folder for folder in folders if not folder.done()]
+        assert waiting or not left, told(left)
+        return not left and not waiting
+
+    cluster.wait_for(done, "the runs", LONG)
+
+
+def told(folders):
+    """What is known of runs that did not end."""
+    parts = []
+    for folder in folders:
+        parts.append(f"{folder.path}: {folder.read_state()}\n{folder.log.read_text() if folder.log.exists() else ''}")
+        parts.append(job_logs(folder))
+    return "\n".join(parts)
+
+
+def assert_once_and_the_same(folders, undisturbed, attempts):
+    for folder in folders:
+        log = folder.log.read_text()
+        assert (starts(folder.path), log.count(" done in ")) == (attempts, 1), log
+        record, files = essence(folder.path)
+        wanted, wanted_files = undisturbed[folder.path.name]
+        record["info"].pop("code"), wanted["info"].pop("code", None)
+        record.pop("selection"), wanted.pop("selection", None)
+        assert record == wanted
+        assert files == wanted_files
+        assert not folder.checkpoints.exists() and not folder.lease.exists()
+
+
+def steps_of_checkpoints(folder):
+    return [json.loads(path.read_text())["step"] for path in folder.checkpoints.glob("*.json")]
+
+
+def test_a_sweep_from_the_command_to_the_board(cluster, folders, suite, tmp_path, undisturbed, capsys):
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("partition: low\ngpus: 1\ncpus: 1\ntime: 30m\n")
+    words = ("sweep", suite, "--method", "tracer,wise_ft", "--seeds", "0", "--set", "limit=8")
+    words = (*words, "--runs", tmp_path / "runs", "--results", tmp_path / "results", "--device", "cpu")
+    words = (*words, "--executor", "slurm", "--profile", profile)
+    assert call(*words) == 0
+    runs = [RunFolder(path.parent) for path in (tmp_path / "runs").glob("*/*/*/*/spec.json")]
+    assert len(runs) == 3
+    seen = {each.parts[1]: each.state for each in survey.survey(tmp_path / "runs", Observer())}
+    assert seen["wise_ft"] == "submitted" and seen["ft"] in ("submitted", "running")
+    assert "3 submitted as 2 arrays" in capsys.readouterr().out
+    finish(cluster, runs)
+    assert call(*words) == 0
+    assert (tmp_path / "results" / "leaderboard.md").exists()
+    code = {json.loads(run.record.read_text())["environment"]["snapshot"] for run in runs}
+    assert code == {path.name for path in (tmp_path / "runs" / ".code").iterdir()}
+    assert_once_and_the_same(runs, undisturbed, attempts=1)
+
+
+def test_preempted_by_the_high_partition(cluster, folders, undisturbed):
+    submit(folders)
+    pid = catch(cluster, folders[0])
+    urgent = cluster.call("sbatch", "--parsable", "-phigh", "-n2", "--output=/dev/null", "--wrap=true").strip()
+    cluster.wait_for(lambda: signalled(pid, folders[0]), "the signal")
+    go_on(pid)
+    cluster.wait_for(lambda: "Caught signal SIGUSR2" in job_logs(folders[0]), "the requeue")
+    assert steps_of_checkpoints(folders[0])
+    cluster.wait_for(lambda: urgent not in {entry.job for entry in queue.listed()}, "the urgent job")
+    (seen,) = survey.survey(folders[0].path.parents[3], Observer())
+    assert seen.state in ("submitted", "running")
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=2)
+
+
+def signalled(pid, folder):
+    """Whether SIGUSR2 waits for a stopped process, or was acted upon, for SLURM wakes what it preempts."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
+        masks = [line.split()[1] for line in file if line.startswith(("SigPnd", "ShdPnd"))]
+        if any(int(mask, 16) >> (signal.SIGUSR2 - 1) & 1 for mask in masks):
+            return True
+    return "Caught signal SIGUSR2" in job_logs(folder)
+
+
+def job_logs(folder):
+    return "".join(log.read_text() for log in folder.path.parents[3].glob(".slurm/*/*.out"))
+
+
+def test_its_time_is_up(cluster, folders, undisturbed):
+    """SLURM looks at limits every half minute; this one is set when the run has been caught."""
+    began = time.monotonic()
+    submit(folders, PROFILE.model_copy(update={"signal_seconds": 100}))
+    pid = catch(cluster, folders[0])
+    job = folders[0].read_state()["job"]
+    cluster.call("scontrol", "update", f"JobId={job}", f"TimeLimit={int(time.monotonic() - began) // 60 + 2}")
+    cluster.wait_for(lambda: signalled(pid, folders[0]), "the signal", 150)
+    go_on(pid)
+    cluster.wait_for(lambda: "Caught signal SIGUSR2" in job_logs(folders[0]), "the requeue")
+    cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=30")
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=2)
+
+
+def test_requeued_by_an_administrator(cluster, folders, undisturbed):
+    submit(folders)
+    pid = catch(cluster, folders[0])
+    cluster.call("scontrol", "requeue", folders[0].read_state()["job"])
+    go_on(pid)
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=2)
+
+
+def test_cancelled_it_saves_and_is_not_queued_again_until_asked(cluster, folders, undisturbed):
+    submit(folders)
+    pid = catch(cluster, folders[0])
+    cluster.call("scancel", folders[0].read_state()["job"])
+    go_on(pid)
+    cluster.wait_for(lambda: not queue.listed(), "the job's end")
+    assert folders[0].read_state()["state"] == "checkpointed" and steps_of_checkpoints(folders[0])
+    submit(folders)
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=2)
+
+
+def test_killed_without_a_word_it_is_called_vanished_and_goes_on_when_asked(cluster, folders, undisturbed):
+    submit(folders)
+    os.kill(catch(cluster, folders[0]), signal.SIGKILL)
+    cluster.wait_for(lambda: not queue.listed(), "the job's end")
+    (seen,) = survey.survey(folders[0].path.parents[3], Observer())
+    assert seen.state == "vanished"
+    submit(folders)
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=2)
+
+
+def test_the_daemons_die_in_the_middle(cluster, folders, undisturbed):
+    """slurmd and slurmctld killed and started again; two submitters at once; the run never notices."""
+    submit(folders)
+    pid = catch(cluster, folders[0])
+    cluster.kill("slurmd")
+    cluster.kill("slurmctld")
+    assert survey.survey(folders[0].path.parents[3], Observer())[0].state == "running"
+    cluster.start("slurmctld")
+    cluster.wait_for(lambda: "UP" in cluster.try_call("scontrol", "ping"), "slurmctld")
+    cluster.start("slurmd")
+    children = [in_child(lambda: submit(folders)) for _ in range(2)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    assert len(queue.listed()) == 1
+    go_on(pid)
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=1)
+
+
+def in_child(action):
+    """Fork and run; the child's pid."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def test_a_submitter_killed_with_jobs_held(cluster, folders, undisturbed, monkeypatch):
+    """After sbatch and before anything was written down: those jobs never start, and others make the run."""
+
+    def killed():
+        monkeypatch.setattr(Submitter, "_write", lambda *_: os._exit(9))
+        submit(folders)
+
+    os.waitpid(in_child(killed), 0)
+    (held,) = queue.listed()
+    assert held.reason == "JobHeldUser"
+    submit(folders)
+    assert held.job not in {entry.job for entry in queue.listed()}
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=1)
+
+
+def test_two_processes_make_one_run(cluster, folders, undisturbed):
+    """On two GPUs, as far as SLURM knows: the same losses to rounding, one record, and one process that writes."""
+    submit(folders, PROFILE.model_copy(update={"gpus": 2, "micro_batch": 5}))
+    finish(cluster, folders)
+    (folder,) = folders
+    assert "batch of 16: 2 processes x 8 images, 2 forward passes of up to 5" in folder.log.read_text()
+    record, files = essence(folder.path)
+    wanted, wanted_files = undisturbed[folder.path.name]
+    assert json.loads(folder.record.read_text())["environment"]["processes"] == 2
+    ours, alone = (pd.read_parquet(io.BytesIO(each["curves.parquet"])) for each in (files, wanted_files))
+    assert (ours - alone).abs().max().max() < 1e-5  # float sums in another order, over 80 steps
+    assert abs(record["summary"]["nll_id"] - wanted["summary"]["nll_id"]) < 1e-4
+    assert (starts(folder.path), folder.log.read_text().count(" done in ")) == (1, 1)
+
+
+def test_with_accounts_a_limit_refuses_and_endings_are_known(accounts, plan, tmp_path):
+    """Two jobs at most: the first is taken, the others stay planned until there is room."""
+    folders = place(plan, tmp_path, "tracer", "ft", "wise_ft")
+    with commands_of(accounts):
+        accounts.call("sacctmgr", "-n", "-i", "add", "account", "lab")
+        accounts.call("sacctmgr", "-n", "-i", "add", "user", "root", "account=lab")
+        accounts.call("sacctmgr", "-n", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=1")
+        submitter = Submitter(tmp_path / "runs", Cluster(PROFILE), "cpu", 600, print)
+        made = submitter.submit(folders)
+        assert (len(made.submitted), len(made.left)) == (1, 2) and "limit" in made.refusal
+        (job,) = {entry.job for entry in queue.listed()}
+        queue.cancel([job])
+        accounts.wait_for(lambda: queue.states([job]).get(job) == "CANCELLED", "the accounts", PATIENCE)

@@ -78,12 +78,13 @@ def carry_out(
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
         return 0
-    if results is not None:
-        check_writable(results, "--results")
     unfinished = [planned for planned in plan if planned.spec.run_id not in done]
     _check_weights(plan, folders, keep)
-    _check_place(unfinished, runs, device, cluster)
+    _check_place(unfinished, device, cluster)
     check_data(benchmark, [planned.spec for planned in unfinished])
+    if results is not None:
+        check_writable(results, "--results")
+    check_writable(runs)
     for planned in plan:
         if planned.spec.run_id not in done:
             selection = selection_of(benchmark, planned.spec)
@@ -117,7 +118,8 @@ def make(
     folders = {planned.spec.run_id: folder for planned, folder in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     planned = [planned for planned, _ in plan]
-    _check_place([each for each in planned if each.spec.run_id not in done], runs, device, cluster)
+    _check_place([each for each in planned if each.spec.run_id not in done], device, cluster)
+    check_writable(runs)
     if cluster is not None:
         return slurm_command.submit(folders.values(), console, runs, cluster, device, checkpoint_minutes)
     return exit_code(_launch(planned, folders, done, console, jobs, device, checkpoint_minutes))
@@ -142,11 +144,10 @@ def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str
                 )
 
 
-def _check_place(plan: list[Planned], runs: Path, device: str, cluster: slurm_command.Cluster | None) -> None:
+def _check_place(plan: list[Planned], device: str, cluster: slurm_command.Cluster | None) -> None:
     """Refuse what would fail in every run, before any starts."""
     if cluster is None:
         _check_device(device)
-    check_writable(runs)
     for backbone in {planned.spec.backbone for planned in plan}:
         backbones.load(backbone)  # raises where the weights are damaged
 

@@ -9,6 +9,7 @@ import torch
 from methods_kit import CLASSES, PROMPTS, batches, encoder, fit, images, run, settings, task, validation_nll
 
 from robustft.datasets.loaders import Batch
+from robustft.methods import registry
 from robustft.methods.checkpoints import Checkpoints
 from robustft.methods.distillation import Embeddings, contrastive_relational_distillation
 from robustft.methods.dynamics import Dynamics, compare, measured_steps, probe_batches
@@ -19,7 +20,7 @@ from robustft.methods.ft import FT
 from robustft.methods.teachers import StaticTeacher
 from robustft.methods.tracer import TRACER
 from robustft.methods.trainer import Interrupted, NonFinite
-from robustft.methods.two_tower import TwoTower
+from robustft.methods.two_tower import DistillingMethod, TwoTower
 
 NUMBERS = {"gap", "kl_teacher_student", "kl_start_student"} | {
     f"{who}_{what}" for who in ("teacher", "student") for what in ("entropy", "confidence")
@@ -74,18 +75,14 @@ def embeddings(seed, count=5, scale=7.0):
 
 def test_the_six_numbers_are_those_of_the_definition():
     """Two batches of unlike size, three models of unlike scale, against NumPy."""
-    models = [
-        [embeddings(s, 5, scale), embeddings(s + 10, 3, scale)] for s, scale in ((0, 7.0), (1, 9.0), (2, 4.0))
-    ]
+    models = [[embeddings(s, 5, scale), embeddings(s + 10, 3, scale)] for s, scale in ((0, 7.0), (1, 9.0), (2, 4.0))]
     rows = []
     for student, teacher, start in zip(*models, strict=True):
         logits = [(e.logit_scale * e.image @ e.text.T).double().numpy() for e in (student, teacher, start)]
         for direction in (lambda x: x, lambda x: x.T):
             s, t, zero = (softmax(direction(x)) for x in logits)
             entropies = [-(p * np.log(p)).sum(axis=1) for p in (t, s)]
-            rows.append(
-                np.stack([rows_kl(t, s), rows_kl(zero, s), *entropies, t.max(axis=1), s.max(axis=1)], axis=1)
-            )
+            rows.append(np.stack([rows_kl(t, s), rows_kl(zero, s), *entropies, t.max(axis=1), s.max(axis=1)], axis=1))
     assert compare(*models).tolist() == pytest.approx(np.concatenate(rows).mean(axis=0).tolist(), rel=1e-6)
 
 
@@ -125,6 +122,22 @@ def test_probe_images_come_in_order_with_the_caption_of_their_place():
 def test_at_most_256_images_are_measured():
     found = list(probe_batches(Probe(300), task(encoder()).caption_tokens, 100))
     assert [len(batch.labels) for batch in found] == [100, 100, 56]
+
+
+DISTILLING = [name for name in registry.names() if issubclass(registry.get(name), DistillingMethod)]
+
+
+def test_these_are_the_distilling_methods():
+    assert set(DISTILLING) >= {"ema", "carot", "static_sd", "tracer", "tracer_ema_teacher", "tracer_static_teacher"}
+
+
+@pytest.mark.parametrize("name", DISTILLING)
+def test_every_distilling_run_has_its_four_rows(name, tmp_path):
+    rows = watched(registry.get(name)(), tmp_path).dynamics
+    assert [row["fraction"] for row in rows] == [0.25, 0.5, 0.75, 1.0]
+    assert all(set(row) == NUMBERS | {"step", "fraction"} for row in rows)
+    if "static" in name:
+        assert [row["gap"] for row in rows] == pytest.approx([1.0] * 4)
 
 
 @pytest.mark.parametrize("kind", ["vit", "rn"])
@@ -204,9 +217,7 @@ def test_modes_and_random_state_are_put_back():
     modes, buffers = [m.training for m in student.modules()], [b.clone() for b in student.buffers()]
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    dynamics = Dynamics(
-        Probe(), task(encoder()).caption_tokens, student, settings(total_steps=1, warmup_steps=0)
-    )
+    dynamics = Dynamics(Probe(), task(encoder()).caption_tokens, student, settings(total_steps=1, warmup_steps=0))
     dynamics.measure(1, student, StaticTeacher(student).model)
     assert [m.training for m in student.modules()] == modes and not frozen.training and student.training
     assert torch.equal(torch.get_rng_state(), state) and all(p.grad is None for p in student.parameters())

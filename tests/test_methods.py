@@ -28,8 +28,9 @@ from sklearn.linear_model import LogisticRegression
 from robustft.backbones.zero_shot import build_head
 from robustft.methods import registry
 from robustft.methods.base import Context, HyperError, Method, Start
+from robustft.methods.checkpoints import Checkpoints
 from robustft.methods.classifier import Classifier, interpolate
-from robustft.methods.trainer import Training
+from robustft.methods.trainer import Training, fit
 
 EVERY = registry.names()
 TRAINED = [name for name in EVERY if registry.get(name).trained]
@@ -126,6 +127,27 @@ def test_terms_are_finite_and_the_teacher_is_untouched_by_backward(name, kind):
         if training.teacher is not None:
             assert not any(moved(training.teacher.model.parameters(), taught))
             assert all(p.grad is None and not p.requires_grad for p in training.teacher.model.parameters())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_losses_of_bf16_runs_are_float32_and_finite(name):
+    training, _, data = started(name)
+    training.settings = dataclasses.replace(training.settings, precision="bf16")
+    for step, batch in enumerate(data[:2]):
+        terms = training.step(step, batch)
+        assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in training.parameters)
+
+
+@pytest.mark.parametrize("name", ["flyp", "tracer", "ft"])
+def test_no_caption_is_tokenised_during_the_steps(name, tmp_path):
+    """Captions are ids that the task has; the prompts of a head are read before the first step or after the last."""
+    model, calls = encoder(), []
+    data, tokenizer, done = task(model), model.tokenizer, []
+    model.tokenizer = lambda texts: calls.append(len(done)) or tokenizer(texts)
+    options = {"checkpoints": Checkpoints(tmp_path, 1e9), "validate": validation_nll}
+    fit(make(name), model, data, settings(), on_step=lambda step, total: done.append(step), **options)
+    assert done == [1, 2, 3, 4, 5, 6] and calls and set(calls) <= {0, 6}
 
 
 @pytest.mark.parametrize("trainable", ["all", "image"])

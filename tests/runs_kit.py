@@ -92,6 +92,7 @@ def essence(folder):
     files = [
         folder / "weights" / "final.safetensors",
         folder / "curves.parquet",
+        folder / "per_class.parquet",
         *folder.glob("predictions/*"),
     ]
     return record, {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -61,7 +61,8 @@ def assert_same(root, undisturbed):
     """Every run is done once and equals that of the undisturbed sweep; nothing half-made is left."""
     wanted = folders(undisturbed / "runs")
     assert [path.name for path in folders(root / "runs")] == [path.name for path in wanted]
-    kept = {"record.json", "spec.json", "state.json", "log", "weights", "predictions", "curves.parquet"}
+    kept = {"record.json", "spec.json", "state.json", "log", "weights", "predictions"}
+    kept |= {"curves.parquet", "per_class.parquet"}
     for path, reference in zip(folders(root / "runs"), wanted, strict=True):
         record, files = essence(path)
         assert (record, files.keys()) == (essence(reference)[0], essence(reference)[1].keys())

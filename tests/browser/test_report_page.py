@@ -163,9 +163,10 @@ def test_a_run_has_a_page_by_mouse_keyboard_and_address(open_page):
 
 def test_the_keyboard_sorts_filters_and_opens(open_page):
     page = open_page()
+    fitting = [row for row in visible_rows(page) if "flyp" in row[0]]
     page.keyboard.press("/")
     page.keyboard.type("flyp")
-    assert {row[0] for row in visible_rows(page)} == {"flyp"}
+    assert visible_rows(page) == fitting and {"flyp", "flyp_wma"} <= {row[0] for row in fitting}
     button = page.locator(".benchmark .view:not([hidden]) thead button", has_text="method").first
     button.focus()
     page.keyboard.press("Enter")

@@ -95,7 +95,7 @@ _data = click.option(
     help="Folder that holds the datasets; else that of ROBUSTFT_DATA.",
 )  # fmt: skip
 _part = _options(
-    click.option("--limit", type=click.IntRange(min=1), help="A rehearsal on so many images of each set."),
+    click.option("--limit", type=click.IntRange(min=2), help="A rehearsal on so many images of each set."),
     click.option("--allow-partial", is_flag=True, help="Run although images or sets are missing; not ranked."),
 )
 _rule = click.option("--rule", default="one_se", help="Which tuned values apply: one_se or best_id.")

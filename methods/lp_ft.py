@@ -52,26 +52,33 @@ class LPFT(FT):
     def student(self, context: Context) -> ImageStudent:
         """Image tower and a head of zeros, which `prepare` fills."""
         encoder = context.encoder
-        weight = torch.zeros(
-            len(context.task.class_names), encoder.embed_dim, device=encoder.logit_scale.device
-        )
+        weight = torch.zeros(len(context.task.class_names), encoder.embed_dim, device=encoder.logit_scale.device)
         return ImageStudent(Classifier(encoder, weight, normalise=False))
 
     def prepare(self, student: ImageStudent, context: Context) -> dict[str, Any]:
-        """The probe; keeps the head of the C with the lowest validation loss (the smallest such C)."""
+        """The probe; keeps the head of the C with the lowest validation loss (the smallest such C).
+
+        Also tells how many classes have no training image, in a rehearsal for example, where there are any.
+        """
         hyper, classifier, best = self.hyper, student.classifier, None
         features, labels = cached_features(
             classifier, context.task, hyper.renderings, context.settings.seed, context.check_stop
         )
         grid = np.geomspace(hyper.c_min, hyper.c_max, hyper.c_points)
-        for c, weight, bias in probes(features, labels, grid, hyper.iterations):
+        classes = len(context.task.class_names)
+        absent = classes - len(np.unique(labels))
+        for c, weight, bias in probes(features, labels, classes, grid, hyper.iterations):
             context.check_stop()
             set_head(classifier, weight, bias)
             value = context.validate(classifier) if self.chooses(hyper) else 0.0
             if best is None or value < best[0]:
                 best = value, c, weight, bias
         set_head(classifier, *best[2:])
-        return {"probe_c": best[1], **({"probe_validation": best[0]} if self.chooses(hyper) else {})}
+        return {
+            "probe_c": best[1],
+            **({"probe_validation": best[0]} if self.chooses(hyper) else {}),
+            **({"probe_absent_classes": absent} if absent else {}),
+        }
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from robustft.methods import registry
 from robustft.methods.base import Context, HyperError, Method, Start
 from robustft.methods.checkpoints import Checkpoints
 from robustft.methods.classifier import Classifier, interpolate
+from robustft.methods.probe import ProbeError
 from robustft.methods.trainer import Training, fit
 
 EVERY = registry.names()
@@ -268,7 +269,7 @@ def test_lp_ft_keeps_the_c_of_lowest_validation_loss():
     assert info["probe_c"] == pytest.approx(1e-4)  # the second of four; a tie goes to the smaller
 
 
-def test_lp_ft_probe_with_two_classes_and_without_a_class():
+def test_lp_ft_probe_with_two_classes_and_with_classes_that_have_no_image():
     model = encoder()
     two = dataclasses.replace(task(model), class_names=("zero", "one"), dataset=TwoClasses())
     ctx = dataclasses.replace(context(model), task=two, validate=lambda classifier: 0.0)
@@ -276,14 +277,27 @@ def test_lp_ft_probe_with_two_classes_and_without_a_class():
     student = method.student(ctx).eval()
     method.prepare(student, ctx)
     assert student.classifier(images()).shape == (12, 2) and student.classifier.weight[1].abs().sum() > 0
-    three = dataclasses.replace(ctx, task=dataclasses.replace(two, class_names=CLASSES))
-    with pytest.raises(ValueError, match="class 'two' has no training image"):
-        method.prepare(method.student(three).eval(), three)
+    between_two = student.classifier(images())
+    wide = dataclasses.replace(ctx, task=dataclasses.replace(two, class_names=CLASSES))
+    student = method.student(wide).eval()
+    assert method.prepare(student, wide)["probe_absent_classes"] == len(CLASSES) - 2
+    logits = student.classifier(images())
+    # the two classes are told apart as before, and never is another one preferred to both
+    assert torch.allclose(logits[:, 1] - logits[:, 0], between_two[:, 1] - between_two[:, 0], atol=1e-4)
+    assert bool((logits[:, 2:] <= logits[:, :2].amax(dim=1, keepdim=True)).all()) and logits.isfinite().all()
+    one = dataclasses.replace(wide, task=dataclasses.replace(wide.task, dataset=OneClass()))
+    with pytest.raises(ProbeError, match=f"images of two classes, got only '{CLASSES[1]}'; add images of another"):
+        method.prepare(method.student(one).eval(), one)
 
 
 class TwoClasses(Data):
     def train_labels(self):
         return super().train_labels() % 2
+
+
+class OneClass(Data):
+    def train_labels(self):
+        return np.ones_like(super().train_labels())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -69,10 +69,15 @@ def _names(_: Any, option: click.Parameter, values: tuple[str, ...]) -> tuple[st
     return names
 
 
+def _part_of(limit: int | None, allow_partial: bool) -> dict[str, Any]:
+    """What --limit and --allow-partial mean; nothing for all images."""
+    limits = {"limit": limit, "train_limit": limit} if limit else {}
+    return limits | ({"allow_partial": True} if allow_partial else {})
+
+
 def _with_part(settings: tuple, limit: int | None, allow_partial: bool) -> tuple:
     """The settings, with what --limit and --allow-partial mean."""
-    limits = (f"limit={limit}", f"train_limit={limit}") if limit else ()
-    return (*settings, *limits, *(("allow_partial=true",) if allow_partial else ()))
+    return (*settings, *(f"{key}={str(value).lower()}" for key, value in _part_of(limit, allow_partial).items()))
 
 
 def _options(*options: Callable) -> Callable:
@@ -243,16 +248,26 @@ def sweep(
 @click.argument("benchmark")
 @_method
 @_backbone
+@_part
 @_recipe
 @_jobs
 @_work
-def tune(benchmark: str, methods: tuple, backbones: tuple, recipe: str | None, jobs: int | None, **work: Any) -> int:
+def tune(
+    benchmark: str,
+    methods: tuple,
+    backbones: tuple,
+    limit: int | None,
+    allow_partial: bool,
+    recipe: str | None,
+    jobs: int | None,
+    **work: Any,
+) -> int:
     """Trials on the validation set; writes the suite's tuned values."""
     from . import slurm_command
     from . import sweep as sweeps
 
-    work = slurm_command.choose(work)
-    return sweeps.tune(sweeps.load(benchmark), methods, backbones, recipe, make_console(), jobs=jobs, **work)
+    work, part = slurm_command.choose(work), _part_of(limit, allow_partial)
+    return sweeps.tune(sweeps.load(benchmark), methods, backbones, recipe, make_console(), jobs=jobs, part=part, **work)
 
 
 @robustft.command()

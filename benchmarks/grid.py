@@ -32,7 +32,7 @@ from .request import (
     post_hoc,
 )
 from .spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
-from .suite import RULES, Suite, Tuned, TunedEntry, check_keys
+from .suite import RULES, Suite, Tuned, TunedEntry, check_keys, part_text
 
 CHOOSING = RULES[:2]
 """The rules that choose from trials; the first is the default."""
@@ -242,7 +242,8 @@ class Resolver:
         entry = self.tuned.entry(method.name, backbone, self.recipe) if rule in CHOOSING else None
         if entry is not None:
             where = f" ({self.suite.based_on})" if self.suite.based_on else ""
-            layer(getattr(entry, rule).values, f"tuned {rule}{where}")
+            part = f" of a rehearsal, {part_text(entry.part)}" if entry.part else ""
+            layer(getattr(entry, rule).values, f"tuned {rule}{where}{part}")
         return values, sources
 
     def _published(self, method: MethodClass, backbone: str, layer: Callable[[dict[str, Any], str], None]) -> None:
@@ -368,7 +369,7 @@ class Resolver:
     def _basis(
         self, method: MethodClass, backbone: str, rule: str, current: Callable[[str, str], bool]
     ) -> list[TunedEntry] | None:
-        """The tuned entries that a rule rests on, the method's own first; None where one is missing or outdated."""
+        """The tuned entries that a rule rests on, the method's own first; None where one is missing, old or partial."""
         if rule == "fixed" and not method.path:
             return None
         if not learns(method):
@@ -379,9 +380,8 @@ class Resolver:
         if not method.trained and not (chooses and own is not None and "lr" in own.one_se.values):
             needed += method.inputs(method.Hyper())
         entries = [self.tuned.entry(name, backbone, self.recipe) for name in needed]
-        if None in entries or not all(current(name, backbone) for name in needed):
-            return None
-        return entries
+        whole = all(entry is not None and not entry.part for entry in entries)
+        return entries if whole and all(current(name, backbone) for name in needed) else None
 
 
 def _put(values: dict[str, Any], sources: dict[str, str], key: str, value: Any, source: str) -> None:

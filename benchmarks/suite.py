@@ -246,6 +246,12 @@ class TrialResult(Strict):
     """Run ids of its trial records, one per tuning seed."""
 
 
+def part_text(part: dict[str, Any]) -> str:
+    """What `TunedEntry.part` says of the images, for a person; "" for all."""
+    said = {"limit": "--limit {}", "allow_partial": "--allow-partial"}
+    return " ".join(text.format(part[key]) for key, text in said.items() if part.get(key))
+
+
 class TunedEntry(Strict):
     """The tuning of one method on one backbone."""
 
@@ -257,12 +263,17 @@ class TunedEntry(Strict):
     one_se: Choice
     best_id: Choice
     trials: list[TrialResult]
+    part: dict[str, Any] = {}
+    """limit, train_limit and allow_partial of the trials, where they are not all images; such values rank nothing."""
+
+    def content(self) -> dict[str, Any]:
+        """What the file holds; without `part` where the trials saw all images."""
+        return self.model_dump(mode="json", exclude=set() if self.part else {"part"})
 
     def digest(self) -> str:
         """The hash that `tuning` must be."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"tuning"})).encode()).hexdigest()[
-            :12
-        ]
+        hashed = {key: value for key, value in self.content().items() if key != "tuning"}
+        return hashlib.sha256(canonical_json(hashed).encode()).hexdigest()[:12]
 
 
 class Tuned(Strict):

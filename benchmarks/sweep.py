@@ -21,7 +21,7 @@ from .progress import Reporter
 from .request import Planned, Request, choose_backbones, choose_methods
 from .spec import RunSpec
 from .state import RunFolder, last_lines
-from .suite import tuned_path
+from .suite import part_text, tuned_path
 
 RESULTS = {"acc_id": "ID", "acc_ood_mean": "OOD mean", "ece_id": "ID ECE", "nll_id": "ID NLL"}
 
@@ -198,9 +198,16 @@ def check_data(benchmark: Benchmark, specs: list[RunSpec]) -> None:
 def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
     """Say so where tuned values come from other trials than the suite and the code would make today."""
     tuned = {(p.spec.method, p.spec.backbone): p.spec.recipe for p in plan if "tuned" in str(p.sources.get("lr"))}
+    limited = {(p.spec.method, p.spec.backbone) for p in plan if p.spec.train_limit or p.spec.allow_partial}
     for (method, backbone), recipe in tuned.items():
-        if not benchmark.tuning_is_current(method, backbone, recipe):
-            tuned_in = benchmark.base or benchmark
+        tuned_in = benchmark.base or benchmark
+        part = tuned_in.tuned.entry(method, backbone, recipe).part
+        if part and (method, backbone) not in limited:
+            complain(
+                f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(part)}), so these "
+                f"runs are not ranked; run `robustft tune {tuned_in.suite.name} --method {method}` on all images."
+            )
+        elif not benchmark.tuning_is_current(method, backbone, recipe):
             complain(
                 f"the tuned values of {method} on {backbone} come from other trials than {tuned_in.path.name} and "
                 "the code give now, so these runs are not ranked; "
@@ -279,22 +286,25 @@ def tune(
     keep: str | None = None,
     cluster: slurm_command.Cluster | None = None,
     workers: int | None = None,
+    part: dict[str, Any] | None = None,
 ) -> int:
     """Make the trials and write the tuned file, trained methods before those that read what was chosen for them.
 
-    A stage is written only when each of its trials is done.
+    A stage is written only when each of its trials is done. `part` as in `tune.Search`: values chosen on part of the
+    images say so in the file, and no run with them is ranked.
     """
     from . import tune as tuning
 
     names = choose_methods(methods or ("all",), benchmark.suite, benchmark.facts)
     names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
     chosen = choose_backbones(encoders, benchmark.suite, benchmark.facts)
+    tuning.refuse_to_replace(benchmark, names, chosen, part or {})
     if not dry_run:
         _check_tuned_place(tuned_path(benchmark.path))
     entries: dict[str, dict[str, Any]] = {}
     for stage in tuning.stages(benchmark, names):
         try:
-            search = tuning.Search(benchmark, stage, chosen, recipe)
+            search = tuning.Search(benchmark, stage, chosen, recipe, part)
         except UserError as error:
             if not dry_run or stage == names:
                 raise

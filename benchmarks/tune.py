@@ -17,7 +17,7 @@ from .facts import Benchmark
 from .grid import CHOOSING, add
 from .request import Planned, keys_of, post_hoc
 from .state import RunFolder
-from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, dump_yaml, load_tuned, tuned_path
+from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, dump_yaml, load_tuned, part_text, tuned_path
 
 HEADER = """\
 # Written by `robustft tune {suite}`; do not edit: `tuning` is a hash of each entry, and an entry that was
@@ -70,12 +70,21 @@ def _settings(space: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 class Search:
-    """The trials of some methods on some backbones, and what is chosen from them."""
+    """The trials of some methods on some backbones, and what is chosen from them.
+
+    Args:
+        part: limit, train_limit and allow_partial, where the trials do not see all images.
+    """
 
     def __init__(
-        self, benchmark: Benchmark, methods: list[str], backbones: list[str], recipe: str | None = None
+        self,
+        benchmark: Benchmark,
+        methods: list[str],
+        backbones: list[str],
+        recipe: str | None = None,
+        part: dict[str, Any] | None = None,
     ) -> None:
-        self.benchmark = benchmark
+        self.benchmark, self.part = benchmark, part or {}
         self.tuning = tuning_of(benchmark)
         self.resolver = benchmark.resolver(recipe, rule=None, kind="trial")
         if self.resolver.published is not None:
@@ -90,6 +99,7 @@ class Search:
             self._check_inputs(name, backbone)
             for values in _settings(self._space(name)):
                 overrides = {key: (value, "tuning space") for key, value in values.items()}
+                overrides |= {key: (value, "--set") for key, value in self.part.items()}
                 runs = [self.resolver.resolve(name, backbone, seed, overrides) for seed in self.tuning.seeds]
                 for run in runs:
                     add(plan, run)
@@ -113,12 +123,19 @@ class Search:
             return
         for other in method.inputs(method.Hyper()):
             entry = self.benchmark.tuned.entry(other, backbone, self.resolver.recipe)
-            if entry is None or not self.benchmark.tuning_is_current(other, backbone, self.resolver.recipe):
-                found = "none" if entry is None else "values of earlier trials"
-                raise UserError(
-                    f"{name}: must have tuned values of {other} on {backbone} to read, got {found}; "
-                    f"run `robustft tune {self.benchmark.suite.name} --method {other},{name}`."
-                )
+            if entry is None:
+                found = "none"
+            elif entry.part != self.part:
+                found = f"those of {part_text(entry.part) or 'all images'}"
+            elif not self.benchmark.tuning_is_current(other, backbone, self.resolver.recipe):
+                found = "values of earlier trials"
+            else:
+                continue
+            flags = f" {part_text(self.part)}" if self.part else ""
+            raise UserError(
+                f"{name}: must have tuned values of {other} on {backbone} to read, got {found}; "
+                f"run `robustft tune {self.benchmark.suite.name} --method {other},{name}{flags}`."
+            )
 
     def choose(self, folders: dict[str, RunFolder]) -> dict[str, dict[str, TunedEntry]]:
         """method -> backbone -> entry, from the validation predictions of the finished trials."""
@@ -137,6 +154,7 @@ class Search:
                 seeds=list(self.tuning.seeds),
                 metric=self.tuning.metric,
                 trials=results,
+                part=self.part,
                 **chosen,
             )
             entries.setdefault(name, {})[backbone] = entry.model_copy(update={"tuning": entry.digest()})
@@ -166,6 +184,17 @@ def _choice(chosen: statistics.Trial, trials: list[statistics.Trial], results: l
     return Choice(values=dict(results[index].values), nll=chosen.nll, trial=index)
 
 
+def refuse_to_replace(benchmark: Benchmark, methods: list[str], backbones: list[str], part: dict[str, Any]) -> None:
+    """UserError where values that are chosen on part of the images would take the place of those of all images."""
+    for name, backbone in itertools.product(methods, backbones):
+        entry = benchmark.tuned.entries.get(name, {}).get(backbone)
+        if part and entry is not None and not entry.part:
+            raise UserError(
+                f"{part_text(part)}: must not replace the values of {name} on {backbone} in "
+                f"{tuned_path(benchmark.path)}, which were chosen on all images; copy the suite file and give its path."
+            )
+
+
 def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tuned:
     """Put new entries into the suite's tuned file; those of other methods and backbones stay."""
     path = tuned_path(benchmark.path)
@@ -175,15 +204,19 @@ def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tu
         merged.setdefault(name, {}).update(backbones)
     ordered = {name: dict(sorted(merged[name].items())) for name in sorted(merged)}
     tuned = Tuned(suite=benchmark.suite.name, version=benchmark.suite.version, entries=ordered)
-    text = dump_yaml(tuned.model_dump(mode="json"))
+    content = {
+        name: {backbone: entry.content() for backbone, entry in backbones.items()}
+        for name, backbones in ordered.items()
+    }
+    text = dump_yaml(tuned.model_dump(mode="json") | {"entries": content})
     write_atomic(path, (HEADER.format(suite=benchmark.suite.name) + text).encode())
     return tuned
 
 
 def is_current(benchmark: Benchmark, method: str, backbone: str, entry: TunedEntry) -> bool:
-    """Whether the trials behind an entry are the ones that the suite and the code would make today."""
+    """Whether the trials behind an entry are the ones that suite and code would make today, on the same images."""
     try:
-        search = Search(benchmark, [method], [backbone], entry.recipe)
+        search = Search(benchmark, [method], [backbone], entry.recipe, entry.part)
     except UserError:
         return False
     planned = [[run.spec.run_id for run in runs] for _, runs in search.settings[method, backbone]]

@@ -9,6 +9,8 @@ import yaml
 from runs_kit import BACKBONE, QUICK, SUITE, call, essence, folders, program, starts, write_suite
 
 from robustft.backbones import tiny
+from robustft.benchmarks import sweep as sweeps
+from robustft.benchmarks import tune
 from robustft.results.predictions import read
 from robustft.results.records import read_record
 
@@ -184,6 +186,37 @@ def test_tuning_writes_both_rules_and_a_sweep_uses_them(tmp_path, capsys, monkey
     capsys.readouterr()
     assert call("sweep", suite, "--method", "ft") == 2
     assert "was changed by hand" in capsys.readouterr().err
+
+
+def test_a_rehearsed_tuning_is_marked_and_ranks_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite, tuned = write_suite(tmp_path), tmp_path / "quick.tuned.yaml"
+    arguments = ("tune", suite, "--method", "ft", "--jobs", "1")
+    assert call(*arguments, "--limit", "24", "--allow-partial") == 0
+    part = {"limit": 24, "train_limit": 24, "allow_partial": True}
+    assert yaml.safe_load(tuned.read_text())["entries"]["ft"][BACKBONE]["part"] == part
+    for folder in folders(tmp_path / "runs"):
+        record = read_record(folder / "record.json")
+        assert {key: record["spec"][key] for key in part} == part and record["sets"]["validation"]["n"] == 24
+
+    # a sweep may rehearse with these values; one on all images is told, and not ranked
+    capsys.readouterr()
+    sweep = ("sweep", suite, "--method", "ft", "--dry-run")
+    assert call(*sweep, "--limit", "24") == 0
+    said = capsys.readouterr()
+    assert "tuned one_se of a rehearsal, --limit 24 --allow-partial" in " ".join(said.out.split()) and not said.err
+    assert call(*sweep) == 0
+    assert "chosen in a rehearsal (--limit 24 --allow-partial), so these runs are not ranked" in capsys.readouterr().err
+    benchmark = sweeps.load(suite)
+    (run,) = sweeps.expand(benchmark, ("ft",), (), (), (), "one_se", None)
+    assert sweeps.selection_of(benchmark, run.spec)["rules"] == []
+
+    # values that were chosen on all images are not replaced by those of a rehearsal
+    whole = benchmark.tuned.entries["ft"][BACKBONE].model_copy(update={"part": {}})
+    tune.write(benchmark, {"ft": {BACKBONE: whole.model_copy(update={"tuning": whole.digest()})}})
+    assert "part" not in yaml.safe_load(tuned.read_text())["entries"]["ft"][BACKBONE]
+    assert call(*arguments, "--limit", "24") == 2
+    assert "--limit 24: must not replace the values of ft on tiny-vit-p8 in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

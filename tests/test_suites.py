@@ -306,6 +306,9 @@ def test_what_a_post_hoc_search_chose_is_alpha_and_goes_stale_with_its_input(pos
 
 
 def test_a_post_hoc_search_needs_the_tuned_values_of_its_input(posthoc, tmp_path):
+    part = {"limit": 64, "train_limit": 64}
+    with pytest.raises(UserError, match="got those of all images; run `.* --method ft,wise_ft --limit 64`"):
+        tune.Search(Benchmark(posthoc), ["wise_ft"], ["tiny-rn"], part=part)
     (tmp_path / "digits.tuned.yaml").unlink()
     words = (
         r"wise_ft: must have tuned values of ft on tiny-rn to read, got none; run `robustft tune digits --method ft,"

@@ -48,6 +48,8 @@ class Cluster:
     """Runs of one job, one after the other."""
     live: bool = False
     """Run the installed code as it is when a job starts, not a snapshot."""
+    workers: int | None = None
+    """Processes of each run that load images ahead, as run.Options has them."""
 
 
 @dataclass
@@ -259,6 +261,7 @@ class Submitter:
             "device": self.device,
             "checkpoint_seconds": self.checkpoint_seconds,
             "micro_batch": self.cluster.profile.micro_batch,
+            "workers": self.cluster.workers,
             "pack": self.cluster.pack,
             "profile": self.cluster.profile.model_dump(exclude_defaults=True),
         }

@@ -32,12 +32,10 @@ def choose(work: dict[str, Any]) -> dict[str, Any]:
                 "--profile: must say what the cluster needs, got none; give the path of a YAML file or one of: "
                 f"{', '.join(slurm_profile.names())}."
             )
-        if work.get("workers") is not None:
-            raise UserError("--workers: a job has one for each of a run's threads, got a number; leave it out.")
         asked = slurm_profile.load(profile)
         if more:
             asked = slurm_profile.read({**asked.model_dump(exclude_unset=True), **more}, "--memory, --time")
-        cluster = Cluster(asked, pack or 1, live)
+        cluster = Cluster(asked, pack or 1, live, work.get("workers"))
     elif profile is not None or pack is not None or live or more:
         raise UserError(
             "--profile, --pack, --live, --memory, --time: are for a cluster; add --executor slurm or leave them out."

@@ -58,7 +58,7 @@ def main(folders: list[Path]) -> None:
         slurm_submitit.meet()
         together = team.Team(device)
         device = together.device
-    options = Options(device, told["checkpoint_seconds"], told["micro_batch"], together)
+    options = Options(device, told["checkpoint_seconds"], told["micro_batch"], together, told.get("workers"))
     if together is not None and together.rank:
         team.follow(together, options, signals)
         sys.exit(0)

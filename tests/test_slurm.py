@@ -9,7 +9,7 @@ import pytest
 from runs_kit import BACKBONE, call, write_suite
 from slurm_stub import install
 
-from robustft.benchmarks import slurm, slurm_submitit, snapshot, sweep
+from robustft.benchmarks import slurm, slurm_job, slurm_submitit, snapshot, sweep
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.slurm import Cluster, Submitter
@@ -329,6 +329,25 @@ def test_the_command_submits_and_says_what_it_did(tmp_path, queue, capsys):
     queue.set(room=1)
     assert call(*words) == 1
     assert "1 runs are still planned and not submitted. SLURM refused" in capsys.readouterr().err
+
+
+def test_workers_reach_the_jobs(tmp_path, queue, monkeypatch):
+    """From the command's flag to what a job hands to each of its runs; without the flag, a run decides itself."""
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("gpus: 0\ntime: 2h\n")
+    words = ("sweep", write_suite(tmp_path), "--method", "ft", "--executor", "slurm", "--profile", profile)
+    handed = {}
+    monkeypatch.setattr(slurm_submitit, "processes", lambda: 1)
+    monkeypatch.setattr(slurm_job, "Signals", lambda: lambda: False)
+    monkeypatch.setattr(slurm_job, "make_all", lambda folders, options, _: handed.update({place: options}) or ["done"])
+    for place, flag in (("three", ("--workers", 3)), ("none", ("--workers", 0)), ("left", ())):
+        runs = tmp_path / place
+        assert call(*words, *flag, "--runs", runs, "--results", tmp_path / "results") == 0
+        (batch,) = (runs / ".slurm").glob("robustft-*")
+        monkeypatch.setenv("SUBMITIT_FOLDER", str(batch))
+        with pytest.raises(SystemExit):
+            slurm_job.main([])
+    assert {place: options.workers for place, options in handed.items()} == {"three": 3, "none": 0, "left": None}
 
 
 def test_a_snapshot_is_the_package_and_its_hash_is_that_of_its_content(tmp_path):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import time
 
 import pandas as pd
@@ -100,12 +101,17 @@ def go_on(pid):
 
 
 def finish(cluster, folders):
-    """Wait until all is done; a job that was queued again need not wait for its BeginTime."""
+    """Wait until all is done; a job that was queued again need not wait two minutes for its BeginTime.
+
+    It has to wait for a few seconds: for those in which slurmd killed it, slurmd takes it for the killed one.
+    """
+    hastened = set()
 
     def done():
         for entry in queue.listed():
-            if entry.state == "PENDING" and entry.reason in ("BeginTime", "JobHeldAdmin", "JobRequeueHold"):
-                cluster.try_call("scontrol", "update", f"JobId={entry.job}", "StartTime=now")
+            if entry.state == "PENDING" and entry.reason == "BeginTime" and entry.job not in hastened:
+                cluster.call("scontrol", "update", f"JobId={entry.job}", "StartTime=now+3")
+                hastened.add(entry.job)
         waiting = bool(queue.listed())
         left = [folder for folder in folders if not folder.done()]
         assert waiting or not left, told(left)
@@ -278,6 +284,71 @@ def test_a_submitter_killed_with_jobs_held(cluster, folders, undisturbed, monkey
     assert held.reason == "JobHeldUser"
     submit(folders)
     assert held.job not in {entry.job for entry in queue.listed()}
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=1)
+
+
+def retry(folders, tmp_path):
+    """`robustft retry` on the cluster; its exit code."""
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("partition: low\ngpus: 1\ncpus: 1\ntime: 30m\n")
+    words = ("retry", "--executor", "slurm", "--profile", profile, "--device", "cpu")
+    return call(*words, "--runs", folders[0].path.parents[3])
+
+
+@contextlib.contextmanager
+def mounted(place, *options):
+    """Something is mounted there; on leaving it is gone again."""
+    subprocess.run(["mount", *options, place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(place):
+    """Write until the disk is full; the file that fills it."""
+    filler = place / "filler"
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+def test_the_disk_is_full_until_somebody_makes_room(cluster, plan, tmp_path, undisturbed, capsys):
+    """A run in its training fails; `retry` submits nothing while there is no room, and then goes on."""
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=60m,X-mount.mkdir", "none"):
+        folders = place(plan, tmp_path / "disk", "tracer")
+        submit(folders)
+        pid = catch(cluster, folders[0])
+        filler = fill(tmp_path / "disk")
+        go_on(pid)
+        cluster.wait_for(lambda: not queue.listed(), "the job's end", LONG)
+        assert not folders[0].done()
+        (seen,) = survey.survey(tmp_path / "disk" / "runs", Observer())
+        assert seen.state in ("failed", "vanished")  # by what could still be written down
+        capsys.readouterr()
+        assert retry(folders, tmp_path) == 2
+        assert "space left on device" in capsys.readouterr().err and not queue.listed()
+        filler.unlink()
+        assert retry(folders, tmp_path) == 0
+        finish(cluster, folders)
+        assert_once_and_the_same(folders, undisturbed, attempts=2)
+
+
+def test_a_job_finds_its_run_folder_unwritable(cluster, folders, undisturbed, tmp_path, capsys):
+    """Root may write everywhere but on what is mounted read-only. The job leaves, and `retry` makes the run."""
+    (folder,) = folders
+    cluster.call("scontrol", "update", f"NodeName={cluster.host}", "State=DRAIN", "Reason=test")
+    submit(folders)
+    with mounted(folder.path, "--bind", folder.path):
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder.path], check=True)
+        cluster.call("scontrol", "update", f"NodeName={cluster.host}", "State=RESUME")
+        cluster.wait_for(lambda: not queue.listed(), "the job's end", LONG)
+        assert "Read-only file system" in job_logs(folder)
+    (seen,) = survey.survey(folder.path.parents[3], Observer())
+    assert seen.state == "vanished"
+    assert retry(folders, tmp_path) == 0
     finish(cluster, folders)
     assert_once_and_the_same(folders, undisturbed, attempts=1)
 

@@ -8,6 +8,7 @@ time submits, under a lease.
 """
 
 import contextlib
+import json
 import os
 import re
 import time
@@ -20,6 +21,7 @@ from typing import Any
 from . import queue, slurm_submitit, snapshot
 from .errors import UserError
 from .plan import Plan, input_path
+from .private import discreet
 from .queue import Entry
 from .slurm_batch import OPTIONS, Batch
 from .slurm_profile import Profile
@@ -263,7 +265,7 @@ class Submitter:
             "micro_batch": self.cluster.profile.micro_batch,
             "workers": self.cluster.workers,
             "pack": self.cluster.pack,
-            "profile": self.cluster.profile.model_dump(exclude_defaults=True),
+            "profile": json.loads(discreet(json.dumps(self.cluster.profile.model_dump(exclude_defaults=True)))),
         }
 
     def parameters(self, array: Array, name: str, after: list[str]) -> dict[str, Any]:

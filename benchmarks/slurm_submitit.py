@@ -7,7 +7,9 @@ nothing of the environment, of a spec or of live training.
 from pathlib import Path
 from typing import Any
 
+from ..results.records import write_atomic
 from .errors import UserError
+from .private import discreet
 from .slurm_profile import Profile
 
 RESTARTS = 1_000_000
@@ -87,6 +89,11 @@ def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str,
         for left in folder.glob("*.pkl"):
             if not left.name.endswith("_submitted.pkl"):
                 left.unlink(missing_ok=True)
+        # SLURM has its own copy, in which paths must be whole; what is kept here is for a person.
+        for left in folder.glob(".submission_file_*.sh"):
+            left.unlink(missing_ok=True)
+        for kept in folder.glob("*_submission.sh"):
+            write_atomic(kept, discreet(kept.read_text()).encode())
     return [job.job_id for job in jobs]
 
 

@@ -1,6 +1,7 @@
 """`robustft status`: counts, progress, time to go, and why runs failed, for a person or as JSON."""
 
 import json
+import re
 import statistics
 import time
 from collections import Counter
@@ -23,6 +24,8 @@ LISTED = 20
 REASONS = 10
 LINES = 3
 """The end of a failed run's log."""
+BY_SLURM = re.compile(r"(slurmstepd|srun)\S*: error: ")
+"""Lines of a job's output that are shown: what a shell or a program prints before our code may be anybody's secret."""
 
 
 def status(
@@ -70,8 +73,9 @@ def report(found: list[Seen]) -> dict[str, Any]:
 
     `schema` 1: `counts` (every state of survey.STATES -> runs), `eta_seconds` (null where nothing can be said), and
     `runs`, each with `run` (its folder below the root), benchmark, method, backbone, run_id, state, step, total,
-    wall_seconds, restarts (attempts in a row without progress), job, reason (of failed and vanished runs), and `log`,
-    the last lines of a failed run's log. Later versions only add keys, or raise `schema`.
+    wall_seconds, restarts (attempts in a row without progress), job, reason (of failed and vanished runs), `log`,
+    the last lines of a failed run's log, with what SLURM said of its job, and `output`, the file of that job's output
+    below the root. Later versions only add keys, or raise `schema`.
     """
     counts = Counter(seen.state for seen in found)
     return {
@@ -84,6 +88,7 @@ def report(found: list[Seen]) -> dict[str, Any]:
 
 def _entry(seen: Seen) -> dict[str, Any]:
     benchmark, method, backbone, name = seen.parts
+    log, output = _ending(seen) if seen.state in ("failed", "vanished") else ([], None)
     return {
         "run": f"{benchmark}/{method}/{backbone}/{name}",
         "benchmark": benchmark,
@@ -97,12 +102,20 @@ def _entry(seen: Seen) -> dict[str, Any]:
         "restarts": seen.restarts,
         "job": seen.job,
         "reason": discreet(seen.reason) or None,
-        "log": _end_of_log(seen) if seen.state in ("failed", "vanished") else [],
+        "log": log,
+        "output": output,
     }
 
 
-def _end_of_log(seen: Seen) -> list[str]:
-    return [discreet(line) for line in last_lines(seen.folder.log, LINES)]
+def _ending(seen: Seen) -> tuple[list[str], str | None]:
+    """The last lines of a run's log with SLURM's own of its job, and the file of the job's output below the root."""
+    lines, output = last_lines(seen.folder.log, LINES), None
+    root = seen.folder.path.parents[3]
+    found = sorted(root.glob(f".slurm/*/{seen.job}_0_log.out")) if seen.job else []
+    if found:
+        output = str(found[-1].relative_to(root))
+        lines += [line for line in last_lines(found[-1], 20) if BY_SLURM.match(line)][-LINES:]
+    return [discreet(line) for line in lines], output
 
 
 def picture(found: list[Seen], runs: Path) -> Iterator[Table | str]:
@@ -124,7 +137,7 @@ def picture(found: list[Seen], runs: Path) -> Iterator[Table | str]:
     for state in ("running", "submitted", "checkpointed"):
         yield from _listed(state, [seen for seen in found if seen.state == state])
     for state in ("failed", "vanished"):
-        yield from _reasons(state, [seen for seen in found if seen.state == state])
+        yield from _reasons(state, [seen for seen in found if seen.state == state], runs)
 
 
 def _listed(state: str, found: list[Seen]) -> Iterator[str]:
@@ -137,7 +150,7 @@ def _listed(state: str, found: list[Seen]) -> Iterator[str]:
         yield f"{state}: and {len(found) - LISTED} more; `robustft status --json` lists them all"
 
 
-def _reasons(state: str, found: list[Seen]) -> Iterator[str]:
+def _reasons(state: str, found: list[Seen], runs: Path) -> Iterator[str]:
     """Runs that ended for the same reason are told of once."""
     alike: dict[str, list[Seen]] = {}
     for seen in found:
@@ -146,7 +159,10 @@ def _reasons(state: str, found: list[Seen]) -> Iterator[str]:
         first = members[0]
         others = f" (and {len(members) - 1} more)" if len(members) > 1 else ""
         yield f"{state}: {first.title}{others} at step {first.told.get('step', 0)}: {discreet(reason)}"
-        yield from (f"  | {line}" for line in _end_of_log(first))
+        lines, output = _ending(first)
+        yield from (f"  | {line}" for line in lines)
+        if output is not None:
+            yield f"  its job's output: {output} below {runs}"
     if len(alike) > REASONS:
         yield f"{state}: for {len(alike) - REASONS} other reasons; `robustft status --json` lists them all"
 

@@ -153,6 +153,19 @@ def test_status_for_a_person(zoo, capsys):
     assert "has runs of: digits" in capsys.readouterr().err
 
 
+def test_of_a_job_that_died_before_our_code_only_slurms_own_words_are_told(zoo, capsys):
+    """Setup lines and programs may print what they like, values of the environment among it."""
+    output = zoo / ".slurm" / "robustft-digits-abc" / "41_0_0_log.out"
+    output.parent.mkdir(parents=True)
+    killed = "slurmstepd-n1: error: *** JOB 41 ON n1 CANCELLED DUE TO TIME LIMIT ***"
+    output.write_text(f"+ export HF_TOKEN=canary-2718\nslurm_script: line 9: canary-2718: not found\n{killed}\n")
+    found = survey(zoo, Observer(), lambda jobs: {"41_0": "TIMEOUT"})
+    (entry,) = (each for each in status.report(found)["runs"] if each["job"])
+    assert (entry["log"], entry["output"]) == ([killed], ".slurm/robustft-digits-abc/41_0_0_log.out")
+    shown = "\n".join(map(str, status.picture(found, zoo)))
+    assert killed in shown and entry["output"] in shown and "canary" not in shown
+
+
 def test_runs_that_failed_alike_are_told_of_once(tmp_path, capsys):
     for i in range(300):
         make(tmp_path, f"seed{i}-{i:012x}", {"state": "failed", "reason": "no room"})
@@ -190,7 +203,7 @@ def test_status_as_json_has_every_run_with_the_same_keys(zoo, capsys):
     assert {tuple(entry) for entry in told["runs"]} == {
         (
             *("run", "benchmark", "method", "backbone", "run_id", "state", "step", "total", "wall_seconds"),
-            *("restarts", "job", "reason", "log"),
+            *("restarts", "job", "reason", "log", "output"),
         )
     }
     failed = told["runs"][3]

@@ -263,8 +263,16 @@ def test_a_partial_refusal_leaves_the_rest_planned(folders, queue):
 
 
 def test_no_secret_of_the_environment_is_written(folders, queue, monkeypatch):
+    """Nor where the home folder is, but in submitit's pickles, which hold the run folders."""
     monkeypatch.setenv("WANDB_API_KEY", "canary-31415")
-    submit(folders)
+    monkeypatch.setenv("HOME", str(folders[0].path.parents[4]))
+    submit(folders, Profile(gpus=0, time="1h", setup=[f"source {os.environ['HOME']}/env.sh"]))
+    for path in folders[0].path.parents[3].rglob("*"):
+        assert not path.is_file() or path.suffix == ".pkl" or os.environ["HOME"].encode() not in path.read_bytes()
+    kept = next(folders[0].path.parents[3].glob(".slurm/*/*_submission.sh")).read_text()
+    assert "source ~/env.sh" in kept and "--output=~/" in kept
+    given = next(iter(queue.jobs.values()))["text"]
+    assert f"source {os.environ['HOME']}/env.sh" in given  # SLURM's own copy
     home = folders[0].path.parents[3] / ".slurm"
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     for path in home.glob("*"):

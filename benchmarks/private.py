@@ -40,6 +40,8 @@ def refuse(content: Any, where: str) -> None:
 
 def discreet(text: str) -> str:
     """The text with ~ for the home folder and without the values of secret environment variables."""
+    if not text:
+        return text
     home, values = _hidden(os.environ.get("HOME", ""), tuple(sorted(os.environ.items())))
     for name, value in values:
         text = text.replace(value, f"${name}")

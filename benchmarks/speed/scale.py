@@ -1,12 +1,14 @@
 """How the harness itself scales: `python -m robustft.benchmarks.speed.scale [--runs N --records N --processes N]`.
 
 A sweep of 1,000 runs is planned, 10,000 finished runs lie beside it, and many processes write and gather at once. The
-targets are for an idle laptop: expand and plan 10 s, status 1 s, gather 3 s; CPU seconds are told beside those of the
-clock, which also wait for the disk and for other programs. Exit code 1 where a record was lost or torn.
+targets are for an idle laptop: expand, plan and submit 10 s, status 1 s, gather 3 s; CPU seconds are told beside those
+of the clock, which also wait for the disk and for other programs. sbatch is a script that only counts. Exit code 1
+where a record was lost or torn, or a job not submitted.
 """
 
 import json
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -25,6 +27,10 @@ from ..survey import survey
 
 METHODS = ("zero_shot", "ft", "flyp", "ema", "tracer", "lp_ft", "wise_ft")
 STATES = ("planned", "submitted", "running", "checkpointed", "failed")
+SBATCH = """#!/bin/sh
+echo x >> "$0.calls"
+echo "Submitted batch job $(wc -l < "$0.calls")"
+"""
 
 
 @contextmanager
@@ -122,6 +128,33 @@ def storm(runs: Path, processes: int, each: int, record: dict[str, Any] | None =
     return found
 
 
+@contextmanager
+def counting(place: Path) -> Iterator[Path]:
+    """SLURM's commands that do nothing, first in PATH; the file to which sbatch adds a line a call."""
+    place.mkdir()
+    for name in ("sbatch", "squeue", "scontrol", "scancel", "srun"):
+        (place / name).write_text(SBATCH if name == "sbatch" else "#!/bin/sh\n")
+        (place / name).chmod(0o700)
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{place}{os.pathsep}{before}"
+    try:
+        yield place / "sbatch.calls"
+    finally:
+        os.environ["PATH"] = before
+
+
+def submit(folders: list[RunFolder]) -> None:
+    """Submit as `robustft sweep --executor slurm` does; SystemExit where a run is left out."""
+    from ..slurm import Cluster, Submitter
+    from ..slurm_profile import Profile
+
+    submitter = Submitter(folders[0].path.parents[3], Cluster(Profile(gpus=0, time="1h")), "cpu", 600.0, print)
+    outcome = submitter.submit(folders)
+    if len(outcome.submitted) != len(folders):
+        raise SystemExit(f"submitted {len(outcome.submitted)} of {len(folders)} runs")
+    print(f"  {len(outcome.submitted)} jobs in {len(outcome.arrays)} arrays")
+
+
 @click.command()
 @click.option("--runs", "count", default=1000, show_default=True, help="Runs of the sweep.")
 @click.option("--records", "finished_count", default=10_000, show_default=True, help="Finished runs beside it.")
@@ -130,7 +163,9 @@ def main(count: int, finished_count: int, processes: int) -> None:
     """Time the harness at scale, below a temporary folder."""
     with tempfile.TemporaryDirectory() as place:
         runs = Path(place) / "runs"
-        plan(runs, count, lambda folders: None)
+        with counting(Path(place) / "bin") as calls:
+            plan(runs, count, submit)
+            print(f"  {len(calls.read_text().splitlines())} calls of sbatch")
         record = template()
         for number in range(finished_count):
             folder = finished(runs, record, 10**6 + number)

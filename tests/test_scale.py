@@ -2,16 +2,18 @@
 
 import json
 
-from robustft.benchmarks.speed.scale import STATES, finished, plan, record_of, storm, template
+from robustft.benchmarks.speed.scale import STATES, counting, finished, plan, record_of, storm, submit, template
 from robustft.benchmarks.state import Observer
 from robustft.benchmarks.status import report
 from robustft.benchmarks.survey import survey
 from robustft.results import records
 
 
-def test_forty_processes_that_write_and_gather_at_once_lose_and_tear_nothing(tmp_path):
-    assert storm(tmp_path / "runs", processes=40, each=2) == []
-    assert len(records.gather(tmp_path / "runs")) == 81
+def test_two_hundred_processes_that_write_and_gather_at_once_lose_and_tear_nothing(tmp_path):
+    some = map(records.read_record, records.REFERENCE.glob("digits/records/*.json"))
+    small = min(some, key=lambda record: len(str(record)))
+    assert storm(tmp_path / "runs", processes=200, each=2, record=small) == []
+    assert len(records.gather(tmp_path / "runs")) == 401
     left = [path.name for path in (tmp_path / "runs").rglob("*") if path.name.startswith(".")]
     assert left == []
 
@@ -29,7 +31,9 @@ def test_a_storm_tells_of_a_record_that_is_torn_or_lost(tmp_path, monkeypatch):
 
 def test_a_thousand_runs_are_planned_submitted_once_and_counted(tmp_path):
     given, template_record = [], template()
-    plan(tmp_path, 100, given.extend)
+    with counting(tmp_path / ".bin") as calls:
+        plan(tmp_path, 100, lambda folders: (given.extend(folders), submit(folders)))
+    assert calls.read_text().count("\n") == 2  # WiSE-FT after all others
     assert len({folder.path for folder in given}) == len(given) >= 100
     for number in range(50):
         folder = finished(tmp_path, template_record, 10**6 + number)

@@ -78,20 +78,39 @@ class Classifier(nn.Module):
         return classifier.eval()
 
 
-def interpolate(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+def interpolate(
+    start: Mapping[str, Tensor],
+    end: Mapping[str, Tensor],
+    alpha: float,
+    fisher: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None = None,
+    fisher_floor: float = 1e-8,
+) -> dict[str, Tensor]:
     """(1 - alpha) * start + alpha * end for every entry, buffers included; the inputs stay as they are.
 
     Args:
         start, end: tensors of equal names and shapes (float32 in, float32 out; differing integer entries
         become float32).
         alpha: share of `end`; 0 and 1 give the end points bit for bit.
+        fisher: diagonal Fisher information F of start and of end. An entry that both name is then
+        ((1 - alpha) F_0 start + alpha F_1 end) / ((1 - alpha) F_0 + alpha F_1); an option of the released code
+        that no published number uses.
+        fisher_floor: what F is at least.
 
     Raises:
-        ValueError: if names or shapes differ. (The released code lets a broadcastable shape pass in silence.)
+        ValueError: if names or shapes differ, or an entry has a Fisher of one side only. (Of models that differ,
+        wise-ft's code drops names that only `end` has and lets a broadcastable shape pass in silence; TRACER's
+        copies what one side has.)
 
     Source: mlfoundations/wise-ft:src/wise_ft.py.
     """
-    return {name: tensor.clone() for name, tensor in interpolated(start, end, alpha)}
+    merged = {name: tensor.clone() for name, tensor in interpolated(start, end, alpha)}
+    for name in set().union(*fisher or ()) if 0 < alpha < 1 else ():
+        if name not in start or any(name not in side or side[name].shape != start[name].shape for side in fisher):
+            raise ValueError(f"interpolate: the Fisher of {name!r} must be given for both models, in its shape.")
+        first, second = (side[name].clamp(min=fisher_floor) for side in fisher)
+        share = alpha * second / ((1 - alpha) * first + alpha * second)
+        merged[name] = torch.lerp(start[name], end[name], share)
+    return merged
 
 
 def interpolated(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> Iterator[tuple[str, Tensor]]:

@@ -1,6 +1,7 @@
 """Losses of the student alone: contrastive loss, and penalties on weights. Pure functions that return
 scalars."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-SameClass = Literal["negative", "positive", "ignored"]
+SameClass = Literal["negative", "positive", "ignored", "odds"]
 
 
 def info_nce(
@@ -19,6 +20,7 @@ def info_nce(
     label_smoothing: float = 0.0,
     labels: Tensor | None = None,
     same_class: SameClass = "negative",
+    odds_floor: float = 0.0,
 ) -> Tensor:
     """Symmetric image-text cross-entropy over a batch of matched pairs.
 
@@ -31,11 +33,15 @@ def info_nce(
         label_smoothing: share of the target spread evenly over the batch, in [0, 1].
         labels: (B,) classes; needed unless `same_class` is "negative".
         same_class: what another pair of the same class is. "negative": the loss of FLYP and TRACER.
-            "positive": it shares the target evenly. "ignored": it leaves the denominator. The last two are
-            options of the released code that no published number uses.
+            "positive": it shares the target evenly. "ignored": it leaves the denominator. "odds": it is a
+            target of its own, and what counts is the mean of -log(p / (1 - p)) over all targets of a row. The
+            last three are options of the released code that no published number uses.
+        odds_floor: added to p and to 1 - p; 0 in FLYP's code, 1e-8 in TRACER's, where a target costs between
+            -18.42 and 18.42 nats.
 
     Returns:
-        () mean loss in nats per pair, mean of both directions; log(B) when all similarities are equal.
+        () mean loss in nats per pair, mean of both directions; log(B) when all similarities are equal ("odds":
+        log(B - 1), and below 0 where a target has most of the mass).
 
     Raises:
         ValueError: if the shapes differ, B < 2, or labels are missing.
@@ -45,8 +51,7 @@ def info_nce(
     """
     if image.shape != text.shape or image.ndim != 2 or len(image) < 2:
         raise ValueError(
-            "info_nce: image and text must be (B, D) with B >= 2, "
-            f"got {tuple(image.shape)} and {tuple(text.shape)}."
+            f"info_nce: image and text must be (B, D) with B >= 2, got {tuple(image.shape)} and {tuple(text.shape)}."
         )
     logits = logit_scale * image @ text.T  # (B, B), rows: images
     if same_class == "negative":
@@ -61,10 +66,29 @@ def info_nce(
     if same_class == "positive":
         targets = same.to(logits.dtype) / same.sum(dim=1, keepdim=True)
         return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2
+    if same_class == "odds":
+        return (_odds(logits, same, odds_floor) + _odds(logits.T, same, odds_floor)) / 2
     others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
     logits = logits.masked_fill(others, -torch.inf)
     log_p, log_q = log_softmax(logits, dim=1), log_softmax(logits, dim=0)
     return -(log_p.diagonal().mean() + log_q.diagonal().mean()) / 2
+
+
+def _odds(logits: Tensor, same: Tensor, floor: float) -> Tensor:
+    """() mean over rows, then over the row's targets `same`, of -log((p + floor) / (1 - p + floor)).
+
+    log(1 - p) has no digits left where p is nearly 1, which only a row's largest entry can be: there the others
+    are summed without it.
+    """
+    log_p = log_softmax(logits, dim=1)
+    top = log_p.argmax(dim=1, keepdim=True)
+    is_top = torch.zeros_like(same).scatter_(1, top, True)
+    rest = torch.logsumexp(log_p.masked_fill(is_top, -torch.inf), dim=1, keepdim=True)
+    others = torch.where(is_top, rest, torch.log1p(-log_p.masked_fill(is_top, -torch.inf).exp()))
+    if floor:
+        log_p, others = (torch.logaddexp(x, torch.full_like(x, math.log(floor))) for x in (log_p, others))
+    log_odds = log_p - others
+    return -(log_odds * same).sum(dim=1).div(same.sum(dim=1)).mean()
 
 
 def cross_frobenius(

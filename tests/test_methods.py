@@ -333,6 +333,37 @@ def test_interpolation_is_the_released_one(index):
     for key, expected in result["wise_ft_merge"].items():
         for values in (expected, result["tracer_merge"][key]):
             torch.testing.assert_close(merged[key].float(), load(values), atol=1e-6, rtol=1e-6)
+    floor = data["fisher"]["floor"]
+    fisher = tuple({key: load(f) for key, f in data["fisher"][side].items()} for side in ("zero_shot", "finetuned"))
+    weighted = interpolate(start, end, result["alpha"], fisher, floor)
+    assert result["fisher_merge"].keys() == fisher[0].keys()
+    for key, expected in result["fisher_merge"].items():
+        torch.testing.assert_close(weighted[key], load(expected), atol=1e-6, rtol=1e-6)
+    for key in set(keys) - fisher[0].keys():  # no Fisher, no weighting
+        assert torch.equal(weighted[key], merged[key])
+
+
+ODD_INPUTS = {  # (zero-shot, finetuned) shapes of each of the golden file's odd cases
+    "key_missing_in_finetuned": ({"a": (2,), "b": (2,)}, {"a": (2,)}),
+    "key_missing_in_zero_shot": ({"a": (2,)}, {"a": (2,), "b": (2,)}),
+    "shape_differs": ({"a": (2, 2)}, {"a": (2, 3)}),
+    "shape_broadcasts": ({"a": (1, 3)}, {"a": (2, 3)}),
+}
+
+
+@pytest.mark.parametrize("case", golden("weight_interpolation.json")["odd_inputs"])
+def test_interpolation_refuses_what_the_released_codes_disagree_on(case):
+    start, end = ({key: torch.zeros(shape) for key, shape in side.items()} for side in ODD_INPUTS[case])
+    with pytest.raises(ValueError, match="interpolate equal architectures"):
+        interpolate(start, end, 0.5)
+
+
+@pytest.mark.parametrize(
+    "fisher", [({"a": torch.ones(1)}, {}), ({"a": torch.ones(2)},) * 2, ({"c": torch.ones(1)},) * 2]
+)
+def test_a_fisher_of_one_side_or_of_another_shape_is_refused(fisher):
+    with pytest.raises(ValueError, match="Fisher of '[ac]' must be given for both models"):
+        interpolate({"a": torch.zeros(1)}, {"a": torch.ones(1)}, 0.5, fisher)
 
 
 @hypothesis_settings(deadline=None, max_examples=30)
@@ -348,19 +379,6 @@ def test_interpolation_stays_between_its_end_points(values, alpha):
     assert torch.equal(interpolate(start, end, 0)["a"], start["a"])
     assert torch.equal(interpolate(start, end, 1)["a"], end["a"])
     assert interpolate(start, start, alpha)["a"].item() == values[0]
-
-
-@pytest.mark.parametrize(
-    "start, end",
-    [
-        ({"a": torch.zeros(1), "b": torch.zeros(1)}, {"a": torch.zeros(1)}),
-        ({"a": torch.zeros(1)}, {"a": torch.zeros(1), "b": torch.zeros(1)}),
-        ({"a": torch.zeros(1, 3)}, {"a": torch.zeros(2, 3)}),  # the released code broadcasts this in silence
-    ],
-)
-def test_interpolation_refuses_models_that_differ(start, end):
-    with pytest.raises(ValueError, match="interpolate equal architectures"):
-        interpolate(start, end, 0.5)
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Losses and distillation terms against the golden files, hand-made values and their symmetries."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -51,28 +52,36 @@ def test_info_nce_and_its_gradients_are_the_released_ones(case):
     loss = info_nce(image, text, scale)
     close(loss.detach(), expected["plain"])
     loss.backward()
-    for name, gradient in zip(
-        ("image", "text", "logit_scale"), (image.grad, text.grad, scale.grad), strict=True
-    ):
+    for name, gradient in zip(("image", "text", "logit_scale"), (image.grad, text.grad, scale.grad), strict=True):
         check_gradient(gradient, case["reference_code_gradients_of_plain"][name])
     with torch.no_grad():
         smooth = info_nce(image, text, scale, label_smoothing=case["label_smoothing"])
         close(smooth, expected["label_smoothing"])
-        close(
-            info_nce(image, text, scale, labels=labels, same_class="ignored"), expected["ignore_same_label"]
-        )
+        close(info_nce(image, text, scale, labels=labels, same_class="ignored"), expected["ignore_same_label"])
         shared = info_nce(image, text, scale, labels=labels, same_class="positive")
         close(shared, expected["supervised_soft_target"], absolute=1e-6)  # label weights are float32 there
         close(shared, case["independent"]["supervised_soft_target"])
+        odds = partial(info_nce, image, text, scale, labels=labels, same_class="odds")
+        close(odds(), case["independent"]["google_sup_no_eps"])
+        close(odds(odds_floor=1e-8), expected["google_sup"], absolute=1e-6)  # label weights are float32 there
+        if expected["google_sup_flyp"] != "-Infinity":  # ours is finite: 1 - p keeps its digits
+            close(odds(), expected["google_sup_flyp"], absolute=1e-6)
 
 
 @pytest.mark.parametrize("case", CONTRASTIVE["cases"], ids=lambda case: case["id"])
 def test_info_nce_in_float32(case):
     given_ = CONTRASTIVE["inputs"][case["inputs"]]
-    loss = info_nce(
-        torch.tensor(given_["image"]), torch.tensor(given_["text"]), torch.tensor(case["logit_scale"])
-    )
+    loss = info_nce(torch.tensor(given_["image"]), torch.tensor(given_["text"]), torch.tensor(case["logit_scale"]))
     close(loss, case["reference_code"]["plain"], absolute=2e-5)
+    odds = info_nce(
+        torch.tensor(given_["image"]),
+        torch.tensor(given_["text"]),
+        torch.tensor(case["logit_scale"]),
+        labels=torch.tensor(given_["labels"]),
+        same_class="odds",
+        odds_floor=1e-8,
+    )
+    close(odds, case["reference_code"]["google_sup"], absolute=1e-3)
 
 
 @pytest.mark.parametrize("case", CONTRASTIVE["projection_penalties"], ids=lambda c: f"w{c['vision_width']}")
@@ -122,9 +131,7 @@ def test_distillation_terms_have_the_released_form_by_a_switch(case):
     close(feature_distillation(unit(student), unit(teacher), "mean"), expected["fd"])
     close(contrastive_relational_distillation(student, teacher, half=True), expected["crd"])  # as given there
     close(interactive_contrastive(unit(student), unit(teacher)), expected["icl"])
-    if (
-        "normalised" in case["inputs"]
-    ):  # the released Cross-KD normalises one side only, which we do not offer
+    if "normalised" in case["inputs"]:  # the released Cross-KD normalises one side only, which we do not offer
         close(cross_knowledge_distillation(student, teacher), expected["cross_kd"])
         close(soft_cross_entropy(student, teacher), expected["basic_soft_cross_entropy"])
 
@@ -241,9 +248,7 @@ def test_orthogonality_of_twice_the_identity():
 
 def test_l2_to_start_has_the_half_and_no_gradient_at_the_start():
     start = [torch.tensor([1.0, 2.0]), torch.tensor([[3.0]])]
-    parameters = [
-        (s + d).requires_grad_() for s, d in zip(start, (torch.tensor([1.0, -2.0]), 4.0), strict=True)
-    ]
+    parameters = [(s + d).requires_grad_() for s, d in zip(start, (torch.tensor([1.0, -2.0]), 4.0), strict=True)]
     loss = l2_to_start(parameters, start)
     assert loss.item() == pytest.approx((1 + 4 + 16) / 2)
     loss.backward()

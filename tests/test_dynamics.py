@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from methods_kit import CLASSES, PROMPTS, batches, encoder, fit, images, run, settings, task, validation_nll
+from methods_kit import CLASSES, PROMPTS, batches, encoder, fit, golden, images, run, settings, task, validation_nll
 
 from robustft.datasets.loaders import Batch
 from robustft.methods import registry
 from robustft.methods.checkpoints import Checkpoints
 from robustft.methods.distillation import Embeddings, contrastive_relational_distillation
-from robustft.methods.dynamics import Dynamics, compare, measured_steps, probe_batches
+from robustft.methods.dynamics import NAMES, Dynamics, compare, matching, measured_steps, probe_batches
 from robustft.methods.ema import EMA
 from robustft.methods.flyp import FLYP
 from robustft.methods.flyp_wma import FLYPWMA
@@ -60,6 +60,33 @@ def watched(method, folder, kind="vit", probe=True, should_stop=lambda: False, e
 def rows_kl(p, q):
     """KL of each row by its definition, in NumPy."""
     return (p * np.log(p / q)).sum(axis=1)
+
+
+@pytest.mark.parametrize("case", golden("distillation_terms.json")["cases"], ids=lambda case: case["id"])
+def test_the_statistics_of_the_released_code_are_these(case):
+    """On features as given there; its logarithms of probabilities but the KL's first have 1e-8 in them, as here."""
+    expected = case.get("reference_code_teacher_statistics")
+    if expected is None:  # its statistics need five pairs
+        assert case["N"] < 5
+        return
+    given = golden("distillation_terms.json")["inputs"][case["inputs"]]
+    student, teacher = (
+        Embeddings(
+            *(torch.tensor(given[f"{who}_{what}"], dtype=torch.float64) for what in ("image", "text")),
+            torch.tensor(case[f"{who}_logit_scale"], dtype=torch.float64),
+        )
+        for who in ("student", "teacher")
+    )
+    got = dict(zip(NAMES, compare([student], [teacher], [student]).tolist(), strict=True))
+    p, log_p, q = matching(teacher).exp(), matching(teacher), matching(student).exp()
+    released = {
+        "teacher_student_kl_combined": (p * (log_p - (q + 1e-8).log())).sum(dim=-1).mean().item(),
+        "teacher_avg_entropy_combined": -(p * (p + 1e-8).log()).sum(dim=-1).mean().item(),
+    }
+    for name, value in released.items():
+        assert value == pytest.approx(expected[name], rel=1e-9, abs=1e-12)
+    assert got["teacher_entropy"] == pytest.approx(expected["teacher_avg_entropy_combined"], abs=1e-6)
+    assert got["teacher_confidence"] == pytest.approx(expected["teacher_avg_confidence_combined"], rel=1e-9)
 
 
 def softmax(x):

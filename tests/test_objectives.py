@@ -122,6 +122,14 @@ def test_distillation_terms_are_the_papers_equations(case):
     shared = teacher._replace(logit_scale=student.logit_scale)
     close(contrastive_relational_distillation(student, shared), expected["crd_shared_tau"])
     close(cross_knowledge_distillation(student, shared), expected["cross_kd_shared_tau"])
+    four = (
+        feature_distillation,
+        contrastive_relational_distillation,
+        interactive_contrastive,
+        cross_knowledge_distillation,
+    )
+    close(sum(term(student, teacher) for term in four), expected["unit_sum"])
+    close(contrastive_relational_distillation(*embeddings(case)), expected["crd_inputs_as_given"])
 
 
 @pytest.mark.parametrize("case", TERMS["cases"], ids=lambda case: case["id"])

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
 from .encoder import DualEncoder
-
-Past = list[tuple[Tensor, Tensor]]
-"""Keys and values of the tokens before, layer by layer: (1, heads, S, width / heads) each."""
 
 
 def average_prompts(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
@@ -47,7 +45,8 @@ def text_features_by_template(encoder: DualEncoder, tokens: Tensor, batch_size: 
     """`encoder.text_features` of every class in every template, float32, with no work done twice or for nothing.
 
     The mask is causal, so the tokens that all captions of a template begin with have the same keys and values in every
-    class: they go through the tower once. Captions of equal length go together, which needs no padding.
+    class: a pass runs them once. Whatever works token by token runs over all tokens of a pass at once, attention over
+    captions of equal length: no padding. The last block ends in the end tokens alone, which is where a text is read.
 
     Args:
         encoder: its text tower is a stack of pre-norm blocks, as OpenAI's.
@@ -57,47 +56,88 @@ def text_features_by_template(encoder: DualEncoder, tokens: Tensor, batch_size: 
     Returns:
         (C, P, D), not unit length; what a pass over the whole caption gives, up to rounding.
     """
-    classes, templates, _ = tokens.shape
-    ends = tokens.argmax(dim=-1)  # (C, P)
-    features = tokens.new_empty(classes, templates, encoder.embed_dim, dtype=torch.float32)
-    for p in range(templates):
-        caption, end = tokens[:, p], ends[:, p]
-        alike = (caption == caption[0]).all(dim=0).long().cumprod(dim=0).sum()
-        shared = int(torch.minimum(alike, end.min()))  # the end token itself is each caption's own
-        past = _through(encoder, caption[:1, :shared], [])[1] if shared else []
-        for length in end.unique().tolist():
-            for rows in (end == length).nonzero()[:, 0].split(batch_size):
-                x, _ = _through(encoder, caption[rows, shared : length + 1], past)
-                features[rows, p] = (encoder.clip.ln_final(x[:, -1]) @ encoder.text_projection).float()
-    return features
+    classes, templates, length = tokens.shape
+    captions = tokens.transpose(0, 1)  # (P, C, L): captions of a template lie together
+    ends = captions.argmax(dim=-1)
+    alike = (captions == captions[:, :1]).all(dim=1).long().cumprod(dim=-1).sum(dim=-1)
+    shared = torch.minimum(alike, ends.amin(dim=1)).tolist()  # the end token itself is each caption's own
+    captions, ends = captions.reshape(-1, length), ends.flatten().tolist()
+    features = []
+    for first in range(0, len(captions), batch_size):
+        parts, places, beginnings = [], {}, {}
+        for row in range(first, min(first + batch_size, len(captions))):
+            places.setdefault((row // classes, ends[row]), []).append(row)
+        for template, _ in places:
+            if shared[template] and template not in beginnings:
+                beginnings[template] = len(parts)
+                parts.append(Part(captions[template * classes, : shared[template]][None], None))
+        prefixes = len(parts)
+        for (template, end), rows in places.items():
+            parts.append(Part(captions[rows, shared[template] : end + 1], beginnings.get(template)))
+        order = torch.tensor([row for rows in places.values() for row in rows]).argsort()
+        features.append(_read_at_the_end(encoder, parts, prefixes)[order.to(tokens.device)])
+    return torch.cat(features).view(templates, classes, -1).transpose(0, 1)
 
 
-def _through(encoder: DualEncoder, tokens: Tensor, past: Past) -> tuple[Tensor, Past]:
-    """The blocks' output for (N, R) tokens that come after those of `past`, and the keys and values of the R."""
-    clip, start = encoder.clip, past[0][0].shape[2] if past else 0
-    count = tokens.shape[1]
-    x = clip.token_embedding(tokens) + clip.positional_embedding[start : start + count]
-    mask = torch.ones(count, start + count, dtype=torch.bool, device=x.device).tril(start)
-    made = []
-    for i, block in enumerate(clip.transformer.resblocks):
-        x, keys_values = _block(block, x, past[i] if past else None, mask)
-        made.append(keys_values)
-    return x, made
+class Part(NamedTuple):
+    """Token sequences of equal length that begin alike."""
+
+    tokens: Tensor
+    """(N, R) ids."""
+    after: int | None
+    """Which part, of one sequence, comes before each of these; None: they stand at the beginning."""
 
 
-def _block(
-    block: nn.Module, x: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """One residual attention block on (N, R, width); `mask` (R, S + R) is True where a token may look."""
-    attention, (n, count, width) = block.attn, x.shape
+def _read_at_the_end(encoder: DualEncoder, parts: list[Part], prefixes: int) -> Tensor:
+    """(N, D) float32 features at the last token of every sequence of the parts behind the first `prefixes`."""
+    clip = encoder.clip
+    starts = [0 if part.after is None else parts[part.after].tokens.shape[1] for part in parts]
+    counts = [part.tokens.shape[1] for part in parts]
+    position = torch.cat(
+        [
+            torch.arange(start, start + count).repeat(len(part.tokens))
+            for part, start, count in zip(parts, starts, counts, strict=True)
+        ]
+    )
+    x = clip.token_embedding(torch.cat([part.tokens.flatten() for part in parts]))
+    x = x + clip.positional_embedding[position.to(x.device)]
+    ends, offset = [], 0
+    for i, part in enumerate(parts):
+        if i >= prefixes:
+            ends.append(torch.arange(offset + counts[i] - 1, offset + part.tokens.numel(), counts[i]))
+        offset += part.tokens.numel()
+    masks = [
+        torch.ones(count, start + count, dtype=torch.bool, device=x.device).tril(start)
+        for start, count in zip(starts, counts, strict=True)
+    ]
+    for block in clip.transformer.resblocks:
+        seen = _attend(block, x, parts, masks)
+        if block is clip.transformer.resblocks[-1]:
+            x, seen = (tokens[torch.cat(ends).to(x.device)] for tokens in (x, seen))
+        x = x + block.ls_1(block.attn.out_proj(seen))
+        x = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return (clip.ln_final(x) @ encoder.text_projection).float()
+
+
+def _attend(block: nn.Module, x: Tensor, parts: list[Part], masks: list[Tensor]) -> Tensor:
+    """(T, width) what each of all parts' tokens sees of its own sequence, before the output projection."""
+    attention = block.attn
     projected = linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = projected.view(n, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    made = key, value
-    if past is not None:
-        key, value = (torch.cat([old.expand(n, -1, -1, -1), new], dim=2) for old, new in zip(past, made, strict=True))
-    seen = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    x = x + block.ls_1(attention.out_proj(seen.transpose(1, 2).reshape(n, count, width)))
-    return x + block.ls_2(block.mlp(block.ln_2(x))), made
+    made, seen = [], []
+    sizes = [part.tokens.numel() for part in parts]
+    for part, mask, rows in zip(parts, masks, projected.split(sizes), strict=True):
+        n, count = part.tokens.shape
+        query, key, value = rows.view(n, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        if part.after is not None:
+            before = made[part.after]
+            key, value = (
+                torch.cat([old.expand(n, -1, -1, -1), new], 2) for old, new in zip(before, (key, value), strict=True)
+            )
+        made.append((key, value))
+        seen.append(
+            scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).reshape(n * count, -1)
+        )
+    return torch.cat(seen)
 
 
 @contextmanager

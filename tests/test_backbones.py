@@ -97,6 +97,18 @@ def test_head_has_unit_rows_times_the_scale_and_restores_the_mode():
     assert torch.allclose(head, one_by_one, atol=1e-4)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 11])
+def test_a_head_in_small_batches_is_the_head_in_one(batch_size):
+    """Names of one and of many words, equal ones, one name that begins as another, templates without a beginning."""
+    encoder = backbones.load("tiny-vit-p8")
+    names = ["two", "a red two", "two", "the digit seven in blue", "seven"]
+    prompts = ["{}", "a photo of {}", "a photo of the {} in red", "{} in blue"]
+    whole = build_head(encoder, names, prompts)
+    assert torch.allclose(build_head(encoder, names, prompts, batch_size), whole, rtol=1e-4, atol=1e-4)
+    alone = build_head(encoder, names[3:4], prompts, batch_size)  # all of a caption is its template's beginning
+    assert torch.allclose(alone, whole[3:4], rtol=1e-4, atol=1e-4)
+
+
 def test_names_forgive_dashes_and_errors_say_what_to_do(tmp_path, monkeypatch):
     assert backbones.load("tiny_vit_p8").name == "tiny-vit-p8"
     with pytest.raises(backbones.BackboneError, match="did you mean 'tiny-vit-p8'"):

@@ -137,7 +137,7 @@ format: $(STAMP) ## sort imports and format
 	@$(PY) -m ruff format .
 
 .PHONY: check
-check: lint test test-faults test-browser ## what CI runs
+check: lint test test-faults test-slurm test-browser ## what CI runs
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay

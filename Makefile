@@ -119,6 +119,10 @@ test-browser: $(STAMP) ## the report in a headless Chromium (Debian's package ch
 test-slurm: $(STAMP) ## preempt, kill and requeue runs on a SLURM cluster of one node (root; apt-get install slurm-wlm munge)
 	@$(PYTEST) -q -m slurm
 
+.PHONY: soak
+soak: $(STAMP) ## 100 runs under 50 random faults, here and on a SLURM cluster where one can be brought up (an hour)
+	@OMP_NUM_THREADS=1 $(PY) tests/soak.py
+
 .PHONY: speed
 speed: $(STAMP) ## how fast the parts are, as ratios within one run; minutes on two idle cores, told for each
 	@$(PY) -m robustft.benchmarks.speed
@@ -133,7 +137,7 @@ format: $(STAMP) ## sort imports and format
 	@$(PY) -m ruff format .
 
 .PHONY: check
-check: lint test test-faults test-browser ## what CI runs
+check: lint test test-faults test-slurm test-browser ## what CI runs
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay

@@ -1,5 +1,7 @@
 """What `--executor slurm` does for a command: submit and say so, or show what would be submitted."""
 
+import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from . import queue, slurm_profile, slurm_submitit, snapshot
 from .errors import UserError, resolve_name
 from .private import discreet
 from .request import Planned
-from .slurm import PREFIX, Array, Cluster, Outcome, Submitter
+from .slurm import LIMITS, PREFIX, Array, Cluster, Outcome, Submitter
 from .slurm_estimate import estimate, readable
 from .state import RunFolder
 from .team import shares
@@ -58,7 +60,7 @@ def submit(
     device: str,
     checkpoint_minutes: float,
 ) -> int:
-    """Submit planned runs; 0 where all are done or on their way, 1 where SLURM took only some."""
+    """Submit runs; 0 where all are done or on their way, 1 where SLURM took some, 2 where it refused the profile."""
     folders = list(folders)
     if not queue.available():
         raise UserError("--executor slurm: needs SLURM's commands, squeue was not found; work on a cluster's machine.")
@@ -69,12 +71,13 @@ def submit(
         return 0
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     reason = f" SLURM refused: {outcome.refusal.rstrip('.')}." if outcome.refusal else ""
+    mistake = bool(outcome.refusal) and not LIMITS.search(outcome.refusal)
+    remedy = "Mend --profile and start the same command again." if mistake else "Start it again when there is room."
     errors.print(
-        f"robustft: {len(outcome.left)} runs are still planned and not submitted.{reason} "
-        "Start the same command again when there is room.",
+        f"robustft: {_counted(len(outcome.left), 'run')} still planned and not submitted.{reason} {remedy}",
         markup=False,
     )
-    return 1
+    return 2 if mistake else 1
 
 
 def _tell(outcome: Outcome, done: int, count: int, console: Console) -> None:
@@ -130,7 +133,7 @@ def dry_run(
         after += sorted({flying[path].job for path in array.needs if path in flying})
         given = submitter.parameters(array, name, after)
         console.print(f"\n{name}/submission.sh", markup=False)
-        python = profile.python or "python"
+        python = profile.python or shlex.quote(sys.executable)
         text = slurm_submitit.text(submitter.home / name, python, given, len(array.tasks))
         console.print(discreet(text), markup=False, soft_wrap=True)
 

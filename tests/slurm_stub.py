@@ -1,7 +1,7 @@
 """SLURM's commands as one small script that only keeps a queue: no job ever starts.
 
 `install` puts them first in PATH. The queue is a JSON file; its settings are `max_array` (MaxArraySize), `room` (how
-many jobs may wait) and `silent` (the controller does not answer).
+many jobs may wait), `silent` (the controller does not answer) and, if set, `wrong` (what sbatch has against any job).
 """
 
 import json
@@ -23,6 +23,8 @@ if world["silent"]:
     sys.exit(command + ": error: Unable to contact slurm controller (connect failure)")
 if command == "sbatch":
     text = Path(arguments[-1]).read_text()
+    if "wrong" in world:
+        sys.exit(world["wrong"])
     options = dict(re.findall(r"#SBATCH --([a-z-]+)(?:=(.*))?", text))
     count = int(options.get("array", "0-0").split("%")[0].split("-")[1]) + 1
     if count > world["max_array"]:

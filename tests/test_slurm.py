@@ -336,7 +336,11 @@ def test_the_command_submits_and_says_what_it_did(tmp_path, queue, capsys):
     queue.finish()
     queue.set(room=1)
     assert call(*words) == 1
-    assert "1 runs are still planned and not submitted. SLURM refused" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "1 run still planned and not submitted. SLURM refused" in told and "when there is room" in told
+    queue.set(room=100, wrong="sbatch: error: Batch job submission failed: Invalid feature specification")
+    assert call(*words) == 2
+    assert "Invalid feature specification. Mend --profile" in capsys.readouterr().err
 
 
 def test_workers_reach_the_jobs(tmp_path, queue, monkeypatch):

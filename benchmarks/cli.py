@@ -121,7 +121,7 @@ _results = click.option(
 _place = _options(
     click.option("--device", help="cpu, cuda or cuda:N; by default cpu, or what the profile has."),
     click.option("--executor", default="local", help="local: processes of this machine; slurm: job arrays."),
-    click.option("--profile", help="With slurm: what the cluster needs, a name or a YAML file."),
+    click.option("--profile", help="With slurm: what the cluster needs, a name or a YAML file; by default cpu."),
     click.option("--pack", type=click.IntRange(min=1), help="With slurm: runs of one job, one after the other."),
     click.option("--live", is_flag=True, help="With slurm: run the installed code, not a snapshot of it."),
     click.option(

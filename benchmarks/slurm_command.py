@@ -29,12 +29,12 @@ def choose(work: dict[str, Any]) -> dict[str, Any]:
     more = {key: value for key in ("memory", "time") if (value := work.pop(key, None)) is not None}
     cluster = None
     if executor == "slurm":
-        if profile is None:
+        if profile is None and work["device"] not in (None, "cpu"):
             raise UserError(
-                "--profile: must say what the cluster needs, got none; give the path of a YAML file or one of: "
-                f"{', '.join(slurm_profile.names())}."
+                f"--profile: must say what the cluster needs for {work['device']}, got none; give the path of a YAML "
+                f"file or one of: {', '.join(slurm_profile.names())}."
             )
-        asked = slurm_profile.load(profile)
+        asked = slurm_profile.load(profile or "cpu")  # as runs of this machine are on processors unless told
         if more:
             asked = slurm_profile.read({**asked.model_dump(exclude_unset=True), **more}, "--memory, --time")
         cluster = Cluster(asked, pack or 1, live, work.get("workers"))

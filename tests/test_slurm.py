@@ -343,6 +343,15 @@ def test_the_command_submits_and_says_what_it_did(tmp_path, queue, capsys):
     assert "Invalid feature specification. Mend --profile" in capsys.readouterr().err
 
 
+def test_without_a_profile_jobs_are_on_processors_and_a_gpu_needs_one(tmp_path, queue, capsys):
+    words = ("sweep", write_suite(tmp_path), "--method", "ft", "--executor", "slurm", "--runs", tmp_path / "runs")
+    assert call(*words, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "with 0 GPUs" in shown and "gpus" not in shown and "#SBATCH --cpus-per-task=2" in shown
+    assert call(*words, "--dry-run", "--device", "cuda") == 2
+    assert "--profile: must say what the cluster needs for cuda" in capsys.readouterr().err
+
+
 def test_workers_reach_the_jobs(tmp_path, queue, monkeypatch):
     """From the command's flag to what a job hands to each of its runs; without the flag, a run decides itself."""
     profile = tmp_path / "mine.yaml"

@@ -13,10 +13,26 @@ from .spec import RunSpec
 
 
 def fingerprint(data: Dataset, allow_partial: bool) -> str:
-    """The card's fingerprint; of a partial copy also of how many training images it has."""
+    """The card's fingerprint; of a partial copy also of how many training images it has, and of what is in each set.
+
+    So runs on two copies that lack different images are runs on different data, and share no row of a board.
+    """
     if not allow_partial:
         return data.card.fingerprint
-    return hashlib.sha256(f"{data.card.fingerprint} partial {data.train_size}".encode()).hexdigest()
+    parts = f"{data.card.fingerprint} partial {data.train_size}"
+    if data.card.name not in catalogue.embedded():  # of those, nothing can be missing
+        parts += "".join(f"\n{entry.name} {_content(data, entry.name)}" for entry in data.card.sets)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _content(data: Dataset, name: str) -> str:
+    """How many images of a set there are, and a hash of their names; "none" where there are none."""
+    try:
+        ids = data.eval_data(name).sample_ids
+    except MissingData:
+        return "none"
+    names = "\n".join(ids).encode("utf-8", "surrogateescape")
+    return f"{len(ids)} {hashlib.sha256(names).hexdigest()}"
 
 
 def loaders(plan: Plan) -> int:

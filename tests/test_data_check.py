@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from make_records import make_record
 from runs_kit import call, folders, write_suite
 from test_folder import make
+from test_imagenet import WNIDS, picture
 
 from robustft.benchmarks import data_check, grid, sweep
 from robustft.benchmarks.errors import UserError
@@ -15,7 +17,9 @@ from robustft.benchmarks.spec import RunSpec
 from robustft.datasets import catalogue
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
+from robustft.datasets.imagenet import ImageNet
 from robustft.datasets.rehearsal import PartOfSet, Rehearsal, few_of_each
+from robustft.results import leaderboard
 
 
 def resolve(benchmark, method, recipe=None, **settings):
@@ -82,6 +86,32 @@ def test_a_sweep_on_missing_data_is_refused_before_it_starts(tmp_path, capsys, m
     assert f"fmow: no folder {tmp_path}/data/fmow_v1.1" in capsys.readouterr().err
     assert call(*arguments, "--data", tmp_path / "data", "--allow-partial") == 2  # nothing at all is no part
     assert folders(tmp_path / "runs") == []
+
+
+def test_a_partial_copy_is_told_from_another_by_the_images_of_any_set(tmp_path):
+    def copy(name, shift="a", images=1):
+        for part in ("ILSVRC2012/train", "ILSVRC2012/val"):
+            for k in range(2):
+                picture(tmp_path / name / part / WNIDS[0] / f"{k}.jpg", (k, 0, 0))
+        for k in range(images):
+            picture(tmp_path / name / "sketch" / WNIDS[0] / f"{shift}{k}.jpg", (k, 0, 0))
+        return data_check.fingerprint(ImageNet(tmp_path / name, allow_partial=True), True)
+
+    first = copy("first")
+    assert copy("same") == first
+    assert len({first, copy("more", images=2), copy("other", "b"), copy("without", images=0)}) == 4
+    whole = ImageNet(tmp_path / "first")
+    assert data_check.fingerprint(whole, False) == whole.card.fingerprint != first
+
+
+def test_a_record_of_partial_data_shares_no_row_with_one_of_all_of_them():
+    whole, partial = make_record(seed=0), make_record(seed=1)
+    partial["spec"] |= {"allow_partial": True, "fingerprint": "another"}
+    partial["sets"]["fresh"] |= {"n": 500}
+    rows = [row for section in leaderboard.build([whole, partial]).sections for row in section.rows]
+    assert sorted(row.seeds for row in rows) == [(0,), (1,)]
+    marked = next(row for row in rows if row.seeds == (1,))
+    assert marked.marks["partial"] == "part of the images only: fresh" and marked.rules == ()
 
 
 class Shifted:

@@ -69,7 +69,9 @@ class Doctor:
                 warnings.simplefilter("ignore")
                 found = list(holdings(strict, partial))
         except DataError as error:  # one's own data, of which not even the card can be made
-            return self.fault(str(error))
+            self.fault(str(error))
+            base, shifts = catalogue.parts(name)
+            return self.dataset(base) if shifts else None
         if all(entry.images is None for entry in found):
             self.say(f"{name}: nothing of it is there")
         else:

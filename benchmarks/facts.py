@@ -29,8 +29,9 @@ def dataset(name: str, size: int = 224, allow_partial: bool = False, decode: str
         allow_partial: take what is there of a registered dataset.
         decode: "exact" or "fast", how the pictures are made.
     """
-    known = name if catalogue.is_own(name) else resolve_name("dataset", name, catalogue.names())
-    return catalogue.get(known, size=size, allow_partial=allow_partial, decode=decode)
+    base, shifts = catalogue.parts(name)
+    known = base if catalogue.is_own(base) else resolve_name("dataset", base, catalogue.names())
+    return catalogue.get(catalogue.with_shifts(known, shifts), size=size, allow_partial=allow_partial, decode=decode)
 
 
 @cache

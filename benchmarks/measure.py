@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..datasets import catalogue
 from ..methods import registry
 from ..methods.parallel import World
 from ..results import calibration, predictions, scores
@@ -52,7 +53,8 @@ def measure(
     spec, trial = plan.spec, plan.spec.kind == "trial"
     parameter = registry.get(spec.method).path or ""
     share = Share.of(World(), folder.predictions / "parts")
-    batch_size, temperature = lineage_batch(plan.dataset, spec.backbone), None
+    base, _ = catalogue.parts(plan.dataset)
+    batch_size, temperature = lineage_batch(base, spec.backbone), None
     sets: dict[str, dict[str, Any]] = {}
     points: dict[float, dict[str, Any]] = {value: {} for value in along}
     classes: list[Columns] = []

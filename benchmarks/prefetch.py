@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import backbones
-from ..datasets import catalogue
+from ..datasets import catalogue, own_shift
 from .errors import UserError
 
 PATIENCE_SECONDS = 10
@@ -27,9 +27,13 @@ def fetch(suite: Any, tell: Callable[[str], None]) -> None:
     for name in suite.backbones:
         backbones.fetch(name)
         tell(f"{name}: weights are on this machine; its tokenizer ships with open_clip or with this package")
-    for name in dict.fromkeys(suite.dataset_of(recipe) for recipe in suite.recipe_names):
+    named = [catalogue.parts(suite.dataset_of(recipe))[0] for recipe in suite.recipe_names]
+    for name in dict.fromkeys([*named, *suite.shifts.values()]):
         if catalogue.from_hub(name):
-            catalogue.get(name).train_labels()
+            if name in suite.shifts.values():
+                own_shift.load(name, None)
+            else:
+                catalogue.get(name).train_labels()
             tell(f"{name}: on this machine")
         elif name not in catalogue.embedded():
             tell(f"{name}: is not on the hub; `robustft doctor {suite.name}` says what to download from whom")

@@ -111,7 +111,7 @@ def catalogue(
         console.print(f"{name}: {backbones.identity(name)}")
     elif name in suite.names():
         loaded = suite.load(suite.find(name))
-        _card(console, facts.dataset(loaded.dataset).card)
+        _card(console, facts.dataset(loaded.dataset_of(loaded.default_recipe)).card)
         console.print(f"methods: {', '.join(loaded.methods)}\nbackbones: {', '.join(loaded.backbones)}")
         console.print(f"seeds: {loaded.seeds}, recipes: {', '.join(loaded.recipe_names)}")
         for method in loaded.grid:

@@ -69,7 +69,7 @@ def submit(
     _tell(outcome, sum(folder.done() for folder in folders), len(folders), console)
     if not outcome.left:
         return 0
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     reason = f" SLURM refused: {outcome.refusal.rstrip('.')}." if outcome.refusal else ""
     mistake = bool(outcome.refusal) and not LIMITS.search(outcome.refusal)
     remedy = "Mend --profile and start the same command again." if mistake else "Start it again when there is room."

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from ..datasets import catalogue
 from .errors import UserError, explain, resolve_name, unknown
 from .private import refuse
 from .recipes import Published, Recipe, Strict
@@ -86,6 +87,8 @@ class Suite(Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
     """Also the name of a folder below the runs."""
     dataset: str
+    shifts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
+    """Shifts of one's own beside those of the dataset: name of the set -> `folder:<path>` or `huggingface:<name>`."""
     version: str
     backbones: Annotated[list[str], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
@@ -116,6 +119,9 @@ class Suite(Strict):
             raise ValueError(f"tuning.seeds must be disjoint from seeds, got {both} in both")
         if self.tuning and (self.grid or self.based_on):
             raise ValueError("tuning must not be there in a study with grid or based_on, got both: nothing is chosen")
+        for name, source in self.shifts.items():
+            if not catalogue.is_own(source) or catalogue.JOINT in source:
+                raise ValueError(f"shifts.{name} must be folder:<path> or huggingface:<name>, got {source!r}")
         for name in self.published:
             if name in self.recipes:
                 raise ValueError(f"published must not have the name of a recipe, got {name} in both")
@@ -138,9 +144,9 @@ class Suite(Strict):
         return next(iter(self.recipes))
 
     def dataset_of(self, recipe: str) -> str:
-        """The data that runs under a recipe are on."""
+        """The data that runs under a recipe are on, the shifts of one's own among them."""
         published = self.published.get(recipe)
-        return (published.dataset if published else None) or self.dataset
+        return catalogue.with_shifts((published.dataset if published else None) or self.dataset, self.shifts)
 
     @property
     def recipe_names(self) -> list[str]:
@@ -167,6 +173,7 @@ def find(name: str) -> Path:
 
 INHERITED = (
     "dataset",
+    "shifts",
     "version",
     "backbones",
     "methods",

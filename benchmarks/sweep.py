@@ -170,7 +170,7 @@ def _launch(
     arguments += () if workers is None else ("--workers", str(workers))
     launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)
     results = launcher.run()
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     for job in results:
         if job.state == "failed":
             errors.print(f"robustft: {job.planned.spec.title}: {job.reason.rstrip('.')}.", markup=False)
@@ -226,7 +226,7 @@ def selection_of(benchmark: Benchmark, spec: RunSpec) -> dict[str, Any]:
 
 def complain(sentence: str) -> None:
     """One line on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"robustft: {sentence}", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"robustft: {sentence}", markup=False)
 
 
 def tell_result(plan: list[Planned], runs: Path, console: Console) -> None:

@@ -157,5 +157,6 @@ def _planned(record: dict[str, Any], root: Path) -> Any:
 
     spec = RunSpec.model_validate(record["spec"])
     folder = RunFolder.of(root, spec)
-    Plan(spec, sweep.load(spec.benchmark).suite.dataset, record["sources"], record["selection"]).write(folder)
+    data = sweep.load(spec.benchmark).suite.dataset_of(spec.recipe)
+    Plan(spec, data, record["sources"], record["selection"]).write(folder)
     return folder

@@ -1,7 +1,7 @@
 """Datasets by name."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -72,6 +72,21 @@ def _folder(path: str, root: str | os.PathLike | None, **options) -> Dataset:
     return Folder(given if given.is_dir() or not base else Path(base).expanduser() / given, **options)
 
 
+JOINT = " + "
+"""Between a dataset and shifts of one's own: `imagenet + mine=folder:mine`."""
+
+
+def with_shifts(name: str, shifts: Mapping[str, str]) -> str:
+    """The name of a dataset with further shifts: set -> `folder:<path>` or `huggingface:<name>`."""
+    return JOINT.join([name, *(f"{key}={source}" for key, source in shifts.items())])
+
+
+def parts(name: str) -> tuple[str, dict[str, str]]:
+    """The dataset that a name begins with, and the shifts of one's own that `with_shifts` put beside it."""
+    base, *shifts = name.split(JOINT)
+    return base, {key: source for key, _, source in (shift.partition("=") for shift in shifts)}
+
+
 def _hub(name: str, root: str | os.PathLike | None, **options) -> Dataset:
     from .hub import Hub
 
@@ -111,13 +126,15 @@ def names() -> list[str]:
 
 def is_own(name: str) -> bool:
     """Whether the name says by itself where the data are, as `folder:<path>` and `huggingface:<name>` do."""
+    name, _ = parts(name)
     prefix, _, rest = name.partition(":")
     return prefix in _PREFIXED and bool(rest)
 
 
 def same_files(name: str) -> str:
     """The dataset whose files it reads: itself, unless it is a variant of another one."""
-    return {"imagenet_full_train": "imagenet"}.get(name, name)
+    base, shifts = parts(name)
+    return with_shifts({"imagenet_full_train": "imagenet"}.get(base, base), shifts)
 
 
 def from_hub(name: str) -> bool:
@@ -129,7 +146,7 @@ def get(
     name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False, size: int = 224,
     decode: str = "exact",
 ) -> Dataset:  # fmt: skip
-    """The dataset of that name, registered, `folder:<path>` or `huggingface:<name>`.
+    """The dataset of that name, registered, `folder:<path>` or `huggingface:<name>`; with what `with_shifts` added.
 
     Of registered data, card and `train_size` need no image; what reads images looks for them then, not here.
 
@@ -142,6 +159,13 @@ def get(
     Raises:
         DataError: no dataset has this name; says the nearest right one.
     """
+    base, shifts = parts(name)
+    if shifts:
+        from .own_shift import WithShifts, load
+
+        below = root if root is not None else os.environ.get(ROOT_VARIABLE)
+        data = get(base, root=root, allow_partial=allow_partial, size=size, decode=decode)
+        return WithShifts(data, {key: load(source, below) for key, source in shifts.items()}, size, decode)
     if name in _EMBEDDED:
         return _EMBEDDED[name]()
     if name in _ON_DISK:

@@ -55,7 +55,8 @@ class Folder(TrainsOnPictures):
         self.name = f"folder:{self.path.name}"
         if not self.path.is_dir():
             raise DataError(f"folder:{path}: there is no such folder; give the path that holds train and classes.txt.")
-        self._classes = self._read_classes()
+        self._classes = read_classes(self.path / "classes.txt", self.name)
+        self.class_ids = tuple(self._classes)
         self._prompts = self._read_prompts()
         below = sorted(p.name for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
         self._id = self._one_of(ID_FOLDERS, below)
@@ -75,29 +76,10 @@ class Folder(TrainsOnPictures):
             raise DataError(f"{self.name}: {' and '.join(found)} mean the same; keep one of the folders.")
         return found[0] if found else None
 
-    def _lines(self, name: str) -> list[str]:
-        try:
-            lines = (self.path / name).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.name}: {self.path / name} cannot be read ({error}); write it in UTF-8.") from None
-        return [line.strip() for line in lines if line.strip()]
-
-    def _read_classes(self) -> dict[str, str]:
-        rows = [tuple(part.strip() for part in line.split("\t")) for line in self._lines("classes.txt")]
-        wrong = next((row for row in rows if len(row) != 2 or not all(row)), None)
-        if wrong is not None:
-            raise DataError(f"{self.name}: classes.txt needs lines of folder, tab, class name; found {wrong}.")
-        folders = [folder for folder, _ in rows]
-        twice = next((folder for folder in folders if folders.count(folder) > 1), None)
-        if twice is not None or len(rows) < 2:
-            found = f"{twice!r} twice" if twice else f"{len(rows)} classes"
-            raise DataError(f"{self.name}: classes.txt needs two or more folders, each once; found {found}.")
-        return dict(rows)
-
     def _read_prompts(self) -> tuple[str, ...]:
         if not (self.path / "prompts.txt").exists():
             return DEFAULT_PROMPTS
-        prompts = tuple(self._lines("prompts.txt"))
+        prompts = tuple(_lines(self.path / "prompts.txt", self.name))
         wrong = next((prompt for prompt in prompts if not is_template(prompt)), None)
         if wrong is not None or not prompts:
             raise DataError(
@@ -172,3 +154,26 @@ class Folder(TrainsOnPictures):
         if folder == "train":
             tree, labels = tree.take(np.flatnonzero(self._withheld)), labels[self._withheld]
         return self.image_set(name, TreePictures(tree), labels)
+
+
+def read_classes(path: Path, where: str) -> dict[str, str]:
+    """Folder -> class name of a classes.txt, in its order; DataError, begun with `where`, on what is none."""
+    rows = [tuple(part.strip() for part in line.split("\t")) for line in _lines(path, where)]
+    wrong = next((row for row in rows if len(row) != 2 or not all(row)), None)
+    if wrong is not None:
+        raise DataError(f"{where}: classes.txt needs lines of folder, tab, class name; found {wrong}.")
+    folders = [folder for folder, _ in rows]
+    twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+    if twice is not None or len(rows) < 2:
+        found = f"{twice!r} twice" if twice else f"{len(rows)} classes"
+        raise DataError(f"{where}: classes.txt needs two or more folders, each once; found {found}.")
+    return dict(rows)
+
+
+def _lines(path: Path, where: str) -> list[str]:
+    """Lines of a text file that are not empty."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: {path} cannot be read ({error}); write it in UTF-8.") from None
+    return [line.strip() for line in lines if line.strip()]

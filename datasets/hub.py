@@ -25,7 +25,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +99,17 @@ class HubPictures:
             raise DataError(f"{name}: column {self.column!r} is empty; leave the row out.")
         return read(io.BytesIO(stored["bytes"]) if stored.get("bytes") is not None else stored["path"], name)
 
+    def sizes(self) -> list[int | None]:
+        """Bytes of each stored image; of one that lies beside the table, of its file."""
+        import pyarrow.compute as compute
+
+        stored = self.rows.data.column(self.column)
+        sizes = compute.binary_length(compute.struct_field(stored, "bytes")).to_pylist()
+        if None not in sizes:
+            return sizes
+        paths = compute.struct_field(stored, "path").to_pylist()
+        return [os.stat(p).st_size if size is None and p else size for size, p in zip(sizes, paths, strict=True)]
+
 
 class Hub(TrainsOnPictures):
     """A dataset that Hugging Face's library loads.
@@ -158,6 +169,14 @@ class Hub(TrainsOnPictures):
         """Pictures and (N,) int64 labels of `train` or a set as they are stored, nothing withheld."""
         return self._loaded[name]
 
+    def id_alone(self) -> tuple[HubPictures, tuple[str, ...], np.ndarray]:
+        """The split `id`, no other one loaded: pictures, class names, and (N,) int64 positions in them."""
+        c = self.columns
+        main = dict(dataset=c.dataset, revision=c.revision, config=c.config, image=c.image, label=c.label)
+        pictures, stored, raw = self._load(Shift(split=c.id, **main))
+        names = self._names(stored)
+        return pictures, names, self._positions(pictures, stored, raw, stored or list(names))
+
     def _shift(self, name: str) -> Shift:
         """A shift with everything that it left out filled in."""
         given, c = self.columns.shifts[name], self.columns
@@ -171,7 +190,11 @@ class Hub(TrainsOnPictures):
 
     @cached_property
     def _class_names(self) -> tuple[str, ...]:
-        stored, given = self._stored_names, self.columns.class_names
+        return self._names(self._stored_names)
+
+    def _names(self, stored: list[str] | None) -> tuple[str, ...]:
+        """Class names: those of YAML, else those of the label column; DataError where neither has any."""
+        given = self.columns.class_names
         if given is None and stored is None:
             raise DataError(f"{self.name}: column {self.columns.label!r} has no class names; give class_names in YAML.")
         if given is not None and stored is not None and len(given) != len(stored):
@@ -220,25 +243,28 @@ class Hub(TrainsOnPictures):
     def _loaded(self) -> dict[str, tuple[HubPictures, np.ndarray]]:
         """Pictures and (N,) int64 labels, positions in the card's class names, of every set and of train."""
         known = self._stored_names or list(self._class_names)
+        return {
+            name: (pictures, self._positions(pictures, names, raw, known))
+            for name, (pictures, names, raw) in self._raw.items()
+        }
+
+    def _positions(self, pictures: HubPictures, names: list[str] | None, raw: list, known: Sequence[str]) -> np.ndarray:
+        """(N,) int64 positions in `known` of the raw labels of a column whose classes have `names`, if it has any."""
+        if len(raw) == 0:
+            raise DataError(f"{pictures.place}: no rows; leave the split out.")
         position = {name: i for i, name in enumerate(known)}
-        out = {}
-        for name, (pictures, names, raw) in self._raw.items():
-            if len(raw) == 0:
-                raise DataError(f"{pictures.place}: no rows; leave the split out.")
-            by_name = names is not None and names != known or isinstance(raw[0], str)
-            if by_name:
-                raw = [names[label] if names and 0 <= label < len(names) else label for label in raw]
-                if len(position) < len(known):
-                    raise DataError(f"{pictures.place}: classes cannot be matched by name, one name stands twice.")
-                raw = [position.get(label, label) for label in raw]
-            wrong = next((x for x in raw if not isinstance(x, int) or not 0 <= x < len(known)), None)
-            if wrong is not None:
-                raise DataError(
-                    f"{pictures.place}: the label {wrong!r} is none of the {len(known)} classes; leave such rows out, "
-                    "or correct class_names."
-                )
-            out[name] = pictures, np.array(raw, dtype=np.int64)
-        return out
+        if names is not None and names != known or isinstance(raw[0], str):
+            raw = [names[label] if names and 0 <= label < len(names) else label for label in raw]
+            if len(position) < len(known):
+                raise DataError(f"{pictures.place}: classes cannot be matched by name, one name stands twice.")
+            raw = [position.get(label, label) for label in raw]
+        wrong = next((x for x in raw if not isinstance(x, int) or not 0 <= x < len(known)), None)
+        if wrong is not None:
+            raise DataError(
+                f"{pictures.place}: the label {wrong!r} is none of the {len(known)} classes; leave such rows out, "
+                "or correct class_names."
+            )
+        return np.array(raw, dtype=np.int64)
 
     @cached_property
     def _withheld(self) -> np.ndarray:
@@ -255,19 +281,10 @@ class Hub(TrainsOnPictures):
         return Picked(pictures, rows), labels[rows]
 
     def _fingerprint(self) -> str:
-        import pyarrow.compute as compute
-
         about = [self._class_names, self.columns.prompts, self.size, self.randomness]
         digest = hashlib.sha256(json.dumps(about).encode())
         for name, (pictures, labels) in self._loaded.items():
-            stored = pictures.rows.data.column(pictures.column)
-            sizes = compute.binary_length(compute.struct_field(stored, "bytes")).to_pylist()
-            if None in sizes:  # images that lie beside the table
-                paths = compute.struct_field(stored, "path").to_pylist()
-                sizes = [
-                    os.stat(p).st_size if size is None and p else size for size, p in zip(sizes, paths, strict=True)
-                ]
-            digest.update(json.dumps([name, labels.tolist(), sizes]).encode())
+            digest.update(json.dumps([name, labels.tolist(), pictures.sizes()]).encode())
         return digest.hexdigest()
 
 

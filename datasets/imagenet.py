@@ -84,6 +84,11 @@ class ImageNet(TrainsOnPictures):
 
     name, randomness = "imagenet", VERSION
 
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """The wnid of each class: what a name that stands for two classes can be replaced with."""
+        return imagenet_synsets()
+
     def __init__(
         self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, withhold: bool = True,
         size: int = 224, decode: Decode = "exact",

@@ -1,0 +1,195 @@
+"""A shift of one's own beside the sets of another dataset: a folder of class folders, or what the hub's library reads.
+
+    folder:<path>        <path>/<class>/..., with the class names in <path>/classes.txt or ../classes.txt (one line a
+                         class: folder name, tab, class name); without either, a folder's name is its class name
+    huggingface:<name>   a dataset of the hub or a YAML file (`hub`); of its splits the one called `id` there
+
+Classes are matched with the dataset's by name, or by what its files call them (ImageNet: the wnid), whatever the
+order. A shift may lack classes; all columns of the dataset count in it. A class that the dataset has not, or a name
+that stands for two of its classes, is refused.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
+from .folder import ID_FOLDERS, read_classes
+from .hub import Hub
+from .image_sets import ImageSet, Pictures, TreePictures
+from .pixels import Decode
+from .trees import scan
+
+_UNKNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnShift:
+    """Images of one's own with the names of their classes."""
+
+    source: str
+    """As it was given, for messages."""
+    names: tuple[str, ...]
+    """Class names, by label."""
+    pictures: Pictures
+    labels: np.ndarray
+    """(N,) int64 positions in `names`."""
+    content: str
+    """sha256 over the names and sizes of the images."""
+
+
+def of_folder(source: str, path: Path) -> OwnShift:
+    """The images in the class folders of a path; DataError where there are none."""
+    if not path.is_dir():
+        raise DataError(f"{source}: there is no folder {path}; give the path that holds the class folders.")
+    if (path / "train").is_dir():
+        sets = [p.name for p in sorted(path.iterdir()) if p.is_dir() and p.name != "train"]
+        one = next((name for name in sets if name not in ID_FOLDERS), next(iter(sets), "id_test"))
+        raise DataError(f"{source}: is a whole dataset; a shift is one of its folders, as {source.rstrip('/')}/{one}.")
+    tree = scan(path)
+    if len(tree) == 0:
+        raise DataError(f"{source}: no images in class folders under {path}; fill the folder, or name another.")
+    listed = next((folder for folder in (path, path.parent) if (folder / "classes.txt").is_file()), None)
+    known = read_classes(listed / "classes.txt", source) if listed else {}
+    strange = [tree.classes[c] for c in np.unique(tree.class_of) if known and tree.classes[c] not in known]
+    if strange:
+        raise DataError(f"{source}: {listed / 'classes.txt'} has no line for the folder {strange[0]!r}; add one.")
+    digest = hashlib.sha256()
+    for i in range(len(tree)):
+        digest.update(json.dumps([tree.name(i), (path / tree.name(i)).stat().st_size]).encode())
+    names = tuple(known.get(folder, folder) for folder in tree.classes)
+    return OwnShift(source, names, TreePictures(tree), tree.class_of.astype(np.int64), digest.hexdigest())
+
+
+def of_hub(source: str, name: str) -> OwnShift:
+    """The split `id` of a dataset that the hub's library reads; the others are not loaded."""
+    pictures, names, labels = Hub(name).id_alone()
+    content = hashlib.sha256(json.dumps(pictures.sizes()).encode()).hexdigest()
+    return OwnShift(source, names, pictures, labels, content)
+
+
+def positions(shift: OwnShift, data: Dataset) -> np.ndarray:
+    """(len(shift.names),) int64: the class of the dataset that each name means, -1 where no image has it.
+
+    Raises:
+        DataError: a name of which there are images is none of the dataset's, or stands for several of its classes.
+    """
+    card, ids = data.card, tuple(getattr(data, "class_ids", ()))
+    exact = _index(card.class_names, ids)
+    folded = _index(map(_fold, card.class_names))
+    found = np.full(len(shift.names), -1, dtype=np.int64)
+    for label in np.unique(shift.labels):
+        name = shift.names[label]
+        meant = sorted(exact.get(name) or folded.get(_fold(name)) or ())
+        if len(meant) != 1:
+            raise DataError(_mismatch(shift, name, card, meant))
+        found[label] = meant[0]
+    return found
+
+
+def _fold(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").split())
+
+
+def _index(*lists: Any) -> dict[str, set[int]]:
+    """Name -> the positions at which it stands in any of the lists."""
+    index: dict[str, set[int]] = {}
+    for names in lists:
+        for i, name in enumerate(names):
+            index.setdefault(name, set()).add(i)
+    return index
+
+
+def _mismatch(shift: OwnShift, name: str, card: DatasetCard, meant: Sequence[int]) -> str:
+    where = f"{shift.source}: the class {name!r}"
+    if meant:
+        return (
+            f"{where} stands for {len(meant)} classes of {card.name}, numbers {' and '.join(map(str, meant))}; give it "
+            "the name, or the folder name, that only one of them has."
+        )
+    near = get_close_matches(name, card.class_names, 1)
+    hint = f", which has {near[0]!r}" if near else ""
+    return (
+        f"{where} is none of the {len(card.class_names)} classes of {card.name}{hint}; name it as there, or leave its "
+        "images out."
+    )
+
+
+class WithShifts:
+    """A dataset with further shifts; everything else is the dataset's own.
+
+    Args:
+        data: the dataset.
+        shifts: name of the set -> its images.
+        size: side of the shifts' pictures in pixels.
+        decode: how they are made, see `pixels`.
+
+    Raises:
+        DataError: a name is taken.
+    """
+
+    def __init__(self, data: Dataset, shifts: Mapping[str, OwnShift], size: int, decode: Decode) -> None:
+        self.data, self.shifts, self.size, self.decode = data, dict(shifts), size, decode
+        taken = {"train", *(entry.name for entry in data.card.sets)} & set(shifts)
+        if taken:
+            raise DataError(f"shifts: {sorted(taken)[0]!r} is a set of {data.card.name} already; give another name.")
+
+    def __getattr__(self, name: str) -> Any:
+        """What only some datasets have: found, expected, class_ids and more."""
+        if name.startswith("_") or name == "data":  # not there yet while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.data, name)
+
+    @cached_property
+    def card(self) -> DatasetCard:
+        """The dataset's, with further sets; its fingerprint also covers their classes and content."""
+        card, sets, parts = self.data.card, [], [self.data.card.fingerprint]
+        for name, shift in self.shifts.items():
+            classes = np.unique(self._classes[name]).tolist()
+            where = f"{len(classes)} of {len(card.class_names)} classes"
+            about = f"{shift.source}, {len(shift.labels)} images of {where}, all columns count"
+            sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN))
+            parts.append([name, self._classes[name].tolist(), shift.content, self.size])
+        fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return replace(card, sets=(*card.sets, *sets), fingerprint=fingerprint)
+
+    @cached_property
+    def _classes(self) -> dict[str, np.ndarray]:
+        """Set -> (N,) int64 classes of the dataset."""
+        return {name: positions(shift, self.data)[shift.labels] for name, shift in self.shifts.items()}
+
+    @property
+    def train_size(self) -> int:
+        """The dataset's."""
+        return self.data.train_size
+
+    def train_labels(self) -> np.ndarray:
+        """The dataset's."""
+        return self.data.train_labels()
+
+    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Any:
+        """The dataset's."""
+        return self.data.train_images(items, seed)
+
+    def eval_data(self, name: str) -> EvalData:
+        """The evaluation set of that name; DataError where there is none."""
+        if name not in self.shifts:
+            return self.data.eval_data(name)
+        return ImageSet(name, self.shifts[name].pictures, self._classes[name], self.size, decode=self.decode)
+
+
+def load(source: str, root: str | os.PathLike | None) -> OwnShift:
+    """The images that `folder:<path>` or `huggingface:<name>` means; a path may stand below the root."""
+    prefix, _, rest = source.partition(":")
+    if prefix == "huggingface":
+        return of_hub(source, rest)
+    given = Path(rest).expanduser()
+    return of_folder(source, given if given.is_dir() or not root else Path(root).expanduser() / given)

@@ -146,9 +146,12 @@ def steps_of_checkpoints(folder):
     return [json.loads(path.read_text())["step"] for path in folder.checkpoints.glob("*.json")]
 
 
-def test_a_sweep_from_the_command_to_the_board(cluster, folders, suite, tmp_path, undisturbed, capsys):
+def test_a_sweep_from_the_command_to_the_board(cluster, folders, suite, tmp_path, undisturbed, capsys, monkeypatch):
+    """No file of it, jobs' output among them, holds a value of the environment that the jobs inherit."""
+    monkeypatch.setenv("WANDB_API_KEY", "canary-1618")
     profile = tmp_path / "mine.yaml"
-    profile.write_text("partition: low\ngpus: 1\ncpus: 1\ntime: 30m\n")
+    setup = """setup: ['test canary-1618 = "$WANDB_API_KEY" || exit 9']"""
+    profile.write_text(f"partition: low\ngpus: 1\ncpus: 1\ntime: 30m\n{setup}\n")
     words = ("sweep", suite, "--method", "tracer,wise_ft", "--seeds", "0", "--set", "limit=8")
     words = (*words, "--runs", tmp_path / "runs", "--results", tmp_path / "results", "--device", "cpu")
     words = (*words, "--executor", "slurm", "--profile", profile)
@@ -164,6 +167,9 @@ def test_a_sweep_from_the_command_to_the_board(cluster, folders, suite, tmp_path
     code = {json.loads(run.record.read_text())["environment"]["snapshot"] for run in runs}
     assert code == {path.name for path in (tmp_path / "runs" / ".code").iterdir()}
     assert_once_and_the_same(runs, undisturbed, attempts=1)
+    assert list((tmp_path / "runs").glob(".slurm/*/*_log.out"))
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path != profile]
+    assert [path for path in written if b"canary-1618" in path.read_bytes()] == []
 
 
 def test_preempted_by_the_high_partition(cluster, folders, undisturbed):

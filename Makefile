@@ -99,6 +99,10 @@ reference: $(STAMP) ## run everything with five seeds under both rules and write
 	@$(PY) -m robustft.results.publish $(BENCHMARK) $(call flag,RUNS,runs)
 	@$(PY) -m robustft.results.readme
 
+.PHONY: readme
+readme: $(STAMP) ## make the README's table, the reference's boards and their pictures again from the committed records
+	@$(PY) -m robustft.results.readme
+
 .PHONY: pretrain
 pretrain: $(STAMP) ## make the bundled backbones again (up to 25 minutes)
 	@$(PY) -m robustft.benchmarks.pretrain

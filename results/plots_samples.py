@@ -103,7 +103,7 @@ def draw_flips(material: Material) -> Figure:
     rows_of = max(len(bars) for _, bars in found)
     figure, axes = panels(len(found), height=0.7 + 0.22 * rows_of)
     handles: dict[str, Any] = {}
-    reach = 1.1 * max(max(lost, won) for _, bars in found for _, lost, won in bars.values())
+    reach = 1.3 * max(max(lost, won) for _, bars in found for _, lost, won in bars.values())
     for axis, (backbone, bars) in zip(axes, found, strict=True):
         order = sorted(bars, key=lambda title: bars[title][1], reverse=True)
         for y, title in enumerate(order):

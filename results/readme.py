@@ -1,17 +1,21 @@
-"""The README's table and the reference's boards, written from its records: nobody edits them, and tests compare both.
+"""The README's table and pictures and the reference's boards, made from its records: nobody edits them, tests compare.
 
-`python -m robustft.results.readme` renews them; `make reference` calls that last.
+`make readme` renews them, without any run; `make reference` ends in the same.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from . import gallery
 from .cells import best_rows, cell_text, footnotes, marks_text, resolution
 from .leaderboard import build, write
+from .material import Material
 from .outcomes import Outcomes
+from .plots import save
 from .publish import BOARDS
 from .records import REFERENCE, gather_reference
 from .statistics import RULES
@@ -19,6 +23,8 @@ from .tables import signs_of
 from .tables_markdown import escape
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+PICTURES = ("id_ood", "paths", "calibration", "flips")
+"""Names of the gallery that the committed records are enough for, and that the README shows."""
 BEGIN, END = "<!-- reference table: begin -->", "<!-- reference table: end -->"
 COLUMNS = [("acc_id", "ID"), ("acc_ood_mean", "OOD mean"), ("ece_id", "ID ECE"), ("ece_ood_mean", "OOD ECE")]
 
@@ -63,15 +69,23 @@ def renew(text: str, block: str) -> str:
     return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{block}\n{END}", text, flags=re.DOTALL)
 
 
+def pictures(benchmark: str = "digits") -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(name, suffix -> content) of every picture of PICTURES, from the reference alone; same records, same bytes."""
+    material = Material(reference=tuple(gather_reference(benchmark))).of(benchmark)
+    yield from ((name, gallery.make(name, material)) for name in PICTURES)
+
+
 def main() -> int:
     """Command line of this module."""
     try:
+        for name, files in pictures():
+            save(files, REFERENCE / "digits" / name)
         write([], gather_reference("digits"), REFERENCE / "digits", Outcomes(), BOARDS)
         README.write_text(renew(README.read_text(encoding="utf-8"), table()), encoding="utf-8")
     except ValueError as error:
         print(f"readme: {error}", file=sys.stderr)
         return 2
-    print(f"renewed the table of {README.name} and the boards of {REFERENCE / 'digits'}")
+    print(f"renewed the table of {README.name} and the boards and pictures of {REFERENCE / 'digits'}")
     return 0
 
 

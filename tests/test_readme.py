@@ -1,13 +1,26 @@
 """The README says what the committed reference says."""
 
 import re
+from importlib import metadata
 
-from robustft.results.readme import BEGIN, END, README, renew, table
+from robustft.results.readme import BEGIN, END, PICTURES, README, pictures, renew, table
+from robustft.results.records import REFERENCE
 
 
 def test_the_table_is_that_of_the_committed_reference():
     text = README.read_text(encoding="utf-8")
     assert renew(text, table()) == text
+
+
+def test_the_pictures_are_those_of_the_committed_reference():
+    constraints = (README.parent / "constraints.txt").read_text(encoding="utf-8")
+    pinned = re.findall(r"^matplotlib==(\S+)", constraints, flags=re.MULTILINE)
+    shown = README.read_text(encoding="utf-8")
+    for name in PICTURES:
+        assert f"(results/reference/digits/{name}.png)" in shown and (REFERENCE / "digits" / f"{name}.png").exists()
+    if metadata.version("matplotlib") in pinned:  # another one draws the same numbers with other bytes
+        for name, files in pictures():
+            assert (REFERENCE / "digits" / f"{name}.svg").read_bytes() == files[".svg"], f"{name}: run `make readme`"
 
 
 def test_every_file_that_the_readme_names_exists():

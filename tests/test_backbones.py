@@ -80,10 +80,15 @@ def test_head_matches_the_reference(case):
     weight = average_prompts(embeddings, scale)
     expected = torch.tensor(case["independent_float64"]["weight"], dtype=torch.float64)
     assert torch.allclose(weight, expected, rtol=0, atol=1e-12 * scale.item())
+    images = normalize(torch.tensor(case["image_features"], dtype=torch.float64), dim=-1)
+    logits = torch.tensor(case["independent_float64"]["logits"], dtype=torch.float64)
+    assert torch.allclose(images @ weight.T, logits, rtol=0, atol=1e-12 * scale.item())
     single = average_prompts(embeddings.float(), scale.float())
     if "weight" in case["reference_code"]:  # the released code cannot build a head of one class
         released = torch.tensor(case["reference_code"]["weight"])
         assert torch.allclose(single, released, rtol=0, atol=1e-6 * scale.item())
+        released = torch.tensor(case["reference_code"]["logits"])
+        assert torch.allclose(images.float() @ single.T, released, rtol=0, atol=1e-6 * scale.item())
     else:
         assert case["classes"] == 1
 

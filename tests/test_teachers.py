@@ -61,7 +61,10 @@ def test_wma_teacher_and_its_weights(case):
             expected = case["released_code"]
         picked = alphas[expected["kernel_index"]]
         close(picked, expected["kernel_weight"])
-        close(online_weights(picked), expected["omega"])
+        omegas = online_weights(picked)
+        close(omegas, expected["omega"])
+        close(omegas[1:] / (1 - omegas[1:]), expected["relative_weight"])
+        close((1 - omegas[1:]).prod(), expected["final_share_of_initial"])
         for dtype, absolute in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
             make = lambda s: WMATeacher(s, total, kernel, every=every, clock=clock)  # noqa: B023, E731
             values = follow(make, trajectory, dtype)

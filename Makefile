@@ -93,7 +93,7 @@ report: $(STAMP) ## write all results as one HTML file, results/report.html [BEN
 	@$(ROBUSTFT) report $(call given,BENCHMARK) $(call flag,RUNS,runs)
 
 .PHONY: reference
-reference: $(STAMP) ## run everything with five seeds under both rules and write results/reference/BENCHMARK (half an hour)
+reference: $(STAMP) ## run everything with five seeds under both rules and write results/reference/BENCHMARK (hours)
 	@for rule in one_se best_id; do \
 		$(ROBUSTFT) sweep $(BENCHMARK) --method all --seeds 0-4 --rule $$rule $(call flag,RUNS,runs) $(call flag,JOBS,jobs); done
 	@$(PY) -m robustft.results.publish $(BENCHMARK) $(call flag,RUNS,runs)

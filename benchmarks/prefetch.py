@@ -30,10 +30,10 @@ def fetch(suite: Any, tell: Callable[[str], None]) -> None:
     named = [catalogue.parts(suite.dataset_of(recipe))[0] for recipe in suite.recipe_names]
     for name in dict.fromkeys([*named, *suite.shifts.values()]):
         if catalogue.from_hub(name):
-            if name in suite.shifts.values():
-                own_shift.load(name, None)
-            else:
+            if name in named:
                 catalogue.get(name).train_labels()
+            else:
+                own_shift.load(name, None)
             tell(f"{name}: on this machine")
         elif name not in catalogue.embedded():
             tell(f"{name}: is not on the hub; `robustft doctor {suite.name}` says what to download from whom")

@@ -53,7 +53,8 @@ def table(benchmark: str = "digits") -> str:
     caption = (
         f"{section.version}, recipe {section.recipe}, rule {RULES[0]}; accuracy in percent, ECE in [0, 1] (15 bins, "
         "global), mean ± standard deviation over seeds; bold: the best row of a backbone, zero-shot aside; ≈: not "
-        "separable from it (paired by seed and source image, Holm over the column, 5 %; ECE is not tested)."
+        "separable from it (paired by seed and source image, Holm over the column, 5 %; ECE is not tested); ?: not "
+        "tested (one seed)."
     )
     return "\n".join([*lines, "", caption, "", *(f"- {note}" for note in [*notes, *map(escape, footnotes(marked))])])
 

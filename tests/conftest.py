@@ -18,6 +18,18 @@ torch.set_num_threads(1)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
+@pytest.fixture
+def fresh_data():
+    """No dataset of another test's files."""
+    from robustft.benchmarks import facts
+
+    for cached in (facts.dataset, facts.data_facts):
+        cached.cache_clear()
+    yield
+    for cached in (facts.dataset, facts.data_facts):
+        cached.cache_clear()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """In CI a skipped test is a failed one: nothing may stay green because something was not there."""

@@ -128,16 +128,6 @@ def test_the_fingerprint_is_of_the_shift_too(place):
     assert beside("folder:animals", attic="folder:attic").card.fingerprint != before
 
 
-@pytest.fixture
-def fresh_data():
-    """No dataset of another test's files."""
-    for cached in (facts.dataset, facts.data_facts):
-        cached.cache_clear()
-    yield
-    for cached in (facts.dataset, facts.data_facts):
-        cached.cache_clear()
-
-
 def test_a_shift_of_a_registered_dataset_from_a_suite_to_the_record_and_the_board(place, capsys, fresh_data):
     for digit in ("seven", "THREE"):
         picture(place / "notes" / digit / "0.png", 30)

@@ -16,7 +16,7 @@ from test_hub import parquet
 from test_imagenet import WNIDS, A, R, write_objectnet
 from test_wilds import camelyon, fmow, iwildcam  # noqa: F401 - fixtures
 
-from robustft.benchmarks import data_check, facts, sweep
+from robustft.benchmarks import data_check, sweep
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.run import Options
 from robustft.benchmarks.state import RunFolder
@@ -27,19 +27,10 @@ from robustft.datasets.folder import Folder
 from robustft.datasets.wilds_data import IWildCam
 from robustft.results.records import read_record
 
+pytestmark = pytest.mark.usefixtures("fresh_data")
 BACKBONE = "tiny-vit-p16"
 METHODS = ("zero_shot", "ft", "lp_ft", "wise_ft", "flyp", "ema", "tracer")
 SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-4, "weight_decay": 0.1}
-
-
-@pytest.fixture(autouse=True)
-def fresh_data():
-    """No dataset of another test's files."""
-    for cached in (facts.dataset, facts.data_facts):
-        cached.cache_clear()
-    yield
-    for cached in (facts.dataset, facts.data_facts):
-        cached.cache_clear()
 
 
 def never():

@@ -6,7 +6,8 @@ from typing import Any
 def shrink(values: dict[str, Any], sources: dict[str, str], train_size: int) -> None:
     """Fit batch, steps and warm-up to `train_limit` images, in place; what a person gave with --set stays.
 
-    The number of passes over the images is kept, so that epochs stay epochs.
+    The number of passes over the images is kept, so that epochs stay epochs. A limit from the grid of a study is no
+    rehearsal, and changes nothing else.
 
     Args:
         values: key -> value; `epochs` not yet turned into steps.
@@ -14,6 +15,8 @@ def shrink(values: dict[str, Any], sources: dict[str, str], train_size: int) -> 
         train_size: training images of the whole set.
     """
     limit, size = values.get("train_limit"), values.get("batch_size")
+    if sources.get("train_limit", "").startswith("grid"):
+        return  # the study's own question: the same steps on fewer images
     if not _positive(limit) or not _positive(size) or limit >= train_size:
         return
     if size > limit and not _given(sources, "batch_size"):

@@ -182,6 +182,16 @@ def test_a_rehearsal_of_any_suite_fits_its_images():
         resolve(imagenet, "flyp", train_limit=64, batch_size=128)
 
 
+def test_fewer_images_in_the_grid_of_a_study_are_no_rehearsal():
+    resolver = Benchmark("scratch_line").resolver()
+    few = {"train_limit": (50, "grid of scratch_line"), "steps": (2000, "grid of scratch_line")}
+    spec = resolver.resolve("ft", "tiny-rn-scratch", 0, few)[-1].spec
+    assert (spec.train_limit, spec.steps, spec.batch_size) == (50, 2000, 50)  # the steps do not follow the images
+    rehearsed = {"train_limit": (40, "--set"), "steps": (2000, "grid of scratch_line")}
+    spec = resolver.resolve("ft", "tiny-rn-scratch", 0, rehearsed)[-1].spec
+    assert (spec.train_limit, spec.steps, spec.batch_size) == (40, 400, 40)
+
+
 def test_what_a_rehearsal_reads_is_rehearsed_alike():
     digits = Benchmark("digits")
     ft, wise = digits.resolver().resolve("wise_ft", "tiny-rn", 0, {"train_limit": (20, "--set")})

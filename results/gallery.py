@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import plots_board, plots_runs, plots_samples
-from .effective_robustness import LEAST_MODELS, Line, fit
+from . import plots_board, plots_line, plots_runs, plots_samples
 from .material import Material, Missing
 from .plots import draw_id_ood, drawing, encode
 
@@ -26,22 +25,9 @@ class Entry:
 
 def _id_ood(material: Material) -> Figure:
     try:
-        return draw_id_ood(material.board, line=baseline(material))
+        return draw_id_ood(material.board)
     except ValueError as error:
         raise Missing(f"figure id_ood: {str(error).removeprefix('figure: ')}") from error
-
-
-def baseline(material: Material) -> Line | None:
-    """The line of models without pretraining, on the same data; None where there are too few of them."""
-    points = {
-        (record["method"], record["backbone"], record["run_id"]): (
-            record["summary"].get("acc_id"),
-            record["summary"].get("acc_ood_mean"),
-        )
-        for record in material.controls
-    }
-    usable = [point for _, point in sorted(points.items()) if None not in point]
-    return fit(*zip(*usable, strict=True)) if len(usable) >= LEAST_MODELS else None
 
 
 ENTRIES = {
@@ -51,6 +37,14 @@ ENTRIES = {
         "right of one a method has gained in distribution, below the other it has lost robustness. Small markers: "
         "points of a path that were fixed beforehand. Hollow: the committed reference beside local runs.",
         _id_ood,
+    ),
+    "robustness": Entry(
+        "Effective robustness",
+        "The crosses are models that started from random weights and were finetuned on the same images, colour "
+        "shortcut included, with more or less data, steps and width; the line is their least-squares fit in logits, "
+        "drawn over its range alone. How far a method lies above it at its own ID accuracy is what pretraining gave "
+        "and finetuning kept. Axes are logits, labelled in percent.",
+        plots_line.draw_robustness,
     ),
     "paths": Entry(
         "Between zero-shot and finetuned weights",

@@ -51,7 +51,12 @@ class Material:
     @cached_property
     def board(self) -> Board:
         """The board of all records."""
-        return build(self.local, self.reference, Outcomes(self.runs, self.reference_root))
+        return build(self.local, self.reference, self.outcomes)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """The per-sample files of the board's rows."""
+        return Outcomes(self.runs, self.reference_root)
 
     @property
     def benchmarks(self) -> list[str]:
@@ -65,12 +70,12 @@ class Material:
             for records in (self.local, self.reference)
         )
         data = {record["spec"].get("fingerprint") for record in (*local, *reference)}
-        controls = tuple(
-            record
-            for _, record in self.entries()
-            if record["backbone_weights"] == "random" and record["spec"].get("fingerprint") in data
-        )
-        return replace(self, local=local, reference=reference, controls=controls)
+        controls = {
+            record["run_id"]: record
+            for record in (*self.controls, *(record for _, record in self.entries()))
+            if _is_control(record) and record["spec"].get("fingerprint") in data
+        }
+        return replace(self, local=local, reference=reference, controls=tuple(controls.values()))
 
     def entries(self) -> Iterator[tuple[str, Record]]:
         """(provenance, record) of every run; tuning trials are left out."""
@@ -153,6 +158,13 @@ def without_doubles(rows: Iterable[Row]) -> list[Row]:
     rows = list(rows)
     here = {(row.backbone, row.title) for row in rows if row.provenance == "local" and row.complete}
     return [row for row in rows if row.provenance == "local" or (row.backbone, row.title) not in here]
+
+
+def _is_control(record: Record) -> bool:
+    """Whether it started from random weights and was evaluated on everything; on how many images it trained is free."""
+    spec = record["spec"]
+    whole = spec.get("limit") is None and not spec.get("allow_partial")
+    return whole and record["backbone_weights"] == "random"
 
 
 def _ok(value: Any) -> bool:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from .atomic import write_atomic
 from .board import FIXED, Row, Section
-from .effective_robustness import Line
 from .leaderboard import Board
 from .statistics import RULES
 
@@ -99,7 +98,8 @@ def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
 def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
     """One legend below all panels, zero-shot first, then by name; as many columns as fit, `columns` at most."""
     names = sorted(handles, key=lambda name: (name != "zero_shot", name))
-    inches = 0.75 + 0.08 * max(map(len, names))  # a handle, and letters of this font size
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    inches = 0.75 + 0.08 * longest  # a handle, and letters of this font size
     columns = max(1, min(columns, int(figure.get_figwidth() / inches)))
     figure.legend(
         [handles[name] for name in names],
@@ -144,7 +144,7 @@ def plot_id_ood(board: Board, path: Path, rule: str = RULES[0]) -> list[Path]:
         return save_figure(draw_id_ood(board, rule), path)
 
 
-def draw_id_ood(board: Board, rule: str = RULES[0], line: Line | None = None) -> Figure:
+def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
     """ID against OOD-mean accuracy, a panel per backbone: seed means with standard deviations, zero-shot as a star.
 
     Args:
@@ -152,7 +152,6 @@ def draw_id_ood(board: Board, rule: str = RULES[0], line: Line | None = None) ->
             reference rows, the local ones are filled and the reference ones hollow. A fixed point of a path has a
             smaller marker.
         rule: selection rule whose rows are drawn.
-        line: what models without the pretrained backbone come to, drawn within the range of its fit.
 
     Raises:
         ValueError: the board has no such rows.
@@ -163,9 +162,6 @@ def draw_id_ood(board: Board, rule: str = RULES[0], line: Line | None = None) ->
     handles: dict[str, object] = {}
     for axis, (backbone, rows) in zip(axes, found, strict=True):
         _draw(axis, rows, methods, handles)
-        if line is not None:
-            xs, ys = line.points()
-            handles["baselines without pretraining"] = axis.plot(xs, ys, color="0.45", linewidth=1, linestyle="--")[0]
         tidy(axis, backbone, "ID accuracy (%)")
     figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
     legend(figure, handles, 2 * min(3, len(found)) + 1)

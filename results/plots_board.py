@@ -26,14 +26,14 @@ PAPER_TABLES = {"lambda_sd": "table9", "teacher_update_every": "table10", "beta"
 
 def draw_calibration(material: Material) -> Figure:
     """Accuracy against calibration error, ID above and OOD below, a panel per backbone; seed means with deviations."""
-    section, found = _ranked(material, "calibration")
+    section, found = ranked(material, "calibration")
     methods = sorted({row.method for _, rows in found for row in rows})
     figure, axes = panels(2 * len(found), len(found), height=2.6)
     handles: dict[str, Any] = {}
     for i, (title, accuracy, error) in enumerate((("ID", "acc_id", "ece_id"), ("OOD", "acc_ood_mean", "ece_ood_mean"))):
         for axis, (backbone, rows) in zip(axes[i * len(found) :], found, strict=False):
             for row in rows:
-                _dot(axis, row, accuracy, error, methods, handles)
+                dot(axis, row, accuracy, error, methods, handles)
             axis.margins(0.12)
             tidy(axis, backbone if i == 0 else "", f"{title} accuracy (%)")
         axes[i * len(found)].set_ylabel(f"{title} ECE" if i == 0 else f"{title} ECE (mean over shifts)", fontsize=9)
@@ -63,7 +63,7 @@ def draw_paths(material: Material) -> Figure:
         rows = [r for r in without_doubles(section.table(RULES[0], backbone)) if r.complete and r.kind != FIXED]
         for row in rows:
             if row.method not in {method for method, _ in found}:
-                _dot(axis, row, "acc_id", "acc_ood_mean", sorted(others), handles)
+                dot(axis, row, "acc_id", "acc_ood_mean", sorted(others), handles)
         for i, (method, points) in enumerate(found):
             colour, marker = style(method, sorted(others))
             xs, ys = [100 * x for _, x, _ in points], [100 * y for _, _, y in points]
@@ -110,7 +110,7 @@ def draw_cost(material: Material) -> Figure:
 
     Only records of one kind of machine (device, processor, threads) are compared: the one with most of them.
     """
-    section, found = _ranked(material, "cost")
+    section, found = ranked(material, "cost")
     machines: dict[tuple[str, ...], int] = {}
     for _, record in material.entries():
         machines[_machine(record)] = machines.get(_machine(record), 0) + 1
@@ -273,27 +273,28 @@ def _paper(key: str) -> list[tuple[float, list[float], list[float]]]:
     return [(value, numbers, [0.0] * 3) for value, numbers in sorted(found.items())]
 
 
-def _dot(
+def dot(
     axis: Any,
     row: Row,
     x: str,
     y: str,
     methods: Sequence[str],
     handles: dict[str, Any],
+    percent: float = 100,
 ) -> None:
-    """One row as a point with its deviations."""
+    """One row as a point with its deviations; accuracies times `percent`."""
     (mx, sx, _), (my, sy, _) = row.cell(x), row.cell(y)
     if mx is None or my is None:
         return
-    scale = 100 if y.startswith("acc") else 1
+    scale = percent if y.startswith("acc") else 1
     colour, marker = style(row.method, methods)
     size = 13 if row.is_reference_method else FIXED_SIZE if row.kind in (FIXED, ORACLE) else 8
     handles.setdefault(
         row.title,
         axis.errorbar(
-            100 * mx,
+            percent * mx,
             scale * my,
-            xerr=None if sx is None else 100 * sx,
+            xerr=None if sx is None else percent * sx,
             yerr=None if sy is None else scale * sy,
             color=colour,
             marker=marker,
@@ -308,7 +309,7 @@ def _dot(
     )
 
 
-def _ranked(material: Material, figure: str) -> tuple[Section, list[tuple[str, list[Row]]]]:
+def ranked(material: Material, figure: str) -> tuple[Section, list[tuple[str, list[Row]]]]:
     """The rows of the default rule; a reference row only where there is no local one."""
     try:
         section, found = ranked_panels(material.board)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .board import REFERENCE_METHOD, Row, Section
+from .compare import flips
 from .material import Material, Missing, without_doubles
 from .metrics import bin_edges
+from .outcomes import OutcomeError
 from .plots import legend, panels, style, tidy
-from .rows import Record
+from .predictions import PredictionError
 from .statistics import RULES
 
 if TYPE_CHECKING:
@@ -87,12 +90,11 @@ def draw_flips(material: Material) -> Figure:
     found = []
     for section, backbone, rows in _tables(material):
         start = next((row for row in rows if row.is_reference_method), None)
-        before = _parts(material, start)[0] if start is not None and _parts(material, start) else {}
         bars = {}
-        for row in rows:
-            shares = [_mean_flips(before, after, section.shifts) for after in _parts(material, row)]
-            if not row.is_reference_method and shares and all(shares):
-                bars[row.title] = (row.method, *(100 * float(np.mean(values)) for values in zip(*shares, strict=True)))
+        for row in rows if start is not None else ():
+            shares = None if row.is_reference_method else _mean_flips(material, section, row, start)
+            if shares is not None:
+                bars[row.title] = (row.method, *shares)
         if bars:
             found.append((backbone, bars))
     if not found:
@@ -129,39 +131,20 @@ def draw_flips(material: Material) -> Figure:
 _SMALL = {"fontsize": 7, "va": "center"}
 
 
-def flips(before: Columns, after: Columns) -> tuple[float, float]:
-    """Shares of a set's samples that turned from right to wrong, and from wrong to right.
-
-    Args:
-        before, after: columns sample_id, label and prediction of two models on one set, in any order.
+def _mean_flips(material: Material, section: Section, row: Row, start: Row) -> tuple[float, float] | None:
+    """Percent that turned wrong and that turned right, means over the shifts; None where a per-sample file is missing.
 
     Raises:
-        ValueError: the samples differ.
-
-    Example: right, right, wrong before and right, wrong, right after: (1/3, 1/3).
+        Missing: a file contradicts its record, or is damaged.
     """
-    sides = []
-    for columns in (before, after):
-        order = np.argsort(columns["sample_id"].astype(str), kind="stable")
-        sides.append((columns["sample_id"][order], (columns["label"] == columns["prediction"])[order]))
-    (ids, first), (others, second) = sides
-    if not np.array_equal(ids, others):
-        raise ValueError("flips: the two models saw different samples; run them on the same set.")
-    return float(np.mean(first & ~second)), float(np.mean(~first & second))
-
-
-def _mean_flips(before: Mapping[str, Columns], after: Mapping[str, Columns], names: Sequence[str]) -> tuple | None:
-    if not names or any(name not in before or name not in after for name in names):
+    try:
+        turned = [flips(material.outcomes, section, row, start, name) for name in section.shifts]
+    except (OutcomeError, PredictionError) as error:
+        raise Missing(f"figure flips: {error}") from error
+    if not turned or None in turned:
         return None
-    shares = [flips(before[name], after[name]) for name in names]
-    return tuple(sum(values) / len(values) for values in zip(*shares, strict=True))
-
-
-def _parts(material: Material, row: Row) -> list[Mapping[str, Columns]]:
-    """Predictions of each seed of a row; [] unless all are there."""
-    records: list[Record] = material.records_of(row)
-    parts = [material.predictions(record, row.provenance) for record in records]
-    return parts if parts and all(parts) else []
+    lost, won = ([getattr(one, side) for one in turned] for side in ("negative", "positive"))
+    return 100 * math.fsum(lost) / len(turned), 100 * math.fsum(won) / len(turned)
 
 
 def _tables(material: Material) -> list[tuple[Section, str, list[Row]]]:

@@ -4,7 +4,7 @@ results/reference/<benchmark>/ then holds
   records/<run id>.json       one record a run
   samples.parquet             set, sample_id, unit_id and label of every test sample, once for all runs
   predictions/<run id>.parquet  KEPT, as far as the run has them, in the same order
-  leaderboard.csv, leaderboard.md, id_ood.svg, id_ood.png
+  leaderboard.csv, leaderboard.md, and id_ood.svg, id_ood.png where rows are ranked
   manifest.json               sha256 of every file above the board: `robustft verify` checks the folder
 """
 
@@ -28,7 +28,7 @@ from .leaderboard import Board, write
 from .outcomes import Outcomes
 from .plots import plot_id_ood
 from .records import NAME, REFERENCE, gather_reference, read_record, record_json
-from .rows import sections
+from .rows import is_of_grid, sections
 from .statistics import RULES
 
 BOARDS = ("leaderboard.csv", "leaderboard.md")
@@ -40,7 +40,7 @@ class PublishError(ValueError):
 
 
 def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool = False) -> Board:
-    """Replace the reference of a benchmark by the ranked runs of a folder.
+    """Replace the reference of a benchmark by the ranked runs of a folder; of a study, which ranks none, by its grid.
 
     Args:
         benchmark: name of the benchmark.
@@ -53,7 +53,7 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
         The board of the new reference.
 
     Raises:
-        PublishError: no run, two settings under one rule, or runs over different samples.
+        PublishError: no such run, two settings under one rule, or runs over different samples.
         RecordError, PredictionError, OutputError: a file is damaged or cannot be written.
     """
     found = {}
@@ -61,10 +61,10 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
         record = read_record(path)  # a damaged record stops here: the reference is all or nothing
         ranked = record["selection"]["rules"] or record["method"] == REFERENCE_METHOD
         whole = record["spec"].get("limit") is None and not record["spec"].get("allow_partial")
-        if record["kind"] == "run" and ranked and whole:
+        if record["kind"] == "run" and (ranked or is_of_grid(record)) and whole:
             found[record["run_id"]] = (path.parent, record)
     if not found:
-        raise PublishError(f"{runs}: has no ranked run of {benchmark}; run the sweep first.")
+        raise PublishError(f"{runs}: has no ranked run of {benchmark} and none of a grid; run the sweep first.")
     if add:
         renewed = {(record["method"], record["backbone"]) for _, record in found.values()}
         for record in gather_reference(benchmark, Path(reference), report=_refuse):
@@ -97,7 +97,8 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
     for run_id, kept in columns.items():
         _write(folder / "predictions" / f"{run_id}.parquet", kept)
     board = write([], records, folder, Outcomes(folders={benchmark: folder}), BOARDS)
-    plot_id_ood(board, folder / "id_ood")
+    if any(section.ranks for section in board.sections):
+        plot_id_ood(board, folder / "id_ood")
     manifest.write(folder, "reference")
     shutil.rmtree(Path(reference) / benchmark, ignore_errors=True)
     folder.rename(Path(reference) / benchmark)

@@ -72,7 +72,7 @@ def renew(text: str, block: str) -> str:
 
 def pictures(benchmark: str = "digits") -> Iterator[tuple[str, dict[str, bytes]]]:
     """(name, suffix -> content) of every picture of PICTURES, from the reference alone; same records, same bytes."""
-    material = Material(reference=tuple(gather_reference(benchmark))).of(benchmark)
+    material = Material(reference=tuple(gather_reference())).of(benchmark)
     yield from ((name, gallery.make(name, material)) for name in PICTURES)
 
 

@@ -183,7 +183,12 @@ def _kind_of(record: Record) -> str:
         return ""
     if PUBLISHED in record["selection"]["rules"]:
         return PUBLISHED
-    return GRID if any(source.startswith("grid of ") for source in record["sources"].values()) else ""
+    return GRID if is_of_grid(record) else ""
+
+
+def is_of_grid(record: Record) -> bool:
+    """Whether a study's grid gave any of its values."""
+    return any(source.startswith("grid of ") for source in record["sources"].values())
 
 
 def _is_fixed(record: Record) -> bool:

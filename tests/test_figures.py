@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from robustft.results import gallery, predictions
 from robustft.results.effective_robustness import LineError, fit
 from robustft.results.material import LAYERS, Material, Missing, without_doubles
 from robustft.results.plots_board import _paper
-from robustft.results.plots_samples import flips, reliability
+from robustft.results.plots_samples import reliability
 from robustft.results.records import gather_reference, publish_record, write_json_atomic
 from robustft.results.similarity import SimilarityError, linear_cka, svcca
 
@@ -36,6 +37,9 @@ def full_material(root):
             records += [
                 make_record("tracer", seed=seed, accuracy=0.8 + 0.01 * beta, hyper=hyper, sources=GRID, lr=2e-3)
             ]
+    for i in range(15):
+        scratch = make_record("ft", "tiny-scratch", i, 0.3 + 0.03 * i, benchmark="scratch_line", rules=())
+        records.append({**scratch, "backbone_weights": "random"})
     for record in records:
         record["cost"]["images_per_second"] = 900.0 if record["method"] == "ft" else 600.0
     for method, accuracy in (("zero_shot", 0.1), ("flyp", 0.95), ("tracer", 0.96)):
@@ -51,16 +55,19 @@ def full_material(root):
         rows = [{"layer": "block_0", "cka": 0.99, "svcca": 0.97}, {"layer": "embedding", "cka": 0.8, "svcca": 0.7}]
         write_json_atomic(root / place / LAYERS, {"layers": rows})
         for name in record["sets"]:
-            predictions.write(root / place / "predictions" / f"{name}.parquet", samples(len(record["method"])))
+            columns = samples(record["seed"], record["sets"][name]["accuracy"])
+            predictions.write(root / place / "predictions" / f"{name}.parquet", columns)
     return Material(tuple(records), runs=root)
 
 
-def samples(seed, n=60):
-    rng = np.random.default_rng(seed)
-    ids = [f"{i}" for i in range(n)]
-    return predictions.columns(
-        rng.dirichlet(np.ones(10), size=n), np.random.default_rng(7).integers(10, size=n), ids, ids
-    )
+def samples(seed, accuracy, n=200):
+    """Predictions on the same images, of which `accuracy` are right."""
+    p = np.random.default_rng(seed).dirichlet(np.ones(10), size=n)
+    ids, right = [f"{i}" for i in range(n)], np.random.default_rng([seed, 1]).permutation(n) < round(accuracy * n)
+    best = p.argmax(1)
+    truth = np.random.default_rng(7).integers(10, size=n)
+    p = np.take_along_axis(p, (np.arange(10) - (truth - best)[:, None] - ~right[:, None]) % 10, axis=1)
+    return predictions.columns(p, truth, ids, ids)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +95,7 @@ def test_every_figure_is_drawn_from_records_alone(drawn, name):
         "paths": ["wise_ft (path)", "α = 0.5"],
         "flips": ["ft", "right before, now wrong"],
         "reliability": ["zero_shot", "tracer"],
+        "robustness": ["zero_shot", "tracer", "from random weights"],
     }
     for word in words.get(name, ["zero_shot" if name != "cost" else "ft", "tracer"]):
         assert f"<!-- {word} -->" in text, word
@@ -164,13 +172,13 @@ def test_reference_figures_need_no_local_run():
     assert b"<!-- tracer -->" in gallery.make("flips", made)[".svg"]
 
 
-def test_flips_count_samples_whatever_their_order():
-    ids = np.array(["a", "b", "c", "d"], dtype=object)
-    before = {"sample_id": ids, "label": np.zeros(4, int), "prediction": np.array([0, 0, 1, 1])}
-    after = {"sample_id": ids[::-1], "label": np.zeros(4, int), "prediction": np.array([1, 0, 1, 0])}
-    assert flips(before, after) == (0.25, 0.25)  # by sample, after is a: right, b: wrong, c: right, d: wrong
-    with pytest.raises(ValueError, match="different samples"):
-        flips(before, {**after, "sample_id": np.array(["a", "b", "c", "x"], dtype=object)})
+def test_flips_are_not_drawn_from_files_that_contradict_their_records(material, tmp_path):
+    shutil.copytree(material.runs, tmp_path, dirs_exist_ok=True)
+    (folder,) = (tmp_path / "digits/ft").glob("*/seed1-*")
+    predictions.write(folder / "predictions/writers.parquet", samples(0, 0.5))
+    sentence = rf"^figure flips: run {folder.name[6:]}: its predictions on writers are 0.500000 right"
+    with pytest.raises(Missing, match=sentence):
+        gallery.make("flips", Material(material.local, runs=tmp_path).of("digits"))
 
 
 def test_reliability_is_accuracy_and_mean_confidence_of_each_filled_bin():
@@ -251,13 +259,16 @@ def test_the_line_is_drawn_only_through_enough_models_without_pretraining_on_the
 
     digits = [make_record("zero_shot", rules=(), accuracy=0.7), make_record("ft")]
     few, enough = ([*digits, *map(scratch, range(n))] for n in (14, 15))
-    word = b"baselines without pretraining"
-    assert gallery.baseline(Material(tuple(few)).of("digits")) is None
-    assert gallery.baseline(Material(tuple(enough)).of("digits")).models == 15
-    assert word not in gallery.make("id_ood", Material(tuple(few)).of("digits"))[".svg"]
-    assert word in gallery.make("id_ood", Material(tuple(enough)).of("digits"))[".svg"]
     other = [{**record, "spec": {**record["spec"], "fingerprint": "other data"}} for record in enough[2:]]
-    assert gallery.baseline(Material((*digits, *other)).of("digits")) is None
+    part = [{**record, "spec": {**record["spec"], "limit": 24}} for record in enough[2:]]
+    for records in (few, [*digits, *other], [*digits, *part]):
+        with pytest.raises(Missing, match="needs 15 finished runs from random weights .*scratch_line"):
+            gallery.make("robustness", Material(tuple(records)).of("digits"))
+    made = Material(tuple(enough), tuple(enough)).of("digits")  # a committed run that was made again is one model
+    assert len(made.controls) == 15 and made.of("digits").controls == made.controls
+    text = gallery.make("robustness", made)[".svg"].decode()
+    assert "n = 15, R² = 1.00" in text and "ID 30 to 72 %" in text and "<!-- from random weights -->" in text
+    assert {record["benchmark"] for record in made.local} == {"digits"}  # a line, and no rows of the board
 
 
 def test_the_papers_ablation_is_what_its_table_prints():

@@ -54,6 +54,24 @@ def test_only_ranked_runs_and_zero_shot_become_the_reference(runs, tmp_path):
     }
 
 
+def test_a_study_becomes_a_reference_of_its_own_that_ranks_nothing(runs, tmp_path):
+    publish("digits", runs, tmp_path / "reference")
+    for steps in (125, 500):
+        record = make_record("ft", rules=(), benchmark="line", hyper={"x": steps}, sources={"x": "grid of line"})
+        folder = tmp_path / "studies/line/ft/tiny-vit-p8" / f"seed0-{record['run_id']}"
+        publish_record(folder, record)
+        for name in record["sets"]:
+            predictions.write(folder / "predictions" / f"{name}.parquet", columns(0))
+    board = publish("line", tmp_path / "studies", tmp_path / "reference")
+    assert [(row.method, row.rules) for row in board.sections[0].rows] == [("ft", ())] * 2
+    names = {path.name for path in (tmp_path / "reference/line").iterdir()}
+    kept = {"records", "predictions", "samples.parquet", "leaderboard.csv", "leaderboard.md", "manifest.json"}
+    assert names == kept  # no figure: it would show ranked rows
+    every = build([], gather_reference(root=tmp_path / "reference"))
+    assert [section.benchmark for section in every.sections] == ["digits", "line"]
+    assert len(every.sections[0].rows) == 3
+
+
 def test_predictions_come_back_by_run_with_their_samples(runs, tmp_path):
     publish("digits", runs, tmp_path / "reference")
     record = make_record("ft", seed=1, accuracy=0.81)
@@ -162,7 +180,7 @@ def test_rows_of_every_kind_become_the_reference_and_come_back(runs, tmp_path, m
         assert json.loads(text) == record and sum("accuracy" in line for line in text.splitlines()) == 8 + 3
     figure = (folder / "id_ood.svg").read_text()
     assert "<!-- wise_ft (alpha 0.5) -->" in figure and "<!-- ema -->" in figure  # not those of published values
-    monkeypatch.setattr(readme, "gather_reference", lambda benchmark: records)
+    monkeypatch.setattr(readme, "gather_reference", lambda benchmark=None: records)
     table = readme.table()
     assert "| wise_ft (alpha 0.5) | 3 |" in table and "| model_soup | 1 |" in table
     assert "99.0" not in table and "recipe common" in table

@@ -89,7 +89,8 @@ ENTRIES = {
     "ablation": Entry(
         "Ablations",
         "Every value of a study's grid, means over seeds with standard deviations; nothing is chosen from it. Where "
-        "the paper has the same study on ImageNet (Tables 9 to 11), its printed values stand below.",
+        "the paper has the same study on ImageNet (Tables 8 to 11), its printed values stand below; its ECE is "
+        "probably by another estimator. A combination of terms is named by those that are on.",
         plots_board.draw_ablation,
     ),
     "forgetting": Entry(

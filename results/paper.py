@@ -10,20 +10,41 @@ from functools import lru_cache
 from pathlib import Path
 
 from .blocks import Block, Cell, Heading, Notes, Table, Text
-from .board import FIXED, ORACLE, Row, Section, natural
+from .board import FIXED, GRID, ORACLE, Row, Section, natural
 from .cells import cell_text
 
 DATA = Path(__file__).parent / "published" / "tracer_tables.csv"
 BENCHMARK, ID_SET = "imagenet", "imagenet"
 SHIFTS = ("imagenet_v2", "imagenet_r", "imagenet_a", "imagenet_sketch", "objectnet")
-MAIN = ("table1", "table2", "table3", "table5", "table6", "table7")  # the others are ablations of one method
+MAIN = ("table1", "table2", "table3", "table5", "table6", "table7")
+ABLATIONS = {
+    "table8": "which of the four terms are on",
+    "table9": "strength of the distillation",
+    "table10": "steps between updates of the teacher",
+    "table11": "kernel Beta(beta, beta) of the teacher",
+}
+"""Tables that vary one method, TRACER, on ViT-B-16."""
+KEYS = {
+    "fd": "fd_weight", "cross_kd": "cross_kd_weight", "icl": "icl_weight", "crd": "crd_weight",
+    "lambda_sd": "lambda_sd", "teacher_update_every": "update_every", "beta": "beta",
+}  # fmt: skip
+"""The paper's name of what it varies -> ours."""
+SWITCHES = ("fd_weight", "cross_kd_weight", "icl_weight", "crd_weight")
+"""Printed as 1 for on, whatever the weight; ours is the weight."""
+ESTIMATED_ALIKE = {"ece_id": "ece_lineage_id", "ece_ood_mean": "ece_lineage_ood_mean"}
+"""Column of the paper -> ours by the estimator of the released code."""
 ABOUT = (
     "Printed in TRACER's paper (results/published/README.md), never pooled with ours. A line with − in its provenance "
     "is our row minus the paper's, in points; the letters behind a name say where the two are not the same protocol."
 )
 ECE = (
-    "ECE: the paper names no bins, and the code behind it averages 10 bins over evaluation batches; ours has 15 bins "
-    "over the whole set, and is usually lower for the same predictions."
+    "ECE: the paper names no estimator. Ours here is what the released code computes, 10 bins averaged over batches "
+    "(ece_lineage_* of a record; empty where an earlier record has none), and not the ECE of the other tables, 15 bins "
+    "over the whole set, which is usually lower for the same predictions."
+)
+CLOCK = (
+    "Between updates more than a step apart the released code counts updates, our clock=released; with "
+    "clock=definition the teacher is another one."
 )
 FOUR = "OOD mean of four shifts, without ObjectNet; ours is of five, so that there is no difference to show."
 PROMPTS = (
@@ -45,6 +66,10 @@ CONTRADICTED = {
     ("table5", "ViT-B-16", "flyp"): "The printed mean ECE, 0.184, is not the mean of its columns, 0.1832.",
     ("table3", "ViT-B-16", "flyp"): "The printed mean ECE, 0.184, is not the mean of Table 5's columns, 0.1832.",
 }
+CONTRADICTED_SETTINGS = {
+    "fd=1;cross_kd=1;icl=1;crd=1": "Table 1 prints other numbers for this setting, by up to 0.27 points.",
+    "fd=0;cross_kd=0;icl=0;crd=0": "The printed OOD mean, 59.40, is not the mean of its columns, 59.46.",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,7 @@ class PaperRow:
     """A row of a printed table; accuracies and ECE as fractions.
 
     Attributes:
+        variant: what an ablation set, in the paper's names; "" in the main tables.
         cells: column of a board -> (mean, standard deviation or None), as printed.
         digits: column -> decimals that were printed.
         seeds: None where the paper does not say.
@@ -63,27 +89,55 @@ class PaperRow:
     cells: Mapping[str, tuple[float, float | None]]
     digits: Mapping[str, int]
     seeds: int | None
+    variant: str = ""
 
     @property
     def title(self) -> str:
         return "Table " + self.table.removeprefix("table")
 
+    @property
+    def varied(self) -> dict[str, float]:
+        """Our key -> the value of an ablation."""
+        pairs = (part.partition("=") for part in self.variant.split(";") if part)
+        return {KEYS[key]: float(value) for key, _, value in pairs}
 
-@lru_cache(maxsize=1)
+    def is_setting_of(self, row: Row) -> bool:
+        """Whether a row of our grid varies the same to the same value; our clock beside an interval is free."""
+        ours = {key: value for key, value in row.varied.items() if key != "clock"}
+        return ours.keys() == self.varied.keys() and all(
+            bool(ours[key]) == bool(value) if key in SWITCHES else ours[key] == value
+            for key, value in self.varied.items()
+        )
+
+
 def rows() -> tuple[PaperRow, ...]:
     """The rows of the main tables, in the order of the file."""
-    found: dict[tuple[str, str, str], tuple[dict, dict, set]] = {}
+    return tuple(row for row in _read() if row.table in MAIN)
+
+
+def ablations() -> tuple[PaperRow, ...]:
+    """The rows of the ablation tables, in the order of the file."""
+    return tuple(row for row in _read() if row.table in ABLATIONS)
+
+
+@lru_cache(maxsize=1)
+def _read() -> tuple[PaperRow, ...]:
+    found: dict[tuple[str, str, str, str], tuple[dict, dict, set]] = {}
     with DATA.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             column = _column(line["dataset"], line["metric"])
-            if line["table"] not in MAIN or line["variant"] or column is None:
+            if column is None:
                 continue
-            cells, digits, seeds = found.setdefault((line["table"], line["backbone"], line["method"]), ({}, {}, set()))
+            key = (line["table"], line["backbone"], line["method"], line["variant"])
+            cells, digits, seeds = found.setdefault(key, ({}, {}, set()))
             scale = 100 if line["metric"] == "accuracy_percent" else 1
             cells[column] = (float(line["mean"]) / scale, float(line["std"]) / scale if line["std"] else None)
             digits[column] = len(line["mean"].partition(".")[2])
             seeds.add(int(line["n_seeds"]) if line["n_seeds"] else None)
-    return tuple(PaperRow(*key, cells, digits, max(n, key=bool)) for key, (cells, digits, n) in found.items())
+    return tuple(
+        PaperRow(table, backbone, method, cells, digits, max(seeds, key=bool), variant)
+        for (table, backbone, method, variant), (cells, digits, seeds) in found.items()
+    )
 
 
 def _column(dataset: str, metric: str) -> str | None:
@@ -99,9 +153,14 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+def alike(column: str) -> str:
+    """Our column by the paper's estimator."""
+    return ESTIMATED_ALIKE.get(column, column)
+
+
 def difference(ours: Row, paper: PaperRow, column: str) -> float | None:
     """Ours minus the paper's, as a fraction; None where one is missing, or the two are means of other sets."""
-    mean = ours.cell(column)[0]
+    mean = ours.cell(alike(column))[0]
     if mean is None or column not in paper.cells or (column == "acc_ood_mean" and paper.table == "table2"):
         return None
     return mean - paper.cells[column][0]
@@ -118,6 +177,8 @@ def warnings(paper: PaperRow, ours: Sequence[Row], recipe: str) -> list[str]:
     if paper.method == "lipsum_ft":
         found.append(LIPSUM)
     found += [CONTRADICTED[key] for key in [(paper.table, paper.backbone, paper.method)] if key in CONTRADICTED]
+    found += [CONTRADICTED_SETTINGS[key] for key in [paper.variant] if key in CONTRADICTED_SETTINGS]
+    found += [CLOCK] if paper.varied.get("update_every", 1) > 1 else []
     if ours and recipe not in ("as_published", "as_printed"):
         found.append(f"Our recipe is {recipe}, with our choice of settings; the paper's values were chosen otherwise.")
     counts = sorted({len(row.seeds) for row in ours if not row.is_reference_method and not row.pooled})
@@ -128,21 +189,41 @@ def warnings(paper: PaperRow, ours: Sequence[Row], recipe: str) -> list[str]:
 
 
 def beside(section: Section | None) -> Iterable[Block]:
-    """The published rows of a benchmark with ours; of no section, the published rows alone."""
-    if section is not None and section.id_set != ID_SET:
-        yield Text(f"Published numbers: no printed table has the sets of {section.benchmark}.")
+    """The published rows of a benchmark with ours; of no section, the published rows alone.
+
+    A study's grid stands beside the paper's ablation that varies the same.
+    """
+    studies = [table for table in ABLATIONS if section is not None and _settings(section, table)]
+    main = section is None or any(row.kind != GRID for row in section.rows)
+    if section is not None and (section.id_set != ID_SET or not (main or studies)):
+        what = f"the sets of {section.benchmark}" if section.id_set != ID_SET else f"what {section.benchmark} varies"
+        yield Text(f"Published numbers: no printed table has {what}.")
         return
     yield Heading(3, "Published numbers beside ours" if section else "Published numbers, and none of ours yet")
     yield Text(ABOUT, ours=True)
     letters: dict[str, str] = {}
-    for backbone in sorted({row.backbone for row in rows()}, key=natural):
-        lines = [line for method in _methods(backbone) for line in _lines(section, backbone, method, letters)]
+    recipe = section.recipe if section else ""
+    for backbone in sorted({row.backbone for row in rows()}, key=natural) if main else ():
         yield Heading(4, backbone)
-        head = ("method", "provenance", "source", "seeds", *(title for _, title in COLUMNS))
-        cells = tuple(tuple(map(Cell, line)) for line in lines)
-        caption = f"{BENCHMARK}, {backbone}: published numbers beside ours"
-        yield Table(caption, head, cells, frozenset(range(3, len(head))))
+        lines: list[list[str]] = []
+        for method in _methods(backbone):
+            papers = [paper for paper in rows() if (paper.backbone, paper.method) == (backbone, method)]
+            ours = _ours(section, backbone, method)
+            lines += [*map(_own_line, ours), *(line for p in papers for line in _lines(p, ours, recipe, letters))]
+        yield _table(f"{BENCHMARK}, {backbone}: published numbers beside ours", lines)
+    for table in studies:
+        title = f"Table {table.removeprefix('table')}: {ABLATIONS[table]}"
+        yield Heading(4, title)
+        lines = []
+        for paper, ours in _settings(section, table):
+            lines += [*map(_own_line, ours), *_lines(paper, ours, recipe, letters)]
+        yield _table(f"{BENCHMARK}, {title}", lines)
     yield Notes(tuple(f"{letter}: {sentence}" for sentence, letter in letters.items()))
+
+
+def _table(caption: str, lines: Iterable[Sequence[str]]) -> Table:
+    head = ("method", "provenance", "source", "seeds", *(title for _, title in COLUMNS))
+    return Table(caption, head, tuple(tuple(map(Cell, line)) for line in lines), frozenset(range(3, len(head))))
 
 
 def _methods(backbone: str) -> list[str]:
@@ -152,24 +233,35 @@ def _methods(backbone: str) -> list[str]:
 def _ours(section: Section | None, backbone: str, method: str) -> list[Row]:
     found = section.rows if section else ()
     mine = [row for row in found if (row.backbone, row.method) == (backbone, method) and row.complete]
-    mine = [row for row in mine if row.kind not in (FIXED, ORACLE) and (row.rules or row.kind)]
+    mine = [row for row in mine if row.kind not in (FIXED, ORACLE, GRID) and (row.rules or row.kind)]
     return sorted(mine, key=lambda row: (row.provenance, row.selection, row.name))
 
 
-def _lines(section: Section | None, backbone: str, method: str, letters: dict[str, str]) -> Iterable[list[str]]:
-    ours = _ours(section, backbone, method)
+def _settings(section: Section, table: str) -> list[tuple[PaperRow, list[Row]]]:
+    """Each printed row of an ablation with ours of the same setting; [] where there is none of ours."""
+    found = []
+    grid = [row for row in section.rows if row.kind == GRID and row.complete] if section.id_set == ID_SET else []
+    for paper in (paper for paper in ablations() if paper.table == table):
+        mine = [row for row in grid if (row.backbone, row.method) == (paper.backbone, paper.method)]
+        mine = [row for row in mine if paper.is_setting_of(row)]
+        found.append((paper, sorted(mine, key=lambda row: (row.provenance, row.name))))
+    return found if any(ours for _, ours in found) else []
+
+
+def _own_line(row: Row) -> list[str]:
+    cells = [cell_text(row, alike(column)) for column, _ in COLUMNS]
+    return [row.name, row.provenance, row.selection, str(len(row.seeds)), *cells]
+
+
+def _lines(paper: PaperRow, ours: Sequence[Row], recipe: str, letters: dict[str, str]) -> Iterable[list[str]]:
+    """A printed row with its warnings, and each of ours minus it."""
+    told = warnings(paper, ours, recipe)
+    marks = " ".join(letters.setdefault(sentence, _letter(len(letters))) for sentence in told)
+    name = f"{paper.method} [{paper.variant.replace(';', ', ')}]" if paper.variant else paper.method
+    yield [f"{name} ({marks})", "paper", paper.title, str(paper.seeds or ""), *_printed(paper)]
     for row in ours:
-        cells = [cell_text(row, column) for column, _ in COLUMNS]
-        yield [row.name, row.provenance, row.selection, str(len(row.seeds)), *cells]
-    for paper in rows():
-        if (paper.backbone, paper.method) != (backbone, method):
-            continue
-        told = warnings(paper, ours, section.recipe if section else "")
-        marks = " ".join(letters.setdefault(sentence, _letter(len(letters))) for sentence in told)
-        yield [f"{method} ({marks})", "paper", paper.title, str(paper.seeds or ""), *_printed(paper)]
-        for row in ours:
-            cells = [_points(difference(row, paper, column), column) for column, _ in COLUMNS]
-            yield [row.name, f"{row.provenance} − paper", paper.title, "", *cells]
+        cells = [_points(difference(row, paper, column), column) for column, _ in COLUMNS]
+        yield [row.name, f"{row.provenance} − paper", paper.title, "", *cells]
 
 
 def _letter(i: int) -> str:
@@ -195,25 +287,35 @@ def _points(value: float | None, column: str) -> str:
 def published_csv(sections: Sequence[Section]) -> str:
     """A line per printed number: ours beside it, the difference in the column's unit, and the warnings.
 
-    Accuracy in percent, ECE in [0, 1].
+    Accuracy in percent, ECE in [0, 1], ours by the released code's estimator.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ["benchmark", "backbone", "method", "source", "column", "paper_mean", "paper_sd", "paper_seeds"]
+    names = ["benchmark", "backbone", "method", "source", "variant", "column", "paper_mean", "paper_sd", "paper_seeds"]
     writer.writerow([*names, "provenance", "recipe", "selection", "seeds", "ours_mean", "difference", "warnings"])
     mine = [section for section in sections if section.id_set == ID_SET] or [None]
-    for paper in rows():
-        for section in mine:
-            ours = _ours(section, paper.backbone, paper.method)
+    for paper in (*rows(), *ablations()):
+        pairs = [(section, _beside(section, paper)) for section in mine]
+        for section, ours in [pair for pair in pairs if pair[1]] or pairs[:1]:
             told = " ".join(warnings(paper, ours, section.recipe if section else ""))
             for column, (mean, sd) in paper.cells.items():
                 scale, digits = 100 if column.startswith("acc") else 1, paper.digits[column]
-                start = [BENCHMARK, paper.backbone, paper.method, paper.title, column, f"{scale * mean:.{digits}f}"]
+                start = [BENCHMARK, paper.backbone, paper.method, paper.title, paper.variant, column]
+                start += [f"{scale * mean:.{digits}f}"]
                 start += ["" if sd is None else f"{scale * sd:.{digits}f}", paper.seeds or ""]
                 for row in ours or [None]:
-                    there = [None, None] if row is None else [row.cell(column)[0], difference(row, paper, column)]
+                    there = [None, None]
+                    if row is not None:
+                        there = [row.cell(alike(column))[0], difference(row, paper, column)]
                     values = ["" if value is None else f"{scale * value:.4f}" for value in there]
                     about = ["paper", "", "", ""] if row is None else [row.provenance, section.recipe, row.selection]
                     about += [] if row is None else [len(row.seeds)]
                     writer.writerow([*start, *about, *values, told])
     return out.getvalue()
+
+
+def _beside(section: Section | None, paper: PaperRow) -> list[Row]:
+    if not paper.variant:
+        return _ours(section, paper.backbone, paper.method)
+    pairs = _settings(section, paper.table) if section else []
+    return next((ours for other, ours in pairs if other == paper), [])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import paper
 from .board import FIXED, GRID, ORACLE, Row, Section, natural
 from .material import Material, Missing, without_doubles
 from .plots import FIXED_SIZE, legend, panels, ranked_panels, style, tidy
@@ -17,11 +16,12 @@ from .statistics import RULES, mean_sd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PUBLISHED = Path(__file__).with_name("published")
 ALPHA_LABELS = {0: ((8, -9), "left"), 0.5: ((6, 5), "left"), 1: ((-8, -3), "right")}
 """Where the values of a path are written: offset in points, and side."""
 PAPER = "(paper)"
-PAPER_TABLES = {"lambda_sd": "table9", "teacher_update_every": "table10", "beta": "table11"}
+CLOCK = "clock"
+Point = tuple[Any, list[float], list[float]]
+"""A value of a grid, with means and deviations of the columns."""
 
 
 def draw_calibration(material: Material) -> Figure:
@@ -177,26 +177,28 @@ def draw_ablation(material: Material) -> Figure:
             "figure ablation: needs finished runs of a study's grid, got none; "
             "run `robustft sweep ablation-beta --method tracer`."
         )
-    columns = (("acc_id", "ID accuracy (%)"), ("acc_ood_mean", "OOD mean accuracy (%)"), ("ece_ood_mean", "OOD ECE"))
-    lines: list[tuple[str, str, list[tuple[str, list[tuple[Any, list[float], list[float]]]]]]] = []
+    columns = {"acc_id": "ID accuracy (%)", "acc_ood_mean": "OOD mean accuracy (%)", "ece_ood_mean": "OOD ECE"}
+    lines: list[tuple[str, str, list[tuple[str, list[Point]]]]] = []
     for section, key, rows in studies:
-        series = []
-        for backbone in section.backbones:
-            mine = sorted((row for row in rows if row.backbone == backbone), key=lambda row: _order(row.varied))
-            points = [(_value(row, key), *_cells(row, [column for column, _ in columns])) for row in mine]
-            if points:
-                series.append((backbone, points))
-        lines.append((section.benchmark, key, series))
-        paper = _paper(key)
-        if paper:
-            lines.append(("paper, ImageNet", key, [(f"ViT-B-16 {PAPER}", paper)]))
+        for clock, of_clock in _by_clock(rows).items():
+            series = []
+            for backbone in section.backbones:
+                mine = sorted((row for row in of_clock if row.backbone == backbone), key=lambda row: _order(row.varied))
+                points = [(_value(row.varied), *_cells(row, list(columns))) for row in mine]
+                if points:
+                    series.append((backbone, points))
+            lines.append((f"{section.benchmark}{clock}", _without_clock(key), series))
+        printed = _paper(_without_clock(key), list(columns))
+        if printed:
+            lines.append(("paper, ImageNet", _without_clock(key), [(f"ViT-B-16 {PAPER}", printed)]))
     figure, axes = panels(3 * len(lines), 3, height=2.4)
     handles: dict[str, Any] = {}
     for i, (where, key, series) in enumerate(lines):
-        for j, (_, label) in enumerate(columns):
+        for j, label in enumerate(columns.values()):
             axis = axes[3 * i + j]
             _draw_series(axis, series, j, handles)
-            tidy(axis, where if j == 1 else "", key.replace("+", ", "), label)
+            switches = set(key.split("+")) <= set(paper.SWITCHES)
+            tidy(axis, where if j == 1 else "", "terms that are on" if switches else key.replace("+", ", "), label)
     legend(figure, handles, 4)
     return figure
 
@@ -206,7 +208,8 @@ def _draw_series(axis: Any, series: Sequence[tuple[str, list]], column: int, han
     names = list(dict.fromkeys(point[0] for _, points in series for point in points))
     numeric = all(isinstance(name, (int, float)) and not isinstance(name, bool) for name in names)
     for k, (title, points) in enumerate(series):
-        xs = [point[0] if numeric else names.index(point[0]) for point in points]
+        aside = 0.14 * (k - (len(series) - 1) / 2)  # of other backbones at the same place
+        xs = [point[0] if numeric else names.index(point[0]) + aside for point in points]
         handles[title] = axis.errorbar(
             xs,
             [point[1][column] for point in points],
@@ -221,9 +224,14 @@ def _draw_series(axis: Any, series: Sequence[tuple[str, list]], column: int, han
             capsize=2,
         )
     if not numeric:
-        axis.set_xticks(range(len(names)), [str(name) for name in names], rotation=40, ha="right")
+        turned = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+        axis.set_xticks(range(len(names)), [str(name) for name in names], **turned)
     elif min(names) > 0 and max(names) / min(names) >= 20:
+        from matplotlib.ticker import FuncFormatter, NullFormatter
+
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # its own writes formulas
+        axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _studies(section: Section) -> dict[str, list[Row]]:
@@ -232,17 +240,29 @@ def _studies(section: Section) -> dict[str, list[Row]]:
     for row in section.aside(GRID):
         if row.varied:
             found.setdefault("+".join(sorted(row.varied)), []).append(row)
-    return {key: rows for key, rows in found.items() if len({_value(row, key) for row in rows}) > 1}
+    return {key: rows for key, rows in found.items() if len({_value(row.varied) for row in rows}) > 1}
 
 
-def _value(row: Row, key: str) -> Any:
-    """The varied value; of several, text that names those that are on, or all."""
-    if "+" not in key:
-        return row.varied[key]
-    values = list(row.varied.values())
-    if all(isinstance(value, (int, float)) for value in values) and any(value == 0 for value in values):
-        return " ".join(name.removesuffix("_weight") for name, value in row.varied.items() if value) or "none"
-    return ", ".join(f"{name}={value}" for name, value in row.varied.items())
+def _by_clock(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The teacher's clock, as words behind a title -> its rows; one entry where a study does not vary it."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(f", clock={row.varied[CLOCK]}" if CLOCK in row.varied else "", []).append(row)
+    return dict(sorted(found.items()))
+
+
+def _without_clock(key: str) -> str:
+    return "+".join(name for name in key.split("+") if name != CLOCK)
+
+
+def _value(varied: Mapping[str, Any]) -> Any:
+    """The varied value, the clock aside; of several, text that names the terms that are on, or all."""
+    varied = {name: varied[name] for name in sorted(varied) if name != CLOCK}
+    if len(varied) == 1:
+        return next(iter(varied.values()))
+    if all(name in paper.SWITCHES for name in varied):
+        return " ".join(name.removesuffix("_weight") for name, value in varied.items() if value) or "none"
+    return ", ".join(f"{name}={value}" for name, value in varied.items())
 
 
 def _order(varied: Mapping[str, Any]) -> list[Any]:
@@ -259,18 +279,15 @@ def _cells(row: Row, columns: Sequence[str]) -> tuple[list[float], list[float]]:
     return means, sds
 
 
-def _paper(key: str) -> list[tuple[float, list[float], list[float]]]:
-    """The paper's ablation of a key, ViT-B/16 on ImageNet, as the points of `_draw_series`."""
-    wanted = {("imagenet", "accuracy_percent"): 0, ("ood_avg", "accuracy_percent"): 1, ("ood_avg", "ece"): 2}
-    table = PAPER_TABLES.get(key)
-    found: dict[float, list[float]] = {}
-    with (PUBLISHED / "tracer_tables.csv").open(encoding="utf-8", newline="") as lines:
-        for line in csv.DictReader(lines):
-            column = wanted.get((line["dataset"], line["metric"]))
-            if line["table"] == table and line["backbone"] == "ViT-B-16" and column is not None:
-                value = float(line["variant"].partition("=")[2])
-                found.setdefault(value, [math.nan] * 3)[column] = float(line["mean"])
-    return [(value, numbers, [0.0] * 3) for value, numbers in sorted(found.items())]
+def _paper(key: str, columns: Sequence[str]) -> list[Point]:
+    """The paper's ablation of a key, ViT-B/16 on ImageNet, in the unit of `_cells`."""
+    found = [row for row in paper.ablations() if "+".join(sorted(row.varied)) == key]
+    points = []
+    for row in sorted(found, key=lambda row: _order(dict(sorted(row.varied.items())))):
+        scales = [100 if column.startswith("acc") else 1 for column in columns]
+        means = [round(n * row.cells[c][0], row.digits[c]) for n, c in zip(scales, columns, strict=True)]
+        points.append((_value(row.varied), means, [0.0] * len(columns)))
+    return points
 
 
 def dot(

@@ -29,6 +29,7 @@ from .records import RecordError, summarise
 
 CHOSEN_BY_DEFAULT = ("method default", "recipe", "suite")  # sources of values that nobody chose for this run
 FLOOR = "ece_expected"  # what the ECE of a set would be under perfect calibration; not in earlier records
+LINEAGE = "ece_lineage_"  # with the batch that it is averaged over in the name; not in earlier records
 AS_BEFORE = {"bn": "frozen", "train_limit": None, "allow_partial": False}
 """Fields that earlier records do not have, with what they mean there."""
 NOT_SETTINGS = {
@@ -301,8 +302,17 @@ def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) ->
     floors = [sets.get(name, {}).get(FLOOR) for name, role in roles.items() if role == "shift"]
     if floors and None not in floors:
         values["ece_floor_ood_mean"] = math.fsum(floors) / len(floors)
+    for name, errors in (("ece_lineage_id", _lineage(sets, "id")), ("ece_lineage_ood_mean", _lineage(sets, "shift"))):
+        if errors and None not in errors:
+            values[name] = math.fsum(errors) / len(errors)
     # A record holds null where the likelihood is infinite.
     return values | {key: math.inf if value is None else value for key, value in summary.items()}
+
+
+def _lineage(sets: Mapping[str, Mapping[str, Any]], role: str) -> list[float | None]:
+    """The calibration error as the lineage's code computes it, of each set of a role; None where it is not there."""
+    of_role = [metrics for metrics in sets.values() if metrics["role"] == role]
+    return [next((metrics[key] for key in metrics if key.startswith(LINEAGE)), None) for metrics in of_role]
 
 
 def _dynamics(record: Record) -> dict[str, float]:

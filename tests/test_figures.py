@@ -16,6 +16,7 @@ from runs_kit import call
 from robustft.results import gallery, predictions
 from robustft.results.effective_robustness import LineError, fit
 from robustft.results.material import LAYERS, Material, Missing, without_doubles
+from robustft.results.paper import DATA
 from robustft.results.plots_board import _paper
 from robustft.results.plots_samples import reliability
 from robustft.results.records import gather_reference, publish_record, write_json_atomic
@@ -272,16 +273,31 @@ def test_the_line_is_drawn_only_through_enough_models_without_pretraining_on_the
 
 
 def test_the_papers_ablation_is_what_its_table_prints():
-    with open(gallery.plots_board.PUBLISHED / "tracer_tables.csv", newline="") as lines:
+    with DATA.open(newline="") as lines:
         printed = {
             (row["dataset"], row["metric"]): float(row["mean"])
             for row in csv.DictReader(lines)
             if row["table"] == "table11" and row["variant"] == "beta=0.5"
         }
-    point = next(point for point in _paper("beta") if point[0] == 0.5)
+    columns = ["acc_id", "acc_ood_mean", "ece_ood_mean"]
+    point = next(point for point in _paper("beta", columns) if point[0] == 0.5)
     want = [printed["imagenet", "accuracy_percent"], printed["ood_avg", "accuracy_percent"], printed["ood_avg", "ece"]]
     assert point[1] == want
-    assert _paper("unknown") == []
+    terms = _paper("crd_weight+cross_kd_weight+fd_weight+icl_weight", columns)
+    assert (len(terms), terms[0][0], terms[-1][0]) == (16, "none", "crd cross_kd fd icl")
+    assert terms[-1][1] == [82.81, 64.06, 0.0737]
+    assert [point[0] for point in _paper("update_every", columns)] == [1, 2, 5, 10, 50, 100, 500, 1000, 2500]
+    assert _paper("unknown", columns) == []
+
+
+def test_a_study_of_intervals_has_panels_for_each_clock_and_numbers_on_its_axis():
+    grid = [{"update_every": n, "clock": clock} for n in (1, 500) for clock in ("definition", "released")]
+    sources = dict.fromkeys(grid[0], "grid of intervals")
+    records = [make_record("tracer", hyper=hyper, rules=(), benchmark="intervals", sources=sources) for hyper in grid]
+    text = gallery.make("ablation", Material(tuple(records)))[".svg"].decode()
+    for word in ("intervals, clock=definition", "intervals, clock=released", "paper, ImageNet", "100"):
+        assert f"<!-- {word} -->" in text, word
+    assert "mathdefault" not in text
 
 
 def test_layers_of_a_real_run_differ_more_the_more_it_moved():

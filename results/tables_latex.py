@@ -35,9 +35,10 @@ SIGNS = {
     "¶": r"\P{}",
     "‖": r"$\Vert$",
     "Δ": r"$\Delta$",
-    "\n": " ",
 }
-_SIGN = re.compile("|".join(re.escape(sign) for sign in SIGNS))
+CONTROL = "[\x00-\x1f\x7f\x85\u2028\u2029]"  # a lone carriage return would end the line
+LIGATURE = "(?<=[-`',])(?=[-`',])|(?<=[?!])(?=`)"  # two signs that LaTeX would print as one: a long dash, a quote
+_SIGN = re.compile("|".join([*map(re.escape, SIGNS), CONTROL, LIGATURE]))
 
 
 def latex(blocks: Iterable[Block]) -> str:
@@ -68,11 +69,11 @@ def _table(table: Table) -> str:
 def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     text = rf"\textbf{{{text}}}" if cell.best and text else text
-    # A bracket right after a line's end would be read as its argument.
-    text = "{}" + text if text.startswith("[") else text
     return f"{text}\\,{escape(cell.sign)}" if cell.sign else text
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is; other letters than those above are left to the font."""
-    return _SIGN.sub(lambda match: SIGNS[match[0]], text)
+    """Text that LaTeX prints as it is, on one line; other letters than those above are left to the font."""
+    text = _SIGN.sub(lambda match: SIGNS.get(match[0], " " if match[0] else "{}"), text)
+    # Right after \\ or \item a bracket or a star would be read as an argument.
+    return "{}" + text if text.lstrip().startswith(("[", "*")) else text

@@ -50,8 +50,8 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     tested += [("acc_ood_mean", "acc_ood_mean_percent"), ("nll_id", "nll_id_nats")]
 
     names = ["benchmark", "benchmark_version", "recipe", "rule", "ranked", "backbone", "method", "method_version"]
-    names += ["setting", "selection", "provenance", "n_seeds", "seeds", "tuning", "trials", "trials_evaluated", "marks", "pareto_front"]
-    names += ["empty_cells"]
+    names += ["setting", "selection", "provenance", "n_seeds", "seeds", "tuning", "trials", "trials_evaluated", "marks"]
+    names += ["pareto_front", "empty_cells"]
     for _, title in metrics:
         names += [f"{title}_mean", f"{title}_sd", f"{title}_n"]
     for _, title in tested:

@@ -2,23 +2,24 @@
 
 open_clip and wilds import torchvision for its transforms. A torchvision built for CUDA cannot load its extension on a
 CPU build of torch, and its import then fails because two operators of that extension are not declared. Neither is ever
-called here; declaring them is enough. Where the extension loads, or torchvision is imported already, nothing happens.
+called here; declaring them is enough. Where the extension loads, it declares them itself.
+
+`datasets` and `backbones` know nothing of each other and both need this: datasets/torchvision_ops.py is a link here.
 """
 
-import importlib.util
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-_library = None
+_declared: list[torch.library.Library] = []
+"""Held, because operators go with their library."""
 
 
 def declare_missing_operators() -> None:
     """Declares torchvision's `nms` and `qnms` if its extension cannot load; safe to call again."""
-    global _library
-    spec = None if "torchvision" in sys.modules else importlib.util.find_spec("torchvision")
-    if _library is not None or spec is None or spec.origin is None:
+    spec = find_spec("torchvision")
+    if hasattr(torch.ops.torchvision, "nms") or spec is None or spec.origin is None:
         return
     extensions = [*Path(spec.origin).parent.glob("_C*.so"), *Path(spec.origin).parent.glob("_C*.pyd")]
     try:
@@ -28,6 +29,7 @@ def declare_missing_operators() -> None:
             return
     except OSError:
         pass
-    _library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
-        _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declared.append(library)

@@ -319,13 +319,13 @@ class Resolver:
 
         `tuning` is the hash of the method's own tuned entry, or of its input's where a post-hoc method chose
         nothing itself (soups, rule `fixed`). `trials` counts those of the method, and for a post-hoc method also
-        those of its input, without which there was nothing to read.
+        those of its input, without which there was nothing to read; `evaluated` those of them that trained nothing.
 
         Args:
             current: (method, backbone) -> whether its tuned entry comes from the trials of today; one that does
                 not carries no rule.
         """
-        none = {"rules": [], "tuning": None, "trials": 0}
+        none = {"rules": [], "tuning": None, "trials": 0, "evaluated": 0}
         method = self.facts.methods.get(spec.method)
         if spec.kind != "run" or spec.recipe != self.recipe or self.suite.grid or self.suite.based_on:
             return none
@@ -346,6 +346,7 @@ class Resolver:
             "rules": rules,
             "tuning": basis[0].tuning if basis else None,
             "trials": sum(len(entry.trials) for entry in basis),
+            "evaluated": len(basis[0].trials) if post_hoc(method) and len(basis) > 1 else 0,
         }
 
     def _known(self, backbone: str) -> bool:

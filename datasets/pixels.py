@@ -6,8 +6,11 @@ Normalisation is the backbone's, on its device. Orientation tags are not applied
 everywhere in that code.
 
 Two ways to get there. "exact": what open_clip's transform makes of an image that torchvision's ImageFolder opens, that
-is, in RGB. "fast": torch's resize of bytes in place of Pillow's; a value in two hundred is one level away, one in ten
-thousand at most two, because its weights are shorter numbers. Both decode plain JPEGs with simplejpeg, whose pixels are
+is, in RGB. "fast": torch's resize of bytes in place of Pillow's. Its weights have 15 bits and not 22, so less than half
+a percent of values are one level away, and up to 1.2 % in a single image. Where a picture is enlarged, or reduced by
+less than half, one or two values in a million are two levels away: each of the two passes rounds, and the second adds
+up what the first moved. Logits at scale 100 move by less than 0.02 where pictures have 224 pixels a side; where they
+have 32, and few values to average over, by up to 0.2. Both decode plain JPEGs with simplejpeg, whose pixels are
 Pillow's, and everything else with Pillow.
 """
 

@@ -22,6 +22,7 @@ from PIL import Image
 from .card import DataError, DatasetCard, EvalSet, MissingData
 from .image_sets import ImageSet, TrainsOnPictures
 from .pixels import Decode, read
+from .torchvision_ops import declare_missing_operators
 from .trees import Source
 
 _NAMES = json.loads(Path(__file__).with_name("wilds_names.json").read_text(encoding="utf-8"))
@@ -39,6 +40,7 @@ def import_wilds() -> ModuleType:
     if "wilds" not in sys.modules:
         before, limit = sys.modules.get("outdated"), Image.MAX_IMAGE_PIXELS
         sys.modules["outdated"] = None
+        declare_missing_operators()  # wilds imports torchvision
         try:
             import_module("wilds")
             # The module of FMoW lifts Pillow's limit on the size of images for the whole process.

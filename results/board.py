@@ -33,6 +33,7 @@ class Row:
     settings: Mapping[str, Any]  # every field of the spec that all its runs share
     tuning: tuple[str, ...]
     trials: int
+    evaluated: int = 0  # of the trials, those that trained nothing: values along a path
     marks: Mapping[str, str] = field(default_factory=dict)  # kind of mark -> reason
     label: str = ""  # tells rows apart that would look the same
     kind: str = ""  # "" or one of the kinds above
@@ -44,6 +45,16 @@ class Row:
     @property
     def is_reference_method(self) -> bool:
         return self.method == REFERENCE_METHOD
+
+    @property
+    def trained(self) -> int:
+        """The budget: settings that took a training of their own."""
+        return self.trials - self.evaluated
+
+    @property
+    def tried(self) -> str:
+        """9, or 9 + 11 evaluated: settings that were trained, and values of a path read off the chosen run."""
+        return f"{self.trained} + {self.evaluated} evaluated" if self.evaluated else str(self.trials)
 
     @property
     def complete(self) -> bool:

@@ -181,7 +181,9 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row], column
     sizes, seeds, images = [], set(), set()
     for first, second in combinations([row for row in rows if row.competes], 2):
         comparison = compare(outcomes, section, first, second, column) if _varies(first) and _varies(second) else None
-        if comparison is not None and comparison.whole:
+        # WiSE-FT at alpha 1 is its FT, image by image: two rows of one model say nothing of noise.
+        same = comparison is not None and comparison.difference.mean == comparison.difference.error == 0
+        if comparison is not None and comparison.whole and not same:
             sizes.append(100 * comparison.resolvable)
             seeds.add(len(comparison.seeds))
             images.add(comparison.difference.images)

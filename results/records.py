@@ -84,6 +84,8 @@ class Selection(_Part):
     rules: list[str]
     tuning: str | None = None
     trials: int = Field(default=0, ge=0)
+    evaluated: int | None = Field(default=None, ge=0)
+    """Of the trials, those that trained nothing: values along a path. Earlier records have no such key."""
 
 
 class Environment(_Part):
@@ -300,6 +302,8 @@ def _plain(model: Record) -> dict[str, Any]:
     for key in ("path", "temperature"):
         if content[key] is None:
             del content[key]
+    if content["selection"]["evaluated"] is None:
+        del content["selection"]["evaluated"]
     return content
 
 

@@ -116,16 +116,20 @@ def _paths(
 
 
 def _with_budgets(rows: Sequence[Row]) -> list[Row]:
-    """Ranked rows compare at equal budgets: those with another number of tried settings than most are marked."""
-    counts = Counter(row.trials for row in rows if row.rules and not row.is_reference_method)
+    """Ranked rows compare at equal budgets: those with another number of trained trials than most are marked.
+
+    A value along the path of a run that was trained anyway costs an evaluation on ID validation and no training. Such
+    trials are counted beside the others and set no row aside.
+    """
+    counts = Counter(row.trained for row in rows if row.rules and not row.is_reference_method)
     if len(counts) < 2:
         return list(rows)
-    usual = max(counts, key=lambda trials: (counts[trials], trials))
+    usual = max(counts, key=lambda trained: (counts[trained], trained))
 
     def marked(row: Row) -> Row:
-        if not row.rules or row.is_reference_method or row.trials == usual:
+        if not row.rules or row.is_reference_method or row.trained == usual:
             return row
-        reason = f"{row.trials} tried settings, others {usual}: shown, not compared with them"
+        reason = f"{row.trained} trained settings, others {usual}: shown, not compared with them"
         return replace(row, marks={**row.marks, "budget": reason})
 
     return [marked(row) for row in rows]
@@ -274,11 +278,21 @@ def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], r
         settings=settings,
         tuning=tuple(sorted({s["tuning"] for s in selections if s.get("tuning")})),
         trials=max(s.get("trials", 0) for s in selections),
+        evaluated=_evaluated(first),
         kind=kind,
         varied={key: chosen[key] for key in sorted(of_grid) if key in chosen},
         pooled=pooled,
         runs={seed: by_seed[seed]["run_id"] for seed in sorted(by_seed)},
     )
+
+
+def _evaluated(record: Record) -> int:
+    """The trials that trained nothing. Earlier records do not count them: each value of a path that was searched."""
+    told = record["selection"].get("evaluated")
+    path = record.get("path")
+    if told is not None or not path:
+        return told or 0
+    return len(path["points"]) if record["sources"].get(path["parameter"], "").startswith("tuned") else 0
 
 
 def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float]:

@@ -147,7 +147,7 @@ def _table(section: Section, rows: list[Row], title: str, judge: Judge | None = 
         cells += [Cell(row.provenance), Cell(str(len(row.seeds)))]
         for column, _ in columns:
             cells.append(Cell(cell_text(row, column), i in best[column], signs[column].get(i, "")))
-        tuning = f"{' '.join(row.tuning)} ({row.trials})" if row.tuning else ""
+        tuning = f"{' '.join(row.tuning)} ({row.tried})" if row.tuning else ""
         lines.append((*cells, Cell(row.setting), Cell(row.selection), Cell(tuning)))
     first = 2 if judge else 3
     caption = f"{section.benchmark} ({section.version}), recipe {section.recipe}: {title}"

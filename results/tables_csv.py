@@ -50,8 +50,8 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     tested += [("acc_ood_mean", "acc_ood_mean_percent"), ("nll_id", "nll_id_nats")]
 
     names = ["benchmark", "benchmark_version", "recipe", "rule", "ranked", "backbone", "method", "method_version"]
-    names += ["setting", "selection", "provenance", "n_seeds", "seeds", "tuning", "trials", "marks", "pareto_front"]
-    names += ["empty_cells"]
+    names += ["setting", "selection", "provenance", "n_seeds", "seeds", "tuning", "trials", "trials_evaluated", "marks"]
+    names += ["pareto_front", "empty_cells"]
     for _, title in metrics:
         names += [f"{title}_mean", f"{title}_sd", f"{title}_n"]
     for _, title in tested:
@@ -63,7 +63,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
             ranked = rule in (*RULES, FIXED) and not row.is_reference_method
             line += ["yes" if ranked else "no", row.backbone, row.method, row.method_version]
             line += [settings_text(row.chosen), row.selection, row.provenance, len(row.seeds)]
-            line += [" ".join(map(str, row.seeds)), " ".join(row.tuning), row.trials]
+            line += [" ".join(map(str, row.seeds)), " ".join(row.tuning), row.trials, row.evaluated]
             line += ["; ".join(f"{kind}: {row.marks[kind]}" for kind in MARKS if kind in row.marks)]
             line += ["yes" if any(row is other for other in front(beside)) else "no"]
             line += [sum(row.cell(column)[0] is None for column, _ in metric_columns(section))]

@@ -70,6 +70,8 @@ def make_record(
         "hyper": hyper or {},
         **({"inputs": inputs} if inputs else {}),
     }
+    # As a search along the line counts: nine trained trials of the input, and the points of the line.
+    trials = 9 + (len(line) if line and (sources or {}).get("alpha", "").startswith("tuned") else 0)
     points = [{"value": alpha, "sets": point_of(sets, value)} for alpha, value in (line or {}).items()]
     run_id = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
     return {
@@ -86,7 +88,7 @@ def make_record(
         "recipe": recipe,
         "spec": spec,
         "sources": {"lr": "tuned one_se", "steps": "recipe common"} | (sources or {}),
-        "selection": {"rules": list(rules), "tuning": tuning if rules else None, "trials": 9 if rules else 0},
+        "selection": {"rules": list(rules), "tuning": tuning if rules else None, "trials": trials if rules else 0},
         "environment": {"python": "3.11", "commit": "0" * 40, "dirty": dirty},
         "cost": {"wall_seconds": 60.0, "train_seconds": 50.0, "images_seen": 32000},
         "sets": sets,

@@ -102,6 +102,7 @@ def test_the_sentence_on_what_a_table_resolves_names_seeds_and_images(reference)
     section, outcomes, _ = reference
     sentence = resolution(outcomes, section, section.table("one_se", BACKBONE))
     assert "5 paired seeds on 1215 source images resolve" in sentence and "80 % power" in sentence
+    assert "; 0.0 to" not in sentence  # FLYP and its path stopped at alpha 1 are one model, and no pair
 
 
 def test_columns_that_are_no_mean_over_samples_have_no_interval(reference):

@@ -163,7 +163,8 @@ def test_common_is_the_default_and_published_recipes_are_never_ranked(name):
     for recipe, published in benchmark.suite.published.items():
         for method in published.methods:
             run = benchmark.resolver(recipe, rule="one_se").resolve(method, "ViT-B-16", 0, {})[-1]
-            assert sweep.selection_of(benchmark, run.spec) == {"rules": ["published"], "tuning": None, "trials": 0}
+            selection = sweep.selection_of(benchmark, run.spec)
+            assert selection == {"rules": ["published"], "tuning": None, "trials": 0, "evaluated": 0}
     common = benchmark.resolver(rule="one_se").resolve("flyp", "ViT-B-16", 0, {})[-1]
     assert sweep.selection_of(benchmark, common.spec)["rules"] == []  # nothing is tuned yet
 

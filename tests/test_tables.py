@@ -75,12 +75,32 @@ def test_a_row_of_another_budget_is_shown_marked_and_not_compared():
     records = seeds_of("ft", [0.8, 0.8]) + seeds_of("flyp", [0.7, 0.7]) + seeds_of("wise_ft", [0.9, 0.9])
     for record in records[-2:]:
         record["selection"]["trials"] = 20
+        record["selection"]["evaluated"] = 0
     board = build(records)
     rows = board.sections[0].table("one_se", BACKBONE)
     assert [row.method for row in rows] == ["ft", "flyp", "wise_ft"] and rows[-1].complete
     markdown = board.to_markdown()
     assert "**90.0" not in markdown and "**80.0 ± 0.0**" in markdown
-    assert "‖ 20 tried settings, others 9: shown, not compared with them: wise_ft on tiny-vit-p8 (local)." in markdown
+    assert "‖ 20 trained settings, others 9: shown, not compared with them: wise_ft on tiny-vit-p8 (local)." in markdown
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_values_along_a_path_cost_no_training_and_set_no_row_aside(told):
+    """WiSE-FT's nine trials are FT's, and its eleven alphas are read off the chosen run (earlier records: by path)."""
+    records = seeds_of("ft", [0.8, 0.8]) + seeds_of("flyp", [0.7, 0.7])
+    line = {alpha / 10: 0.5 for alpha in range(11)}
+    chosen = seeds_of("wise_ft", [0.9, 0.9], line=line, hyper={"alpha": 0.9}, sources={"alpha": "tuned one_se"})
+    for record in chosen:
+        assert record["selection"]["trials"] == 20
+        if told:
+            record["selection"]["evaluated"] = 11
+    board = build(records + chosen)
+    rows = board.sections[0].table("one_se", BACKBONE)
+    assert rows[0].method == "wise_ft" and (rows[0].trained, rows[0].evaluated) == (9, 11) and rows[0].competes
+    assert columns_of(table(board, "one_se, tiny-vit-p8"), "tuning (trials)")[0].text.endswith("(9 + 11 evaluated)")
+    assert "‖" not in board.to_markdown() and "**90.0" in board.to_markdown()
+    line = next(line for line in lines(board.to_csv()) if line["method"] == "wise_ft" and line["rule"] == "one_se")
+    assert (line["trials"], line["trials_evaluated"]) == ("20", "11")
 
 
 def test_every_row_says_how_its_setting_was_chosen():
@@ -147,16 +167,19 @@ def test_signs_say_what_is_not_separable_from_the_best(reference):
         shown = table(reference, f"one_se, {backbone}")
         for column, heading in (("acc_id", "ID"), ("acc/writers", "writers"), ("acc_ood_mean", "OOD mean")):
             cells = columns_of(shown, heading)
-            (best,) = [i for i, cell in enumerate(cells) if cell.best]
+            best, *copies = [i for i, cell in enumerate(cells) if cell.best]
+            # Only one model under two names is best twice: FLYP, and its path stopped at alpha 1.
+            assert all({rows[best].method, rows[i].method} == {"flyp", "flyp_wise"} for i in copies)
+            assert not any(cells[i].sign for i in copies)
             assert not cells[best].sign and not cells[0].sign  # nor does zero-shot compete
             alone = {}
             for i, row in enumerate(rows):
-                if i != best and row.competes:
+                if i not in (best, *copies) and row.competes:
                     alone[i] = compare(Outcomes(), section, rows[best], row, column).p if heading == "ID" else None
             if heading == "ID":
                 # Holm's adjustment only raises p values, and by a factor of their number at most.
                 assert all(cells[i].sign == "≈" for i, p in alone.items() if p > 0.05)
-                assert all(not cells[i].sign for i, p in alone.items() if p * len(alone) <= 0.05)
+                assert all(not cells[i].sign for i, p in alone.items() if p * (len(alone) + len(copies)) <= 0.05)
         assert not any(cell.sign for name in ("ID ECE", "OOD ECE") for cell in columns_of(shown, name))
     assert "≈ is not separable from the best" in reference.to_markdown()
 

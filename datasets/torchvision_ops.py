@@ -1,0 +1,1 @@
+../backbones/torchvision_ops.py

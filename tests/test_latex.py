@@ -130,7 +130,8 @@ def hostile_board():
     records = [make_record("zero_shot", rules=(), accuracy=0.7)]
     for i, name in enumerate(HOSTILE):
         records += [make_record(name, seed=seed, accuracy=0.8 + 0.01 * i) for seed in (0, 1)]
-        records += [make_record("ft", f"{name}-x", rules=(), hyper={"note": name}, sources={"note": "--set"}, dirty=True)]
+        note = {"hyper": {"note": name}, "sources": {"note": "--set"}}
+        records += [make_record("ft", f"{name}-x", rules=(), dirty=True, **note)]
     return build(records)
 
 

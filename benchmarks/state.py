@@ -142,16 +142,21 @@ class RunFolder:
 
     def read_state(self) -> dict[str, Any]:
         """The last state written, or {} where there is none that can be read."""
-        return _read_json(f"{self.path}/state.json") or {}
+        return read_state(self.path)
 
     def write_state(self, guard: Callable[[], None] | None = None, **fields: Any) -> None:
         """Replace the state; `state` is planned, submitted, running, checkpointed, done, failed or cancelled."""
         write_json_atomic(self.state, {**fields, "heartbeat": time.time()}, guard=guard)
 
 
+def read_state(folder: Path | str) -> dict[str, Any]:
+    """The last state written in a run folder, or {} where there is none that can be read."""
+    return _read_json(f"{folder}/state.json") or {}
+
+
 def _read_json(path: Path | str) -> dict[str, Any] | None:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             content = json.loads(file.read())
     except (OSError, ValueError):
         return None

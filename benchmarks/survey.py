@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, resolve_name
-from .state import Holder, Observer, RunFolder
+from .state import Holder, Observer, RunFolder, read_state
 
 STATES = ("done", "running", "submitted", "checkpointed", "planned", "failed", "vanished", "cancelled")
 """checkpointed: stopped, and goes on from its checkpoint when started. vanished: the process or job that had the
@@ -33,7 +33,8 @@ ALIVE = (
 class Seen:
     """One run as it was found."""
 
-    folder: RunFolder
+    path: str
+    """Its folder; a text, because a look at ten thousand runs has no time for as many Path objects."""
     state: str
     """One of STATES."""
     told: dict[str, Any]
@@ -42,9 +43,13 @@ class Seen:
     """Of failed and vanished runs, one sentence."""
 
     @property
+    def folder(self) -> RunFolder:
+        return RunFolder(Path(self.path))
+
+    @property
     def parts(self) -> list[str]:
         """Benchmark, method, backbone, and the folder's own name."""
-        return str(self.folder.path).rsplit(os.sep, 4)[-4:]
+        return self.path.rsplit(os.sep, 4)[-4:]
 
     @property
     def title(self) -> str:
@@ -112,25 +117,27 @@ def _look(path: str, observer: Observer) -> Seen | None:
         return None
     if "spec.json" not in names:
         return None
+    told = read_state(path)
+    if "record.json" in names and _looks_done(path):
+        return Seen(path, "done", told)
     folder = RunFolder(Path(path))
-    told = folder.read_state()
     try:
-        if "record.json" in names and (_looks_done(path) or folder.done()):
-            return Seen(folder, "done", told)
+        if "record.json" in names and folder.done():
+            return Seen(path, "done", told)
     except UserError as error:
-        return Seen(folder, "failed", told, str(error))
+        return Seen(path, "failed", told, str(error))
     if "lease" in names and observer.alive(folder.lease) is not None:
-        return Seen(folder, "running", told)
+        return Seen(path, "running", told)
     word = told.get("state", "planned")
     if "cancel" in names:
-        return Seen(folder, "cancelled", told)
+        return Seen(path, "cancelled", told)
     if word == "failed":
-        return Seen(folder, "failed", told, told.get("reason", "no reason was written"))
+        return Seen(path, "failed", told, told.get("reason", "no reason was written"))
     if word == "submitted":
-        return Seen(folder, "submitted", told)
+        return Seen(path, "submitted", told)
     if word in ("running", "done") or ("lease" in names and word == "planned"):
-        return Seen(folder, "vanished", told, _gone(folder, told))
-    return Seen(folder, "checkpointed" if word != "planned" and told.get("step") else "planned", told)
+        return Seen(path, "vanished", told, _gone(folder, told))
+    return Seen(path, "checkpointed" if word != "planned" and told.get("step") else "planned", told)
 
 
 def _looks_done(path: str) -> bool:
@@ -168,16 +175,16 @@ def _ask(seen: Seen, words: Mapping[str, str], observer: Observer) -> Seen:
         return seen
     word = words.get(seen.job, "").split(" ")[0].rstrip("+")
     if word in ALIVE:
-        return seen if seen.state == "running" else Seen(seen.folder, "submitted", seen.told)
+        return seen if seen.state == "running" else Seen(seen.path, "submitted", seen.told)
     if seen.state == "checkpointed":
         return seen
     if seen.state == "running" and _surely_alive(seen, observer):
         return seen
-    now = _look(str(seen.folder.path), observer)
+    now = _look(seen.path, observer)
     if now is not None and now.state in ("done", "failed", "cancelled"):
         return now  # it ended between the look at its folder and the answer of the queue
     said = f"SLURM calls its job {seen.job} {word}" if word else f"SLURM no longer knows its job {seen.job}"
-    return Seen(seen.folder, "vanished", seen.told, f"{said}, but it left no record")
+    return Seen(seen.path, "vanished", seen.told, f"{said}, but it left no record")
 
 
 def _surely_alive(seen: Seen, observer: Observer) -> bool:

@@ -76,6 +76,8 @@ def study(problem: Problem, strength: float, steps: int, momentum: float) -> Stu
         "L2-SP": theory.l2_sp(w0, x, y, strength),
     }
     penalties = {"direct": lambda w: 0.0, "L2-SP": lambda w: strength / 2 * (w - w0).square().sum()}
+    largest, smallest = SINGULAR_VALUES[0] ** 2, SINGULAR_VALUES[-1] ** 2
+    curvatures = {"direct": (largest, smallest), "L2-SP": (largest + strength, smallest + strength)}
     gaps = {}
     for name, omegas in _omegas(steps, momentum).items():
         teacher, gaps[name] = w0, []
@@ -85,13 +87,13 @@ def study(problem: Problem, strength: float, steps: int, momentum: float) -> Stu
             gaps[name].append(_ratio((student - teacher) @ x, (w0 - solution) @ x) * (1 + strength))
         weights[name] = student
         penalties[name] = lambda w, before=before: strength / 2 * ((w - before) @ x).square().sum()
+        curvatures[name] = ((1 + strength) * largest, (1 + strength) * smallest)
 
-    largest, smallest = SINGULAR_VALUES[0] ** 2, SINGULAR_VALUES[-1] ** 2
-    rate = 2 / ((1 + strength) * largest + strength)
     descent = {}
     for name, penalty in penalties.items():
         loss = lambda w, penalty=penalty: (w @ x - y).square().sum() / 2 + penalty(w)  # noqa: E731
-        limit = theory.gradient_descent(loss, w0, 0.9 * rate, round(26 / (rate * smallest)))
+        steepest, flattest = curvatures[name]  # of what the gradient ever reaches: the steps do not grow with lambda
+        limit = theory.gradient_descent(loss, w0, 1 / steepest, round(26 * steepest / flattest))
         descent[name] = float((limit - weights[name]).abs().max())
 
     held: dict[str, list[float]] = {name: [] for name in gaps}

@@ -16,11 +16,13 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..results.atomic import write_atomic
 from .errors import UserError
-from .spec import RunSpec
+
+if TYPE_CHECKING:
+    from .spec import RunSpec
 
 MODES = ("off", "offline", "online")
 PROJECT = "robustft"
@@ -68,7 +70,7 @@ class Tracker:
 class WandbTracker(Tracker):
     """Hands everything to a thread that alone talks to wandb."""
 
-    def __init__(self, folder: Path, spec: RunSpec, mode: str) -> None:
+    def __init__(self, folder: Path, spec: "RunSpec", mode: str) -> None:
         self.folder, self.spec, self.mode = folder, spec, mode
         self.items: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
         self.complete = False
@@ -154,7 +156,7 @@ def final_values(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def following(folder: Path, spec: RunSpec, leads: bool = True) -> Iterator[Tracker]:
+def following(folder: Path, spec: "RunSpec", leads: bool = True) -> Iterator[Tracker]:
     """The tracker of a run that was chosen for it; one that does nothing where it is off or another process leads."""
     mode = chosen(folder) if leads else "off"
     if mode == "off":

@@ -70,6 +70,9 @@ class EMATeacher(StaticTeacher):
         warmup_fraction: part of T over which it rises, in [0, 1].
         every: steps between updates, >= 1.
 
+    Raises:
+        ValueError: if total_steps or every is below 1, or a momentum or the fraction is outside [0, 1].
+
     Source: MLAI-Yonsei/CaRot:src/models/carot_loss.py.
     """
 
@@ -84,6 +87,11 @@ class EMATeacher(StaticTeacher):
         every: int = 1,
     ):
         super().__init__(student)
+        if total_steps < 1 or every < 1:
+            raise ValueError(f"EMATeacher: total_steps and every must be >= 1, got {total_steps} and {every}.")
+        if not all(0 <= share <= 1 for share in (start, end, warmup_fraction)):
+            given = f"{start}, {end} and {warmup_fraction}"
+            raise ValueError(f"EMATeacher: start, end and warmup_fraction must be in [0, 1], got {given}.")
         self.total_steps, self.every = total_steps, every
         self.start, self.end, self.warmup_fraction = start, end, warmup_fraction
 
@@ -146,7 +154,8 @@ class WMATeacher(StaticTeacher):
             self.updates += 1
             alpha = self._alpha(step + 1 if self.clock == "definition" else self.updates)
             self.normaliser += alpha
-            self._move(alpha / self.normaliser)
+            if alpha:  # a steep kernel is 0 in floats near its ends, where 0 of 0 would be no share
+                self._move(alpha / self.normaliser)
 
     def state_dict(self) -> dict[str, Tensor]:
         counters = {
@@ -164,17 +173,17 @@ def beta_kernel(beta1: float, beta2: float | None = None) -> Kernel:
     """Density of the Beta distribution as a kernel on (0, 1).
 
     Args:
-        beta1, beta2: shape parameters, > 0; `beta2` defaults to `beta1`. (0.5, 0.5) is U-shaped, (1, 1)
+        beta1, beta2: shape parameters, > 0 and finite; `beta2` defaults to `beta1`. (0.5, 0.5) is U-shaped, (1, 1)
         uniform.
 
     Raises:
-        ValueError: if a shape parameter is not > 0.
+        ValueError: if a shape parameter is not > 0 and finite.
 
     Source: TRACER, arXiv:2605.29380, section 3.
     """
     a, b = beta1, beta1 if beta2 is None else beta2
-    if not (a > 0 and b > 0):
-        raise ValueError(f"beta_kernel: shape parameters must be > 0, got {a} and {b}.")
+    if not (0 < a < math.inf and 0 < b < math.inf):
+        raise ValueError(f"beta_kernel: shape parameters must be > 0 and finite, got {a} and {b}.")
     log_normaliser = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     return lambda tau: math.exp(log_normaliser + (a - 1) * math.log(tau) + (b - 1) * math.log1p(-tau))
 

@@ -18,7 +18,8 @@ class WMAHyper:
 
     kernel: Literal["beta", "uniform", "linear", "exponential"] = "beta"
     """Weight over normalised time tau in (0, 1). "beta": `beta`, `beta2`; paper: section 3. "uniform": 1.
-    "linear": tau. "exponential": an EMA of constant momentum `kernel_momentum`, pretrained weights included."""
+    "linear": tau. "exponential": an EMA of constant momentum `kernel_momentum`, pretrained weights included; it
+    counts updates, whatever the `clock`, and has none of its own after the last step."""
     beta: Annotated[float, Field(gt=0)] = 0.5
     """Shape parameter of the Beta kernel, both if `beta2` is not given, > 0; below 1 it is U-shaped. Paper:
     section 5.2.1."""

@@ -198,6 +198,13 @@ def test_results_and_the_command_line_start_without_torch():
     assert python("-c", code).stdout == "False\n"
 
 
+def test_a_look_at_the_runs_loads_nothing_heavy(tmp_path):
+    code = "import sys, robustft.benchmarks.cli as cli\n"
+    code += f"try: cli.main(['status', '--runs', {str(tmp_path)!r}])\n"
+    code += "except SystemExit: print({'torch', 'pandas', 'numpy', 'pydantic', 'open_clip'} & set(sys.modules))"
+    assert python("-c", code).stdout.endswith("set()\n")
+
+
 # CI
 
 

@@ -223,6 +223,15 @@ def test_an_ema_collapses_onto_its_student_and_a_kernel_does_not():
     assert max(found.descent.values()) < 1e-8
 
 
+@pytest.mark.parametrize("strength", [1e-6, 1e3, 1e6])
+def test_descent_meets_every_closed_form_in_as_many_steps_whatever_lambda_is(monkeypatch, strength):
+    taken, descend = [], theory.gradient_descent
+    monkeypatch.setattr(theory, "gradient_descent", lambda *a: taken.append(a[-1]) or descend(*a))
+    found = command.study(command.make_problem(0), strength, steps=8, momentum=0.9)
+    assert len(taken) == len(found.descent) == 6 and max(taken) < 1000
+    assert max(found.descent.values()) < 1e-9
+
+
 @pytest.mark.parametrize("kind", ["wma", "ema"])
 def test_the_teachers_that_methods_use_move_like_the_theorys(kind):
     """The same run with `WMATeacher` and `EMATeacher`, on a module whose weights are set to each step's solution."""

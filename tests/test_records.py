@@ -211,6 +211,18 @@ def test_gather_reports_damage_and_keeps_the_rest(tmp_path):
     assert len(told) == 1 and "seed1-bbb" in told[0] and "is no JSON" in told[0]
 
 
+def test_a_record_that_is_replaced_in_place_is_read_anew(tmp_path):
+    publish_record(tmp_path / "seed0-aaa", make_record(accuracy=0.8))
+    assert gather(tmp_path)[0]["summary"]["acc_id"] == 0.8
+    path = tmp_path / "seed0-aaa" / "record.json"
+    before = path.stat()
+    text = path.read_text().replace('"accuracy": 0.8,', '"accuracy": 0.7,').replace('"acc_id": 0.8,', '"acc_id": 0.7,')
+    path.write_text(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_ino) == (before.st_size, before.st_ino)
+    assert gather(tmp_path)[0]["summary"]["acc_id"] == 0.7
+
+
 def test_gather_of_nothing_is_empty(tmp_path):
     assert gather(tmp_path / "nowhere") == []
 

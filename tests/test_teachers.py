@@ -1,5 +1,7 @@
 """Teachers, kernels and schedules against the golden file and numbers worked out by hand."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -211,6 +213,14 @@ def test_a_teacher_follows_weights_that_were_given_other_memory(make):
     assert values[0] == values[1] != 1.0
 
 
+def test_a_kernel_that_is_zero_in_floats_near_its_ends_still_gives_its_weighted_mean():
+    kernel, trajectory = beta_kernel(200), [math.sin(k) for k in range(501)]
+    alphas = kernel_weights(kernel, 500)
+    assert alphas[0] == alphas[-1] == 0 < alphas[250]
+    mean = (alphas * torch.tensor(trajectory, dtype=torch.float64)).sum() / alphas.sum()
+    assert follow(lambda s: WMATeacher(s, 500, kernel), trajectory)[-1] == pytest.approx(mean.item(), abs=1e-12)
+
+
 def test_buffers_are_not_averaged():
     student = nn.BatchNorm1d(2)
     teacher = WMATeacher(student, 4)
@@ -243,6 +253,10 @@ def test_a_restored_teacher_goes_on_bit_for_bit(make):
     "wrong, words",
     [
         (lambda: beta_kernel(0), "shape parameters must be > 0"),
+        (lambda: beta_kernel(1, math.inf), "shape parameters must be > 0 and finite"),
+        (lambda: EMATeacher(Scalar(1.0), 0), "EMATeacher: total_steps and every must be >= 1"),
+        (lambda: EMATeacher(Scalar(1.0), 3, every=0), "EMATeacher: total_steps and every must be >= 1"),
+        (lambda: EMATeacher(Scalar(1.0), 3, end=1.1), r"must be in \[0, 1\], got 0.05, 1.1 and 0.2"),
         (lambda: WMATeacher(Scalar(1.0), 0), "total_steps and every must be >= 1"),
         (lambda: WMATeacher(Scalar(1.0), 3, clock="wall"), "clock must be"),
     ],

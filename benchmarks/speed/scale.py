@@ -2,14 +2,16 @@
 
 A sweep of 1,000 runs is planned, 10,000 finished runs lie beside it, and many processes write and gather at once. The
 targets are for an idle laptop: expand, plan and submit 10 s, status 1 s, gather 3 s; CPU seconds are told beside those
-of the clock, which also wait for the disk and for other programs. sbatch is a script that only counts. Exit code 1
-where a record was lost or torn, or a job not submitted.
+of the clock, which also wait for the disk and for other programs. status and gather are processes of their own, start
+and imports included, so that their memory is theirs alone. The records are as large as records get, with different
+numbers. sbatch is a script that only counts. Exit code 1 where a record was lost or torn, or a job not submitted.
 """
 
 import json
 import multiprocessing
 import os
-import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +23,7 @@ import click
 
 from ...results import records
 from ..plan import Plan
-from ..state import Observer, RunFolder
-from ..status import report
-from ..survey import survey
+from ..state import RunFolder
 
 METHODS = ("zero_shot", "ft", "flyp", "ema", "tracer", "lp_ft", "wise_ft")
 STATES = ("planned", "submitted", "running", "checkpointed", "failed")
@@ -61,9 +61,22 @@ def finished(runs: Path, record: dict[str, Any], number: int) -> RunFolder:
 
 
 def record_of(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a folder that `finished` made."""
+    """The record of a folder that `finished` made, with numbers of its own."""
     seed, _, run_id = folder.path.name.removeprefix("seed").partition("-")
-    return {**record, "seed": int(seed), "run_id": run_id, "method": folder.path.parts[-3]}
+    factor = 1 - int(seed) % 9973 / 10**6
+    sets = {name: _scaled(metrics, factor) for name, metrics in record["sets"].items()}
+    varied = {**record, "sets": sets, "summary": {**record["summary"], **records.summarise(sets)}}
+    if "path" in record:
+        points = [
+            {**point, "sets": {name: _scaled(metrics, factor) for name, metrics in point["sets"].items()}}
+            for point in record["path"]["points"]
+        ]
+        varied["path"] = {**record["path"], "points": points}
+    return {**varied, "seed": int(seed), "run_id": run_id, "method": folder.path.parts[-3]}
+
+
+def _scaled(metrics: dict[str, Any], factor: float) -> dict[str, Any]:
+    return {key: value * factor if isinstance(value, float) else value for key, value in metrics.items()}
 
 
 def plan(runs: Path, count: int, submit: Callable[[list[RunFolder]], None]) -> None:
@@ -86,9 +99,29 @@ def plan(runs: Path, count: int, submit: Callable[[list[RunFolder]], None]) -> N
     print(f"{len(folders)} runs of {len(METHODS)} methods")
 
 
-def peak_megabytes() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+MEASURED = """
+import resource, sys, time
+began = time.perf_counter()
+try:
+    {code}
+finally:
+    took, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    peak = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])  # maxrss would be its parent's
+    cpu = used.ru_utime + used.ru_stime
+    print(f"{{took:.2f}} s, {{cpu:.2f}} s of them CPU, {{peak / 1024:.0f}} MB", file=sys.stderr)
+"""
+STATUS = "from robustft.benchmarks.cli import main; main(['status', '--json', '--runs', {runs!r}])"
+GATHER = "from robustft.results.records import gather; print(len(gather({runs!r})))"
+
+
+def alone(what: str, code: str, target: float) -> str:
+    """Print what a piece of code takes in a process of its own, twice; what it printed itself."""
+    for attempt in ("first", "second"):
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED.format(code=code)], capture_output=True, text=True, check=True
+        )
+        print(f"{what}, {attempt} time: {done.stderr.splitlines()[-1]}, target {target:g} s", flush=True)
+    return done.stdout
 
 
 def work(runs: Path, record: dict[str, Any], number: int, each: int, failures: Any) -> None:
@@ -170,14 +203,10 @@ def main(count: int, finished_count: int, processes: int) -> None:
         for number in range(finished_count):
             folder = finished(runs, record, 10**6 + number)
             folder.record.write_bytes(records.record_json(folder.record, record_of(folder, record)))
-        for attempt in ("first", "second"):
-            with told(f"status of {count + finished_count} runs, {attempt} time", 1):
-                report(survey(runs, Observer()))
-            print(f"  memory so far {peak_megabytes():.0f} MB")
-        for attempt in ("first", "second"):
-            with told(f"gather of {finished_count} records, {attempt} time", 3):
-                found = len(records.gather(runs))
-            print(f"  memory so far {peak_megabytes():.0f} MB")
+        told_of = json.loads(alone(f"status of {count + finished_count} runs", STATUS.format(runs=str(runs)), 1))
+        if told_of["counts"]["done"] != finished_count:
+            raise SystemExit(f"status counts {told_of['counts']['done']} of {finished_count} finished runs")
+        found = int(alone(f"gather of {finished_count} records", GATHER.format(runs=str(runs)), 3))
         if found != finished_count:
             raise SystemExit(f"gathered {found} of {finished_count} records")
         with told(f"{processes} processes write and gather at once"):

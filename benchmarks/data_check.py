@@ -46,8 +46,8 @@ def loaders(plan: Plan) -> int:
 
 
 def part(data: Dataset, spec: RunSpec) -> Dataset:
-    """The dataset as a run sees it: in a rehearsal, a part of it."""
-    return data if spec.train_limit is None else Rehearsal(data, spec.train_limit)
+    """The dataset as a run sees it: with a training limit, a part of it."""
+    return data if spec.train_limit is None else Rehearsal(data, spec.train_limit, spec.limit)
 
 
 def validation(data: Dataset) -> EvalData | None:

@@ -49,16 +49,21 @@ class PartOfSet:
 
 
 class Rehearsal:
-    """A dataset of at most `limit` training images and as many of each evaluation set."""
+    """A dataset with fewer images.
 
-    def __init__(self, whole: Dataset, limit: int) -> None:
-        self._whole, self._limit = whole, limit
+    Args:
+        train_limit: at most this many to train on, and in each validation set.
+        limit: at most this many in every other evaluation set; None is all.
+    """
+
+    def __init__(self, whole: Dataset, train_limit: int, limit: int | None) -> None:
+        self._whole, self._train_limit, self._limit = whole, train_limit, limit
         self.card: DatasetCard = whole.card
-        self.train_size = min(limit, whole.train_size)
+        self.train_size = min(train_limit, whole.train_size)
 
     @cached_property
     def _rows(self) -> np.ndarray:
-        return few_of_each(self._whole.train_labels(), self._limit)
+        return few_of_each(self._whole.train_labels(), self._train_limit)
 
     def train_labels(self) -> np.ndarray:
         """(train_size,) int64."""
@@ -69,6 +74,8 @@ class Rehearsal:
         rows = self._rows
         return self._whole.train_images([(epoch, int(rows[index])) for epoch, index in items], seed)
 
-    def eval_data(self, name: str) -> PartOfSet:
-        """Part of the evaluation set of that name; DataError where there is none."""
-        return PartOfSet(self._whole.eval_data(name), self._limit)
+    def eval_data(self, name: str) -> EvalData:
+        """The evaluation set of that name, or part of it; DataError where there is none."""
+        limit = self._train_limit if name in self.card.names("validation") else self._limit
+        whole = self._whole.eval_data(name)
+        return whole if limit is None else PartOfSet(whole, limit)

@@ -155,7 +155,7 @@ def test_a_part_has_one_of_each_class_before_a_second_of_any():
 
 def test_a_rehearsal_has_the_pictures_of_the_real_run(tmp_path):
     whole = Folder(make(tmp_path / "own"), size=8)
-    part = Rehearsal(whole, 4)
+    part = Rehearsal(whole, 4, 4)
     assert part.train_size == 4 and part.card is whole.card
     rows = few_of_each(whole.train_labels(), 4)
     assert part.train_labels().tolist() == whole.train_labels()[rows].tolist() and len(set(part.train_labels())) == 3
@@ -199,6 +199,18 @@ def test_what_a_rehearsal_reads_is_rehearsed_alike():
     assert ft.spec.batch_size == 20 and ft.spec.steps == 50  # 500 steps for 200 images
     alone = digits.resolver().resolve("ft", "tiny-rn", 0, {"train_limit": (20, "--set")})[-1]
     assert alone.spec.run_id == ft.spec.run_id
+
+
+def test_a_run_trained_on_fewer_images_is_evaluated_on_all_of_them(tmp_path):
+    suite = write_suite(tmp_path)
+    few = ("--set", "train_limit=20", "--set", "steps=2", "--set", "batch_size=20")
+    assert call("run", suite, "--method", "flyp", *few, "--runs", tmp_path / "runs") == 0
+    (folder,) = folders(tmp_path / "runs")
+    sets = json.loads((folder / "record.json").read_text())["sets"]
+    assert {name: s["n"] for name, s in sets.items()} == {
+        "validation": 20, "id": 2400, "fresh": 960, "renditions": 2400, "sketches": 2400, "reversed": 2400,
+        "writers": 1500, "pretraining_mixture": 2400,
+    }  # fmt: skip
 
 
 def test_limit_is_one_flag_of_run_and_its_record_says_so(tmp_path):

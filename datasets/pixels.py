@@ -15,6 +15,7 @@ Pillow's, and everything else with Pillow.
 """
 
 import io
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -116,7 +117,7 @@ def centre_view(pixels: np.ndarray, size: int, name: str, decode: Decode = "exac
     if wide * high > _LARGEST:
         raise DataError(f"{name}: {width} x {height} pixels are too long and thin to be resized; fetch it again.")
     left, top = round((wide - size) / 2), round((high - size) / 2)
-    return _resized(pixels, wide, high, decode)[top : top + size, left : left + size].transpose(2, 0, 1)
+    return _resized(pixels, wide, high, decode, left, left + size)[top : top + size].transpose(2, 0, 1)
 
 
 def random_box(width: int, height: int, key: np.uint64) -> tuple[int, int, int, int]:
@@ -125,12 +126,12 @@ def random_box(width: int, height: int, key: np.uint64) -> tuple[int, int, int, 
     Ten tries as in torchvision's `RandomResizedCrop`, whose rule this is; then the largest centred box of a legal
     shape.
     """
-    draws = uniforms(np.array([key], dtype=np.uint64), 4 * _TRIES).reshape(_TRIES, 4)
-    low, high = np.log(CROP_SHAPE)
-    for area, shape, x, y in draws:
+    draws = uniforms(np.array([key], dtype=np.uint64), 4 * _TRIES).reshape(_TRIES, 4).tolist()
+    low, high = map(math.log, CROP_SHAPE)
+    for area, shape, x, y in draws:  # Python's numbers: numpy is slow on one at a time
         pixels = width * height * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * area)
-        ratio = np.exp(low + (high - low) * shape)
-        w, h = round(float(np.sqrt(pixels * ratio))), round(float(np.sqrt(pixels / ratio)))
+        ratio = math.exp(low + (high - low) * shape)
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(x * (width - w + 1)), int(y * (height - h + 1)), w, h
     shape = width / height
@@ -147,15 +148,25 @@ def random_view(pixels: np.ndarray, size: int, key: np.uint64, decode: Decode = 
     return _resized(pixels[top : top + h, left : left + w], size, size, decode).transpose(2, 0, 1)
 
 
-def _resized(pixels: np.ndarray, width: int, height: int, decode: Decode) -> np.ndarray:
-    """(height, width, 3) uint8, bicubic with antialiasing."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    if decode == "exact":
-        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+def _resized(
+    pixels: np.ndarray, width: int, height: int, decode: Decode, start: int = 0, stop: int | None = None
+) -> np.ndarray:
+    """(height, stop - start, 3) uint8: (H, W, 3) bicubic with antialiasing to height x width, of that these columns."""
+    rows, columns, _ = pixels.shape
+    stop = width if stop is None else stop
+    if (rows, columns) == (height, width):
+        return pixels[:, start:stop]
     # Pillow (13) begins with the height where that loses more than twice as many pixels; torch never does. Each of the
     # two passes rounds, and in another order a quarter of all values would be a level away.
-    if pixels.shape[0] - height > max(0, 2 * (pixels.shape[1] - width)):
-        image = interpolate(image, (height, pixels.shape[1]), mode="bicubic", antialias=True)
-    return interpolate(image, (height, width), mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
+    height_first = rows - height > max(0, 2 * (columns - width))
+    if decode == "exact":
+        image = Image.fromarray(pixels)
+        if stop - start < width and not height_first:  # columns that are left out need no second pass
+            image = image.resize((width, rows), Image.Resampling.BICUBIC).crop((start, 0, stop, rows))
+            return np.asarray(image.resize((stop - start, height), Image.Resampling.BICUBIC))
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))[:, start:stop]
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    if height_first:
+        image = interpolate(image, (height, columns), mode="bicubic", antialias=True)
+    image = interpolate(image, (height, width), mode="bicubic", antialias=True)
+    return image[0].permute(1, 2, 0).numpy()[:, start:stop]

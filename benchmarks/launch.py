@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .grid import Planned
+from .private import discreet
 from .progress import Reporter
 from .state import Observer, RunFolder, tidy
 
@@ -126,7 +127,7 @@ class Worker:
         self.errors.seek(0)
         last = self.errors.read().decode(errors="replace").strip().splitlines()[-1:]
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        more = f" ({last[0]})" if last and code > 0 else ""
+        more = f" ({discreet(last[0])})" if last and code > 0 else ""
         return f"its process ended with {how}{more}; start the command again to go on from the last checkpoint"
 
     def close(self) -> None:

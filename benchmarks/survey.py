@@ -4,8 +4,10 @@ The state file says what a process last wrote, and processes die without writing
 then a living lease, then what is known of the process or the job that should hold one.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,10 @@ ALIVE = (
     *("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED"),
 )
 """What the queue calls a job that may still do something; a preempted one is queued again by itself."""
+GRACE_SECONDS = 2.0
+"""Between a job's end and its place in the queue again, or until another machine sees the record that it wrote."""
+RECENT_SECONDS = 600.0
+"""Only a run that gave a sign of life within this time is looked at twice; the others are gone for good."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,41 @@ def slurm(jobs: list[str]) -> Mapping[str, str] | None:
     return known | queue.states(job for job in jobs if job not in known)
 
 
-def survey(runs: Path, observer: Observer, queue: Queue = slurm) -> list[Seen]:
-    """Every planned run below the root; asks the queue once, for all jobs together."""
-    found = [seen for path in run_folders(runs) if (seen := _look(path, observer)) is not None]
-    jobs = sorted({seen.job for seen in found if seen.job and seen.state not in ("done", "failed", "cancelled")})
-    words = queue(jobs) if jobs else None
-    return found if words is None else [_ask(seen, words, observer) for seen in found]
+def survey(runs: Path, observer: Observer, queue: Queue = slurm, grace: float = GRACE_SECONDS) -> list[Seen]:
+    """Every planned run below the root; asks the queue once, for all jobs together.
+
+    It asks again, after `grace` seconds, of jobs that have just ended without a record: a job that is queued again may
+    be in no list for a moment, and none of its runs has vanished.
+    """
+    looked = [seen for path in run_folders(runs) if (seen := _look(path, observer)) is not None]
+    words = _answer(looked, queue)
+    if words is None:
+        return looked
+    found = [_ask(seen, words, observer) for seen in looked]
+    gone = {seen.path for seen in found if seen.state == "vanished" and seen.job and _recent(seen.path)}
+    if not gone:
+        return found
+    time.sleep(grace)
+    again = {path: now for path in sorted(gone) if (now := _look(path, observer)) is not None}
+    words = _answer(again.values(), queue)
+    if words is not None:
+        again = {path: _ask(seen, words, observer) for path, seen in again.items()}
+    return [again.get(seen.path, seen) for seen in found]
+
+
+def _answer(looked: Iterable[Seen], queue: Queue) -> Mapping[str, str] | None:
+    """What the queue says of the jobs of runs that have not ended; None where it cannot be asked."""
+    jobs = sorted({seen.job for seen in looked if seen.job and seen.state not in ("done", "failed", "cancelled")})
+    return queue(jobs) if jobs else None
+
+
+def _recent(path: str) -> bool:
+    """Whether a run gave a sign of life a short time ago."""
+    signs = []
+    for name in ("state.json", "lease/beat"):
+        with contextlib.suppress(OSError):
+            signs.append(os.stat(f"{path}/{name}").st_mtime)
+    return bool(signs) and time.time() - max(signs) < RECENT_SECONDS
 
 
 def _look(path: str, observer: Observer) -> Seen | None:

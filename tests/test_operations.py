@@ -1,6 +1,7 @@
 """status, retry and cancel: they say what is true of every run, and start and end what was asked for, once."""
 
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -42,7 +43,7 @@ def make(root, name, told=None, **files):
 
 def of(root, queue=lambda jobs: None):
     """Folder name -> the state that a survey gives it."""
-    return {seen.folder.path.name: seen for seen in survey(root, Observer(), queue)}
+    return {seen.folder.path.name: seen for seen in survey(root, Observer(), queue, grace=0)}
 
 
 @pytest.fixture
@@ -109,7 +110,8 @@ def test_the_queue_is_believed_about_jobs_and_the_record_about_runs(zoo, word, s
         return {} if word is None else {"41_0": word}
 
     found = of(zoo, queue)
-    assert asked == [["41_0"]]  # once, for all
+    # Once, for all; and again of a job that has just ended without a record.
+    assert asked == [["41_0"]] * (2 if state == "vanished" else 1)
     assert (found["seed6-000000000006"].state, found["seed6-000000000006"].reason) == (state, reason)
     assert [seen.state for seen in found.values()][:6] == list(WANTED[:6])
 
@@ -122,6 +124,30 @@ def test_a_run_that_ends_while_the_queue_is_asked_is_done(tmp_path):
         return {"9": "COMPLETED"}
 
     assert of(tmp_path, queue)[folder.path.name].state == "done"
+
+
+def test_a_record_that_is_seen_late_is_believed(tmp_path, monkeypatch):
+    """On a shared disk a job can be gone from the queue before this machine sees what it wrote."""
+    folder = make(tmp_path, "seed0-0123456789ab", {"state": "submitted", "job": "9"})
+    monkeypatch.setattr("time.sleep", lambda _: folder.record.write_text('{"run_id": "0123456789ab"}'))
+    assert of(tmp_path, lambda jobs: {})[folder.path.name].state == "done"
+
+
+@pytest.mark.parametrize("word", ["PREEMPTED", "TIMEOUT", None])
+@pytest.mark.parametrize("told", ["submitted", "running"])
+def test_a_job_that_is_queued_again_and_for_a_moment_in_no_list_has_not_vanished(tmp_path, told, word):
+    folder = make(tmp_path, "seed0-0123456789ab", {"state": told, "step": 4, "job": "9"})
+    plant(folder, **dead_process())
+    answers = [{} if word is None else {"9": word}, {"9": "PENDING"}]
+    assert of(tmp_path, lambda jobs: answers.pop(0))[folder.path.name].state == "submitted"
+    assert answers == []
+
+
+def test_what_gave_no_sign_of_life_for_long_is_not_waited_for(tmp_path):
+    """A look at a sweep of which some runs are lost for good must stay quick."""
+    folder = make(tmp_path, "seed0-0123456789ab", {"state": "submitted", "job": "9"})
+    os.utime(folder.state, (0, 0))
+    assert survey(tmp_path, Observer(), lambda jobs: {}, grace=10**6)[0].state == "vanished"
 
 
 def test_without_a_queue_a_submitted_run_stays_submitted(zoo):

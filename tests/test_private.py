@@ -8,7 +8,7 @@ import sys
 import pytest
 from runs_kit import call, plan_runs, write_suite
 
-from robustft.benchmarks import slurm_profile
+from robustft.benchmarks import launch, slurm_profile
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.private import discreet, refuse
@@ -121,3 +121,18 @@ def test_a_canary_of_the_environment_and_the_home_folder_are_in_no_file(tmp_path
     written = [path for path in home.rglob("*") if path.is_file()]
     assert len([path for path in written if path.name == "record.json"]) == 1
     assert [str(path) for path in written if CANARY.encode() in path.read_bytes()] == []
+
+
+def test_the_last_words_of_a_worker_that_died_are_made_discreet(tmp_path, monkeypatch, capsys):
+    """Python itself may print a path or a value before our own streams stand in front."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    monkeypatch.setattr(launch.sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho {tmp_path}/x.py: no {CANARY} >&2\nexit 3\n")
+    (tmp_path / "python").chmod(0o700)
+    suite = write_suite(tmp_path)
+    words = ("--method", "ft", "--set", "limit=16", "--jobs", "1")
+    assert call("sweep", suite, *words, "--runs", tmp_path / "runs", "--results", tmp_path / "results") == 1
+    told = "".join(capsys.readouterr())
+    assert "its process ended with exit code 3 (~/x.py: no $HF_TOKEN)" in told
+    assert CANARY not in told and f"{tmp_path}/x.py" not in told

@@ -88,6 +88,34 @@ def test_a_plan_becomes_arrays_and_what_reads_a_run_waits_for_it(folders, queue)
     assert all(("wise_ft" in paths[job][0]) == bool(after[job]) for job in paths)
 
 
+def test_the_profiles_setup_stands_before_the_run(folders, queue):
+    """In the order given, and before what needs the modules and the environment that they load."""
+    setup = ["module load cuda/12.4", 'eval "$(conda shell.bash hook)"', "conda activate robustft"]
+    submit(folders, Profile(gpus=0, time="1h", setup=setup))
+    texts = [about["text"] for about in queue.jobs.values()]
+    assert len(texts) == 6
+    for text in texts:
+        assert_setup_comes_first(text, setup)
+
+
+def test_a_dry_run_shows_the_profiles_setup_before_the_run(tmp_path, queue, capsys):
+    setup = ["module purge", "module load cuda/12.4"]
+    (tmp_path / "mine.yaml").write_text("gpus: 0\nsetup:\n" + "".join(f"  - {line}\n" for line in setup))
+    words = ("sweep", write_suite(tmp_path), "--method", "ft", "--runs", tmp_path / "runs", "--dry-run")
+    assert call(*words, "--executor", "slurm", "--profile", tmp_path / "mine.yaml") == 0
+    assert_setup_comes_first(capsys.readouterr().out.partition("/submission.sh")[2], setup)
+
+
+def assert_setup_comes_first(text, setup):
+    """The lines of a profile follow each other after the last #SBATCH line, and the runs start after them."""
+    lines = text.splitlines()
+    (first,) = (number for number, line in enumerate(lines) if line == setup[0])
+    assert lines[first : first + len(setup)] == setup
+    starts = [number for number, line in enumerate(lines) if "srun" in line]
+    assert len(starts) == 1 and "robustft" in text and first + len(setup) <= starts[0]
+    assert all(number < first for number, line in enumerate(lines) if line.startswith("#SBATCH"))
+
+
 def test_a_second_call_submits_nothing(folders, queue):
     submit(folders)
     outcome = submit(folders)

@@ -16,7 +16,7 @@ from .statistics import RULES, mean_sd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ALPHA_LABELS = {0: ((8, -9), "left"), 0.5: ((6, 5), "left"), 1: ((-8, -3), "right")}
+ALPHA_LABELS = {0: ((8, -9), "left"), 0.5: ((-6, 9), "right"), 1: ((-8, -3), "right")}
 """Where the values of a path are written: offset in points, and side."""
 PAPER = "(paper)"
 CLOCK = "clock"

@@ -37,6 +37,8 @@ from .tables import (
 )
 
 PAGE = Path(__file__).with_name("page")
+WIDE = 520
+"""Points: two panels of a figure are narrower."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def render(material: Material, pictures: Mapping[str, Sequence[Picture]] | None 
         HTML that needs no other file. Without a finished run it says so.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     def own(name: str) -> Markup:
         return Markup((PAGE / name).read_text(encoding="utf-8"))
@@ -70,6 +72,7 @@ def render(material: Material, pictures: Mapping[str, Sequence[Picture]] | None 
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}  # records have an order
     environment.tests["wide"] = lambda picture: is_wide(picture.svg)
+    environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))  # at its underscores
     environment.filters["svg"] = lambda picture: Markup(inline_svg(picture.svg))
     script = own("page.js")
     order = sorted(material.board.sections, key=lambda section: not section.ranks)  # studies come last
@@ -106,9 +109,9 @@ def inline_svg(text: str) -> str:
 
 
 def is_wide(text: str) -> bool:
-    """Whether an SVG is so wide that it deserves the whole width of the page."""
+    """Whether an SVG has more than two panels side by side, whose letters need the whole width of the page."""
     box = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"', text)
-    return box is not None and float(box[1]) > 1.9 * float(box[2])
+    return box is not None and float(box[1]) > WIDE
 
 
 # Tables

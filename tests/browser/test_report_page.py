@@ -10,9 +10,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from make_records import make_record  # noqa: E402
 
+from robustft.results import gallery  # noqa: E402
 from robustft.results.material import Material  # noqa: E402
 from robustft.results.records import gather_reference  # noqa: E402
-from robustft.results.report import write  # noqa: E402
+from robustft.results.report import Picture, write  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
@@ -244,6 +245,45 @@ def test_a_phone_never_scrolls_sideways(open_page, width):
     page.locator("#runs tbody a").first.click()
     page.locator("#run details summary").click()
     assert page.evaluate(measure) <= width
+
+
+def test_a_phone_shows_numbers_and_backbones_beside_whole_words(open_page):
+    page = open_page(viewport={"width": 390, "height": 800})
+    for row in page.locator(".benchmark .view:not([hidden]) tbody tr").all()[:20]:
+        box = row.locator("td[data-value]").nth(1).bounding_box()  # ID accuracy, behind the seeds
+        assert box["x"] + box["width"] <= 390, row.inner_text()
+        told = row.locator("th").evaluate("(th) => getComputedStyle(th, '::after').content")
+        assert told == f'"{row.get_attribute("data-backbone")}"' and not row.locator("td").first.is_visible()
+    name = page.locator(".benchmark .view:not([hidden]) tbody th", has_text="tracer_static_teacher").first
+    assert name.bounding_box()["height"] < 90  # its words over two or three lines, and not letter by letter
+    button = page.locator(".benchmark .view:not([hidden]) thead th").first
+    assert button.bounding_box()["width"] < 170
+
+
+def test_the_sticky_first_column_stands_in_line_with_its_row(open_page):
+    page = open_page()
+    rows = "[...document.querySelectorAll('.benchmark .view:not([hidden]) tbody tr')]"
+    heights = page.evaluate(f"{rows}.map((row) => row.getBoundingClientRect().height)")
+    assert len(heights) > 50 and {height % 1 for height in heights} == {0}  # else it is drawn a pixel above or below
+
+
+@pytest.mark.parametrize("width", [390, 1300])
+def test_letters_of_figures_can_be_read(browser, tmp_path, width):
+    """Nine points on paper; on a screen at least eight pixels high, whatever the number of panels."""
+    reference = gather_reference("digits")
+    made = Material(reference=tuple(reference)).of("digits")
+    names = ("id_ood", "flips", "calibration")
+    pictures = [Picture(name, name, "", gallery.make(name, made)[".svg"].decode()) for name in names]
+    path = write(made, tmp_path / "report.html", {"digits": pictures})
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto(path.as_uri())
+    for name in names:
+        picture = page.locator(f"figure[id$={name}] svg")
+        points = picture.evaluate("(svg) => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width")
+        assert 9 * points >= 8, (name, points)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
 
 
 def test_the_tables_are_there_without_javascript(browser, report):

@@ -14,6 +14,11 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of OpenAI's CLIP, for pixels in [0, 1]; open_clip's OPENAI_DATASET_MEAN and OPENAI_DATASET_STD."""
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32 where it is of half precision, else as it is: whatever follows keeps its digits."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
 class DualEncoder(nn.Module):
     """An open_clip CLIP with its tokenizer; `clip` is its only submodule, so state-dict keys begin with "clip.".
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
-from .encoder import DualEncoder
+from .encoder import DualEncoder, at_least_float32
 
 
 def average_prompts(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
@@ -21,6 +21,8 @@ def build_head(
     encoder: DualEncoder, class_names: Sequence[str], prompts: Sequence[str], batch_size: int = 1024
 ) -> Tensor:
     """(C, D) weights of a linear layer on unit image features; logit_scale is multiplied in, so there is no bias.
+
+    At least float32, in float64 for an encoder in float64.
 
     Runs the encoder's current text tower in eval mode, many prompts at a time. Prompts that do not fit into one batch
     go through it template by template, and the words before the class name only once (`text_features_by_template`).
@@ -35,14 +37,14 @@ def build_head(
     tokens = tokens.to(encoder.clip.logit_scale.device)
     with _eval_mode(encoder):
         if len(tokens) <= batch_size:
-            features = encoder.text_features(tokens).float()
+            features = at_least_float32(encoder.text_features(tokens))
         else:
             features = text_features_by_template(encoder, tokens.view(len(class_names), len(prompts), -1), batch_size)
-    return average_prompts(features.view(len(class_names), len(prompts), -1), encoder.logit_scale.float())
+    return average_prompts(features.view(len(class_names), len(prompts), -1), at_least_float32(encoder.logit_scale))
 
 
 def text_features_by_template(encoder: DualEncoder, tokens: Tensor, batch_size: int) -> Tensor:
-    """`encoder.text_features` of every class in every template, float32, with no work done twice or for nothing.
+    """`encoder.text_features` of every class in every template, with no work done twice or for nothing.
 
     The mask is causal, so the tokens that all captions of a template begin with have the same keys and values in every
     class: a pass runs them once. Whatever works token by token runs over all tokens of a pass at once, attention over
@@ -54,7 +56,7 @@ def text_features_by_template(encoder: DualEncoder, tokens: Tensor, batch_size: 
         batch_size: captions a forward pass.
 
     Returns:
-        (C, P, D), not unit length; what a pass over the whole caption gives, up to rounding.
+        (C, P, D), at least float32, not unit length; what a pass over the whole caption gives, up to rounding.
     """
     classes, templates, length = tokens.shape
     captions = tokens.transpose(0, 1)  # (P, C, L): captions of a template lie together
@@ -89,7 +91,7 @@ class Part(NamedTuple):
 
 
 def _read_at_the_end(encoder: DualEncoder, parts: list[Part], prefixes: int) -> Tensor:
-    """(N, D) float32 features at the last token of every sequence of the parts behind the first `prefixes`."""
+    """(N, D) features at the last token of every sequence of the parts behind the first `prefixes`."""
     clip = encoder.clip
     starts = [0 if part.after is None else parts[part.after].tokens.shape[1] for part in parts]
     counts = [part.tokens.shape[1] for part in parts]
@@ -116,7 +118,7 @@ def _read_at_the_end(encoder: DualEncoder, parts: list[Part], prefixes: int) -> 
             x, seen = (tokens[torch.cat(ends).to(x.device)] for tokens in (x, seen))
         x = x + block.ls_1(block.attn.out_proj(seen))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return (clip.ln_final(x) @ encoder.text_projection).float()
+    return at_least_float32(clip.ln_final(x) @ encoder.text_projection)
 
 
 def _attend(block: nn.Module, x: Tensor, parts: list[Part], masks: list[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from ..backbones import DualEncoder
+from ..backbones.encoder import at_least_float32
 
 
 class Classifier(nn.Module):
@@ -31,8 +32,7 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, D) as the head sees them, of (B, 3, H, W) bytes or normalised floats; at least float32."""
-        features = self.visual(self._pixels(images))
-        features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
+        features = at_least_float32(self.visual(self._pixels(images)))
         return normalize(features, dim=-1) if self.normalise else features
 
     def forward(self, images: Tensor) -> Tensor:

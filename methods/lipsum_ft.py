@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
 from ..backbones import DualEncoder
+from ..backbones.encoder import at_least_float32
 from .base import Context, LossTerms, Method, Settings, hyperparameters
 from .classifier import Classifier
 from .registry import register
@@ -82,7 +83,7 @@ class LipsumFT(Method):
         """Draws this step's texts and embeds them with the frozen text tower."""
         tokens = random_texts(self._encoder, self.hyper.texts, self.hyper.length, settings.seed, step)
         embeddings = self._encoder.text_features(tokens.to(settings.device))
-        self._texts = normalize(embeddings.float(), dim=-1)  # (M, D)
+        self._texts = normalize(at_least_float32(embeddings), dim=-1)  # (M, D)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: "Batch") -> LossTerms:
         """Nats; the regularisation in squared logits, halved, mean over texts and batch."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ..backbones import DualEncoder
+from ..backbones.encoder import at_least_float32
 from ..backbones.zero_shot import build_head
 from .base import Context, LossTerms, Method, Start, hyperparameters
 from .classifier import Classifier
@@ -124,6 +125,4 @@ def zero_shot_classifier(encoder: DualEncoder, context: Context) -> Classifier:
 
 def _unit(features: Tensor) -> Tensor:
     """Unit rows, at least float32, so that losses are, whatever the autocast type."""
-    return normalize(
-        features.float() if features.dtype in (torch.bfloat16, torch.float16) else features, dim=-1
-    )
+    return normalize(at_least_float32(features), dim=-1)

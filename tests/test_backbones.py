@@ -114,6 +114,25 @@ def test_a_head_in_small_batches_is_the_head_in_one(batch_size):
     assert torch.allclose(alone, whole[3:4], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("batch_size", [4, 1024])
+def test_a_head_in_float64_is_open_clips_own_caption_by_caption(batch_size):
+    encoder = backbones.load("tiny-vit-p8").double()
+    names, prompts = ["two", "the digit seven in blue", "seven"], ["{}", "a photo of the {} in red"]
+    expected = []
+    for name in names:
+        unit = []
+        for prompt in prompts:
+            tokens = encoder.tokenize([prompt.format(name)])
+            padded = torch.zeros(1, encoder.clip.context_length, dtype=torch.long)
+            padded[:, : tokens.shape[1]] = tokens
+            embedding = encoder.clip.encode_text(padded)[0]
+            unit.append(embedding / embedding.norm())
+        mean = torch.stack(unit).mean(dim=0)
+        expected.append(encoder.clip.logit_scale.exp() * mean / mean.norm())
+    head = build_head(encoder, names, prompts, batch_size)
+    torch.testing.assert_close(head, torch.stack(expected), rtol=0, atol=1e-11)
+
+
 def test_names_forgive_dashes_and_errors_say_what_to_do(tmp_path, monkeypatch):
     assert backbones.load("tiny_vit_p8").name == "tiny-vit-p8"
     with pytest.raises(backbones.BackboneError, match="did you mean 'tiny-vit-p8'"):

@@ -10,13 +10,10 @@ import click
 from rich.console import Console
 
 from .errors import UserError
+from .rerun import judge
 
 SHOWN = 20
 """Findings that are printed."""
-ELSEWHERE = 0.02
-"""Accuracy that a run may differ by on other hardware or packages, where training takes other last bits."""
-
-
 @click.command("bundle")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--benchmark", required=True, help="Whose runs.")
@@ -38,7 +35,7 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
 
 @click.command("verify")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any` takes a short one.")
+@click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any`: a short one.")
 @click.option("--device", default="cpu", help="For --rerun: cpu, cuda or cuda:N.")
 def verify(folder: Path, rerun: str | None, device: str) -> int:
     """Check a bundle: hashes, run ids, every metric and every cell of the board from the samples; code 1 if not."""
@@ -119,23 +116,9 @@ def _again(records: list[dict[str, Any]], run_id: str, device: str, console: Con
             if ended["event"] != "done":
                 raise UserError(f"--rerun {one['run_id']}: could not be made again: {ended.get('reason', 'stopped')}")
         made = read_record(folder.record)
-    pairs = [
-        (name, key, value, made["sets"][name][key])
-        for name, metrics in record["sets"].items()
-        for key, value in metrics.items()
-        if key in ("accuracy", "ece", "nll") and value is not None
-    ]
-    alike = all(made["environment"].get(key) == record["environment"].get(key) for key in ("cpu", "device", "packages"))
-    allowed = 1e-6 if alike else ELSEWHERE
-    off = {key: max(abs(a - b) for _, k, a, b in pairs if k == key) for key in ("accuracy", "ece", "nll")}
-    good = all(off[key] <= allowed for key in (off if alike else ("accuracy",)))
-    console.print(
-        f"{record['run_id']} made again on {'the same' if alike else 'another'} kind of machine: largest difference "
-        f"{100 * off['accuracy']:.2f} points of accuracy, {off['ece']:.4f} of ECE, {off['nll']:.4f} nats; "
-        f"allowed are {100 * allowed:g} points: {'holds' if good else 'DIFFERS'}",
-        soft_wrap=True,
-    )
-    return 0 if good else 1
+    holds, sentence = judge(record, made, records)
+    console.print(f"{record['run_id']} made again {sentence}: {'holds' if holds else 'DIFFERS'}", soft_wrap=True)
+    return 0 if holds else 1
 
 
 def _choose(records: list[dict[str, Any]], run_id: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from make_records import make_record
 from runs_kit import call, plan_runs, write_suite
 
 from robustft.benchmarks import verify
+from robustft.benchmarks.rerun import judge
 from robustft.benchmarks.run import Options
 from robustft.benchmarks.worker import work
 from robustft.results import bundle, manifest, predictions
@@ -55,10 +56,13 @@ def test_a_bundle_has_all_that_its_board_follows_from(exported, capsys):
     assert code == 0 and " 2 runs, " in text and "all hold" in text
 
 
-def test_a_run_made_again_from_its_spec_comes_to_the_same(exported, capsys):
+def test_a_run_made_again_from_its_spec_is_the_same_bit_for_bit(exported, capsys):
     code, text = told(capsys, exported / "out", "--rerun", "any")
-    assert code == 0
-    assert "making ft tiny-vit-p8 seed 3 again" in text and "0.00 points of accuracy" in text and "holds" in text
+    (path,) = exported.glob("out/runs/digits/ft/*/*/record.json")
+    weights = json.loads(path.read_text())["info"]["weights_sha256"]
+    assert code == 0 and "making ft tiny-vit-p8 seed 3 again" in text
+    assert f"made again bit for bit: the same final weights, sha256 {weights[:12]}, and the same accuracy" in text
+    assert text.rstrip().endswith("sets: holds")
     with pytest.raises(verify.UserError, match="abc is not there"):
         verify._choose([make_record()], "abc")
 
@@ -70,7 +74,52 @@ def test_a_run_that_comes_to_something_else_is_code_1(copied, capsys):
     del record["summary"]["acc_ood_mean"]
     path.write_text(json.dumps(record))
     code, text = told(capsys, copied, "--rerun", record["run_id"])
-    assert code == 1 and "25.00 points of accuracy" in text and "DIFFERS" in text
+    assert code == 1 and "accuracy on fresh differs by 0.25" in text and text.rstrip().endswith("DIFFERS")
+
+
+def made_again(weights="b", off=0.0, **environment):
+    """A recorded run of three seeds, 80, 81 and 82 % right, and the first of them made again."""
+    row = [make_record("ft", seed=seed, accuracy=0.8 + 0.01 * seed) for seed in range(3)]
+    for record in row:
+        record["info"] = {"weights_sha256": "a" * 64}
+        record["environment"] = {"cpu": "X", "device": "cpu", "packages": {"torch": "2.13"}, "commit": "0" * 40}
+    made = json.loads(json.dumps(row[0]))
+    made["info"] = {"weights_sha256": weights * 64}
+    made["environment"] |= environment
+    made["sets"]["writers"]["accuracy"] += off
+    return row[0], made, [*row, make_record("ft", "tiny-rn", 4, 0.1), make_record("flyp", accuracy=0.1)]
+
+
+def test_the_same_weights_with_other_numbers_differ():
+    assert judge(*made_again("a")) == (True, "bit for bit: the same final weights, sha256 aaaaaaaaaaaa, and the same "
+        "accuracy, ECE and NLL on each of 8 sets")  # fmt: skip
+    holds, text = judge(*made_again("a", off=0.001))
+    assert not holds and text == "with the same final weights, but accuracy on writers differs by 0.001"
+    assert judge(*made_again("a", cpu="Y"))[0]  # elsewhere, and still bit for bit
+    record, made, row = made_again("a")
+    made["sets"]["id"]["nll"] = None
+    assert not judge(record, made, row)[0]
+
+
+def test_the_same_machine_and_commit_must_give_the_same_weights():
+    holds, text = judge(*made_again(off=0.001))
+    assert not holds and "0.001 of accuracy on writers" in text and "the same bit for bit" in text
+
+
+def test_elsewhere_a_run_may_differ_as_seeds_do_and_what_differs_is_said():
+    for change, words in (
+        ({"cpu": "Y"}, "cpu Y, recorded X"),
+        ({"packages": {"torch": "2.14"}}, "torch 2.14, recorded 2.13"),
+        ({"commit": "1" * 40}, "commit 11111111, recorded 00000000"),
+    ):
+        holds, text = judge(*made_again(off=0.039, **change))  # one standard deviation of the row's seeds is 1 point
+        assert holds and f"elsewhere ({words})" in text
+        assert "on writers, 3.90 points off of 4.00 (4 standard deviations over 3 seeds, at least 0.5)" in text
+        assert not judge(*made_again(off=-0.041, **change))[0]
+    record, made, _ = made_again(off=0.019, cpu="Y")
+    assert judge(record, made, [record])[0] and "of 2.00 (one seed)" in judge(record, made, [record])[1]
+    record, made, _ = made_again(off=0.021, cpu="Y")
+    assert not judge(record, made, [record])[0]
 
 
 def change_record(out):

@@ -1,0 +1,92 @@
+"""Whether a run that was made again from its spec is the recorded one.
+
+On the same kind of machine, with the same packages and commit, training is the same bit for bit. Elsewhere the last
+bits of sums differ, and hundreds of steps amplify them: the run is then another draw, as another seed is one.
+"""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+EXACT = 1e-6
+"""Of any metric of the same weights: evaluation is the same, and this is more than it rounds."""
+SPREADS = 4
+"""Standard deviations over its row's seeds that a set's accuracy may differ by elsewhere."""
+LEAST = 0.005
+"""Accuracy that it may always differ by elsewhere: seeds may happen to lie close."""
+ALONE = 0.02
+"""The same, where the bundle has no other seed of the row."""
+METRICS = ("accuracy", "ece", "nll")
+
+
+def judge(record: dict[str, Any], made: dict[str, Any], records: Sequence[dict[str, Any]]) -> tuple[bool, str]:
+    """Whether `made` is `record` again, and what to say of it: what is equal, what differs, and what may.
+
+    Args:
+        record, made: of one spec, recorded and made now.
+        records: of the whole bundle; other seeds of the row give the tolerance.
+    """
+    apart = _apart(record["environment"], made["environment"])
+    weights, now = (one["info"].get("weights_sha256") for one in (record, made))
+    name, key, off = max(_differences(record, made), key=lambda found: found[2])
+    if weights == now and off <= EXACT:
+        told = f"the same final weights, sha256 {weights[:12]}, and" if weights else "no weights to compare,"
+        return True, f"bit for bit: {told} the same accuracy, ECE and NLL on each of {len(made['sets'])} sets"
+    if weights == now and weights:
+        return False, f"with the same final weights, but {key} on {name} differs by {off:.3g}"
+    if not apart:
+        return False, (
+            f"with other final weights (largest difference: {off:.3g} of {key} on {name}), although machine, packages "
+            "and commit go by the same names, where it must be the same bit for bit"
+        )
+    return _elsewhere(record, made, records, apart)
+
+
+def _elsewhere(
+    record: dict[str, Any], made: dict[str, Any], records: Sequence[dict[str, Any]], apart: Sequence[str]
+) -> tuple[bool, str]:
+    row = [other for other in records if _is_of_row(other, record)]
+    found = []
+    for name, key, off in _differences(record, made):
+        if key == "accuracy":
+            allowed = _allowed([other["sets"][name]["accuracy"] for other in row if name in other["sets"]])
+            found.append((off / allowed, name, off, allowed))
+    ratio, name, off, allowed = max(found)
+    why = "one seed"
+    if len(row) > 1:
+        why = f"{SPREADS} standard deviations over {len(row)} seeds, at least {100 * LEAST:g}"
+    return ratio <= 1, (
+        f"elsewhere ({'; '.join(apart)}), where other last bits are amplified as another seed would be: accuracy is "
+        f"nearest to what is allowed on {name}, {100 * off:.2f} points off of {100 * allowed:.2f} ({why})"
+    )
+
+
+def _allowed(accuracies: Sequence[float]) -> float:
+    return max(LEAST, SPREADS * statistics.stdev(accuracies)) if len(accuracies) > 1 else ALONE
+
+
+def _differences(record: dict[str, Any], made: dict[str, Any]) -> list[tuple[str, str, float]]:
+    """(set, metric, absolute difference); an infinite likelihood, null in a record, must be one again."""
+    found = []
+    for name, metrics in record["sets"].items():
+        for key in METRICS:
+            pair = (metrics[key], made["sets"][name][key])
+            missing = float("inf") if pair[0] != pair[1] else 0.0
+            found.append((name, key, missing if None in pair else abs(pair[0] - pair[1])))
+    return found
+
+
+def _is_of_row(other: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Whether two runs differ in their seed alone."""
+    specs = ({k: v for k, v in one["spec"].items() if k not in ("seed", "inputs")} for one in (other, record))
+    return len({repr(sorted(spec.items())) for spec in specs}) == 1
+
+
+def _apart(recorded: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What differs of machine, packages and code, in words."""
+    pairs = [(key, recorded.get(key), here.get(key)) for key in ("cpu", "platform", "device", "threads", "python")]
+    packages = [one.get("packages", {}) for one in (recorded, here)]
+    pairs += [(name, *(found.get(name) for found in packages)) for name in sorted({*packages[0], *packages[1]})]
+    pairs += [("commit", *(str(one.get("commit"))[:8] for one in (recorded, here)))]
+    pairs += [("uncommitted changes", *("yes" if one.get("dirty") else "no" for one in (recorded, here)))]
+    return [f"{key} {now}, recorded {before}" for key, before, now in pairs if before != now]

@@ -65,7 +65,9 @@ class DualEncoder(nn.Module):
 
     def pixels(self, images: Tensor) -> Tensor:
         """Float32 pixels as the towers want them, on the images' device; floats pass through unchanged."""
-        return images if images.is_floating_point() else (images.float() - self._mean) / self._std
+        if images.is_floating_point():
+            return images
+        return images.float().sub_(self._mean).div_(self._std)  # in place: new memory costs more than the arithmetic
 
     def image_features(self, images: Tensor) -> Tensor:
         """(B, D), not unit length, of (B, 3, H, W) bytes or normalised floats."""

@@ -15,6 +15,7 @@ __all__ = [
     "DualEncoder",
     "available",
     "fetch",
+    "how_to_make",
     "identity",
     "image_size",
     "load",
@@ -95,6 +96,12 @@ def available(name: str) -> bool:
     """Whether the weights are on this machine, so that `load` needs no network; reads none of them."""
     name = resolve(name)
     return _family(name).cached(name) is not None
+
+
+def how_to_make(name: str) -> str:
+    """The command that makes the weights, of a backbone whose weights nobody gives out; "" for all others."""
+    name = resolve(name)
+    return tiny.how_to_make(name) if name in tiny.MADE_HERE else ""
 
 
 def fetch(name: str) -> None:

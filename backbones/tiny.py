@@ -100,10 +100,12 @@ def fetch(name: str) -> Path:
 
 
 def _unmade(name: str) -> str:
-    return (
-        f"backbone {name}: its weights have not been made on this machine; run "
-        f"`python -m robustft.benchmarks.pretrain {name}`, about twenty minutes on one core."
-    )
+    return f"backbone {name}: its weights have not been made on this machine; run {how_to_make(name)}."
+
+
+def how_to_make(name: str) -> str:
+    """The command that makes the weights of a backbone of MADE_HERE."""
+    return f"`python -m robustft.benchmarks.pretrain {name}`, about twenty minutes on one core"
 
 
 def shipped_hash(name: str) -> str:

@@ -53,14 +53,16 @@ def expected() -> dict[tuple[str, str], float]:
 
 
 def measure(data: Dataset, backbone: str, device: str) -> Iterator[Line]:
-    """The sets of the card that have a printed number, one after the other."""
+    """The sets of the card that have a printed number, one after the other.
+
+    Raises:
+        BackboneError: the weights are not there or cannot be used.
+    """
     printed = {name: value for (of, name), value in expected().items() if of == backbone}
     sets = [entry.name for entry in data.card.sets if entry.name in printed]
-    try:
-        encoder = backbones.load(backbone, device=device)
-    except backbones.BackboneError as error:
-        yield from (Line(backbone, name, printed[name], problem=str(error)) for name in sets)
+    if not sets:
         return
+    encoder = backbones.load(backbone, device=device)
     classifier = Classifier(encoder, build_head(encoder, data.card.class_names, data.card.prompts)).to(device)
     for name in sets:
         try:

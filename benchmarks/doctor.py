@@ -36,28 +36,37 @@ class Doctor:
 
     def examine(self, suites: list[Suite], runs: Path, everything: bool) -> None:
         """Machine, weights and data of these suites; `everything` also looks at registered data of no suite."""
-        roots = {"data root": self.root, "runs": runs} if self.root != NOWHERE else {"runs": runs}
+        given = self.root != NOWHERE
+        roots = {"data root": self.root, "runs": runs} if given and self.root.is_dir() else {"runs": runs}
         for line in machine.lines(roots):
             self.say(line)
-        if self.root == NOWHERE:
+        if not given:
             self.say(f"no data root: set {ROOT_VARIABLE}, or pass --data")
-        named = backbones.names() if everything else [name for suite in suites for name in suite.backbones]
-        for name in dict.fromkeys(named):
-            self.weights(name)
+        elif not self.root.is_dir():
+            self.fault(f"data root {self.root}: no such folder; set {ROOT_VARIABLE}, or pass --data")
+        wanted = dict.fromkeys(backbones.names() if everything else [], "BENCHMARK")
+        for suite in suites:
+            for name in suite.backbones:
+                wanted.setdefault(name, suite.name)
+        for name, benchmark in wanted.items():
+            self.weights(name, benchmark)
         named = [suite.dataset_of(recipe) for suite in suites for recipe in suite.recipe_names]
         for name in dict.fromkeys(map(catalogue.same_files, named or catalogue.names())):
             self.dataset(name)
 
-    def weights(self, name: str) -> None:
-        """One line on the weights of a backbone."""
+    def weights(self, name: str, benchmark: str) -> None:
+        """One line on the weights of a backbone, which `benchmark` uses."""
         try:
             there = backbones.available(name)
         except backbones.BackboneError as error:
             return self.fault(str(error))
         if there:
             self.say(f"weights of {name}: on this machine")
+        elif backbones.how_to_make(name):
+            self.fault(f"weights of {name}: not made on this machine yet; run {backbones.how_to_make(name)}")
         else:
-            self.fault(f"weights of {name}: not on this machine; fetch them with --prefetch where there is network")
+            command = f"`robustft doctor --prefetch {benchmark}`"
+            self.fault(f"weights of {name}: not on this machine; fetch them with {command} where there is network")
 
     def dataset(self, name: str) -> None:
         """A table of the sets of a dataset, and a sentence on each thing that is wrong with them."""
@@ -72,7 +81,7 @@ class Doctor:
             self.fault(str(error))
             base, shifts = catalogue.parts(name)
             return self.dataset(base) if shifts else None
-        if all(entry.images is None for entry in found):
+        if all(entry.absent for entry in found):
             self.say(f"{name}: nothing of it is there")
         else:
             self.console.print(_table(name, found))
@@ -97,7 +106,11 @@ class Doctor:
 
         for name in suite.backbones:
             data = catalogue.get(suite.dataset, root=self.root, size=backbones.image_size(name))
-            lines = list(acceptance.measure(data, name, device))
+            try:
+                lines = list(acceptance.measure(data, name, device))
+            except backbones.BackboneError as error:
+                self.fault(f"zero-shot accuracy of {name}: not measured: {error}")
+                continue
             if not lines:
                 self.say(f"{name} on {suite.dataset}: no zero-shot accuracy is printed to compare with")
             for line in lines:
@@ -117,14 +130,18 @@ def _table(name: str, found: list[Holding]) -> Table:
     table = Table("set", "images", "of", "classes", "of", "state", title=name, title_justify="left")
     for entry in found:
         counts = [entry.images, entry.expected, entry.classes, entry.of_classes]
-        table.add_row(entry.name, *("" if n is None else str(n) for n in counts), _state(entry))
+        cells = ["" if n is None else str(n) for n in counts]
+        cells[0] += "" if entry.used is None else f", {entry.used} of them in it"
+        table.add_row(entry.name, *cells, _state(entry))
     return table
 
 
 def _state(entry: Holding) -> str:
     if not entry.problem:
         return "complete" if entry.expected is not None else "there"
-    return "missing" if entry.images is None else "not complete"
+    if entry.images is not None:
+        return "not complete"
+    return "missing" if entry.absent else "cannot be used"
 
 
 def run(
@@ -148,7 +165,8 @@ def run(
         for suite in suites:
             look.zero_shot(suite, device)
     if suites:
-        console.print("all that is needed is there" if look.whole else "something is missing or wrong, see ! above")
+        whole = "all that is needed is there" + (", by its count: no image was opened" if fast else "")
+        console.print(whole if look.whole else "something is missing or wrong, see ! above")
     return 0 if look.whole or not suites else 1
 
 
@@ -157,5 +175,5 @@ def _prefetch(name: str, console: Console) -> int:
 
     prefetch.allow_network()
     prefetch.fetch(load(find(name)), lambda line: console.print(line, markup=False, soft_wrap=True))
-    console.print("fetched; jobs without network can start, with HF_HUB_OFFLINE=1 as every command here sets it")
+    console.print("what the hub has is on this machine; jobs and all other commands ask no network (HF_HUB_OFFLINE=1)")
     return 0

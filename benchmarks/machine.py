@@ -43,7 +43,8 @@ def _wandb() -> str:
     if find_spec("wandb") is None:
         return "wandb: not installed, nothing is logged there"
     version = importlib.metadata.version("wandb")
-    return f"wandb {version}: WANDB_MODE is {os.environ.get('WANDB_MODE') or 'not set'}"
+    mode = os.environ.get("WANDB_MODE") or "not set"
+    return f"wandb {version}: off unless a command has --wandb online or offline; WANDB_MODE is {mode}"
 
 
 def _hub() -> str:

@@ -25,6 +25,10 @@ def fetch(suite: Any, tell: Callable[[str], None]) -> None:
     """
     _reach_hub()
     for name in suite.backbones:
+        command = backbones.how_to_make(name)
+        if command and not backbones.available(name):
+            tell(f"{name}: its weights are made on this machine, after this, by {command}")
+            continue
         backbones.fetch(name)
         tell(f"{name}: weights are on this machine; its tokenizer ships with open_clip or with this package")
     named = [catalogue.parts(suite.dataset_of(recipe))[0] for recipe in suite.recipe_names]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .card import DataError, Dataset
+from .card import DataError, Dataset, MissingData
 from .loaders import eval_batches
 
 BATCH = 64
@@ -27,6 +27,10 @@ class Holding:
     of_classes: int | None = None
     problem: str = ""
     """One sentence on what is missing, wrong or damaged; "" for a set that is all there."""
+    absent: bool = False
+    """Whether nothing of it is on this machine."""
+    used: int | None = None
+    """Images of the set, where it is a part of those counted; None where it is all of them."""
 
 
 class _Train:
@@ -57,8 +61,8 @@ def holdings(strict: Dataset, partial: Dataset) -> Iterator[Holding]:
         except DataError as error:
             try:
                 yield replace(_count(partial, name), problem=str(error))
-            except DataError:
-                yield Holding(name, problem=str(error))
+            except DataError as reason:
+                yield Holding(name, problem=str(error), absent=isinstance(reason, MissingData))
 
 
 def _count(data: Dataset, name: str) -> Holding:
@@ -67,8 +71,9 @@ def _count(data: Dataset, name: str) -> Holding:
     labels = data.train_labels() if name == TRAIN else found.labels
     if name != TRAIN and getattr(found, "project", None) is not None:
         columns = found.project(torch.zeros(1, columns)).shape[1]
-    images = getattr(found, "found", len(labels))
-    return Holding(name, images, getattr(found, "expected", None), len(np.unique(labels)), columns)
+    images, expected = getattr(found, "found", len(labels)), getattr(found, "expected", None)
+    used = len(labels) if name != TRAIN and len(labels) != images else None
+    return Holding(name, images, expected, len(np.unique(labels)), columns, used=used)
 
 
 def first_unreadable(data: Dataset, name: str, workers: int = 0) -> str:

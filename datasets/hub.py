@@ -36,7 +36,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .card import DataError, DatasetCard, EvalSet, is_template
+from .card import DataError, DatasetCard, EvalSet, MissingData, is_template
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
 from .pixels import Decode, read
 
@@ -306,12 +306,15 @@ def _parse(path: Path) -> Columns:
 @contextmanager
 def _one_sentence(place: str) -> Iterator[None]:
     """Turns what the library raises for data that are not there into a DataError."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
     try:
         yield
     except ConnectionError:
-        raise DataError(
-            f"{place}: not in the cache, and the hub cannot be reached; load it once where there is network, or name a "
-            "folder on this machine."
+        offline = " with HF_HUB_OFFLINE=1" if HF_HUB_OFFLINE else ""
+        raise MissingData(
+            f"{place}: not in the cache, and the hub cannot be reached{offline}; fetch it with `robustft doctor "
+            "--prefetch SUITE` where there is network, or name a folder on this machine."
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

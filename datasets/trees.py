@@ -41,8 +41,8 @@ class Source:
         if found is None:
             also = f" (nor as {', '.join(self.folders[1:])})" if len(self.folders) > 1 else ""
             raise MissingData(
-                f"{self.name}: no folder {base / self.folders[0]}{also}; get {self.supplier} and unpack it there, "
-                f"or set {ROOT_VARIABLE} to where it is."
+                f"{self.name}: no folder {base / self.folders[0]}{also}; get {self.supplier}; unpack it "
+                f"there, or set {ROOT_VARIABLE} to the folder that holds it."
             )
         return found
 

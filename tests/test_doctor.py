@@ -4,13 +4,16 @@ import pytest
 from runs_kit import call, program, write_suite
 from test_folder import make
 from test_imagenet import WNIDS, picture
+from test_wilds import camelyon  # noqa: F401 - a fixture
 
-from robustft.benchmarks import acceptance
+from robustft import backbones
+from robustft.benchmarks import acceptance, prefetch
 from robustft.benchmarks.facts import Benchmark
 from robustft.benchmarks.suite import find, load
 from robustft.datasets.folder import Folder
 from robustft.datasets.holdings import Holding, holdings
 from robustft.datasets.imagenet import ImageNet
+from robustft.datasets.wilds_data import Camelyon17
 
 
 @pytest.fixture
@@ -29,7 +32,8 @@ def test_a_healthy_benchmark_is_code_0_and_every_image_is_read(own, capsys):
     for line in expected:
         assert line in out
     assert call("doctor", own[1], "--fast") == 0
-    assert "every image" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "every image" not in out and "all that is needed is there, by its count: no image was opened" in out
 
 
 def test_the_first_unreadable_file_is_named_unless_fast(own, capsys):
@@ -46,11 +50,42 @@ def test_what_is_missing_is_named_with_who_gives_it_out(tmp_path, capsys, monkey
     assert call("doctor", "fmow", "--fast") == 1
     out = capsys.readouterr().out
     assert f"! fmow: no folder {tmp_path}/fmow_v1.1" in out and "(53.9 GB) from the WILDS benchmark's CodaLab" in out
-    assert "! weights of ViT-B-16: not on this machine" in out
+    assert "! weights of ViT-B-16: not on this machine; fetch them with `robustft doctor --prefetch fmow`" in out
+    assert "fmow: nothing of it is there" in out
+    monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path / "typo"))
+    assert call("doctor", "fmow", "--fast") == 1
+    assert f"! data root {tmp_path}/typo: no such folder; set ROBUSTFT_DATA, or pass --data" in capsys.readouterr().out
     monkeypatch.delenv("ROBUSTFT_DATA")
     assert call("doctor", "--fast") == 0  # no benchmark was asked about
     out = capsys.readouterr().out
     assert "no data root: set ROBUSTFT_DATA, or pass --data" in out and "ObjectNet 1.0 from objectnet.dev" in out
+
+
+def test_what_is_there_and_of_no_use_is_not_called_missing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path))
+    (tmp_path / "sketch" / "n99999999").mkdir(parents=True)
+    assert call("doctor", "imagenet", "--fast") == 1
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    states = {row[1]: " ".join(row[-3:-1]) for row in rows if len(row) > 3 and row[0] == row[-1] == "│"}
+    assert states["imagenet_sketch"] == "be used" and states["imagenet_a"] == "│ missing"
+    (tmp_path / "iwildcam_v2.0").mkdir()
+    assert call("doctor", "iwildcam", "--fast") == 1
+    out = capsys.readouterr().out
+    assert "nothing of it is there" not in out and "! iwildcam: no file" in out
+
+
+def test_a_backbone_that_is_made_here_is_neither_fetched_nor_keeps_the_data_from_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(backbones, "available", lambda name: name != "tiny-vit-mnist")
+    make(tmp_path / "animals")
+    data = f"folder:{tmp_path / 'animals'}"
+    suite = write_suite(tmp_path, name="own", dataset=data, version="own", backbones=["tiny-vit-mnist"], tuning=None)
+    assert call("doctor", suite, "--fast") == 1
+    command = "`python -m robustft.benchmarks.pretrain tiny-vit-mnist`"
+    assert f"! weights of tiny-vit-mnist: not made on this machine yet; run {command}" in capsys.readouterr().out
+    monkeypatch.setattr(prefetch, "_reach_hub", lambda: None)
+    told = []
+    prefetch.fetch(load(find(suite)), told.append)
+    assert command in told[0] and told[1].startswith(data)
 
 
 def test_sets_are_counted_against_what_there_should_be(tmp_path):
@@ -63,6 +98,12 @@ def test_sets_are_counted_against_what_there_should_be(tmp_path):
     assert found["train"].images is None and "get the training images of ILSVRC2012" in found["train"].problem
     assert list(found) == ["train", "validation", "imagenet", "imagenet_v2", "imagenet_r", "imagenet_a",
                            "imagenet_sketch", "objectnet"]  # fmt: skip
+
+
+def test_a_set_that_is_half_of_a_split_says_so(camelyon):  # noqa: F811 - a fixture
+    found = holdings(Camelyon17(camelyon), Camelyon17(camelyon, allow_partial=True))
+    halves = {entry.name: (entry.images, entry.used) for entry in found}
+    assert (halves["validation"], halves["id"], halves["ood"]) == ((24, 12), (24, 12), (24, None))
 
 
 def test_data_of_unknown_size_are_counted_without_complaint(own):
@@ -106,6 +147,16 @@ def test_zero_shot_lines_measure_what_is_there(own, monkeypatch, capsys):
     assert fog.found is None and "not measured" in fog.text() and "bee/0.png" in fog.text()
     assert call("doctor", own[1], "--zero-shot") == 1
     assert "tiny-vit-p8 fog: expected 100.00, not measured" in capsys.readouterr().out
+
+
+def test_missing_weights_are_one_line_and_not_one_a_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert call("doctor", "imagenet", "--zero-shot") == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not measured" in line]
+    assert [line.split(":")[0] for line in lines] == [
+        f"! zero-shot accuracy of {name}" for name in ("RN50", "ViT-B-16", "ViT-L-14")
+    ]
 
 
 def test_zero_shot_needs_a_benchmark(capsys):

@@ -8,6 +8,7 @@ largest of its ImageNet logits.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .card import DataError
 from .projection import Projection
@@ -39,6 +40,18 @@ def _read(folder: Path, name: str) -> str:
         raise DataError(
             f"objectnet: no file {folder / name}; unpack ObjectNet's mappings folder beside its images."
         ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"objectnet: {folder / name} is no text; unpack the mappings again.") from None
+
+
+def _read_table(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        table = json.loads(_read(folder, name))
+    except json.JSONDecodeError as error:
+        raise DataError(f"objectnet: {folder / name} is no JSON ({error}); unpack the mappings again.") from None
+    if not isinstance(table, dict):
+        raise DataError(f"objectnet: {folder / name} is no table; unpack the mappings again.")
+    return table
 
 
 def read_maps(folder: Path) -> Maps:
@@ -47,10 +60,10 @@ def read_maps(folder: Path) -> Maps:
     Raises:
         DataError: a file is missing, or does not give 113 classes over 125 ImageNet indices.
     """
-    label_of = json.loads(_read(folder, _FOLDERS))
-    meanings = json.loads(_read(folder, _MEANINGS))
+    label_of = _read_table(folder, _FOLDERS)
+    meanings = _read_table(folder, _MEANINGS)
     # ImageNet's own numbering is not the sorted order of wnids that everybody's columns have.
-    column_of = {line: int(column) for column, line in json.loads(_read(folder, _ORDER)).items()}
+    column_of = {line: int(column) for column, line in _read_table(folder, _ORDER).items()}
     # By line number: one label stands on two lines.
     lines_of: dict[str, list[int]] = {}
     for number, line in enumerate(_read(folder, _LABELS).splitlines()):
@@ -64,7 +77,12 @@ def read_maps(folder: Path) -> Maps:
                 f"objectnet: {folder / _LABELS} has {len(lines_of.get(unclear[0], ()))} lines {unclear[0]!r}, "
                 f"the label of {name!r}; expected one; unpack the mappings again."
             )
-        columns[name] = tuple(column_of[lines_of[label][0]] for label in labels)
+        lines = [lines_of[label][0] for label in labels]
+        if not column_of.keys() >= set(lines):
+            raise DataError(
+                f"objectnet: {folder / _ORDER} lacks the ImageNet index of {name!r}; unpack the mappings again."
+            )
+        columns[name] = tuple(column_of[line] for line in lines)
     used = {column for several in columns.values() for column in several}
     if (len(columns), len(used)) != (CLASSES, IMAGENET_IDS):
         raise DataError(

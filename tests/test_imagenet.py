@@ -196,6 +196,24 @@ def test_objectnet_maps_that_are_not_the_real_ones_are_refused(tmp_path):
         objectnet.read_maps(mappings)
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>", b"[1, 2]", b"\xff\xfe{", b"{}"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "folder_to_objectnet_label",
+        "objectnet_to_imagenet_1k",
+        "pytorch_to_imagenet_2012_id",
+        "imagenet_to_label_2012_v2",
+    ],
+)
+def test_damaged_objectnet_maps_are_one_sentence(name, content, tmp_path):
+    write_objectnet(tmp_path)
+    mappings = tmp_path / "objectnet-1.0" / "mappings"
+    next(mappings.glob(f"{name}*")).write_bytes(content)
+    with pytest.raises(DataError, match=r"^objectnet: .*unpack the mappings again\.$"):
+        objectnet.read_maps(mappings)
+
+
 def test_a_projection_keeps_gradients_and_refuses_a_class_without_columns():
     logits = torch.tensor([[1.0, 4.0, 2.0, 9.0]], requires_grad=True)
     projected = Projection(((0, 1), (2,)))(logits)

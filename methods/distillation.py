@@ -37,7 +37,13 @@ def feature_distillation(
 
     Returns:
         () scalar; 8 when the student is minus the teacher (reduction "sum").
+
+    Raises:
+        ValueError: if the shapes differ, or the reduction is unknown.
     """
+    _check(student, teacher)
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"feature_distillation: reduction must be 'sum' or 'mean', got {reduction!r}.")
     image, text = teacher.image.detach(), teacher.text.detach()
     distance = (student.image - image).square().sum(dim=1) + (student.text - text).square().sum(dim=1)
     return distance.mean() / (student.image.shape[1] if reduction == "mean" else 1)
@@ -56,7 +62,11 @@ def contrastive_relational_distillation(
 
     Returns:
         () nats; 0 when both matching distributions agree.
+
+    Raises:
+        ValueError: if the batches differ in size; the widths D may.
     """
+    _check(student, teacher, widths=False)
     ours, theirs = _logits(student), _logits(teacher).detach()
     total = _kl(theirs, ours) + _kl(theirs.T, ours.T)
     return total / 2 if half else total
@@ -70,7 +80,11 @@ def interactive_contrastive(student: Embeddings, teacher: Embeddings) -> Tensor:
 
     Returns:
         () nats, mean over the batch and over both directions.
+
+    Raises:
+        ValueError: if the shapes differ.
     """
+    _check(student, teacher)
     image, text = _cross_logits(student, teacher)
     targets = torch.arange(len(image), device=image.device)
     return (cross_entropy(image, targets) + cross_entropy(text, targets)) / 2
@@ -84,7 +98,11 @@ def cross_knowledge_distillation(student: Embeddings, teacher: Embeddings) -> Te
 
     Returns:
         () nats; 0 when the teacher equals the student.
+
+    Raises:
+        ValueError: if the shapes differ.
     """
+    _check(student, teacher)
     image, text = _cross_logits(student, teacher)
     theirs = _logits(teacher).detach()
     return (_kl(theirs, image) + _kl(theirs.T, text)) / 2
@@ -99,10 +117,21 @@ def soft_cross_entropy(student: Embeddings, teacher: Embeddings) -> Tensor:
     Returns:
         () nats; the sum of the teacher's two mean row entropies when the teacher equals the student.
 
+    Raises:
+        ValueError: if the batches differ in size; the widths D may.
+
     Source: MLAI-Yonsei/CaRot:src/models/carot_loss.py; CaRot, NeurIPS 2024.
     """
+    _check(student, teacher, widths=False)
     ours, theirs = _logits(student), _logits(teacher).detach()
     return cross_entropy(ours, theirs.softmax(dim=1)) + cross_entropy(ours.T, theirs.T.softmax(dim=1))
+
+
+def _check(student: Embeddings, teacher: Embeddings, widths: bool = True) -> None:
+    """ValueError where a teacher of one pair, say, would be spread over the batch in silence."""
+    shapes = [tuple(tensor.shape[: 1 + widths]) for model in (student, teacher) for tensor in model[:2]]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"distillation: student and teacher must embed one batch in equal shapes, got {shapes}.")
 
 
 def _logits(embeddings: Embeddings) -> Tensor:

@@ -3,7 +3,7 @@ scalars."""
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def info_nce(
         log(B - 1), and below 0 where a target has most of the mass).
 
     Raises:
-        ValueError: if the shapes differ, B < 2, or labels are missing.
+        ValueError: if the shapes differ, B < 2, labels are missing, or `same_class` is unknown.
 
     Source: Radford et al. 2021, arXiv:2103.00020, Figure 3; FLYP, arXiv:2212.00638;
     locuslab/FLYP:clip/loss.py.
@@ -53,6 +53,9 @@ def info_nce(
         raise ValueError(
             f"info_nce: image and text must be (B, D) with B >= 2, got {tuple(image.shape)} and {tuple(text.shape)}."
         )
+    if same_class not in get_args(SameClass):
+        known = ", ".join(map(repr, get_args(SameClass)))
+        raise ValueError(f"info_nce: same_class must be one of {known}, got {same_class!r}.")
     logits = logit_scale * image @ text.T  # (B, B), rows: images
     if same_class == "negative":
         targets = torch.arange(len(logits), device=logits.device)
@@ -106,8 +109,13 @@ def cross_frobenius(
     Returns:
         () scalar >= 0.
 
+    Raises:
+        ValueError: if the form is unknown.
+
     Source: HesamAsad/TRACER:src/models/tracer_loss.py; arXiv:2605.29380, appendix C.1.
     """
+    if form not in ("norm", "half_squared"):
+        raise ValueError(f"cross_frobenius: form must be 'norm' or 'half_squared', got {form!r}.")
     norm = torch.linalg.matrix_norm(image_projection @ text_projection.T)
     return norm if form == "norm" else norm.square() / 2
 

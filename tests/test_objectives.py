@@ -201,6 +201,27 @@ def test_info_nce_refuses_a_single_pair():
         info_nce(torch.ones(1, 4), torch.ones(1, 4), torch.tensor(1.0))
 
 
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (lambda s, t: info_nce(*s, labels=torch.zeros(6), same_class="masked"), "same_class must be one of .*'masked'"),
+        (lambda s, t: cross_frobenius(s.image, s.text, "squared"), "'norm' or 'half_squared', got 'squared'"),
+        (lambda s, t: feature_distillation(s, t, "batchmean"), "reduction must be 'sum' or 'mean', got 'batchmean'"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_refused_and_means_no_other(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        wrong(*random_pair(0))
+
+
+def test_a_teacher_of_one_pair_is_not_spread_over_the_batch():
+    student, teacher = random_pair(0)
+    one = Embeddings(teacher.image[:1], teacher.text[:1], teacher.logit_scale)
+    for term in EVERY_TERM:
+        with pytest.raises(ValueError, match="must embed one batch in equal shapes"):
+            term(student, one)
+
+
 def random_pair(seed, size=6, width=5):
     generator = torch.Generator().manual_seed(seed)
     draw = lambda: normalize(torch.randn(size, width, generator=generator, dtype=torch.float64), dim=-1)  # noqa: E731

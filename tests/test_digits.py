@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from methods_kit import Data
 
 from robustft.benchmarks.card import windows
 from robustft.datasets import digits, loaders
@@ -126,7 +127,20 @@ def test_a_late_start_gives_the_tail_of_the_whole_sequence():
     assert all(torch.equal(a.images, b.images) for a, b in zip(whole[5:], tail, strict=True))
 
 
-def test_an_epoch_visits_no_image_twice_and_captions_name_the_label():
+def test_captions_name_the_label_and_every_visit_draws_its_template_anew():
+    tokens = torch.tensor([[[100 + label, 200 + prompt, 999] for prompt in range(5)] for label in range(3)])
+    data = Data()  # 24 images
+    drawn = [[] for _ in range(data.train_size)]
+    for batch in loaders.train_batches(data, tokens, batch_size=8, seed=0, start_step=0, total_steps=120):
+        assert (batch.tokens[:, 0] - 100).tolist() == batch.labels.tolist()
+        assert batch.labels.tolist() == data.train_labels()[batch.sample_ids.numpy()].tolist()
+        for sample, prompt in zip(batch.sample_ids.tolist(), (batch.tokens[:, 1] - 200).tolist(), strict=True):
+            drawn[sample].append(prompt)
+    assert all(len(prompts) == 40 and len(set(prompts)) == 5 for prompts in drawn)
+    assert abs(np.bincount(np.concatenate(drawn)) - 192).max() < 50  # 4 standard deviations
+
+
+def test_an_epoch_visits_no_image_twice_and_cuts_captions_after_the_longest():
     batches = list(loaders.train_batches(get("digits"), TOKENS, batch_size=64, seed=0, start_step=0, total_steps=6))
     for epoch in (batches[:3], batches[3:]):
         ids = torch.cat([b.sample_ids for b in epoch])

@@ -1,7 +1,7 @@
 """The data of a run: what it sees of them, and that they are complete before anything starts."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..datasets import catalogue
@@ -13,7 +13,7 @@ from .spec import RunSpec
 
 
 def fingerprint(data: Dataset, allow_partial: bool) -> str:
-    """The card's fingerprint; of a partial copy also of how many training images it has, and of what is in each set.
+    """The card's fingerprint; of a partial copy also of which images it has, of training and of each set, by name.
 
     So runs on two copies that lack different images are runs on different data, and share no row of a board.
     """
@@ -21,18 +21,23 @@ def fingerprint(data: Dataset, allow_partial: bool) -> str:
         return data.card.fingerprint
     parts = f"{data.card.fingerprint} partial {data.train_size}"
     if not _drawn(data):  # of those, nothing can be missing
-        parts += "".join(f"\n{entry.name} {_content(data, entry.name)}" for entry in data.card.sets)
+        named = getattr(data, "train_names", None)
+        parts += f"\ntrain {_content(named)}" if named else ""
+        parts += "".join(
+            f"\n{entry.name} {_content(lambda entry=entry: data.eval_data(entry.name).sample_ids)}"
+            for entry in data.card.sets
+        )
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def _content(data: Dataset, name: str) -> str:
-    """How many images of a set there are, and a hash of their names; "none" where there are none."""
+def _content(names: Callable[[], list[str]]) -> str:
+    """How many images there are, and a hash of their names; "none" where there are none."""
     try:
-        ids = data.eval_data(name).sample_ids
+        found = names()
     except MissingData:
         return "none"
-    names = "\n".join(ids).encode("utf-8", "surrogateescape")
-    return f"{len(ids)} {hashlib.sha256(names).hexdigest()}"
+    content = "\n".join(found).encode("utf-8", "surrogateescape")
+    return f"{len(found)} {hashlib.sha256(content).hexdigest()}"
 
 
 def _drawn(data: Dataset) -> bool:
@@ -59,8 +64,8 @@ def validation(data: Dataset) -> EvalData | None:
 def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, EvalData]]:
     """The sets that a run is evaluated on, validation first, each read when it is asked for.
 
-    A trial sees validation alone. With `allow_partial`, a shift of which nothing is there is left out, and so it is
-    missing in the record.
+    A trial sees validation alone. With `allow_partial`, a shift of which nothing is there is left out, and the record
+    names it.
 
     Raises:
         DataError: a set is missing or not complete.
@@ -77,18 +82,21 @@ def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, Eva
         yield entry, found
 
 
-def check(data: Dataset, spec: RunSpec, trains: bool) -> None:
+def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
     """DataError unless every set that the run reads is complete, or may be partial; opens no image.
 
     Args:
         trains: whether training images are read.
+
+    Returns:
+        The shifts that are left out, because nothing of them is there.
     """
     if _drawn(data):
-        return
+        return []
     if trains:
         data.train_labels()
-    for _ in evaluation_sets(data, spec):
-        pass
+    read = {entry.name for entry, _ in evaluation_sets(data, spec)}
+    return [] if spec.kind == "trial" else [entry.name for entry in data.card.sets if entry.name not in read]
 
 
 def training_images(data: Any) -> dict[str, int]:

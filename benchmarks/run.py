@@ -135,7 +135,7 @@ class Attempt:
         size = backbones.image_size(self.spec.backbone)
         whole = facts.dataset(self.plan.dataset, size, self.spec.allow_partial, self.spec.decode)
         trains = make_method(self.spec).trained
-        data_check.check(whole, self.spec, trains)
+        self.left_out = data_check.check(whole, self.spec, trains)
         self.train_images = data_check.training_images(whole) if trains else {}
         self._check_fit(whole)
         return data_check.part(whole, self.spec)
@@ -315,6 +315,7 @@ class Attempt:
             "info": {
                 **about["info"],
                 **({"dynamics": about["dynamics"]} if "dynamics" in about else {}),
+                **({"sets_left_out": self.left_out} if self.left_out else {}),
                 "weights_sha256": about["sha256"],
                 "code": self.code,
             },

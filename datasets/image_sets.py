@@ -147,6 +147,11 @@ class TrainsOnPictures:
         """(train_size,) int64."""
         return self._trained[1]
 
+    def train_names(self) -> list[str]:
+        """The sample id of each training image."""
+        pictures = self._trained[0]
+        return [pictures.name(i) for i in range(len(pictures))]
+
     def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
         """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
         epochs, indices = (np.array(column, dtype=np.int64) for column in zip(*items, strict=True))

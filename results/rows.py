@@ -364,6 +364,9 @@ def _marked(
         marks["partial"] = f"part of the images only: {', '.join(name for name in roles if name in short)}"
     elif any(map(_is_partial, used)):
         marks["partial"] = "made where the data may be incomplete (--allow-partial), or trained on part of the images"
+    gone = {name for record in used for name in record.get("info", {}).get("sets_left_out", ())}
+    if gone:
+        marks["partial"] += f"; nothing of {', '.join(sorted(gone, key=natural))}"
     rules = row.rules
     if row.method_version < newest[row.method]:
         marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"

@@ -89,17 +89,24 @@ def test_a_sweep_on_missing_data_is_refused_before_it_starts(tmp_path, capsys, m
 
 
 def test_a_partial_copy_is_told_from_another_by_the_images_of_any_set(tmp_path):
-    def copy(name, shift="a", images=1):
+    def copy(name, shift="a", images=1, trained=""):
         for part in ("ILSVRC2012/train", "ILSVRC2012/val"):
             for k in range(2):
                 picture(tmp_path / name / part / WNIDS[0] / f"{k}.jpg", (k, 0, 0))
         for k in range(images):
             picture(tmp_path / name / "sketch" / WNIDS[0] / f"{shift}{k}.jpg", (k, 0, 0))
+        if trained:
+            (tmp_path / name / "ILSVRC2012/train" / WNIDS[0] / "1.jpg").rename(
+                tmp_path / name / "ILSVRC2012/train" / WNIDS[0] / trained
+            )
         return data_check.fingerprint(ImageNet(tmp_path / name, allow_partial=True), True)
 
     first = copy("first")
     assert copy("same") == first
-    assert len({first, copy("more", images=2), copy("other", "b"), copy("without", images=0)}) == 4
+    others = [copy("more", images=2), copy("other", "b"), copy("without", images=0), copy("trained", trained="2.jpg")]
+    assert len({first, *others}) == 5
+    shown = [ImageNet(tmp_path / name, allow_partial=True).eval_data("validation") for name in ("first", "trained")]
+    assert shown[0].sample_ids == shown[1].sample_ids  # the copies differ in an image that is trained on alone
     whole = ImageNet(tmp_path / "first")
     assert data_check.fingerprint(whole, False) == whole.card.fingerprint != first
 
@@ -129,6 +136,16 @@ class Shifted:
 def spec_of(**changes):
     about = dict(benchmark="b", benchmark_version="1", fingerprint="f", method="ft", method_version=1, backbone="x")
     return RunSpec(**about, weights="w", seed=0, recipe="common", **changes)
+
+
+def test_a_row_says_which_shifts_it_lacks():
+    records = [make_record(seed=seed) for seed in (0, 1)]
+    for record in records:
+        record["spec"]["allow_partial"] = True
+        record["info"]["sets_left_out"] = ["writers"]
+        del record["sets"]["writers"]
+    (row,) = (row for section in leaderboard.build(records).sections for row in section.rows)
+    assert row.marks["partial"].endswith("; nothing of writers")
 
 
 def test_a_missing_shift_is_left_out_only_where_parts_are_allowed_and_never_id():

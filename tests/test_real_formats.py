@@ -121,6 +121,7 @@ def test_a_missing_shift_is_left_out_and_a_damaged_file_stops_the_run_by_name(
     suite = imagenet_suite(tmp_path)
     record = run(tmp_path, suite, "zero_shot")["zero_shot"]
     assert "imagenet_a" not in record["sets"] and len(record["sets"]) == 6
+    assert record["info"]["sets_left_out"] == ["imagenet_a"]
     bad = data / "sketch" / WNIDS[90] / f"{WNIDS[90]}_0.JPEG"
     bad.unlink()
     bad.write_bytes(encoded((1, 2, 3), size=(64, 64))[:400])

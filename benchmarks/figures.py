@@ -1,6 +1,7 @@
 """`robustft figures`: one command a figure, SVG and PNG, from finished runs and the committed reference."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,27 @@ if TYPE_CHECKING:
 @click.command("figures")
 @click.argument("name")
 @click.option("--benchmark", default=None, help="Draw for this benchmark alone.")
+@click.option(
+    "--baselines",
+    type=click.Path(path_type=Path),
+    help="CSV of models without pretraining (columns id and ood, in percent) for the figure robustness of BENCHMARK.",
+)
 @with_roots
-def figures(name: str, benchmark: str | None, runs: Path, results: Path) -> int:
+def figures(name: str, benchmark: str | None, baselines: Path | None, runs: Path, results: Path) -> int:
     """Draw a figure, or all, into results/figures/BENCHMARK/NAME.svg and .png."""
+    from ..results.effective_robustness import read_baselines
     from ..results.gallery import ENTRIES
     from ..results.plots import save
     from .cli import make_console
 
     names = list(ENTRIES) if name == "all" else [resolve_name("figure", name, ENTRIES)]
     console = make_console()
-    drawn, missing = draw(gather(runs, benchmark, console), names)
+    if baselines is not None and benchmark is None:
+        raise UserError("--baselines: is of the sets of one benchmark, and none was named; add --benchmark NAME.")
+    material = gather(runs, benchmark, console)
+    if baselines is not None:
+        material = replace(material, baselines=read_baselines(baselines))
+    drawn, missing = draw(material, names)
     for (part, figure), files in drawn.items():
         paths = save(files, results / "figures" / part / figure)
         console.print("wrote " + " and ".join(map(str, paths)), soft_wrap=True)

@@ -8,9 +8,11 @@ Source: Taori et al. 2020, arXiv:2007.00644, section 3; Miller et al. 2021, arXi
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -85,6 +87,37 @@ def fit(identity: Sequence[float], shifted: Sequence[float]) -> Line:
     left, total = np.sum((y - slope * x - intercept) ** 2), np.sum((y - y.mean()) ** 2)
     r2 = 1 - left / total if total > 0 else 1.0
     return Line(float(slope), float(intercept), float(r2), len(x), min(identity), max(identity))
+
+
+def read_baselines(path: Path) -> tuple[tuple[float, float], ...]:
+    """(ID accuracy, OOD mean) of each model of a list, as fractions.
+
+    Args:
+        path: CSV with the columns id and ood, in percent; others, such as a name, are for the reader.
+
+    Raises:
+        LineError: the file, the line and what must be there.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LineError(f"{path}: cannot be read ({error}); give a CSV file with the columns id and ood.") from None
+    points = []
+    for number, line in enumerate(lines, start=2):
+        pair = []
+        for key in ("id", "ood"):
+            try:
+                pair.append(float(line.get(key) or "") / 100)
+            except ValueError:
+                pair.append(math.nan)
+            if not 0 < pair[-1] < 1:
+                raise LineError(
+                    f"{path}, line {number}: {key} must be an accuracy between 0 and 100 percent, got "
+                    f"{line.get(key)!r}; correct it."
+                )
+        points.append((pair[0], pair[1]))
+    return tuple(points)
 
 
 def _logit(value: float) -> float:

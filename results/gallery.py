@@ -40,10 +40,10 @@ ENTRIES = {
     ),
     "robustness": Entry(
         "Effective robustness",
-        "The crosses are models that started from random weights and were finetuned on the same images, colour "
-        "shortcut included, with more or less data, steps and width; the line is their least-squares fit in logits, "
-        "drawn over its range alone. How far a method lies above it at its own ID accuracy is what pretraining gave "
-        "and finetuning kept. Axes are logits, labelled in percent.",
+        "The crosses are models without pretraining: runs from random weights on the same training images, on digits "
+        "with the same red and blue shortcut, with more or less data, steps and width (or a list that was given). The "
+        "line is their least-squares fit in logits, drawn over its range alone. How far a method lies above it at its "
+        "own ID accuracy is what pretraining gave and finetuning kept. Axes are logits, labelled in percent.",
         plots_line.draw_robustness,
     ),
     "paths": Entry(

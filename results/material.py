@@ -40,6 +40,7 @@ class Material:
         runs: root of the local run folders; None if there are only records.
         controls: runs of any benchmark from random weights on the same data, where they are known.
         reference_root: root of the committed references.
+        baselines: (ID accuracy, OOD mean) of models without pretraining that no record is of, as fractions.
     """
 
     local: tuple[Record, ...] = ()
@@ -47,6 +48,7 @@ class Material:
     runs: Path | None = None
     controls: tuple[Record, ...] = ()
     reference_root: Path = REFERENCE
+    baselines: tuple[tuple[float, float], ...] = ()
 
     @cached_property
     def board(self) -> Board:

@@ -298,8 +298,9 @@ def dot(
     methods: Sequence[str],
     handles: dict[str, Any],
     percent: float = 100,
+    smaller: float = 1,
 ) -> None:
-    """One row as a point with its deviations; accuracies times `percent`."""
+    """One row as a point with its deviations; accuracies times `percent`, the marker's size divided by `smaller`."""
     (mx, sx, _), (my, sy, _) = row.cell(x), row.cell(y)
     if mx is None or my is None:
         return
@@ -315,9 +316,9 @@ def dot(
             yerr=None if sy is None else scale * sy,
             color=colour,
             marker=marker,
-            markersize=size,
+            markersize=size / smaller,
             markeredgecolor="white",
-            markeredgewidth=0.6,
+            markeredgewidth=0.6 / smaller,
             linestyle="none",
             elinewidth=0.9,
             capsize=2,

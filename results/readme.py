@@ -23,7 +23,7 @@ from .tables import signs_of
 from .tables_markdown import escape
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-PICTURES = ("id_ood", "paths", "calibration", "flips")
+PICTURES = ("id_ood", "robustness", "paths", "calibration", "flips")
 """Names of the gallery that the committed records are enough for, and that the README shows."""
 BEGIN, END = "<!-- reference table: begin -->", "<!-- reference table: end -->"
 COLUMNS = [("acc_id", "ID"), ("acc_ood_mean", "OOD mean"), ("ece_id", "ID ECE"), ("ece_ood_mean", "OOD ECE")]

@@ -96,7 +96,7 @@ def test_every_figure_is_drawn_from_records_alone(drawn, name):
         "paths": ["wise_ft (path)", "α = 0.5"],
         "flips": ["ft", "right before, now wrong"],
         "reliability": ["zero_shot", "tracer"],
-        "robustness": ["zero_shot", "tracer", "from random weights"],
+        "robustness": ["zero_shot", "tracer", "without pretraining"],
     }
     for word in words.get(name, ["zero_shot" if name != "cost" else "ft", "tracer"]):
         assert f"<!-- {word} -->" in text, word
@@ -263,13 +263,45 @@ def test_the_line_is_drawn_only_through_enough_models_without_pretraining_on_the
     other = [{**record, "spec": {**record["spec"], "fingerprint": "other data"}} for record in enough[2:]]
     part = [{**record, "spec": {**record["spec"], "limit": 24}} for record in enough[2:]]
     for records in (few, [*digits, *other], [*digits, *part]):
-        with pytest.raises(Missing, match="needs 15 finished runs from random weights .*scratch_line"):
+        with pytest.raises(Missing, match="needs 15 models without pretraining .*scratch_line"):
             gallery.make("robustness", Material(tuple(records)).of("digits"))
     made = Material(tuple(enough), tuple(enough)).of("digits")  # a committed run that was made again is one model
     assert len(made.controls) == 15 and made.of("digits").controls == made.controls
     text = gallery.make("robustness", made)[".svg"].decode()
-    assert "n = 15, R² = 1.00" in text and "ID 30 to 72 %" in text and "<!-- from random weights -->" in text
+    assert "n = 15, R² = 1.00" in text and "ID 30 to 72 %" in text and "<!-- without pretraining -->" in text
     assert {record["benchmark"] for record in made.local} == {"digits"}  # a line, and no rows of the board
+
+
+def test_the_committed_line_is_of_models_that_never_were_pretrained_on_the_boards_own_data():
+    records = tuple(gather_reference())
+    made = Material(reference=records).of("digits")
+    assert len(made.controls) == 27 and {record["benchmark"] for record in made.controls} == {"scratch_line"}
+    assert not {record["run_id"] for record in made.controls} & {record["run_id"] for record in made.reference}
+    board = [record for record in made.reference if record["method"] == "zero_shot"]
+    for record in made.controls:
+        assert record["spec"]["weights"] == "random" and record["environment"]["dirty"] is False
+        for name, metrics in record["sets"].items():
+            assert metrics["role"] == "validation" or metrics["n"] == board[0]["sets"][name]["n"], name
+
+
+def test_a_list_of_models_without_pretraining_makes_the_line_of_any_benchmark(tmp_path, capsys):
+    for record in (make_record("zero_shot", rules=(), accuracy=0.7), make_record("tracer")):
+        record = {**record, "benchmark": "mine", "spec": {**record["spec"], "benchmark": "mine"}}
+        publish_record(tmp_path / f"runs/mine/{record['method']}/b/seed0-{record['run_id']}", record)
+    path = tmp_path / "list.csv"
+    path.write_text("model,id,ood\n" + "".join(f"m{i},{30 + 3 * i},{20 + 2 * i}\n" for i in range(16)))
+    where = ("--benchmark", "mine", "--runs", tmp_path / "runs", "--results", tmp_path / "out")
+    assert call("figures", "robustness", "--baselines", path, *where) == 0
+    assert "n = 16" in (tmp_path / "out/figures/mine/robustness.svg").read_text()
+    assert call("figures", "robustness", *where) == 2  # the list is no record: it is given each time
+    for text, words in (("model,id\nm,50\n", "line 2: ood must be"), ("id,ood\n50,140\n", "got '140'")):
+        path.write_text(text)
+        capsys.readouterr()
+        assert call("figures", "robustness", "--baselines", path, *where) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+    assert call("figures", "robustness", "--baselines", path, "--runs", tmp_path / "runs") == 2
+    assert call("figures", "robustness", "--baselines", tmp_path / "no.csv", *where) == 2
 
 
 def test_the_papers_ablation_is_what_its_table_prints():

@@ -61,7 +61,7 @@ class Doctor:
         except backbones.BackboneError as error:
             return self.fault(str(error))
         if there:
-            self.say(f"weights of {name}: on this machine")
+            self.say(f"weights of {name}: {backbones.local_weights(name) or 'on this machine'}")
         elif backbones.how_to_make(name):
             self.fault(f"weights of {name}: not made on this machine yet; run {backbones.how_to_make(name)}")
         else:

@@ -88,9 +88,8 @@ def load(name: str, pretrained: str | Path | None = None, device: str | torch.de
     Args:
         name: as in `resolve`; it decides the architecture, activation included.
         pretrained: a weights file of that architecture instead of the registered weights (default: that of
-            `local_weights`, if there is one): safetensors, or a state dict
-            (also OpenAI's) or training checkpoint of tensors alone. It cannot say which activation it was trained
-            with: the name must.
+            `local_weights`, if there is one): safetensors, or a state dict (also OpenAI's) or training checkpoint of
+            tensors alone. It cannot say which activation it was trained with: the name must.
         device: where to put it.
 
     Raises:

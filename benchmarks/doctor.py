@@ -13,8 +13,8 @@ from ..datasets.card import DataError, Dataset
 from ..datasets.holdings import Holding, first_unreadable, holdings
 from ..datasets.trees import ROOT_VARIABLE
 from . import machine
+from .data_check import many_cores
 from .errors import UserError
-from .launch import cores
 from .suite import Suite, find, load
 
 NOWHERE = Path(f"${ROOT_VARIABLE}")
@@ -94,7 +94,10 @@ class Doctor:
         """Read every image that is there once."""
         for entry in found:
             if entry.images:
-                bad = first_unreadable(data, entry.name, workers=cores() if entry.images > 1000 else 0)
+                workers = many_cores(entry.images)
+                if workers:
+                    self.say(f"{data.card.name}, {entry.name}: reading {entry.images} images, {workers} at a time")
+                bad = first_unreadable(data, entry.name, workers)
                 if bad:
                     self.fault(f"first unreadable file of {entry.name}: {bad}")
                 else:

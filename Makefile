@@ -120,7 +120,7 @@ test-browser: $(STAMP) ## the report in a headless Chromium (Debian's package ch
 	@$(PYTEST) -q -m browser
 
 .PHONY: test-slurm
-test-slurm: $(STAMP) ## preempt, kill and requeue runs on a SLURM cluster of one node (root; apt-get install slurm-wlm munge)
+test-slurm: $(STAMP) ## preempt, kill and requeue runs on SLURM clusters of one node and of two (root; apt-get install slurm-wlm munge)
 	@$(PYTEST) -q -m slurm
 
 .PHONY: soak

@@ -1,5 +1,6 @@
 """Pretrained dual encoders by name, and the zero-shot head. Only this folder imports open_clip, late: it is slow."""
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from . import clip, tiny
 from .encoder import DualEncoder
 from .torchvision_ops import declare_missing_operators
-from .weights import BackboneError, weights_hash
+from .weights import SUFFIXES, BackboneError, weights_hash
 
 __all__ = [
     "BackboneError",
@@ -19,9 +20,13 @@ __all__ = [
     "identity",
     "image_size",
     "load",
+    "local_weights",
     "names",
     "resolve",
 ]
+
+WEIGHTS_VARIABLE = "ROBUSTFT_WEIGHTS"
+"""Names a folder of weights files, each with the name of a backbone, that are taken in place of the registered ones."""
 
 declare_missing_operators()  # open_clip imports torchvision; whoever imports either after this package is safe
 
@@ -65,21 +70,33 @@ def resolve(name: str) -> str:
     raise BackboneError(f"unknown backbone {name!r}{hint}? Known: {', '.join(names())}, and MODEL:TAG of open_clip.")
 
 
+def local_weights(name: str) -> Path | None:
+    """The file `<backbone>.safetensors` (or .pt, .pth, .bin) in the folder that WEIGHTS_VARIABLE names, if it is there.
+
+    It takes the place of the registered weights wherever that backbone is used. A scratch backbone has none.
+    """
+    folder, name = os.environ.get(WEIGHTS_VARIABLE), resolve(name)
+    if not folder or name.endswith(tiny.SCRATCH):
+        return None
+    candidates = (Path(folder).expanduser() / f"{name}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def load(name: str, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> DualEncoder:
     """A pretrained dual encoder, float32, eval mode.
 
     Args:
         name: as in `resolve`; it decides the architecture, activation included.
-        pretrained: a weights file of that architecture instead of the registered weights: safetensors, or a state dict
-            (also OpenAI's) or training checkpoint of tensors alone. It cannot say which activation it was trained
-            with: the name must.
+        pretrained: a weights file of that architecture instead of the registered weights (default: that of
+            `local_weights`, if there is one): safetensors, or a state dict (also OpenAI's) or training checkpoint of
+            tensors alone. It cannot say which activation it was trained with: the name must.
         device: where to put it.
 
     Raises:
         BackboneError: unknown name, missing or damaged weights, or weights that are not in the cache without network.
     """
     name = resolve(name)
-    return _family(name).load(name, device, pretrained)
+    return _family(name).load(name, device, pretrained or local_weights(name))
 
 
 def identity(name: str, pretrained: str | Path | None = None) -> str:
@@ -89,13 +106,14 @@ def identity(name: str, pretrained: str | Path | None = None) -> str:
     scratch backbone.
     """
     name = resolve(name)
-    return weights_hash(Path(pretrained)) if pretrained else _family(name).identity(name)
+    file = pretrained or local_weights(name)
+    return weights_hash(Path(file)) if file else _family(name).identity(name)
 
 
 def available(name: str) -> bool:
     """Whether the weights are on this machine, so that `load` needs no network; reads none of them."""
     name = resolve(name)
-    return _family(name).cached(name) is not None
+    return local_weights(name) is not None or _family(name).cached(name) is not None
 
 
 def how_to_make(name: str) -> str:
@@ -111,7 +129,8 @@ def fetch(name: str) -> None:
         BackboneError: if they cannot be downloaded.
     """
     name = resolve(name)
-    _family(name).fetch(name)
+    if local_weights(name) is None:
+        _family(name).fetch(name)
 
 
 def image_size(name: str) -> int:

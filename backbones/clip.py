@@ -176,7 +176,8 @@ def fetch(name: str) -> Path:
         raise BackboneError(
             f"backbone {name}: its weights ({identity(name)}) are not in the cache {HF_HUB_CACHE} and cannot be "
             f"downloaded; on a machine with network run `robustft doctor --prefetch SUITE` for a suite with this "
-            f"backbone, with HF_HUB_CACHE on a shared disk, or give a weights file ({reason})."
+            f"backbone, with HF_HUB_CACHE on a shared disk, or put them as {name}.safetensors into a folder that "
+            f"ROBUSTFT_WEIGHTS names ({reason})."
         ) from None
 
 

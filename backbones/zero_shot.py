@@ -32,7 +32,12 @@ def build_head(
         class_names: C names.
         prompts: P templates, each with one "{}".
         batch_size: prompts a forward pass, which bounds the memory; changes nothing but speed and rounding.
+
+    Raises:
+        ValueError: no names, or no prompts.
     """
+    if not class_names or not prompts:
+        raise ValueError(f"build_head: needs names and prompts, got {len(class_names)} and {len(prompts)}.")
     tokens = encoder.tokenize([prompt.format(name) for name in class_names for prompt in prompts])
     tokens = tokens.to(encoder.clip.logit_scale.device)
     with _eval_mode(encoder):

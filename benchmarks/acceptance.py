@@ -9,6 +9,7 @@ from .. import backbones, results
 from ..backbones.zero_shot import build_head
 from ..datasets.card import DataError, Dataset
 from ..methods.classifier import Classifier
+from .data_check import many_cores
 from .evaluate import evaluate
 
 PUBLISHED = Path(results.__file__).parent / "published" / "tracer_tables.csv"
@@ -66,7 +67,8 @@ def measure(data: Dataset, backbone: str, device: str) -> Iterator[Line]:
     classifier = Classifier(encoder, build_head(encoder, data.card.class_names, data.card.prompts)).to(device)
     for name in sets:
         try:
-            metrics = evaluate(classifier, data.eval_data(name), device=device)
+            found = data.eval_data(name)
+            metrics = evaluate(classifier, found, device=device, workers=many_cores(len(found)))
         except DataError as error:
             yield Line(backbone, name, printed[name], problem=str(error))
             continue

@@ -277,10 +277,13 @@ def tune(
 @click.option("--with-published", is_flag=True, help="Show papers' printed numbers beside ours (results/published).")
 def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published: bool) -> int:
     """Gather all records into results/leaderboard.csv, _long.csv, .md, .tex and .html."""
+    from . import suite
     from . import sweep as sweeps
 
-    loaded = sweeps.load(benchmark) if benchmark else None
-    return sweeps.board(loaded, runs, results, make_console(), with_published)
+    # The finished runs of a suite of one's own need neither its file nor its data to be shown.
+    of_runs = benchmark in {path.name for path in runs.glob("*/")} - set(suite.names())
+    loaded = sweeps.load(benchmark) if benchmark and not of_runs else None
+    return sweeps.board(loaded, runs, results, make_console(), with_published, benchmark if of_runs else None)
 
 
 @robustft.command()

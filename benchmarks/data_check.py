@@ -50,6 +50,11 @@ def loaders(plan: Plan) -> int:
     return 0 if plan.dataset in catalogue.embedded() else min(plan.spec.threads, cores())
 
 
+def many_cores(images: int) -> int:
+    """Processes that load so many images outside of a run: one for each core; 0 for a few, which start sooner here."""
+    return cores() if images > 1000 else 0
+
+
 def part(data: Dataset, spec: RunSpec) -> Dataset:
     """The dataset as a run sees it: with a training limit, a part of it."""
     return data if spec.train_limit is None else Rehearsal(data, spec.train_limit, spec.limit)

@@ -13,8 +13,8 @@ from ..datasets.card import DataError, Dataset
 from ..datasets.holdings import Holding, first_unreadable, holdings
 from ..datasets.trees import ROOT_VARIABLE
 from . import machine
+from .data_check import many_cores
 from .errors import UserError
-from .launch import cores
 from .suite import Suite, find, load
 
 NOWHERE = Path(f"${ROOT_VARIABLE}")
@@ -61,7 +61,7 @@ class Doctor:
         except backbones.BackboneError as error:
             return self.fault(str(error))
         if there:
-            self.say(f"weights of {name}: on this machine")
+            self.say(f"weights of {name}: {backbones.local_weights(name) or 'on this machine'}")
         elif backbones.how_to_make(name):
             self.fault(f"weights of {name}: not made on this machine yet; run {backbones.how_to_make(name)}")
         else:
@@ -94,7 +94,10 @@ class Doctor:
         """Read every image that is there once."""
         for entry in found:
             if entry.images:
-                bad = first_unreadable(data, entry.name, workers=cores() if entry.images > 1000 else 0)
+                workers = many_cores(entry.images)
+                if workers:
+                    self.say(f"{data.card.name}, {entry.name}: reading {entry.images} images, {workers} at a time")
+                bad = first_unreadable(data, entry.name, workers)
                 if bad:
                     self.fault(f"first unreadable file of {entry.name}: {bad}")
                 else:

@@ -140,10 +140,11 @@ def score(columns: Columns, data: EvalData, batch_size: int, limit: int | None =
     """The metrics of a set.
 
     Returns:
-        n_expected: samples of the set, with those that should be on the disk and are not; n; and `scores.score`.
+        n_expected: samples of the set, with those that should be on the disk and are not, up to the limit; n; and
+        `scores.score`.
     """
-    size = len(data) if limit is None else min(limit, len(data))
-    expected = size + (_not_found(data) if limit is None else 0)
+    whole = len(data) + _not_found(data)
+    expected = whole if limit is None else min(limit, whole)
     if not len(columns["label"]):
         return {"n_expected": expected, "n": 0}
     return {"n_expected": expected, **scores.score(columns, data.name, batch_size)}

@@ -312,7 +312,15 @@ class Submitter:
         batch.put(phase="written", jobs=jobs)
 
     def _release(self, batch: Batch, jobs: list[str]) -> None:
-        queue.release({job.partition("_")[0] for job in jobs})
+        try:
+            queue.release({job.partition("_")[0] for job in jobs})
+        except queue.QueueError as error:
+            # SLURM also complains of jobs that it releases: no node may be able to run them, now or ever.
+            held = {entry.job for entry in queue.listed(PREFIX) if entry.reason == "JobHeldUser"}
+            if held & set(jobs):
+                raise
+            said = str(error).partition(";")[0]
+            self.tell(f"{said}; the jobs wait in the queue, and if they ask for too much `robustft cancel` ends them")
         batch.put(phase="released")
 
     def _abandon(self, batch: Batch) -> None:

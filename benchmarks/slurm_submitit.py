@@ -55,8 +55,9 @@ def parameters(profile: Profile, *, name: str, setup: list[str], signal_seconds:
         "setup": setup,
         "dependency": dependency,
         "stderr_to_stdout": True,
-        # One dead process of a run takes the others with it: they would wait for it forever.
-        "srun_args": ["--kill-on-bad-exit=1"],
+        # One dead process of a run takes the others with it: they would wait for it forever. Since SLURM 22.05 srun
+        # does not ask sbatch how many processors a process has, and would give it one.
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus}"],
         "additional_parameters": {"hold": True, "requeue": True},
     }
     return {key: value for key, value in given.items() if value is not None}

@@ -346,9 +346,10 @@ def _check_tuned_place(path: Path) -> None:
 
 
 def board(
-    benchmark: Benchmark | None, runs: Path, results: Path, console: Console, with_published: bool = False
-) -> int:
-    """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print the board of one, or of all."""
+    benchmark: Benchmark | None, runs: Path, results: Path, console: Console, with_published: bool = False,
+    only: str | None = None,
+) -> int:  # fmt: skip
+    """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print that of one (`only`), or all."""
     from ..results import leaderboard, records
     from ..results.outcomes import Outcomes
 
@@ -363,8 +364,8 @@ def board(
     local = [with_selection(known.get(record["benchmark"]), record) for record in local]
     outcomes = Outcomes(runs)
     made = leaderboard.write(local, reference, results, outcomes, published=with_published)
-    if benchmark is not None:
-        only = benchmark.suite.name
+    only = benchmark.suite.name if benchmark else only
+    if only is not None:
         made = leaderboard.build(
             [record for record in local if record["benchmark"] == only],
             [record for record in reference if record["benchmark"] == only],

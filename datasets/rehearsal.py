@@ -34,6 +34,9 @@ class PartOfSet:
         self.unit_ids = [whole.unit_ids[i] for i in self._rows]
         groups = getattr(whole, "groups", None)
         self.groups = None if groups is None else [groups[i] for i in self._rows]
+        complete = getattr(whole, "expected", None)
+        missing = 0 if complete is None else max(0, complete - getattr(whole, "found", complete))
+        self.found, self.expected = len(self._rows), min(limit, len(whole) + missing)
 
     def __len__(self) -> int:
         return len(self._rows)

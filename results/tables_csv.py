@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .board import ASIDE, FIXED, FORGOTTEN, MARKS, OLD_TASK, PUBLISHED, Row, Section, front, natural, settings_text
@@ -112,7 +113,10 @@ def long(entries: Iterable[tuple[str, Record]]) -> str:
     """
     names = ["benchmark", "benchmark_version", "recipe", "provenance", "run_id", "method", "method_version", "backbone"]
     names += ["seed", "rules", "tuning", "trials", "commit", "dirty", "dataset", "role", "n", "n_expected", "point"]
-    lines = [[*names, "metric", "value"]]
+    return _text(itertools.chain([[*names, "metric", "value"]], _lines_of_runs(entries)))
+
+
+def _lines_of_runs(entries: Iterable[tuple[str, Record]]) -> Iterator[list[Any]]:
     for provenance, record in sorted(entries, key=_place):
         if record["kind"] != "run":
             continue
@@ -127,18 +131,16 @@ def long(entries: Iterable[tuple[str, Record]]) -> str:
             for point in (record.get("path") or {"points": []})["points"]:
                 points.append((f"{record['path']['parameter']}={point['value']:g}", point["sets"][dataset]))
             for point, values in points:
-                lines += ([*run, *about, point, *_metric(metric, values[metric])] for metric in values if _is(metric))
-    return _text(line for line in lines if line[-1] is not None)
+                for metric in values:
+                    name, text = _metric(metric, values[metric])
+                    if metric not in NOT_METRICS and text is not None:
+                        yield [*run, *about, point, name, text]
 
 
 def _place(entry: tuple[str, Record]) -> tuple:
     provenance, record = entry
     keys = ("benchmark", "benchmark_version", "recipe", "method", "method_version", "backbone", "seed", "run_id")
     return (*(record[key] for key in keys), provenance, record["finished"])
-
-
-def _is(metric: str) -> bool:
-    return metric not in NOT_METRICS
 
 
 def _metric(metric: str, value: Any) -> tuple[str, str | None]:

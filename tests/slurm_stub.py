@@ -1,7 +1,8 @@
 """SLURM's commands as one small script that only keeps a queue: no job ever starts.
 
 `install` puts them first in PATH. The queue is a JSON file; its settings are `max_array` (MaxArraySize), `room` (how
-many jobs may wait), `silent` (the controller does not answer) and, if set, `wrong` (what sbatch has against any job).
+many jobs may wait), `silent` (the controller does not answer) and, if set, `wrong` (what sbatch has against any job)
+and `grumbles` (what scontrol says of jobs that it releases all the same).
 """
 
 import json
@@ -46,6 +47,9 @@ elif command == "scontrol" and arguments[0] == "release":
     for job, about in world["jobs"].items():
         if job.split("_")[0] == arguments[1]:
             about["held"] = False
+    if "grumbles" in world:
+        (place / "world.json").write_text(json.dumps(world))
+        sys.exit(arguments[1] + ": " + world["grumbles"])
 elif command == "scontrol":
     print("MaxArraySize            =", world["max_array"])
 elif command == "scancel":

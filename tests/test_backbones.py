@@ -114,6 +114,12 @@ def test_a_head_in_small_batches_is_the_head_in_one(batch_size):
     assert torch.allclose(alone, whole[3:4], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("names", "prompts"), [([], ["{}"]), (["two"], [])])
+def test_a_head_of_nothing_is_refused(names, prompts):
+    with pytest.raises(ValueError, match="needs names and prompts, got"):
+        build_head(backbones.load("tiny-vit-p8"), names, prompts)
+
+
 @pytest.mark.parametrize("batch_size", [4, 1024])
 def test_a_head_in_float64_is_open_clips_own_caption_by_caption(batch_size):
     encoder = backbones.load("tiny-vit-p8").double()

@@ -185,6 +185,17 @@ def test_a_rehearsal_has_the_pictures_of_the_real_run(tmp_path):
     assert torch.equal(its.images(1, 3), test.images(2, 4))
 
 
+def test_a_rehearsal_on_a_partial_copy_says_what_it_lacks(tmp_path):
+    picture(tmp_path / "sketch" / WNIDS[0] / "a.jpg", (1, 0, 0))
+    for part in ("train", "val"):
+        for k in range(4):
+            picture(tmp_path / "ILSVRC2012" / part / WNIDS[0] / f"{k}.jpg", (k, 0, 0))
+    data = Rehearsal(ImageNet(tmp_path, allow_partial=True), 3, 3)
+    sketch, whole = data.eval_data("imagenet_sketch"), data.eval_data("imagenet")
+    assert (len(sketch), sketch.found, sketch.expected) == (1, 1, 3)
+    assert (len(whole), whole.found, whole.expected) == (3, 3, 3)
+
+
 def test_a_rehearsal_of_any_suite_fits_its_images():
     imagenet = Benchmark("imagenet")
     small = resolve(imagenet, "flyp", limit=64, train_limit=64).spec

@@ -139,9 +139,12 @@ def test_a_soup_reads_the_finished_runs_of_its_seeds(tmp_path):
 # dynamics
 
 
-def test_dynamics_of_a_distilling_run_are_in_its_record_also_after_a_cut(tmp_path):
+def test_dynamics_on_id_validation_are_in_a_distilling_runs_record_also_after_a_cut(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(run_module, "fit", lambda *a, fit=run_module.fit, **k: given.append(k["probe"]) or fit(*a, **k))
     (folder,) = plan_runs(tmp_path, "ema")
     record = finish([folder])
+    assert [probe.name for probe in given] == ["validation"]
     rows = record["info"]["dynamics"]
     assert [(row["step"], row["fraction"]) for row in rows] == [(2, 0.25), (3, 0.5), (5, 0.75), (6, 1.0)]
     assert all(row["gap"] >= 0 and row["kl_start_student"] > 0 for row in rows)

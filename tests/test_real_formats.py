@@ -10,7 +10,7 @@ import zlib
 import datasets as library
 import pytest
 from PIL import Image
-from runs_kit import write_suite
+from runs_kit import call, write_suite
 from test_folder import make
 from test_hub import parquet
 from test_imagenet import WNIDS, A, R, write_objectnet
@@ -197,6 +197,18 @@ def test_methods_run_on_a_folder_of_ones_own(tmp_path):
             "validation": 3, "id": 5, "fog": 3, "night": 2
         }  # fmt: skip
         assert record["benchmark_version"] == Folder(tmp_path / "animals").card.version
+
+
+def test_the_board_of_ones_own_data_needs_neither_the_images_nor_the_suite(tmp_path, capsys):
+    make(tmp_path / "animals")
+    about = dict(name="own", dataset=f"folder:{tmp_path / 'animals'}", version="own", tuning=None)
+    run(tmp_path, write_suite(tmp_path, **about, recipes={"common": SHORT}), "zero_shot", settings=())
+    shutil.rmtree(tmp_path / "animals")
+    places = ("--runs", tmp_path / "runs", "--results", tmp_path / "results")
+    assert call("leaderboard", "own", *places) == 0
+    out = capsys.readouterr().out
+    assert "own (animals-" in out and "zero_shot" in out and "digits" not in out
+    assert call("leaderboard", "owned", *places) == 2 and "unknown benchmark 'owned'" in capsys.readouterr().err
 
 
 def test_methods_run_on_a_parquet_dataset(tmp_path, monkeypatch):

@@ -98,6 +98,17 @@ def test_the_profiles_setup_stands_before_the_run(folders, queue):
         assert_setup_comes_first(text, setup)
 
 
+def test_each_process_of_a_run_has_all_of_its_processors(folders, queue):
+    """srun must be told again what sbatch was told: since SLURM 22.05 it takes one where it is not."""
+    submit(folders, Profile(gpus=4, cpus=12, nodes=2, time="1h"))
+    for about in queue.jobs.values():
+        (srun,) = (line for line in about["text"].splitlines() if line.startswith("srun "))
+        assert "--cpus-per-task=12" in srun.split()
+        assert {"#SBATCH --cpus-per-task=12", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=4"} <= set(
+            about["text"].splitlines()
+        )
+
+
 def test_a_dry_run_shows_the_profiles_setup_before_the_run(tmp_path, queue, capsys):
     setup = ["module purge", "module load cuda/12.4"]
     (tmp_path / "mine.yaml").write_text("gpus: 0\nsetup:\n" + "".join(f"  - {line}\n" for line in setup))
@@ -114,6 +125,17 @@ def assert_setup_comes_first(text, setup):
     starts = [number for number, line in enumerate(lines) if "srun" in line]
     assert len(starts) == 1 and "robustft" in text and first + len(setup) <= starts[0]
     assert all(number < first for number, line in enumerate(lines) if line.startswith("#SBATCH"))
+
+
+def test_jobs_that_are_released_with_a_complaint_block_nothing(folders, queue, capsys):
+    """As where a profile asks for more GPUs than a node has: said once, and the next call goes on."""
+    queue.set(grumbles="Requested partition configuration not available now")
+    outcome = submit(folders)
+    assert len(outcome.submitted) == 6 and not outcome.left
+    assert "1: Requested partition configuration not available now; the jobs wait" in capsys.readouterr().out
+    assert_each_once(folders, queue)
+    assert len(submit(folders).queued) == 6
+    assert capsys.readouterr().out == ""
 
 
 def test_a_second_call_submits_nothing(folders, queue):

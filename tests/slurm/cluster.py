@@ -1,7 +1,8 @@
-"""A SLURM cluster of one node on this machine, for tests: brought up and down as root, in a folder of its own.
+"""A SLURM cluster on this machine, for tests: brought up and down as root, in a folder of its own.
 
-Ports, sockets, key and configuration are the cluster's own, so that it meets no other SLURM of the machine. Two GPUs
-are there for SLURM alone: device nodes that lead to nothing.
+It has one node, or two: each is a slurmd, with a name that leads to this machine and a port of its own. Ports, sockets,
+key and configuration are the cluster's own, so that it meets no other SLURM of the machine. A node's two GPUs are there
+for SLURM alone: device nodes that lead to nothing.
 """
 
 import os
@@ -23,16 +24,15 @@ ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmctldPort={controller}
-SlurmdPort={daemon}
 AuthType=auth/munge
 AuthInfo=socket={root}/munge.socket
 CryptoType=crypto/munge
 StateSaveLocation={root}/state
-SlurmdSpoolDir={root}/spool
+SlurmdSpoolDir={root}/spool.%n
 SlurmctldPidFile={root}/slurmctld.pid
-SlurmdPidFile={root}/slurmd.pid
+SlurmdPidFile={root}/slurmd.%n.pid
 SlurmctldLogFile={root}/slurmctld.log
-SlurmdLogFile={root}/slurmd.log
+SlurmdLogFile={root}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -53,10 +53,11 @@ InactiveLimit=0
 MpiDefault=none
 SlurmdParameters=config_overrides
 {accounting}
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 Gres=gpu:2 State=UNKNOWN
-PartitionName=low Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
-PartitionName=high Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+{nodes}
+PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
+NODE = "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 Gres=gpu:2 State=UNKNOWN"
 DBD_CONF = """
 AuthType=auth/munge
 AuthInfo=socket={root}/munge.socket
@@ -96,19 +97,21 @@ def free_ports(count):
 class Cluster:
     """munged, slurmctld and slurmd, and with `accounting` slurmdbd on a MariaDB; `with` brings them up and down."""
 
-    def __init__(self, root, accounting=False, max_array=1001):
+    def __init__(self, root, accounting=False, max_array=1001, nodes=1):
         self.root, self.accounting = Path(root), accounting
         self.host = socket.gethostname().partition(".")[0]
+        self.nodes = (self.host, "localhost")[:nodes]
         self.running = {}
         self.root.mkdir(parents=True, exist_ok=True)
-        for name in ("state", "spool", "db"):
+        for name in ("state", "db", *(f"spool.{node}" for node in self.nodes)):
             (self.root / name).mkdir(exist_ok=True)
-        controller, daemon, database = free_ports(3)
+        controller, database, *daemons = free_ports(2 + nodes)
         for number in range(2):
             node = self.root / f"gpu{number}"
             if not node.exists():
                 os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-        (self.root / "gres.conf").write_text(f"NodeName={self.host} Name=gpu File={self.root}/gpu[0-1]\n")
+        gpus = [f"NodeName={node} Name=gpu File={self.root}/gpu[0-1]\n" for node in self.nodes]
+        (self.root / "gres.conf").write_text("".join(gpus))
         (self.root / "cgroup.conf").write_text("CgroupAutomount=no\n")
         accounts = "AccountingStorageType=accounting_storage/none\nJobAcctGatherType=jobacct_gather/none"
         if accounting:
@@ -127,7 +130,10 @@ class Cluster:
                 host=self.host,
                 root=self.root,
                 controller=controller,
-                daemon=daemon,
+                nodes="\n".join(
+                    NODE.format(node=node, host=self.host, port=port)
+                    for node, port in zip(self.nodes, daemons, strict=True)
+                ),
                 max_array=max_array,
                 accounting=accounts,
             )
@@ -146,7 +152,7 @@ class Cluster:
             self.start("slurmctld")
             self.wait_for(lambda: "UP" in self.try_call("scontrol", "ping"), "slurmctld")
             self.start("slurmd")
-            self.wait_for(self.ready, "the node")
+            self.wait_for(self.ready, "the nodes")
         except BaseException:
             self.__exit__()
             raise
@@ -190,9 +196,12 @@ class Cluster:
         self.wait_for(lambda: "test" in self.try_call("sacctmgr", "-n", "-i", "add", "cluster", "test"), "slurmdbd")
 
     def start(self, name):
-        """Start slurmctld or slurmd, for the first time or after `kill`."""
-        options = {"slurmctld": ["-D"], "slurmd": ["-D", "-N", self.host]}[name]
-        self._spawn(name, [name, *options])
+        """Start slurmctld, or the slurmd of every node, for the first time or after `kill`."""
+        if name == "slurmctld":
+            self._spawn(name, [name, "-D"])
+            return
+        for node in self.nodes:
+            self._spawn(name if node == self.host else f"{name}.{node}", [name, "-D", "-N", node])
 
     def _spawn(self, name, command, more=()):
         log = (self.root / f"{name}.out").open("ab")
@@ -207,7 +216,7 @@ class Cluster:
         log.close()
 
     def kill(self, name, number=signal.SIGKILL):
-        """End one of the daemons and wait until it is gone."""
+        """End one of the daemons (slurmd: that of the first node) and wait until it is gone."""
         process = self.running.pop(name)
         process.send_signal(number)
         try:
@@ -217,8 +226,9 @@ class Cluster:
             process.wait()
 
     def ready(self):
-        """Whether the node takes jobs."""
-        return self.try_call("sinfo", "-h", "-o", "%T").strip().splitlines()[:1] == ["idle"]
+        """Whether every node takes jobs."""
+        states = self.try_call("sinfo", "-h", "-N", "-p", "low", "-o", "%T").split()
+        return states == ["idle"] * len(self.nodes)
 
     def call(self, *command):
         """Output of one of SLURM's commands."""

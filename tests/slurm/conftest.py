@@ -26,6 +26,13 @@ def accounts(cluster, tmp_path_factory):
         yield made
 
 
+@pytest.fixture(scope="session")
+def two_nodes(cluster, tmp_path_factory):
+    """A cluster of two nodes."""
+    with Cluster(tmp_path_factory.mktemp("nodes"), nodes=2) as made:
+        yield made
+
+
 class commands_of:  # noqa: N801 - used as a function
     """Inside, SLURM's commands speak to this cluster."""
 

@@ -360,18 +360,37 @@ def test_a_job_finds_its_run_folder_unwritable(cluster, folders, undisturbed, tm
 
 
 def test_two_processes_make_one_run(cluster, folders, undisturbed):
-    """On two GPUs, as far as SLURM knows: the same losses to rounding, one record, and one process that writes."""
+    """On two GPUs, as far as SLURM knows."""
     submit(folders, PROFILE.model_copy(update={"gpus": 2, "micro_batch": 5}))
     finish(cluster, folders)
-    (folder,) = folders
-    assert "batch of 16: 2 processes x 8 images, 2 forward passes of up to 5" in folder.log.read_text()
+    assert "batch of 16: 2 processes x 8 images, 2 forward passes of up to 5" in folders[0].log.read_text()
+    assert_made_by_two(folders[0], undisturbed)
+
+
+def test_two_nodes_make_one_run(two_nodes, plan, tmp_path, undisturbed):
+    """One process on each; queued again in the middle, so that both stop at the same step and meet again."""
+    (folder,) = place(plan, tmp_path, "tracer")
+    with commands_of(two_nodes):
+        submit([folder], PROFILE.model_copy(update={"nodes": 2}))
+        pid = catch(two_nodes, folder)
+        job = folder.read_state()["job"]
+        nodes = two_nodes.call("squeue", "--noheader", f"--jobs={job}", "--format=%D %N").split()
+        assert nodes[0] == "2" and "localhost" in nodes[1] and two_nodes.host in nodes[1]
+        two_nodes.call("scancel", "--signal=USR2", job)
+        go_on(pid)
+        finish(two_nodes, [folder])
+    assert_made_by_two(folder, undisturbed, attempts=2)
+
+
+def assert_made_by_two(folder, undisturbed, attempts=1):
+    """Two processes made the run together: the same losses to rounding, one record, and one process that writes."""
     record, files = essence(folder.path)
     wanted, wanted_files = undisturbed[folder.path.name]
     assert json.loads(folder.record.read_text())["environment"]["processes"] == 2
     ours, alone = (pd.read_parquet(io.BytesIO(each["curves.parquet"])) for each in (files, wanted_files))
     assert (ours - alone).abs().max().max() < 1e-5  # float sums in another order, over 80 steps
     assert abs(record["summary"]["nll_id"] - wanted["summary"]["nll_id"]) < 1e-4
-    assert (starts(folder.path), folder.log.read_text().count(" done in ")) == (1, 1)
+    assert (starts(folder.path), folder.log.read_text().count(" done in ")) == (attempts, 1)
 
 
 def test_with_accounts_a_limit_refuses_and_endings_are_known(accounts, plan, tmp_path):

@@ -1,5 +1,6 @@
 """`robustft figures`: one command a figure, SVG and PNG, from finished runs and the committed reference."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +85,8 @@ def pictures(material: "Material") -> dict[str, list["Picture"]]:
 def compare_layers(material: "Material") -> None:
     """Measure, once a run, how alike its layers are to the pretrained ones; a side file of the run keeps it.
 
-    Only runs that the figure shows and whose final weights are there; torch is loaded if there is one.
+    Only runs that the figure shows and whose final weights are there; torch is loaded if there is one. Where the data
+    or the pretrained weights are not on this machine, a warning says so and the run is left out of the figure.
     """
     from ..results.atomic import OutputError, write_json_atomic
     from ..results.material import LAYERS
@@ -96,9 +98,15 @@ def compare_layers(material: "Material") -> None:
                 _, records = material.chosen(section, backbone, method, lambda record: bool(_weights(material, record)))
                 for record in records:
                     if not material.layers(record):
+                        from ..backbones import BackboneError
+                        from ..datasets.card import DataError
                         from .layers import similarity_to_start
 
-                        found = {"layers": similarity_to_start(material.folder(record))}
+                        try:
+                            found = {"layers": similarity_to_start(material.folder(record))}
+                        except (UserError, DataError, BackboneError) as error:
+                            warnings.warn(f"figure layers: {method} on {backbone} is left out: {error}", stacklevel=2)
+                            break
                         try:
                             write_json_atomic(material.folder(record) / LAYERS, found)
                         except OutputError as error:

@@ -13,7 +13,8 @@ from .. import backbones
 from ..datasets.loaders import eval_batches
 from ..methods.classifier import Classifier
 from ..results.similarity import linear_cka, svcca
-from . import facts
+from . import data_check, facts
+from .errors import UserError
 from .plan import Plan
 from .run import load_weights
 from .state import RunFolder
@@ -33,13 +34,17 @@ def similarity_to_start(path: Path) -> list[dict[str, Any]]:
         A row for each layer, from pixels to embedding: layer, cka, svcca.
 
     Raises:
-        UserError: weights or plan are missing or damaged.
+        UserError: weights or plan are missing or damaged, or the data have no ID validation set.
+        DataError: the images are not there.
     """
     folder = RunFolder(Path(path))
     plan = Plan.read(folder)
     tensors, about = load_weights(folder)
-    data = facts.dataset(plan.dataset)
-    images = data.eval_data(data.card.names("validation")[0])
+    spec = plan.spec
+    data = facts.dataset(plan.dataset, backbones.image_size(spec.backbone), spec.allow_partial, spec.decode)
+    images = data_check.validation(data)
+    if images is None:
+        raise UserError(f"{plan.dataset} has no ID validation set, on which layers are compared")
     before = activations(backbones.load(plan.spec.backbone), images)
     encoder = backbones.load(plan.spec.backbone)
     Classifier.restore(encoder, tensors, about["classifier"])  # overwrites the image tower's weights

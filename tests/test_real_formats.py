@@ -25,6 +25,7 @@ from robustft.datasets import imagenet
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.wilds_data import IWildCam
+from robustft.results.material import LAYERS
 from robustft.results.records import read_record
 
 pytestmark = pytest.mark.usefixtures("fresh_data")
@@ -197,6 +198,21 @@ def test_methods_run_on_a_folder_of_ones_own(tmp_path):
             "validation": 3, "id": 5, "fog": 3, "night": 2
         }  # fmt: skip
         assert record["benchmark_version"] == Folder(tmp_path / "animals").card.version
+
+
+def test_layers_of_ones_own_data_are_compared_and_left_out_with_a_word_where_the_images_are_gone(tmp_path):
+    make(tmp_path / "animals")
+    about = dict(name="own", dataset=f"folder:{tmp_path / 'animals'}", version="own", tuning=None)
+    run(tmp_path, write_suite(tmp_path, **about, recipes={"common": SHORT}), "zero_shot", "ft", settings=())
+    places = ("--runs", tmp_path / "runs", "--results", tmp_path / "results")
+    assert call("figures", "layers", "--benchmark", "own", *places) == 0
+    (kept,) = (tmp_path / "runs").rglob(LAYERS)
+    assert len(json.loads(kept.read_text())["layers"]) > 3
+    kept.unlink()
+    shutil.rmtree(tmp_path / "animals")
+    with pytest.warns(UserWarning, match="figure layers: ft on tiny-vit-p16 is left out: .*animals"):
+        assert call("report", "own", *places) == 0
+    assert (tmp_path / "results" / "report.html").exists()
 
 
 def test_the_board_of_ones_own_data_needs_neither_the_images_nor_the_suite(tmp_path, capsys):

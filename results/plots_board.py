@@ -191,7 +191,8 @@ def draw_ablation(material: Material) -> Figure:
         printed = _paper(_without_clock(key), list(columns))
         if printed:
             lines.append(("paper, ImageNet", _without_clock(key), [(f"ViT-B-16 {PAPER}", printed)]))
-    figure, axes = panels(3 * len(lines), 3, height=2.4)
+    words = [point[0] for _, _, series in lines for _, points in series for point in points if type(point[0]) is str]
+    figure, axes = panels(3 * len(lines), 3, height=2.4 + 0.05 * max(map(len, words), default=0))
     handles: dict[str, Any] = {}
     for i, (where, key, series) in enumerate(lines):
         for j, label in enumerate(columns.values()):

@@ -11,8 +11,8 @@ from typing import Any
 EXACT = 1e-6
 """Of any metric of the same weights: evaluation is the same, and this is more than it rounds."""
 SPREADS = 4
-"""Standard deviations over its row's seeds that a set's accuracy may differ by elsewhere: twice the largest of 64 that
-were measured, 8 reference runs of an Intel processor again on an AMD (up to 3.1 points on tiny-rn, 0.1 on ViTs)."""
+"""Standard deviations over its row's seeds that a set's accuracy may differ by elsewhere: twice the largest of 72 that
+were measured, 9 reference runs of an Intel processor again on an AMD (up to 3.1 points on tiny-rn, 0.1 on ViTs)."""
 LEAST = 0.005
 """Accuracy that it may always differ by elsewhere: seeds may happen to lie close."""
 ALONE = 0.02

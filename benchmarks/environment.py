@@ -87,14 +87,16 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
 
-def _cpu() -> str:
+def _cpu(about: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name and numbers: under one name ("AMD EPYC" on rented machines) lie several that round apart."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = about.read_text().split("\n\n")[0]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        first = ""
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    name = found.get("model name") or platform.processor() or platform.machine()
+    numbers = [found.get(key, "") for key in ("cpu family", "model", "stepping")]
+    return f"{name} ({'/'.join(numbers)})" if all(numbers) else name
 
 
 def device_name(device: str) -> str:

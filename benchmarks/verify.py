@@ -68,7 +68,7 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
         recorded.append(record)
         computed.append(again)
     cells, wrong = bundles.board_findings(read, computed)
-    findings += wrong
+    findings += [*wrong, *bundles.page_findings(read, recorded)]
     for finding in findings[:SHOWN]:
         console.print(str(finding), soft_wrap=True)
     if len(findings) > SHOWN:

@@ -8,7 +8,7 @@
   manifest.json            sha256 of every record and every file of samples
 
 A committed reference, as `publish` writes it, is one too: its records and samples lie otherwise.
-The board itself is not hashed: it is computed again, cell by cell.
+The board itself is not hashed: it is computed again, cell by cell, and so are the tables of its pages.
 """
 
 from __future__ import annotations
@@ -172,6 +172,45 @@ def board_findings(bundle: Bundle, records: list[Record]) -> tuple[int, list[Fin
                 if not _same(text, own.get(column))
             ]
     return cells, findings
+
+
+def page_findings(bundle: Bundle, records: list[Record]) -> list[Finding]:
+    """Table rows of leaderboard.md, .tex and .html that are not those of the board of these records.
+
+    Args:
+        records: as they were read, so that rows must be the same to the letter; `rescored` checks their numbers.
+
+    Pages that are not there are not missed, and the text around tables may be that of another version.
+    """
+    try:
+        board = bundle.build(records)
+        pages = {".md": board.to_markdown(), ".tex": board.to_latex(), ".html": board.to_html()}
+    except (BoardError, OutcomeError, PredictionError):
+        return []  # `board_findings` has said so
+    findings = []
+    for suffix, page in pages.items():
+        path = bundle.folder / f"leaderboard{suffix}"
+        try:
+            theirs, ours = _table_rows(path.read_text(encoding="utf-8")), _table_rows(page)
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            findings.append(Finding(path.name, f"cannot be read ({error})"))
+            continue
+        if len(theirs) != len(ours):
+            findings.append(Finding(path.name, f"{len(theirs)} lines of tables, but its runs give {len(ours)}"))
+            continue
+        findings += [
+            Finding(path.name, f"a line of a table is '{row}', but its runs give '{own}'")
+            for row, own in zip(theirs, ours, strict=True)
+            if row != own
+        ]
+    return findings
+
+
+def _table_rows(page: str) -> list[str]:
+    """Lines of tables, in Markdown, HTML or LaTeX."""
+    return [line for line in page.splitlines() if line.startswith(("|", "<tr")) or line.endswith("\\\\")]
 
 
 def _rows(text: str) -> dict[tuple[str, ...], list[dict[str, str]]]:

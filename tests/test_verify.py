@@ -150,6 +150,19 @@ def drop_row(out):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
+def change_page(out):
+    path = out / "leaderboard.md"
+    lines = path.read_text().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if line.startswith("| ft "))
+    lines[at] = lines[at].replace(" | 1 | ", " | 5 | ", 1)
+    path.write_text("".join(lines))
+
+
+def drop_page_row(out):
+    path = out / "leaderboard.tex"
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if line[:3] != "ft "))
+
+
 def drop_run(out):
     path = sorted(out.rglob("record.json"))[0]
     shutil.rmtree(path.parent)
@@ -169,6 +182,8 @@ def change_spec(out):
         (change_sample, "sketches accuracy is"),
         (change_cell, "acc_ood_mean_percent_mean is"),
         (drop_row, "0 rows, but its runs give 1"),
+        (change_page, "leaderboard.md: a line of a table is '| ft "),
+        (drop_page_row, "lines of tables, but its runs give"),
         (drop_run, "1 rows, but its runs give 0"),
         (change_spec, "its run id is not that of its spec"),
     ],
@@ -176,7 +191,7 @@ def change_spec(out):
 )
 def test_what_was_changed_is_found_even_with_fresh_hashes(copied, capsys, change, words):
     change(copied)
-    hashed = change not in (change_cell, drop_row)
+    hashed = change not in (change_cell, drop_row, change_page, drop_page_row)
     assert (manifest.hashes(copied) != bundle.read(copied).hashes) == hashed
     code, text = told(capsys, copied)
     assert code == 1 and words in text and ("manifest" in text) == hashed

@@ -179,7 +179,13 @@ class Slurm(Soak):
         self.until(begun)
 
     def waiting(self) -> list[queue.Entry]:
-        """What is in the queue; a job that was queued again need not wait two minutes for its BeginTime."""
+        """What is in the queue; a job that was queued again need not wait two minutes for its BeginTime.
+
+        A controller that was killed forgets its last seconds: it may take a job for one that is there twice, and
+        drains the node. An administrator then resumes it, as is done here.
+        """
+        if "drain" in self.cluster.try_call("sinfo", "--noheader", "--format=%T"):
+            self.cluster.try_call("scontrol", "update", f"NodeName={self.cluster.host}", "State=RESUME")
         entries = queue.listed()
         for entry in entries:
             if entry.state != "PENDING" or time.monotonic() - self.hastened.get(entry.job, -60) < 10:

@@ -30,12 +30,13 @@ def _id_ood(material: Material) -> Figure:
         raise Missing(f"figure id_ood: {str(error).removeprefix('figure: ')}") from error
 
 
+COVERED = "Where α came to 1, WiSE-FT is the run that it reads (FT, FLYP), and covers it."
 ENTRIES = {
     "id_ood": Entry(
         "Accuracy in distribution and under shift",
         "Means over seeds with standard deviations, of the default selection rule. The grey lines cross at zero-shot: "
         "right of one a method has gained in distribution, below the other it has lost robustness. Small markers: "
-        "points of a path that were fixed beforehand. Hollow: the committed reference beside local runs.",
+        "points of a path that were fixed beforehand. Hollow: the committed reference beside local runs. " + COVERED,
         _id_ood,
     ),
     "robustness": Entry(
@@ -56,14 +57,14 @@ ENTRIES = {
     "calibration": Entry(
         "Accuracy and calibration",
         "ECE with 15 equal-width bins over the whole set; lower is better, so the best place is right and below. "
-        "Means over seeds with standard deviations; OOD values are means over the shifts.",
+        "Means over seeds with standard deviations; OOD values are means over the shifts. " + COVERED,
         plots_board.draw_calibration,
     ),
     "reliability": Entry(
         "Reliability diagrams",
         "Accuracy against mean confidence in 15 equal-width bins, all seeds (below: all shifts) pooled; on the "
         "diagonal a model is as often right as it says. Bins with less than 0.5 % of the samples are left out. "
-        "Pooling weighs a shift by its images, the board's OOD ECE weighs all shifts the same.",
+        "Pooling weighs a shift by its images, the board's OOD ECE weighs all shifts the same. " + COVERED,
         plots_samples.draw_reliability,
     ),
     "flips": Entry(
@@ -102,7 +103,8 @@ ENTRIES = {
     "cost": Entry(
         "Cost and robustness",
         "Training time of an image relative to FT's, from the runs' own records on one kind of machine, against OOD "
-        "accuracy. Machines may have been shared while they were timed. Methods that train nothing are not drawn.",
+        "accuracy. Machines may have been shared while they were timed. Methods that train nothing "
+        "are not drawn, and none that was timed on another kind of machine.",
         plots_board.draw_cost,
     ),
 }

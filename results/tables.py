@@ -35,7 +35,7 @@ HEADER = (
 TESTED = (
     "A number with ≈ is not separable from the best of its column: paired by seed and source image, two-way random "
     "effects, t with Satterthwaite's degrees of freedom, two-sided 5 %, Holm over the column; ? could not be tested "
-    "(one seed). ECE is not tested."
+    "(one seed, or no samples of a run). ECE is not tested."
 )
 UNRANKED_TEXT = "Settings that no tuning chose (given by hand, or never tuned), and older versions of a method."
 ASIDE_TEXT = {
@@ -50,7 +50,10 @@ FIXED_TEXT = (
     "A row with a value beside its name, {names}, has that value by default and from no search; the run that it reads "
     "is the one that one_se chose."
 )
-POOLED_TEXT = "n = 1, and no deviation, where a row is made from the runs of several seeds: {names}."
+POOLED_TEXT = (
+    "n = 1, and no deviation, where a row is made from the runs of several seeds: {names}. Other seeds would give "
+    "another such row; by how much is not known, so that its tests know of the other row's seeds alone."
+)
 RULE_TEXT = {
     "one_se": "one_se: of the tried settings within one paired standard error of the lowest validation NLL, the most "
     "conservative one (smallest learning rate, then largest strength or smallest alpha).",

@@ -361,3 +361,10 @@ def test_layers_of_a_real_run_differ_more_the_more_it_moved():
             for parameter in encoder.image_parameters():
                 parameter.add_(0.3 * parameter.std() * torch.randn(parameter.shape))
         assert linear_cka(before["embedding"], measured(encoder, Images())["embedding"]) < 0.95
+
+
+def test_captions_say_what_is_not_to_be_seen():
+    """A reader of the committed pictures misses FT under WiSE-FT at alpha 1, and TRACER in the costs."""
+    for name in ("id_ood", "calibration", "reliability"):
+        assert "WiSE-FT is the run that it reads (FT, FLYP), and covers it" in gallery.ENTRIES[name].caption
+    assert "none that was timed on another kind of machine" in gallery.ENTRIES["cost"].caption

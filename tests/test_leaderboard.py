@@ -462,7 +462,7 @@ def test_a_soup_is_one_complete_row_without_deviation():
     assert row.cell("acc_id") == (0.9, None, 1)
     markdown = board.to_markdown()
     assert "| model_soup | local | 1 | **90.0** |" in markdown
-    assert "n = 1, and no deviation, where a row is made from the runs of several seeds: model_soup." in markdown
+    assert "n = 1, and no deviation, where a row is made from the runs of several seeds: model_soup. Other" in markdown
 
 
 def test_soups_that_share_members_are_never_averaged():

@@ -160,6 +160,13 @@ def test_estimator_seeds_recipe_and_contradictions_are_warned_of():
     assert "Our recipe" not in " ".join(warnings(paper("table1", "tracer"), [row], "as_published"))
 
 
+def test_tracer_rows_say_where_its_printed_and_released_settings_differ():
+    for table, backbone, words in (("table6", "RN50", "9e-6, 0.02 and 0.01"), ("table7", "ViT-L-14", "no settings")):
+        assert any(words in text for text in warnings(paper(table, "tracer", backbone), [], "as_published"))
+    assert "0.01 in the paper's section 5.2.1 and 0.1" in " ".join(warnings(paper("table1", "tracer"), [], "common"))
+    assert "5.2.1" not in " ".join(warnings(paper("table1", "flyp"), [], "common"))
+
+
 def test_every_letter_behind_a_name_has_its_sentence():
     board = build(ours("tracer", [0.83]), published=True)
     (notes,) = [b for b in board.blocks if isinstance(b, Notes) and any("86 templates" in item for item in b.items)]

@@ -18,6 +18,13 @@ torch.set_num_threads(1)
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch):
+    """No data or weights folder of the user's, nor of a test before: `--data` sets the variable for what it starts."""
+    for name in ("ROBUSTFT_DATA", "ROBUSTFT_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def fresh_data():
     """No dataset of another test's files."""

@@ -558,7 +558,7 @@ def test_a_published_post_hoc_method_is_trained_as_its_published_input():
 
 def test_published_runs_are_told_apart_and_never_ranked():
     suite, tuned = published(), tuned_file()
-    selection = {"rules": ["published"], "tuning": None, "trials": 0}
+    selection = {"rules": ["published"], "tuning": None, "trials": 0, "evaluated": 0}
     for name in ("tracer", "ft", "wise_ft", "zero_shot"):
         run = as_published(name, tuned=tuned)[-1]
         assert selection_of(run, tuned, suite) == selection
@@ -659,7 +659,7 @@ def test_nothing_in_a_study_is_ranked():
     suite, tuned = study({"tracer": {"beta": [0.5, 1.0]}}), tuned_file()
     run = expand("tracer", suite=suite, tuned=tuned)[0]
     assert run.spec == expand("tracer", tuned=tuned)[0].spec  # the benchmark's own run, were it not a study's
-    assert selection_of(run, tuned, suite) == {"rules": [], "tuning": None, "trials": 0}
+    assert selection_of(run, tuned, suite) == {"rules": [], "tuning": None, "trials": 0, "evaluated": 0}
     assert rules_of(run, tuned) == ["one_se"]
 
 
@@ -820,15 +820,15 @@ def test_selection_names_the_tuning_and_its_trials():
     tuned = tuned_file()
     run = expand("tracer", tuned=tuned)[0]
     selection = Resolver(make_suite(), tuned, make_facts(), None, None).selection(run.spec)
-    assert selection == {"rules": ["one_se"], "tuning": "0123456789ab", "trials": 1}
+    assert selection == {"rules": ["one_se"], "tuning": "0123456789ab", "trials": 1, "evaluated": 0}
 
 
 def test_a_post_hoc_method_counts_the_trials_of_its_input_too():
-    selection = {"tuning": "aaaa", "trials": 12}
+    selection = {"tuning": "aaaa", "trials": 12, "evaluated": 11}
     assert selection_of(one("wise_ft", tuned=BOTH), BOTH) == {"rules": ["one_se"], **selection}
     assert selection_of(one("wise_ft", tuned=BOTH, rule="best_id"), BOTH) == {"rules": ["best_id"], **selection}
     fixed = selection_of(one("wise_ft", tuned=BOTH, rule="fixed"), BOTH)
-    assert fixed == {"rules": ["fixed"], "tuning": "0123456789ab", "trials": 1}
+    assert fixed == {"rules": ["fixed"], "tuning": "0123456789ab", "trials": 1, "evaluated": 0}
     same = tuned_file("ft", {"lr": 0.01}, {"lr": 0.01}, wise_ft=tuned_entry({"alpha": 0.5}))
     assert rules_of(one("wise_ft", tuned=same), same) == ["one_se", "best_id", "fixed"]
     assert rules_of(one("wise_ft", tuned=BOTH, settings=("alpha=0.1",)), BOTH) == []
@@ -849,7 +849,7 @@ def test_a_post_hoc_method_is_ranked_only_where_its_own_and_its_inputs_values_we
 
 def test_a_soup_is_ranked_by_the_tuning_of_its_members():
     run = one("soup", tuned=BOTH)
-    assert selection_of(run, BOTH) == {"rules": ["one_se"], "tuning": "0123456789ab", "trials": 1}
+    assert selection_of(run, BOTH) == {"rules": ["one_se"], "tuning": "0123456789ab", "trials": 1, "evaluated": 0}
     assert rules_of(one("soup", tuned=BOTH, rule="best_id"), BOTH) == ["best_id"]
     assert rules_of(one("soup", tuned=BOTH, seeds=(1,)), BOTH) == []  # a second soup of the same members
     assert rules_of(one("soup", tuned=BOTH, settings=("members=2",)), BOTH) == []

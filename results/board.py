@@ -11,7 +11,7 @@ from typing import Any
 from .statistics import mean_sd
 
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
-MARKS = {"dirty": "*", "seeds": "†", "sets": "‡", "partial": "§", "stale": "¶", "budget": "‖"}
+MARKS = {"dirty": "*", "seeds": "†", "sets": "‡", "partial": "§", "stale": "¶", "twice": "#", "budget": "‖"}
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
 ASIDE = (GRID, PUBLISHED, ORACLE)  # in lists of their own, never ranked
@@ -58,8 +58,8 @@ class Row:
 
     @property
     def complete(self) -> bool:
-        """Every expected seed and set, on all data: only such a row may be the best."""
-        return not set(self.marks) & {"seeds", "sets", "partial", "stale"}
+        """Every expected seed and set, on all data, without contradiction: only such a row may be the best."""
+        return not set(self.marks) & {"seeds", "sets", "partial", "stale", "twice"}
 
     @property
     def competes(self) -> bool:

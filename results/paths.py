@@ -82,7 +82,7 @@ def of_rows(rows: Sequence[Row]) -> list[Path]:
     """Paths over the learning rate: complete rows of a method that differ in nothing else."""
     groups: dict[str, dict[float, Row]] = defaultdict(dict)
     for row in sorted(rows, key=lambda row: (row.kind, row.rules, row.label)):
-        whole = not set(row.marks) & {"sets", "partial", "stale"}
+        whole = not set(row.marks) & {"sets", "partial", "stale", "twice"}
         if "lr" not in row.settings or row.kind in set(ASIDE) - {GRID} | {FIXED} or not whole or row.pooled:
             continue
         rest = {key: value for key, value in row.settings.items() if key != "lr"}

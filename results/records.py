@@ -38,6 +38,7 @@ LARGEST = 16_000
 REFERENCE = Path(__file__).parent / "reference"
 """Committed runs, results/reference/<benchmark>/records/<run id>.json."""
 
+
 def publish_record(folder: Path, record: Mapping[str, Any], guard: Callable[[], None] | None = None) -> bool:
     """Write a run's record.json unless there is one; the first writer wins.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,9 +21,9 @@ from .board import (
     REFERENCE_METHOD,
     Row,
     Section,
-    natural,
     settings_text,
 )
+from .marks import Record, is_partial, marked, with_budgets
 from .oracle import at_best_points
 from .records import RecordError, summarise
 
@@ -43,8 +43,6 @@ NOT_SETTINGS = {
     "kind",
     "hyper",
 }
-
-Record = Mapping[str, Any]
 
 
 class BoardError(ValueError):
@@ -89,8 +87,8 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
             best[_group_of(record, rules)].append(record)
         made += [(_oracle_row(best[key], provenance, roles), best[key]) for key in sorted(best)]
         seeds = _expected_seeds([row for row, _ in made])
-        rows += [_marked(row, records, roles, seeds[row.kind == GRID], newest) for row, records in made]
-    rows = _with_budgets(rows)
+        rows += [marked(row, records, roles, seeds[row.kind == GRID], newest) for row, records in made]
+    rows = with_budgets(rows)
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
     return Section(
@@ -113,26 +111,6 @@ def _paths(
         current = [record for record in given if record["method_version"] == newest[record["method"]]]
         yield from paths.of_records(current, provenance)
     yield from paths.of_rows(rows)
-
-
-def _with_budgets(rows: Sequence[Row]) -> list[Row]:
-    """Ranked rows compare at equal budgets: those with another number of trained trials than most are marked.
-
-    A value along the path of a run that was trained anyway costs an evaluation on ID validation and no training. Such
-    trials are counted beside the others and set no row aside.
-    """
-    counts = Counter(row.trained for row in rows if row.rules and not row.is_reference_method)
-    if len(counts) < 2:
-        return list(rows)
-    usual = max(counts, key=lambda trained: (counts[trained], trained))
-
-    def marked(row: Row) -> Row:
-        if not row.rules or row.is_reference_method or row.trained == usual:
-            return row
-        reason = f"{row.trained} trained settings, others {usual}: shown, not compared with them"
-        return replace(row, marks={**row.marks, "budget": reason})
-
-    return [marked(row) for row in rows]
 
 
 def _with_forgetting(row: Row, rows: Sequence[Row]) -> Row:
@@ -172,7 +150,7 @@ def _group_of(record: Record, rules: Sequence[str]) -> str:
 
 
 def _rules_of(record: Record, rules: Sequence[str]) -> list[str]:
-    if _is_partial(record):
+    if is_partial(record):
         return []  # a rehearsal, or data that are not complete
     # Zero-shot has nothing to select; it is the reference row under every rule.
     if record["method"] == REFERENCE_METHOD:
@@ -197,13 +175,7 @@ def is_of_grid(record: Record) -> bool:
 
 
 def _is_fixed(record: Record) -> bool:
-    return FIXED in record["selection"]["rules"] and not _kind_of(record) and not _is_partial(record)
-
-
-def _is_partial(record: Record) -> bool:
-    """Whether a run saw, or may have seen, part of the images only."""
-    spec = record["spec"]
-    return any(spec.get(key) is not None for key in ("limit", "train_limit")) or bool(spec.get("allow_partial"))
+    return FIXED in record["selection"]["rules"] and not _kind_of(record) and not is_partial(record)
 
 
 def _roles(records: Sequence[Record]) -> dict[str, str]:
@@ -333,45 +305,6 @@ def _dynamics(record: Record) -> dict[str, float]:
     """gap/25 ... gap/100: teacher-student gap after that percentage of the steps, where it is defined."""
     rows = record.get("info", {}).get("dynamics", []) if record["kind"] == "run" else []
     return {f"gap/{round(100 * row['fraction'])}": row["gap"] for row in rows if row.get("gap") is not None}
-
-
-def _marked(
-    row: Row,
-    records: Sequence[Record],
-    roles: Mapping[str, str],
-    expected_seeds: set[int],
-    newest: Mapping[str, int],
-) -> Row:
-    used = [record for record in records if record["seed"] in row.seeds]
-    marks: dict[str, str] = {}
-    if any(record["environment"].get("dirty") for record in used):
-        marks["dirty"] = "made with uncommitted changes"
-    missing = sorted(expected_seeds - set(row.seeds))
-    expects = (row.rules or row.kind in (GRID, ORACLE)) and not row.is_reference_method and not row.pooled
-    if expects and missing:
-        few = f"{len(row.seeds)} of {len(expected_seeds)} seeds"
-        marks["seeds"] = f"{few}, missing {', '.join(map(str, missing))}"
-    absent = sorted({name for name in roles for record in used if name not in record["sets"]}, key=natural)
-    if absent:
-        marks["sets"] = f"not every run has {', '.join(absent)}; empty cells and means leave those runs out"
-    short = {
-        name
-        for record in used
-        for name, metrics in record["sets"].items()
-        if name in roles and (metrics["n"] < metrics["n_expected"] or record["spec"].get("limit") is not None)
-    }
-    if short:
-        marks["partial"] = f"part of the images only: {', '.join(name for name in roles if name in short)}"
-    elif any(map(_is_partial, used)):
-        marks["partial"] = "made where the data may be incomplete (--allow-partial), or trained on part of the images"
-    gone = {name for record in used for name in record.get("info", {}).get("sets_left_out", ())}
-    if gone:
-        marks["partial"] += f"; nothing of {', '.join(sorted(gone, key=natural))}"
-    rules = row.rules
-    if row.method_version < newest[row.method]:
-        marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"
-        rules = ()
-    return replace(row, marks=marks, rules=rules)
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:

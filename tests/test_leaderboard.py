@@ -8,12 +8,12 @@ import pytest
 from make_records import SHIFTS, make_record
 from rich.console import Console
 
-from robustft.results.board import ASIDE, GRID, ORACLE, PUBLISHED
+from robustft.results.board import ASIDE, GRID, ORACLE, PUBLISHED, natural
 from robustft.results.leaderboard import FILES, build, write
 from robustft.results.oracle import at_best_points, best_value
 from robustft.results.outcomes import Outcomes
 from robustft.results.records import REFERENCE, gather_reference, publish_record, read_record
-from robustft.results.rows import BoardError, natural, section
+from robustft.results.rows import BoardError, section
 from robustft.results.statistics import RULES
 
 

@@ -103,6 +103,20 @@ def test_values_along_a_path_cost_no_training_and_set_no_row_aside(told):
     assert (line["trials"], line["trials_evaluated"]) == ("20", "11")
 
 
+def test_two_records_of_one_seed_that_differ_are_a_contradiction_that_the_row_shows():
+    """As where a run folder was copied and its record changed, or two schemes of ids met."""
+    other = make_record("flyp", seed=0, accuracy=0.99, finished="2025-01-01T00:00:00Z")
+    first, second = seeds_of("flyp", [0.7, 0.7])
+    rest = seeds_of("ft", [0.8, 0.8]) + seeds_of("ema", [0.6, 0.6])
+    board = build([*rest, first, second, {**other, "run_id": "copied"}])
+    row = next(row for row in board.sections[0].table("one_se", BACKBONE) if row.method == "flyp")
+    assert "twice" in row.marks and not row.competes and "**80.0" in board.to_markdown()
+    note = f"# seed 0 has records of {' and '.join(sorted(['copied', first['run_id']]))}; the first to finish is shown"
+    assert note in board.to_markdown()
+    same = build([*rest, first, second, {**first, "run_id": "copied"}])
+    assert all(not row.marks for row in same.sections[0].rows)  # the same numbers say nothing else
+
+
 def test_every_row_says_how_its_setting_was_chosen():
     by_hand = make_record("tracer", rules=(), hyper={"beta": 0.2}, sources={"beta": "--set"})
     untouched = make_record("ema", rules=(), sources={"lr": "recipe common"})

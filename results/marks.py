@@ -1,0 +1,103 @@
+"""What is wrong with a row, or sets it aside: its marks, each with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .board import GRID, ORACLE, Row, natural
+
+Record = Mapping[str, Any]
+
+
+def marked(
+    row: Row,
+    records: Sequence[Record],
+    roles: Mapping[str, str],
+    expected_seeds: set[int],
+    newest: Mapping[str, int],
+) -> Row:
+    """The row with its marks; one of an older version of its method has no rule any more.
+
+    Args:
+        records: all from which the row was made, also those that lost to another of their seed.
+        roles: set name -> role, of the whole table. newest: method -> version.
+    """
+    used = [record for record in records if record["seed"] in row.seeds]
+    marks: dict[str, str] = {}
+    if any(record["environment"].get("dirty") for record in used):
+        marks["dirty"] = "made with uncommitted changes"
+    missing = sorted(expected_seeds - set(row.seeds))
+    expects = (row.rules or row.kind in (GRID, ORACLE)) and not row.is_reference_method and not row.pooled
+    if expects and missing:
+        few = f"{len(row.seeds)} of {len(expected_seeds)} seeds"
+        marks["seeds"] = f"{few}, missing {', '.join(map(str, missing))}"
+    absent = sorted({name for name in roles for record in used if name not in record["sets"]}, key=natural)
+    if absent:
+        marks["sets"] = f"not every run has {', '.join(absent)}; empty cells and means leave those runs out"
+    short = {
+        name
+        for record in used
+        for name, metrics in record["sets"].items()
+        if name in roles and (metrics["n"] < metrics["n_expected"] or record["spec"].get("limit") is not None)
+    }
+    if short:
+        marks["partial"] = f"part of the images only: {', '.join(name for name in roles if name in short)}"
+    elif any(map(is_partial, used)):
+        marks["partial"] = "made where the data may be incomplete (--allow-partial), or trained on part of the images"
+    gone = {name for record in used for name in record.get("info", {}).get("sets_left_out", ())}
+    if gone:
+        marks["partial"] += f"; nothing of {', '.join(sorted(gone, key=natural))}"
+    if twice := _told_twice(used):
+        marks["twice"] = f"{twice}; the first to finish is shown: find out which is right and remove the others"
+    rules = row.rules
+    if row.method_version < newest[row.method]:
+        marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"
+        rules = ()
+    return replace(row, marks=marks, rules=rules)
+
+
+def _told_twice(records: Sequence[Record]) -> str:
+    """Where several records of one seed, which should be one run, have different numbers; else empty."""
+    found: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        found[record["seed"]].append(record)
+
+    def numbers(record: Record) -> str:
+        return json.dumps([record["sets"], record.get("path")], sort_keys=True)
+
+    several = {
+        seed: sorted({record["run_id"] for record in runs})
+        for seed, runs in found.items()
+        if len(runs) > 1 and len(set(map(numbers, runs))) > 1
+    }
+    return ", ".join(f"seed {seed} has records of {' and '.join(several[seed])}" for seed in sorted(several))
+
+
+def with_budgets(rows: Sequence[Row]) -> list[Row]:
+    """Ranked rows compare at equal budgets: those with another number of trained trials than most are marked.
+
+    A value along the path of a run that was trained anyway costs an evaluation on ID validation and no training. Such
+    trials are counted beside the others and set no row aside.
+    """
+    counts = Counter(row.trained for row in rows if row.rules and not row.is_reference_method)
+    if len(counts) < 2:
+        return list(rows)
+    usual = max(counts, key=lambda trained: (counts[trained], trained))
+
+    def beside(row: Row) -> Row:
+        if not row.rules or row.is_reference_method or row.trained == usual:
+            return row
+        reason = f"{row.trained} trained settings, others {usual}: shown, not compared with them"
+        return replace(row, marks={**row.marks, "budget": reason})
+
+    return [beside(row) for row in rows]
+
+
+def is_partial(record: Record) -> bool:
+    """Whether a run saw, or may have seen, part of the images only."""
+    spec = record["spec"]
+    return any(spec.get(key) is not None for key in ("limit", "train_limit")) or bool(spec.get("allow_partial"))

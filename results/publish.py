@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import manifest, predictions
+from . import manifest, predictions, scores
 from .atomic import OutputError, write_atomic
 from .board import REFERENCE_METHOD
 from .leaderboard import Board, write
@@ -47,7 +47,8 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
         runs: root of all run folders, searched as runs/<benchmark>/**/record.json.
         reference: root of all references.
         add: what the old reference has of a method on a backbone stays where the folder has no ranked run of the
-            two; where it has one, all of theirs come from the folder.
+            two; where it has one, all of theirs come from the folder. Without any run there, the old reference is
+            written again as this version writes it.
 
     Returns:
         The board of the new reference.
@@ -63,7 +64,7 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
         whole = record["spec"].get("limit") is None and not record["spec"].get("allow_partial")
         if record["kind"] == "run" and (ranked or is_of_grid(record)) and whole:
             found[record["run_id"]] = (path.parent, record)
-    if not found:
+    if not found and not add:
         raise PublishError(f"{runs}: has no ranked run of {benchmark} and none of a grid; run the sweep first.")
     if add:
         renewed = {(record["method"], record["backbone"]) for _, record in found.values()}
@@ -87,6 +88,8 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
         elif not all(np.array_equal(a, samples[n]) for a, n in zip(ids, ("set", "sample_id", "label"), strict=True)):
             raise PublishError(f"{folder or run_id}: has other test samples than the other runs; run it again.")
         columns[run_id] = {name: mine[name] for name in KEPT if name in mine}
+        found[run_id] = (folder, with_calibration(record, mine))
+    records = [record for _, record in found.values()]
 
     folder = Path(reference) / f".{benchmark}-new"  # the old reference stays until the new one is whole
     shutil.rmtree(folder, ignore_errors=True)
@@ -109,6 +112,31 @@ def read_reference_predictions(benchmark: str, run_id: str, reference: Path = RE
     """Columns set, sample_id, unit_id and label of a reference run, and those of KEPT that it has."""
     folder = Path(reference) / benchmark
     return predictions.read(folder / "samples.parquet") | predictions.read(folder / "predictions" / f"{run_id}.parquet")
+
+
+def with_calibration(record: Mapping[str, Any], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The record with every calibration error that follows from its samples and that it was made without.
+
+    A metric of a later version than the run's is no less the run's own: `info.from_samples` names those that were
+    added. A record that has all of them comes back as it is.
+
+    Args:
+        samples: of all its test sets, with the column set.
+    """
+    sets, added = {name: dict(metrics) for name, metrics in record["sets"].items()}, set()
+    for name, metrics in sets.items():
+        rows = samples["set"] == name
+        if not rows.any() or "ece_expected" in metrics:
+            continue
+        found = scores.score(
+            {key: values[rows] for key, values in samples.items() if key != "set"}, name, scores.BATCH_SIZE
+        )
+        more = {key: found[key] for key in found if key.startswith("ece_") and key not in metrics}
+        metrics |= more
+        added |= set(more)
+    if not added:
+        return dict(record)
+    return {**record, "sets": sets, "info": {**record.get("info", {}), "from_samples": sorted(added)}}
 
 
 def _refuse(message: str) -> None:

@@ -20,8 +20,6 @@ from .publish import read_reference_predictions
 
 TOLERANCE = 1e-6
 """Of a mean of float32 numbers, relative where it is above 1."""
-BATCH_SIZE = 512
-"""Of the lineage's calibration error, where the record does not say."""
 
 NEEDED = ("label", "prediction", "confidence", "p_label")
 
@@ -124,7 +122,7 @@ def rescore_set(name: str, metrics: Mapping[str, Any], columns: Columns) -> dict
     if missing:
         raise PredictionError(f"{name}.parquet: has no column {', '.join(missing)}; run it again.")
     sizes = [int(found[1]) for key in metrics if (found := re.fullmatch(r"ece_lineage_10bins_b(\d+)", key))]
-    scored = _flat(scores.score(columns, name, sizes[0] if sizes else BATCH_SIZE))
+    scored = _flat(scores.score(columns, name, sizes[0] if sizes else scores.BATCH_SIZE))
     if _underflows(columns):
         scored.pop("nll")
         scored.pop("brier", None)

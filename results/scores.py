@@ -16,6 +16,8 @@ from .metrics import Meter
 
 LISTED_GROUPS = 16
 """A set of more groups has the worst one's accuracy in its record, and not each one's."""
+BATCH_SIZE = 512
+"""Of the lineage's calibration error, where a record does not say."""
 Columns = Mapping[str, np.ndarray]
 
 

@@ -8,6 +8,7 @@ from make_records import make_record
 
 from robustft.methods import registry
 from robustft.results import predictions, readme
+from robustft.results.calibration import expected_ece
 from robustft.results.leaderboard import build
 from robustft.results.metrics import expected_calibration_error
 from robustft.results.plots import STYLES, plot_id_ood, style
@@ -127,6 +128,21 @@ def test_adding_keeps_other_rows_and_replaces_a_row_as_a_whole(runs, tmp_path):
     (tmp_path / "reference/digits/records" / f"{min(kept)}.json").write_text("{")
     with pytest.raises(PublishError, match=min(kept)):
         publish("digits", tmp_path / "more", tmp_path / "reference", add=True)
+
+
+def test_a_record_of_before_a_metric_gets_it_from_its_samples_and_says_so(runs, tmp_path):
+    publish("digits", runs, tmp_path / "reference")
+    (record,) = [r for r in gather_reference("digits", tmp_path / "reference") if r["method"] == "zero_shot"]
+    samples = columns(0)
+    assert record["sets"]["id"]["ece_expected"] == expected_ece(samples["confidence"], "id")
+    assert record["sets"]["id"]["accuracy"] == 0.7  # what the run measured stays
+    assert "ece_expected" not in record["sets"]["validation"]  # whose samples are not kept
+    assert record["info"]["from_samples"] == ["ece_adaptive", "ece_expected", "ece_lineage_10bins_b512"]
+    before = {path: path.read_bytes() for path in (tmp_path / "reference").rglob("*.json")}
+    publish("digits", tmp_path / "none", tmp_path / "reference", add=True)  # as it is, written again
+    assert before == {path: path.read_bytes() for path in (tmp_path / "reference").rglob("*.json")}
+    with pytest.raises(PublishError, match="has no ranked run of digits"):
+        publish("digits", tmp_path / "none", tmp_path / "reference")
 
 
 def test_two_settings_under_one_rule_are_refused(runs, tmp_path):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from make_records import make_record  # noqa: E402
@@ -34,7 +35,6 @@ BREAKOUT = "</script><script>document.title='taken'</script>"
 def browser():
     if not Path(CHROMIUM).exists():
         pytest.skip(f"no chromium at {CHROMIUM}; install Debian's package chromium, or set ROBUSTFT_CHROMIUM")
-    from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -157,13 +157,15 @@ def test_a_run_has_a_page_by_mouse_keyboard_and_address(open_page):
     page = open_page()
     page.locator("#runs tbody a").last.click()
     heading = page.locator("#run h1")
-    assert heading.is_visible() and not page.locator("#overview").is_visible()
+    expect(heading).to_be_visible()  # the page turns when the browser has told of the new address, a little later
+    expect(page.locator("#overview")).to_be_hidden()
     assert "lr" in page.locator("#run").inner_text() and "tuned one_se" in page.locator("#run").inner_text()
     address = page.url
     page.keyboard.press("Escape")
-    assert page.locator("#overview").is_visible() and page.url.endswith("#runs")
+    expect(page.locator("#overview")).to_be_visible()
+    assert page.url.endswith("#runs")
     page.goto(address)
-    assert heading.is_visible()
+    expect(heading).to_be_visible()
 
 
 def test_the_keyboard_sorts_filters_and_opens(open_page):
@@ -187,6 +189,7 @@ def test_hostile_names_and_notes_are_shown_and_do_nothing(open_page):
     for i, name in enumerate((HOSTILE, BREAKOUT)):
         page.locator("#runs input").fill("local " + ("onerror" if i == 0 else "/script"))
         page.locator("#runs tbody tr:visible a").first.click()
+        expect(page.locator("#run h1")).to_contain_text(name)
         assert page.locator("#run h1").inner_text().startswith(name)
         assert page.locator("#run .chart").count() >= 3  # dynamics and path
         page.locator("#run details summary").click()

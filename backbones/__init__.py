@@ -95,6 +95,7 @@ def load(name: str, pretrained: str | Path | None = None, device: str | torch.de
     Raises:
         BackboneError: unknown name, missing or damaged weights, or weights that are not in the cache without network.
     """
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32 in convolutions too, on every GPU
     name = resolve(name)
     return _family(name).load(name, device, pretrained or local_weights(name))
 

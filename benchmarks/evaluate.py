@@ -85,8 +85,9 @@ def predict(
         if share.any(should_stop()):
             raise Stopped
 
-    for window in _windows(data, size, share, WINDOW if len(makers) > 1 else 1, stop_if_asked, workers):
-        window = [(start, images.to(device), labels) for start, images, labels in window]
+    pin = torch.device(device).type == "cuda"
+    for window in _windows(data, size, share, WINDOW if len(makers) > 1 else 1, stop_if_asked, workers, pin):
+        window = [(start, images.to(device, non_blocking=True), labels) for start, images, labels in window]
         positions += [np.arange(start, start + len(labels)) for start, _, labels in window]
         for i, make in enumerate(makers):
             if i:
@@ -114,10 +115,10 @@ def predict(
 
 
 def _windows(
-    data: EvalData, size: int, share: Share, length: int, stop_if_asked: Callable[[], None], workers: int
+    data: EvalData, size: int, share: Share, length: int, stop_if_asked: Callable[[], None], workers: int, pin: bool
 ) -> Iterator[list[tuple[int, torch.Tensor, np.ndarray]]]:
     """The batches of this process, up to `length` at a time; the same number of windows in every process."""
-    batches = eval_batches(data, BATCH_SIZE, workers, (share.rank, share.size))
+    batches = eval_batches(data, BATCH_SIZE, workers, (share.rank, share.size), pin)
     rounds = -(-size // (BATCH_SIZE * share.size))
     for first in range(0, rounds, length):
         window = []

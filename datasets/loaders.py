@@ -33,8 +33,12 @@ class Batch:
     """(B,) int64: which visit to the sample this is."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on a device; does not wait for the copy."""
+        """The same batch on a device; does not wait for the copy if the batch is pinned."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory; the DataLoader calls it, in a thread of its own."""
+        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
 
 
 class _Samples(TorchDataset):
@@ -85,6 +89,7 @@ def train_batches(
     start_step: int,
     total_steps: int,
     workers: int = 0,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Training batches of steps start_step..total_steps-1; the batch of a step depends on (seed, step) alone.
 
@@ -96,13 +101,14 @@ def train_batches(
         start_step: first step to yield, in 0..total_steps.
         total_steps: steps of the whole run.
         workers: loader processes; 0 loads in this one. Changes nothing but speed.
+        pin: whether what workers load is put in page-locked memory, for a device that copies it while it computes.
     """
     sampler = visits(dataset.train_size, batch_size, seed, start_step, total_steps)
     samples = _Samples(dataset, caption_tokens, seed)
     if workers == 0:
         yield from map(samples.__getitems__, sampler)
         return
-    yield from _from_workers(samples, sampler, workers)
+    yield from _from_workers(samples, sampler, workers, pin)
 
 
 class _Quiet(TorchDataset):
@@ -122,8 +128,10 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _from_workers(batches: TorchDataset, sampler: Iterable[list], workers: int) -> Iterator[Any]:
-    for batch in DataLoader(_Quiet(batches), batch_sampler=sampler, num_workers=workers, collate_fn=_as_it_is):
+def _from_workers(batches: TorchDataset, sampler: Iterable[list], workers: int, pin: bool) -> Iterator[Any]:
+    for batch in DataLoader(
+        _Quiet(batches), batch_sampler=sampler, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin
+    ):
         if isinstance(batch, DataError):
             raise batch
         yield batch
@@ -141,16 +149,16 @@ class _Slices(TorchDataset):
 
 
 def eval_batches(
-    data: EvalData, batch_size: int, workers: int = 0, share: tuple[int, int] = (0, 1)
+    data: EvalData, batch_size: int, workers: int = 0, share: tuple[int, int] = (0, 1), pin: bool = False
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """(start, images uint8 (B, 3, H, W), labels (B,)) over the whole set, in its order; the last batch may be short.
 
     `workers` processes decode ahead; 0 decodes in this one. Changes nothing but speed. Of a `share` (rank, size), every
-    size-th batch is read, from batch `rank` on.
+    size-th batch is read, from batch `rank` on. `pin`: as for training.
     """
     starts = range(share[0] * batch_size, len(data), share[1] * batch_size)
     slices = ([(start, min(start + batch_size, len(data)))] for start in starts)
     if workers == 0:
         yield from map(_Slices(data).__getitems__, slices)
         return
-    yield from _from_workers(_Slices(data), slices, workers)
+    yield from _from_workers(_Slices(data), slices, workers, pin)

@@ -152,6 +152,7 @@ def fit(
         start_step=step,
         total_steps=settings.total_steps,
         workers=workers,
+        pin=training.device.type == "cuda",
     )
     for batch in batches:
         if stops():

@@ -171,3 +171,9 @@ def test_scratch_backbones_are_random_but_always_the_same():
     b = backbones.load("tiny-rn-scratch")
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert backbones.identity("tiny-rn-scratch") == "random"
+
+
+def test_float32_is_not_rounded_in_convolutions_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    backbones.load("tiny-rn")
+    assert torch.backends.cudnn.allow_tf32 is False

@@ -120,6 +120,16 @@ def test_workers_change_no_batch(workers):
             assert torch.equal(getattr(a, field), getattr(b, field))
 
 
+def test_a_batch_in_page_locked_memory_is_the_same_batch(monkeypatch):
+    locked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: locked.append(tensor) or tensor.clone())
+    (batch,) = loaders.train_batches(get("digits"), TOKENS, batch_size=8, seed=0, start_step=0, total_steps=1)
+    pinned = batch.pin_memory()
+    for name in ("images", "labels", "tokens", "sample_ids", "epoch"):
+        assert any(getattr(batch, name) is tensor for tensor in locked), name
+        assert torch.equal(getattr(pinned, name), getattr(batch, name)), name
+
+
 def test_a_late_start_gives_the_tail_of_the_whole_sequence():
     options = {"batch_size": 48, "seed": 0, "total_steps": 9}
     whole = list(loaders.train_batches(get("digits"), TOKENS, start_step=0, **options))

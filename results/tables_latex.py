@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from .blocks import Block, Cell, Heading, Notes, Table, Text
 
-PREAMBLE = r"""% Needs \usepackage{booktabs} and \usepackage[T1]{fontenc}; for pdflatex from before 2018 also
-% \usepackage[utf8]{inputenc}. Wide tables: set in a landscape page, or take out columns.
+PREAMBLE = r"""% Needs \usepackage{booktabs} and \usepackage[T1]{fontenc}.
+% Wide tables: set in a landscape page, or take out columns.
 """
 SIGNS = {
     "\\": r"\textbackslash{}",
@@ -34,11 +35,24 @@ SIGNS = {
     "§": r"\S{}",
     "¶": r"\P{}",
     "‖": r"$\Vert$",
-    "Δ": r"$\Delta$",
+    "…": r"\dots{}",
+    "→": r"$\rightarrow$",
+    "·": r"$\cdot$",
+    "²": "$^2$",
 }
+SIGNS |= {
+    letter: f"$\\{name}$"
+    for letters, names in (
+        ("αβγδεζηθικλμ", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu"),
+        ("νξπρστυφχψω", "nu xi pi rho sigma tau upsilon phi chi psi omega"),
+        ("ΓΔΘΛΞΠΣΥΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"),
+    )
+    for letter, name in zip(letters, names.split(), strict=True)
+}
+ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030c": "v", "\u0327": "c"}
 CONTROL = "[\x00-\x1f\x7f\x85\u2028\u2029]"  # a lone carriage return would end the line
 LIGATURE = "(?<=[-`',])(?=[-`',])|(?<=[?!])(?=`)"  # two signs that LaTeX would print as one: a long dash, a quote
-_SIGN = re.compile("|".join([*map(re.escape, SIGNS), CONTROL, LIGATURE]))
+_SIGN = re.compile("|".join([*map(re.escape, SIGNS), CONTROL, LIGATURE, r"[^\x00-\x7f]"]))
 
 
 def latex(blocks: Iterable[Block]) -> str:
@@ -46,7 +60,7 @@ def latex(blocks: Iterable[Block]) -> str:
     parts = [PREAMBLE]
     for block in blocks:
         if isinstance(block, Heading):
-            parts.append("% " + " ".join(block.text.split()) + "\n")
+            parts.append(f"% {escape(block.text)}\n")
         elif isinstance(block, Text):
             parts.append(escape(block.text) + "\n")
         elif isinstance(block, Notes):
@@ -73,7 +87,19 @@ def _cell(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is, on one line; other letters than those above are left to the font."""
-    text = _SIGN.sub(lambda match: SIGNS.get(match[0], " " if match[0] else "{}"), text)
+    """ASCII that LaTeX prints as the text, on one line; a letter that it has no name for by its number, U+4E2D."""
+    text = _SIGN.sub(_written, text)
     # Right after \\ or \item a bracket or a star would be read as an argument.
     return "{}" + text if text.lstrip().startswith(("[", "*")) else text
+
+
+def _written(match: re.Match[str]) -> str:
+    sign = match[0]
+    if sign in SIGNS or not sign:
+        return SIGNS.get(sign, "{}")  # nothing: between two signs that would be one
+    if re.match(CONTROL, sign):
+        return " "
+    base, accent = unicodedata.normalize("NFD", sign)[0], unicodedata.normalize("NFD", sign)[1:]
+    if base.isascii() and accent in ACCENTS:
+        return f"\\{ACCENTS[accent]}{{{base}}}"
+    return f"U+{ord(sign):04X}"

@@ -1,14 +1,17 @@
 """The LaTeX of a board, read back by a small parser of its own: nothing may be lost, and nothing be more than text."""
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from make_records import make_record
 
 from robustft.results.blocks import Notes, Table
 from robustft.results.leaderboard import build
-from robustft.results.tables_latex import SIGNS, escape, latex
+from robustft.results.tables_latex import ACCENTS, SIGNS, escape, latex
 
 HOSTILE = [
     r"\input{/etc/passwd}",
@@ -20,11 +23,13 @@ HOSTILE = [
     "]{}[",
     "a\nb\r\nc\rd\te\x0bf\x00g\u2028h",
     "a -- b --- c ,, ' `` '' <<q>> ?` !`",
-    "| < > \" ± ≈ − – × † ‡ § ¶ ‖ Δ α → …",
+    '| < > " ± ≈ − – × † ‡ § ¶ ‖ Δ α → … λ² ω',
+    "caf\u00e9 ma\u00f1ana \u010c 中 \u200b 𝛼",
 ]
 COMMANDS = {
     *("begin", "end", "centering", "footnotesize", "setlength", "tabcolsep", "caption", "toprule", "midrule"),
     *("bottomrule", "textbf", "item", ","),
+    *ACCENTS.values(),
     *(name for text in SIGNS.values() for name in re.findall(r"\\([a-zA-Z]+|.)", text)),
 }
 """All that a board may ask LaTeX to do."""
@@ -114,6 +119,7 @@ def printed(text: str) -> str:
         if sign not in "\\{}":
             text = text.replace(written, sign)
     text = re.sub(r"\\textbf\{((?:[^{}\\]|\\.[a-z]*(?:\{\})?|\{\})*)\}", r"\1", text)
+    text = re.sub(r"\\([`'^~\"vc])\{(\w)\}", lambda match: accented(*match.groups()), text)
     text = text.replace(r"\,", " ").replace(r"\textbackslash{}", "\0").replace(r"\{", "\1").replace(r"\}", "\2")
     text = text.replace("{}", "")
     if "\\" in text or "{" in text:
@@ -121,8 +127,15 @@ def printed(text: str) -> str:
     return text.replace("\0", "\\").replace("\1", "{").replace("\2", "}")
 
 
+def accented(command, letter):
+    (mark,) = (mark for mark, name in ACCENTS.items() if name == command)
+    return unicodedata.normalize("NFC", letter + mark)
+
+
 def one_line(text):
-    """A name as a line of a table shows it."""
+    """A name as a line of a table shows it: letters that LaTeX has no name for by their number."""
+    for letter in ("中", "\u200b", "𝛼"):
+        text = text.replace(letter, f"U+{ord(letter):04X}")
     return re.sub(r" +", " ", re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", " ", text)).strip()
 
 
@@ -137,6 +150,7 @@ def hostile_board():
 
 def test_every_table_has_its_columns_in_every_row_whatever_a_method_is_called():
     board = hostile_board()
+    assert board.to_latex().isascii()
     tables, items = parse(board.to_latex())
     wanted = [block for block in board.blocks if isinstance(block, Table)]
     assert len(tables) == len(wanted) >= 3
@@ -183,3 +197,16 @@ def test_bold_signs_and_spreads_are_set():
     assert r"82.0 $\pm$ 2.0" in text and r"\textbf{" in text and r"a\_b" in text
     assert escape("a_b & 5 % ≈ ±") == r"a\_b \& 5 \% $\approx$ $\pm$"
     assert set(SIGNS) >= set("\\&%$#_{}~^")
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_ascii_on_one_line_that_closes(text):
+    """What pdflatex's utf8 does not know stops it: no letter is left to it."""
+    written = escape(text)
+    assert written.isascii() and written.isprintable()
+    parse("\\begin{itemize}\n\\item " + written + "\n\\end{itemize}")
+
+
+def test_a_greek_name_is_set_as_maths():
+    record = make_record("wise_ft α=0.5")
+    assert r"wise\_ft $\alpha$=0.5" in build([record]).to_latex()

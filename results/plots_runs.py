@@ -205,8 +205,8 @@ def _draw_bars(axis: Any, bars: Sequence[tuple[str, float, float, float, float]]
         axis.bar(i + 0.2, old, 0.38, color=colour, edgecolor=colour, yerr=old_sd or None, **error)
         if start is not None and method != "zero_shot":
             change = f"{old - start:+.1f}".replace("-", "−")
-            options = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "fontsize": 7}
-            paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps the dotted line off the number
+            options = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 7}
+            paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}  # keeps the dotted line off the number
             axis.annotate(change, (i + 0.2, old + old_sd), bbox=paper, **options)
     if start is not None:
         axis.axhline(start, color="0.6", linewidth=0.8, linestyle=":", zorder=0)

@@ -28,7 +28,7 @@ from .leaderboard import Board, write
 from .outcomes import Outcomes
 from .plots import plot_id_ood
 from .records import NAME, REFERENCE, gather_reference, read_record, record_json
-from .rows import is_of_grid, sections
+from .rows import sections
 from .statistics import RULES
 
 BOARDS = ("leaderboard.csv", "leaderboard.md")
@@ -40,7 +40,10 @@ class PublishError(ValueError):
 
 
 def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool = False) -> Board:
-    """Replace the reference of a benchmark by the ranked runs of a folder; of a study, which ranks none, by its grid.
+    """Replace the reference of a benchmark by the ranked runs of a folder.
+
+    Of a study, which ranks none, by all of its suite: those without a value that somebody gave by hand. Runs that were
+    evaluated on a part of the data are never taken.
 
     Args:
         benchmark: name of the benchmark.
@@ -48,7 +51,7 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
         reference: root of all references.
         add: what the old reference has of a method on a backbone stays where the folder has no ranked run of the
             two; where it has one, all of theirs come from the folder. Without any run there, the old reference is
-            written again as this version writes it.
+            written again as this version writes it. Where the old reference ranks, so must what is added.
 
     Returns:
         The board of the new reference.
@@ -57,20 +60,18 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
         PublishError: no such run, two settings under one rule, or runs over different samples.
         RecordError, PredictionError, OutputError: a file is damaged or cannot be written.
     """
-    found = {}
-    for path in sorted((Path(runs) / benchmark).rglob(NAME)):
-        record = read_record(path)  # a damaged record stops here: the reference is all or nothing
-        ranked = record["selection"]["rules"] or record["method"] == REFERENCE_METHOD
-        whole = record["spec"].get("limit") is None and not record["spec"].get("allow_partial")
-        if record["kind"] == "run" and (ranked or is_of_grid(record)) and whole:
-            found[record["run_id"]] = (path.parent, record)
+    old = list(gather_reference(benchmark, Path(reference), report=_refuse)) if add else []
+    # A damaged record stops here: the reference is all or nothing.
+    runs_of = [(path.parent, read_record(path)) for path in sorted((Path(runs) / benchmark).rglob(NAME))]
+    whole = [(folder, record) for folder, record in runs_of if record["kind"] == "run" and _is_whole(record)]
+    taken = _is_ranked if any(map(_ranks, [*old, *(record for _, record in whole)])) else _is_of_suite
+    found = {record["run_id"]: (folder, record) for folder, record in whole if taken(record)}
     if not found and not add:
-        raise PublishError(f"{runs}: has no ranked run of {benchmark} and none of a grid; run the sweep first.")
-    if add:
-        renewed = {(record["method"], record["backbone"]) for _, record in found.values()}
-        for record in gather_reference(benchmark, Path(reference), report=_refuse):
-            if (record["method"], record["backbone"]) not in renewed:
-                found[record["run_id"]] = (None, record)
+        raise PublishError(f"{runs}: has no ranked run of {benchmark} and none of a study; run the sweep first.")
+    renewed = {(record["method"], record["backbone"]) for _, record in found.values()}
+    for record in old:
+        if (record["method"], record["backbone"]) not in renewed:
+            found[record["run_id"]] = (None, record)
     found = dict(sorted(found.items()))
     records = [record for _, record in found.values()]
     _check_one_setting_per_rule(records)
@@ -141,6 +142,24 @@ def with_calibration(record: Mapping[str, Any], samples: Mapping[str, np.ndarray
 
 def _refuse(message: str) -> None:
     raise PublishError(message)
+
+
+def _ranks(record: Mapping[str, Any]) -> bool:
+    return bool(record["selection"]["rules"]) and record["method"] != REFERENCE_METHOD
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Evaluated on every image; on how many it was trained is free, for a study may vary that."""
+    return record["spec"].get("limit") is None and not record["spec"].get("allow_partial")
+
+
+def _is_ranked(record: Mapping[str, Any]) -> bool:
+    return _ranks(record) or record["method"] == REFERENCE_METHOD
+
+
+def _is_of_suite(record: Mapping[str, Any]) -> bool:
+    """Whether nobody gave a value of its by hand."""
+    return not any(source.startswith("--") for source in record["sources"].values())
 
 
 def _check_one_setting_per_rule(records: list[Mapping[str, Any]]) -> None:

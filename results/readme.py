@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from . import gallery
-from .cells import best_rows, cell_text, footnotes, marks_text, resolution
+from .board import Section
+from .cells import best_rows, cell_text, footnotes, marks_text, metric_columns, resolution
 from .leaderboard import build, write
-from .material import Material
+from .material import Material, Missing
 from .outcomes import Outcomes
 from .plots import save
 from .publish import BOARDS
@@ -23,70 +25,110 @@ from .tables import signs_of
 from .tables_markdown import escape
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-PICTURES = ("id_ood", "robustness", "paths", "calibration", "flips")
-"""Names of the gallery that the committed records are enough for, and that the README shows."""
-BEGIN, END = "<!-- reference table: begin -->", "<!-- reference table: end -->"
-COLUMNS = [("acc_id", "ID"), ("acc_ood_mean", "OOD mean"), ("ece_id", "ID ECE"), ("ece_ood_mean", "OOD ECE")]
+PICTURES = {
+    "digits": {
+        "id_ood": "ID against OOD accuracy of every method on the three bundled backbones",
+        "robustness": "The same on logit axes beside models without pretraining and their line",
+        "paths": "The same with the whole path from zero-shot to finetuned weights",
+        "calibration": "Calibration error against accuracy, ID above and OOD below",
+        "flips": "Shifted images that zero-shot had right and each method gets wrong, and the reverse",
+        "dynamics": "Gap, divergence, entropy and confidence of a WMA and an EMA teacher with the same loss",
+    },
+    "forgetting": {"forgetting": "Accuracy on the new and the old task after finetuning, beside the paper's Figure 3"},
+}
+"""Benchmark -> figure of the gallery -> what the README says that it shows. One whose records have not what it shows is
+left out, until they have."""
+BLOCK = "<!-- {name}: {end} -->"
 
 
 def table(benchmark: str = "digits") -> str:
-    """Markdown: one line per backbone and method under the default rule, from the reference records alone."""
+    """Markdown: one line per backbone and method, from the reference records alone.
+
+    Of a benchmark that ranks, the rows of the default rule, the best in bold; of a study, every row.
+    """
     board = build([], gather_reference(benchmark), Outcomes())
     section = next((section for section in board.sections if section.ranks), board.sections[0])
-    titles = [(c, t) for c, t in COLUMNS]
-    titles[1:1] = [(f"acc/{name}", name) for name in section.shifts]
-    head = ["backbone", "method", "seeds", *(title for _, title in titles), "tuned"]
+    titles = _titles(section)
+    head = ["backbone", "method", "seeds", *(title for _, title in titles), *(["tuned"] if section.ranks else [])]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     notes, marked = [], []
     for backbone in section.backbones:
         rows = section.table(RULES[0], backbone)
-        best = {column: best_rows(rows, column) for column, _ in titles}
+        if not section.ranks:
+            rows += [row for row in section.unranked() if row.backbone == backbone]
+        best = {column: best_rows(rows, column) if section.ranks else set() for column, _ in titles}
         signs = {column: signs_of(section, rows, best[column], column, board.judge) for column, _ in titles}
         for i, row in enumerate(rows):
             cells = [backbone if i == 0 else "", escape(row.title + marks_text(row)), str(len(row.seeds))]
             for column, _ in titles:
                 text = f"{cell_text(row, column)} {signs[column].get(i, '')}".rstrip()
                 cells.append(f"**{text}**" if i in best[column] else text)
-            lines.append("| " + " | ".join([*cells, row.setting]) + " |")
-        notes.append(f"{backbone}: {board.judge.resolution(section, rows) or resolution(rows)}")
+            lines.append("| " + " | ".join([*cells, *([row.setting] if section.ranks else [])]) + " |")
+        if section.ranks:
+            notes.append(f"{backbone}: {board.judge.resolution(section, rows) or resolution(rows)}")
         marked += rows
-    caption = (
-        f"{section.version}, recipe {section.recipe}, rule {RULES[0]}; accuracy in percent, ECE in [0, 1] (15 bins, "
-        "global), mean ± standard deviation over seeds; bold: the best row of a backbone, zero-shot aside; ≈: not "
-        "separable from it (paired by seed and source image, Holm over the column, 5 %; ECE is not tested); ?: not "
-        "tested (one seed)."
+    notes += map(escape, footnotes(marked))
+    parts = ["\n".join(lines), f"{section.version}, recipe {section.recipe}{_caption(section)}"]
+    return "\n\n".join([*parts, *(["\n".join(f"- {note}" for note in notes)] if notes else [])])
+
+
+def _titles(section: Section) -> list[tuple[str, str]]:
+    """Columns of `table`: those of a board without the floor and the likelihood; no mean over a single shift."""
+    left_out = {"ece_floor_ood_mean", "nll_id"} | ({"acc_ood_mean"} if len(section.shifts) == 1 else set())
+    return [(column, title) for column, title in metric_columns(section) if column not in left_out]
+
+
+def _caption(section: Section) -> str:
+    measured = "accuracy in percent, ECE in [0, 1] (15 bins, global), mean ± standard deviation over seeds"
+    if not section.ranks:
+        return f"; settings are defaults, so that nothing is ranked; {measured}."
+    return (
+        f", rule {RULES[0]}; {measured}; bold: the best row of a backbone, zero-shot aside; ≈: not separable from it "
+        "(paired by seed and source image, Holm over the column, 5 %; ECE is not tested); ?: not tested (one seed)."
     )
-    return "\n".join([*lines, "", caption, "", *(f"- {note}" for note in [*notes, *map(escape, footnotes(marked))])])
 
 
-def renew(text: str, block: str) -> str:
-    """The README with `block` between the markers.
+def renew(text: str, name: str, content: str) -> str:
+    """The README with `content` between the markers of a block.
 
     Raises:
         ValueError: the markers are not there.
     """
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"README.md: must hold the lines {BEGIN!r} and {END!r}; restore them.")
-    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{block}\n{END}", text, flags=re.DOTALL)
+    begin, end = (BLOCK.format(name=name, end=word) for word in ("begin", "end"))
+    if begin not in text or end not in text:
+        raise ValueError(f"README.md: must hold the lines {begin!r} and {end!r}; restore them.")
+    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
+
+
+def picture_lines(benchmark: str, names: Iterable[str]) -> str:
+    """Markdown that shows these pictures of a benchmark, one a line."""
+    return "\n".join(f"![{PICTURES[benchmark][name]}](results/reference/{benchmark}/{name}.png)" for name in names)
 
 
 def pictures(benchmark: str = "digits") -> Iterator[tuple[str, dict[str, bytes]]]:
     """(name, suffix -> content) of every picture of PICTURES, from the reference alone; same records, same bytes."""
     material = Material(reference=tuple(gather_reference())).of(benchmark)
-    yield from ((name, gallery.make(name, material)) for name in PICTURES)
+    for name in PICTURES[benchmark]:
+        with contextlib.suppress(Missing):
+            yield name, gallery.make(name, material)
 
 
 def main() -> int:
     """Command line of this module."""
     try:
-        for name, files in pictures():
-            save(files, REFERENCE / "digits" / name)
-        write([], gather_reference("digits"), REFERENCE / "digits", Outcomes(), BOARDS)
-        README.write_text(renew(README.read_text(encoding="utf-8"), table()), encoding="utf-8")
+        text = README.read_text(encoding="utf-8")
+        for benchmark in PICTURES:
+            drawn = dict(pictures(benchmark))
+            for name, files in drawn.items():
+                save(files, REFERENCE / benchmark / name)
+            write([], gather_reference(benchmark), REFERENCE / benchmark, Outcomes(), BOARDS)
+            text = renew(text, f"{benchmark} table", table(benchmark))
+            text = renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn))
+        README.write_text(text, encoding="utf-8")
     except ValueError as error:
         print(f"readme: {error}", file=sys.stderr)
         return 2
-    print(f"renewed the table of {README.name} and the boards and pictures of {REFERENCE / 'digits'}")
+    print(f"renewed {README.name} and the boards and pictures of {' and '.join(PICTURES)} in {REFERENCE}")
     return 0
 
 

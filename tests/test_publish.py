@@ -73,6 +73,25 @@ def test_a_study_becomes_a_reference_of_its_own_that_ranks_nothing(runs, tmp_pat
     assert len(every.sections[0].rows) == 3
 
 
+def test_a_study_without_a_grid_gives_its_suites_runs_and_none_by_hand(runs, tmp_path):
+    for method, more in (("zero_shot", {"rules": ()}), ("flyp", {"rules": ()}), ("ft", {"rules": (), "lr": 2e-3})):
+        by_hand = {"lr": "--set" if method == "ft" else "recipe common"}
+        record = make_record(method, benchmark="study", sources=by_hand, **more)
+        folder = tmp_path / f"studies/study/{method}/tiny-vit-p8" / f"seed0-{record['run_id']}"
+        publish_record(folder, record)
+        for name in record["sets"]:
+            predictions.write(folder / "predictions" / f"{name}.parquet", columns(0))
+    board = publish("study", tmp_path / "studies", tmp_path / "reference")
+    assert sorted(row.method for row in board.sections[0].rows) == ["flyp", "zero_shot"]
+    (section,) = board.sections
+    assert [row.method for row in section.unranked()] == ["flyp"] and not section.ranks
+    # Where rows are ranked, what is added must be: a default setting is no result of the benchmark.
+    publish("digits", runs, tmp_path / "reference")
+    add_run(tmp_path / "more", make_record("flyp", rules=(), sources={"lr": "recipe common"}))
+    publish("digits", tmp_path / "more", tmp_path / "reference", add=True)
+    assert "flyp" not in {record["method"] for record in gather_reference("digits", tmp_path / "reference")}
+
+
 def test_predictions_come_back_by_run_with_their_samples(runs, tmp_path):
     publish("digits", runs, tmp_path / "reference")
     record = make_record("ft", seed=1, accuracy=0.81)

@@ -4,13 +4,18 @@ import csv
 import re
 from importlib import metadata
 
-from robustft.results.readme import BEGIN, END, PICTURES, README, pictures, renew, table
+import pytest
+from make_records import make_record
+
+from robustft.results import readme
+from robustft.results.readme import PICTURES, README, picture_lines, pictures, renew, table
 from robustft.results.records import REFERENCE
 
 
-def test_the_table_is_that_of_the_committed_reference():
+@pytest.mark.parametrize("benchmark", PICTURES)
+def test_the_table_is_that_of_the_committed_reference(benchmark):
     text = README.read_text(encoding="utf-8")
-    assert renew(text, table()) == text
+    assert renew(text, f"{benchmark} table", table(benchmark)) == text
 
 
 def test_the_differences_in_the_prose_are_those_of_the_committed_reference():
@@ -33,20 +38,55 @@ def test_the_differences_in_the_prose_are_those_of_the_committed_reference():
     assert f"about {resolved['tiny-vit-p8']} points of OOD mean on the ViTs, {resolved['tiny-rn']} on tiny-rn" in text
 
 
-def test_the_pictures_are_those_of_the_committed_reference():
+def test_the_forgetting_in_the_prose_is_that_of_the_committed_reference():
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    with open(REFERENCE / "forgetting" / "leaderboard.csv", encoding="utf-8", newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+
+    def mean(method, column="acc_id_percent_mean"):
+        return float(rows[method][column])
+
+    old = "acc_original_percent_mean"
+    lost = {method: f"{mean('zero_shot', old) - mean(method, old):.1f}" for method in rows}
+    assert f"the new task ({mean('flyp'):.1f}) and forgets {lost['flyp']} points" in text
+    assert f"L2-SP {lost['l2_sp']}; TRACER forgets {lost['tracer']}, but is" in text
+    assert f"but is {mean('flyp') - mean('tracer'):.1f} points below FLYP on the new task" in text
+    for column in ("ece_id_15_bins_global_mean", "ece_ood_mean_15_bins_global_mean"):
+        assert mean("tracer", column) > mean("flyp", column)
+    assert mean("flyp") == max(map(mean, rows))
+    assert lost["static_sd"].startswith("-") and lost["tracer_static_teacher"].startswith("-")
+    learned = f"({mean('tracer_static_teacher'):.1f}, and {mean('static_sd'):.1f} with soft targets alone)"
+    assert f"forget nothing and learn little {learned}" in text
+
+
+@pytest.mark.parametrize("benchmark", PICTURES)
+def test_the_pictures_are_those_of_the_committed_reference(benchmark):
     constraints = (README.parent / "constraints.txt").read_text(encoding="utf-8")
     pinned = re.findall(r"^matplotlib==(\S+)", constraints, flags=re.MULTILINE)
-    shown = README.read_text(encoding="utf-8")
-    for name in PICTURES:
-        assert f"(results/reference/digits/{name}.png)" in shown and (REFERENCE / "digits" / f"{name}.png").exists()
-    if metadata.version("matplotlib") in pinned:  # another one draws the same numbers with other bytes
-        for name, files in pictures():
-            assert (REFERENCE / "digits" / f"{name}.svg").read_bytes() == files[".svg"], f"{name}: run `make readme`"
+    drawn, text = dict(pictures(benchmark)), README.read_text(encoding="utf-8")
+    assert set(drawn) >= set(PICTURES[benchmark]) - {"dynamics"}
+    assert renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn)) == text
+    for name, files in drawn.items():
+        folder = REFERENCE / benchmark
+        assert (folder / f"{name}.png").exists()
+        if metadata.version("matplotlib") in pinned:  # another one draws the same numbers with other bytes
+            assert (folder / f"{name}.svg").read_bytes() == files[".svg"], f"{name}: run `make readme`"
+
+
+def test_the_teachers_are_shown_as_soon_as_the_records_of_both_tell_of_them(monkeypatch):
+    def of(**gaps):
+        made = [make_record(m, seed=seed, gaps=gaps.get(m)) for m in gaps for seed in (0, 1)]
+        return [make_record("zero_shot", rules=(), accuracy=0.7), *made]
+
+    gaps = [0.4, 0.3, 0.2, 0.1]
+    for records, shown in ((of(tracer=gaps, tracer_ema_teacher=gaps), True), (of(tracer=None, flyp=gaps), False)):
+        monkeypatch.setattr(readme, "gather_reference", lambda benchmark=None, records=records: records)
+        assert ("dynamics" in dict(pictures())) == shown
 
 
 def test_every_file_that_the_readme_names_exists():
     text = README.read_text(encoding="utf-8")
-    outside = re.sub(f"{BEGIN}.*{END}", "", text, flags=re.DOTALL)
+    outside = re.sub("<!-- [a-z]+ table: begin.*?: end -->", "", text, flags=re.DOTALL)
     paths = re.findall(r"`((?:benchmarks|methods|datasets|backbones|results|tests)/[\w./-]*)`", outside)
     links = re.findall(r"\]\(([\w./-]+)\)", outside)
     generated = {f"results/leaderboard{end}" for end in (".md", ".csv", "_long.csv")} | {"results/report.html"}

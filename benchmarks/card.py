@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--write", action="store_true", help=f"write {CARD.name}")
     arguments = parser.parse_args()
-    card = build(gather(arguments.runs))
+    card = build(list(gather(arguments.runs)))
     for name, row in card["digits"]["backbones"].items():
         print(name, "zero-shot", row["zero_shot"], "\n  FT", row["ft"], "\n  FLYP", row.get("flyp"))
         for window, result in row["windows"].items():

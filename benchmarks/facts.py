@@ -115,6 +115,7 @@ class Benchmark:
         """What a study is based on: its tuned values are taken."""
         self.tuned: Tuned = self.base.tuned if self.base else load_tuned(self.path, self.suite)
         self._current: dict[tuple[str, str, str], bool] = {}
+        self._resolvers: dict[tuple[str | None, str | None, str], Resolver] = {}
 
     def reload(self) -> "Benchmark":
         """The same suite file, with the tuned values that are on disk now."""
@@ -122,7 +123,11 @@ class Benchmark:
 
     def resolver(self, recipe: str | None = None, rule: str | None = None, kind: str = "run") -> Resolver:
         """Fills in specs of this benchmark."""
-        return Resolver(self.suite, self.tuned, self.facts, recipe, rule, kind)
+        known = self._resolvers.get((recipe, rule, kind))
+        if known is None or known.suite is not self.suite:
+            known = Resolver(self.suite, self.tuned, self.facts, recipe, rule, kind)
+            self._resolvers[recipe, rule, kind] = known
+        return known
 
     def tuning_is_current(self, method: str, backbone: str, recipe: str) -> bool:
         """Whether the tuned values come from the trials that suite and code would make today; True without any.

@@ -22,7 +22,6 @@ from .request import (
     MethodClass,
     Planned,
     Request,
-    check_chooses_nothing,
     choose_backbone,
     choose_backbones,
     choose_methods,
@@ -32,14 +31,13 @@ from .request import (
     post_hoc,
 )
 from .spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
+from .spec_check import check
 from .suite import RULES, Suite, Tuned, TunedEntry, check_keys, part_text
 
 CHOOSING = RULES[:2]
 """The rules that choose from trials; the first is the default."""
 PUBLISHED = "published"
 """What selection says of a run under a published recipe."""
-TERMS = ("fd_weight", "crd_weight", "icl_weight", "cross_kd_weight")
-"""Weights of the distillation terms of TRACER's family; `lambda_sd` multiplies their sum."""
 
 
 def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[Planned]:
@@ -106,12 +104,27 @@ class Resolver:
         self.suite, self.tuned, self.facts, self.rule, self.kind = suite, tuned, facts, rule, kind
         self.recipe = resolve_name("recipe", recipe or suite.default_recipe, suite.recipe_names)
         self.published = suite.published.get(self.recipe)
+        self._plain: dict[tuple[str, str, int], list[Planned]] = {}
+        self._of_rules: dict[str, Resolver] = {}
 
     def resolve(self, name: str, backbone: str, seed: int, overrides: dict[str, tuple[Any, str]]) -> list[Planned]:
         """The run, after the runs that it reads; `overrides` are key -> (value, source)."""
         if self.rule == "fixed" and not self.facts.methods[name].path:
             raise UserError(f"--rule fixed: is for methods with a path as wise_ft, got {name}; use another rule.")
         return self._resolve(name, backbone, seed, overrides, self.rule, requested=True)
+
+    def plain(self, name: str, backbone: str, seed: int) -> list[Planned]:
+        """`resolve` without overrides, each made once: a board asks for the same few again for every record."""
+        key = (name, backbone, seed)
+        if key not in self._plain:
+            self._plain[key] = self.resolve(name, backbone, seed, {})
+        return self._plain[key]
+
+    def of_rule(self, rule: str) -> "Resolver":
+        """The same with the values of a rule, made once."""
+        if rule not in self._of_rules:
+            self._of_rules[rule] = Resolver(self.suite, self.tuned, self.facts, self.recipe, rule)
+        return self._of_rules[rule]
 
     def _resolve(
         self,
@@ -156,7 +169,8 @@ class Resolver:
             )
         except ValidationError as error:
             raise UserError(_sourced(error, "", sources)) from None
-        self._check(spec, sources)
+        data = self._data(backbone, spec.model_dump(include={"allow_partial"}))
+        check(spec, sources, self.suite, self.facts, data)
         return [*needed, Planned(spec, sources, requested, tuple(inputs.values()))]
 
     def _input_rule(self, method: MethodClass, rule: str | None) -> str | None:
@@ -270,44 +284,6 @@ class Resolver:
         introduced = method.introduced
         return {key: value for key, value in hyper.items() if key not in introduced or value != introduced[key]}
 
-    def _check(self, spec: RunSpec, sources: dict[str, str]) -> None:
-        if learns(self.facts.methods[spec.method]):
-            for key in TRAINING_FIELDS:
-                if getattr(spec, key) is None:
-                    raise UserError(f"{key}: must be set for {spec.method}, got null ({sources[key]}); give a value.")
-        self._check_distillation(spec, sources)
-        if self.facts.embedded and spec.decode != "exact":
-            raise UserError(
-                f"decode: must be 'exact' on {self.suite.dataset}, whose pictures are drawn and not read from files, "
-                f"got '{spec.decode}' ({sources['decode']}); leave it out."
-            )
-        if spec.steps is not None and spec.warmup_steps is not None and spec.warmup_steps >= spec.steps:
-            raise UserError(
-                f"warmup_steps: must be below the {spec.steps} steps of the run, got {spec.warmup_steps} "
-                f"({sources['warmup_steps']}); set it lower, or to 'scaled'."
-            )
-        data = self._data(spec.backbone, spec.model_dump(include={"allow_partial"}))
-        images = min(data.train_size, spec.train_limit or data.train_size)
-        if spec.batch_size is not None and spec.batch_size > images:
-            raise UserError(
-                f"batch_size: must be at most {images}, the number of training images of "
-                f"{self.suite.dataset_of(self.recipe)}, got {spec.batch_size} ({sources['batch_size']}); lower it."
-            )
-
-        if not data.has_validation:
-            check_chooses_nothing(self.facts.methods[spec.method], spec, self.suite.dataset_of(self.recipe))
-
-    def _check_distillation(self, spec: RunSpec, sources: dict[str, str]) -> None:
-        """Refuse a distilling method whose weights are all 0, as in the released tracer.sh, unless a person says so."""
-        terms = [key for key in TERMS if key in spec.hyper]
-        off = [key for key in ("lambda_sd",) if spec.hyper.get(key) == 0]
-        off += terms if terms and all(spec.hyper[key] == 0 for key in terms) else []
-        if off and not any(sources[key].startswith(("--set", "grid")) for key in off):
-            raise UserError(
-                f"{spec.method}: must distil with some weight above 0, got {off[0]}=0 ({sources[off[0]]}), which "
-                f"trains plain FLYP; give a weight, or say that you mean it with --set {off[0]}=0."
-            )
-
     def selection(
         self, spec: RunSpec, current: Callable[[str, str], bool] = lambda method, backbone: True
     ) -> dict[str, Any]:
@@ -357,9 +333,8 @@ class Resolver:
 
     def _gives(self, rule: str, spec: RunSpec) -> bool:
         """Whether the plan of a rule is this run, no tuning seed involved."""
-        other = Resolver(self.suite, self.tuned, self.facts, self.recipe, rule)
         try:
-            runs = other.resolve(spec.method, spec.backbone, spec.seed, {})
+            runs = self.of_rule(rule).plain(spec.method, spec.backbone, spec.seed)
         except UserError:
             if self.published is None:
                 raise

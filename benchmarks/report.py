@@ -39,7 +39,7 @@ def gather(runs: Path, benchmark: str | None, console: Console) -> object:
     def report(sentence: str) -> None:
         console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
 
-    local, reference = records.gather(runs, report), records.gather_reference(report=report)
+    local, reference = list(records.gather(runs, report)), records.gather_reference(report=report)
     known = {name: sweep.load(name) for name in {record["benchmark"] for record in local} & set(suite.names())}
     local = [sweep.with_selection(known.get(record["benchmark"]), record) for record in local]
     material = Material(tuple(local), tuple(reference), runs)

@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,8 +54,8 @@ def estimate(specs: list[RunSpec], runs: Path, device: str, at_once: int) -> Est
         device: cpu or cuda; records of the other kind say nothing.
         at_once: runs that are made at the same time.
     """
-    earlier = records.gather(runs, lambda _: None) + records.gather_reference(report=lambda _: None)
-    paces = _paces([r for r in earlier if (r["environment"].get("device", "cpu") == "cpu") == (device == "cpu")])
+    earlier = chain(records.gather(runs, lambda _: None), records.gather_reference(report=lambda _: None))
+    paces = _paces(r for r in earlier if (r["environment"].get("device", "cpu") == "cpu") == (device == "cpu"))
     sizes, weights = _sizes(runs)
     seconds = [paces[key].seconds(spec) for spec in specs if (key := (spec.method, spec.backbone)) in paces]
     kept = [sizes[key] for spec in specs if (key := (spec.method, spec.backbone)) in sizes]

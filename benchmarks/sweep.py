@@ -352,27 +352,23 @@ def board(
     """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print that of one (`only`), or all."""
     from ..results import leaderboard, records
     from ..results.outcomes import Outcomes
+    from ..results.packed import Packed
 
     def report(sentence: str) -> None:
         console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
 
-    local, reference = records.gather(runs, report), records.gather_reference(report=report)
-    known = {benchmark.suite.name: benchmark} if benchmark else {}
-    for name in {record["benchmark"] for record in local} - set(known):
-        if name in suites.names():
-            known[name] = load(name)
-    local = [with_selection(known.get(record["benchmark"]), record) for record in local]
+    known: dict[str, Benchmark | None] = {benchmark.suite.name: benchmark} if benchmark else {}
+    local, shared = [], {}
+    for record in records.gather(runs, report):
+        name = record["benchmark"]
+        if name not in known:
+            known[name] = load(name) if name in suites.names() else None
+        local.append(Packed(with_selection(known[name], record), shared))
+    reference = records.gather_reference(report=report)
     outcomes = Outcomes(runs)
     made = leaderboard.write(local, reference, results, outcomes, published=with_published)
     only = benchmark.suite.name if benchmark else only
-    if only is not None:
-        made = leaderboard.build(
-            [record for record in local if record["benchmark"] == only],
-            [record for record in reference if record["benchmark"] == only],
-            outcomes,
-            with_published,
-        )
-    console.print(made.to_console())
+    console.print((made if only is None else made.of(only)).to_console())
     return 0
 
 
@@ -393,6 +389,6 @@ def with_selection(benchmark: Benchmark | None, record: dict[str, Any]) -> dict[
     selection = selection_of(benchmark, spec)
     changed = {**record, "selection": selection}
     if selection["tuning"]:
-        resolver = benchmark.resolver(spec.recipe, selection["rules"][0])
-        changed["sources"] = resolver.resolve(spec.method, spec.backbone, spec.seed, {})[-1].sources
+        resolver = benchmark.resolver(spec.recipe).of_rule(selection["rules"][0])
+        changed["sources"] = resolver.plain(spec.method, spec.backbone, spec.seed)[-1].sources
     return changed

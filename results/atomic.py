@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ class OutputError(ValueError):
     """A file that cannot be written."""
 
 
-def write_atomic(path: Path, data: bytes, guard: Callable[[], None] | None = None) -> None:
+def write_atomic(path: Path, data: bytes | Iterable[bytes], guard: Callable[[], None] | None = None) -> None:
     """Replace a file in one step, durably; readers see the old bytes or the new ones.
 
     Args:
         path: file to make; its folder is made if need be.
-        data: all bytes of the file.
+        data: all bytes of the file, whole or in parts.
         guard: called just before the replacement; it raises if this process may no longer write here.
 
     Raises:
@@ -79,17 +79,17 @@ def to_json(path: Path | str, value: Any) -> bytes:
         raise OutputError(f"{path}: cannot be written as JSON: {error}.") from error
 
 
-def _write_beside(path: Path, data: bytes) -> Path:
+def _write_beside(path: Path, data: bytes | Iterable[bytes]) -> Path:
     """A flushed temporary file in the folder of `path`, under a name that no other writer has."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex}")
     with _plain(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "xb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:
+        except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     return temporary

@@ -41,6 +41,9 @@ class Row:
     varied: Mapping[str, Any] = field(default_factory=dict)  # what the grid of a study gave
     pooled: bool = False  # made from runs of several seeds: n = 1, and no seed can be missing
     runs: Mapping[int, str] = field(default_factory=dict)  # seed -> run id; none where the values are no run's own
+    _cells: dict[str, tuple[float | None, float | None, int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # what `cell` was asked before: a board asks for each some twenty times
 
     @property
     def is_reference_method(self) -> bool:
@@ -94,7 +97,12 @@ class Row:
 
     def cell(self, column: str) -> tuple[float | None, float | None, int]:
         """Mean, standard deviation and number of seeds; nothing is filled in for a missing seed."""
-        values = self.values.get(column, {})
+        if column not in self._cells:
+            self._cells[column] = self._cell(self.values.get(column, {}))
+        return self._cells[column]
+
+    @staticmethod
+    def _cell(values: Mapping[int, float]) -> tuple[float | None, float | None, int]:
         if not values:
             return None, None, 0
         if any(math.isinf(value) for value in values.values()):

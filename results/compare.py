@@ -207,6 +207,10 @@ class Judge:
         self._outcomes, self._found = outcomes, {}
         self.problems: list[str] = []
 
+    def anew(self) -> Judge:
+        """One that knows the same files, and no problem yet."""
+        return Judge(self._outcomes)
+
     @property
     def tests(self) -> bool:
         """Whether it knows of any per-sample files."""

@@ -57,13 +57,19 @@ class Board:
         """What the pages show."""
         return tuple(blocks(self.sections, self.judge, self.published))
 
+    def of(self, benchmark: str) -> Board:
+        """The part that is about one benchmark."""
+        mine = tuple(section for section in self.sections if section.benchmark == benchmark)
+        entries = tuple(entry for entry in self.entries if entry[1]["benchmark"] == benchmark)
+        return Board(mine, self.judge.anew(), entries, self.published)
+
     def to_csv(self) -> str:
         """One line per row and rule; accuracies in percent, ECE in [0, 1], NLL in nats."""
         return wide(self.sections, self.judge)
 
     def to_long_csv(self) -> str:
         """One line per run, dataset and metric."""
-        return long(self.entries)
+        return "".join(long(self.entries))
 
     def to_published_csv(self) -> str:
         """One line per printed number of a paper and row of ours beside it."""
@@ -131,10 +137,11 @@ def write(
         OutputError: the file system refuses.
     """
     board = build(records, reference, outcomes, published)
-    texts = (board.to_csv, board.to_long_csv, board.to_markdown, board.to_latex, board.to_html)
+    texts = (board.to_csv, None, board.to_markdown, board.to_latex, board.to_html)
     for name, text in zip(FILES, texts, strict=True):
         if name in files:
-            write_atomic(Path(folder) / name, text().encode())
+            parts = [text()] if text else long(board.entries)
+            write_atomic(Path(folder) / name, (part.encode() for part in parts))
     if published:
         write_atomic(Path(folder) / "leaderboard_published.csv", board.to_published_csv().encode())
     return board

@@ -23,8 +23,8 @@ def at_best_points(records: Iterable[Record]) -> list[dict[str, Any]]:
             are left out.
 
     Returns:
-        Records with the metrics, and the parameter, of that value; the parameter's source is "oracle", no selection
-        rule stands in them, and `trials` is the number of values that were looked at.
+        Records with the metrics, and the parameter, of that value, and without the path; the parameter's source is
+        "oracle", no selection rule stands in them, and `trials` is the number of values that were looked at.
     """
     found = []
     for runs in lines(records):
@@ -37,8 +37,9 @@ def lines(records: Iterable[Record]) -> list[list[Record]]:
     """The runs of every path, one a seed, in the order of the seeds; those on part of the images are left out."""
     paths: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r["finished"], r["run_id"])):
-        whole = record["spec"].get("limit") is None and not record["spec"].get("allow_partial")
-        if record.get("path") and whole:
+        spec = record["spec"]
+        whole = spec.get("limit") is None and not spec.get("allow_partial")
+        if whole and record.get("path"):
             paths[_path_of(record)].setdefault(record["seed"], record)
     return [[paths[key][seed] for seed in sorted(paths[key])] for key in sorted(paths)]
 
@@ -64,14 +65,14 @@ def _path_of(record: Record) -> str:
 
 
 def _moved(record: Record, value: float) -> dict[str, Any]:
-    parameter, points = record["path"]["parameter"], record["path"]["points"]
+    path, spec = record["path"], record["spec"]
+    parameter, points = path["parameter"], path["points"]
     at = next(point["sets"] for point in points if point["value"] == value)
     kept = ("role", "n_expected", "n")
     sets = {name: {key: metrics[key] for key in kept} | at[name] for name, metrics in record["sets"].items()}
-    hyper = {**record["spec"].get("hyper", {}), parameter: value}
     return {
-        **record,
-        "spec": {**record["spec"], "hyper": hyper},
+        **{key: record[key] for key in record if key != "path"},
+        "spec": {**spec, "hyper": {**spec.get("hyper", {}), parameter: value}},
         "sources": {**record["sources"], parameter: "oracle"},
         "selection": {"rules": [], "tuning": None, "trials": len(points)},
         "sets": sets,

@@ -68,8 +68,9 @@ def of_records(records: Iterable[Record], provenance: str) -> list[Path]:
         parameter = runs[0]["path"]["parameter"]
         at: dict[float, list[Mapping[str, float | None]]] = defaultdict(list)
         for record in runs:
+            sets = record["sets"]
             for point in record["path"]["points"]:
-                at[point["value"]].append(_means(record["sets"], point["sets"]))
+                at[point["value"]].append(_means(sets, point["sets"]))
         stops = tuple(_stop(value, at[value]) for value in sorted(at) if len(at[value]) == len(runs))
         if len(stops) > 1:
             spec = runs[0]["spec"]

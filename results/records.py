@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import os
 import warnings
@@ -119,8 +117,8 @@ def _read_json(path: Path | str) -> Any:
         raise RecordError(f"{path}: is no JSON ({error}); remove the run folder to run it again.") from error
 
 
-def gather(root: Path, report: Callable[[str], None] = warnings.warn) -> list[dict[str, Any]]:
-    """All records below a folder of runs, in the order of their paths.
+def gather(root: Path, report: Callable[[str], None] = warnings.warn) -> Iterator[dict[str, Any]]:
+    """All records below a folder of runs, in the order of their paths; each is read when it is asked for.
 
     Args:
         root: searched as root/**/record.json; a folder that does not exist holds no records.
@@ -145,27 +143,12 @@ def gather_reference(
     benchmark: str | None = None, root: Path = REFERENCE, report: Callable[[str], None] = warnings.warn
 ) -> list[dict[str, Any]]:
     """The committed reference records, of one benchmark or of all; they never count as finished runs."""
-    return _read_all(sorted(Path(root).glob(f"{benchmark or '*'}/records/*.json")), report)
+    return list(_read_all(sorted(Path(root).glob(f"{benchmark or '*'}/records/*.json")), report))
 
 
-def _read_all(paths: list[Path], report: Callable[[str], None]) -> list[dict[str, Any]]:
-    records = []
-    with _no_collection():
-        for path in paths:
-            try:
-                records.append(read_record(path))
-            except RecordError as error:
-                report(str(error))
-    return records
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Looking for garbage among ever more records, of which none is, would take half of the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
+def _read_all(paths: list[Path], report: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        try:
+            yield read_record(path)
+        except RecordError as error:
+            report(str(error))

@@ -215,9 +215,10 @@ def _point_text(at: Mapping[str, Any]) -> str:
 
 
 def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], rules: Sequence[str]) -> Row:
-    by_seed: dict[int, Record] = {}
-    for record in sorted(records, key=lambda r: (r["finished"], r["run_id"], json.dumps(r, sort_keys=True))):
-        by_seed.setdefault(record["seed"], record)  # of two records of one run, the first that finished
+    of_seed: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        of_seed[record["seed"]].append(record)
+    by_seed = {seed: several[0] if len(several) == 1 else min(several, key=_first) for seed, several in of_seed.items()}
     pooled = any(":" in name for name in records[0]["spec"].get("inputs", {}))
     if records[0]["method"] == REFERENCE_METHOD or pooled:
         # Seeds change nothing, or are all in the one run: n = 1 and no deviation.
@@ -256,6 +257,11 @@ def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], r
         pooled=pooled,
         runs={seed: by_seed[seed]["run_id"] for seed in sorted(by_seed)},
     )
+
+
+def _first(record: Record) -> tuple[str, str, str]:
+    """By this, of two records of one run the first that finished counts, whatever their order."""
+    return record["finished"], record["run_id"], json.dumps(dict(record), sort_keys=True)
 
 
 def _evaluated(record: Record) -> int:
@@ -309,15 +315,16 @@ def _dynamics(record: Record) -> dict[str, float]:
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
     """Give a label to unranked rows (what was chosen, or varied) and to others that differ in settings alone."""
-    labelled = []
+    labelled, alike = [], defaultdict(list)
+    for row in rows:
+        alike[row.method, row.backbone, row.provenance, row.kind].append(row)
     for row in rows:
         shown = dict(row.varied)
         if not row.rules and row.kind not in ASIDE:
             shown = dict(row.chosen)
-        for other in rows:
-            places = [(r.method, r.backbone, r.provenance, r.kind, r.varied) for r in (row, other)]
+        for other in alike[row.method, row.backbone, row.provenance, row.kind]:
             beside = set(other.rules) & set(row.rules) or row.kind in ASIDE
-            if other is not row and places[0] == places[1] and beside:
+            if other is not row and other.varied == row.varied and beside:
                 keys = row.settings.keys() | other.settings.keys()
                 shown |= {
                     key: row.settings.get(key) for key in keys if row.settings.get(key) != other.settings.get(key)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from .board import ASIDE, FIXED, FORGOTTEN, MARKS, OLD_TASK, PUBLISHED, Row, Section, front, natural, settings_text
@@ -58,6 +58,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     for _, title in tested:
         names += [f"{title}_behind_best", f"{title}_p_holm"]
     lines = [names]
+    fronts: dict[tuple[int, int], set[int]] = {}  # of each table, by identity
     for section in sections:
         for rule, row, beside in _every_row(section):
             line = [section.benchmark, section.version, section.recipe, rule]
@@ -66,7 +67,10 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
             line += [settings_text(row.chosen), row.selection, row.provenance, len(row.seeds)]
             line += [" ".join(map(str, row.seeds)), " ".join(row.tuning), row.trials, row.evaluated]
             line += ["; ".join(f"{kind}: {row.marks[kind]}" for kind in MARKS if kind in row.marks)]
-            line += ["yes" if any(row is other for other in front(beside)) else "no"]
+            place = (id(section), id(beside))
+            if place not in fronts:
+                fronts[place] = {id(other) for other in front(beside)}
+            line += ["yes" if id(row) in fronts[place] else "no"]
             line += [sum(row.cell(column)[0] is None for column, _ in metric_columns(section))]
             for column, _ in metrics:
                 mean, sd, n = row.cell(column)
@@ -105,36 +109,36 @@ def _every_row(section: Section) -> Iterable[tuple[str, Row, list[Row]]]:
     yield from (("", row, []) for row in section.unranked())
 
 
-def long(entries: Iterable[tuple[str, Record]]) -> str:
+def long(entries: Iterable[tuple[str, Record]]) -> Iterator[str]:
     """Every number of every run: a line per run, dataset, point of its path (empty: the run itself) and metric.
+
+    The text comes in parts, one a run: that of ten thousand is larger than a laptop's memory may be.
 
     Args:
         entries: (provenance, record); trials are left out.
     """
     names = ["benchmark", "benchmark_version", "recipe", "provenance", "run_id", "method", "method_version", "backbone"]
     names += ["seed", "rules", "tuning", "trials", "commit", "dirty", "dataset", "role", "n", "n_expected", "point"]
-    return _text(itertools.chain([[*names, "metric", "value"]], _lines_of_runs(entries)))
-
-
-def _lines_of_runs(entries: Iterable[tuple[str, Record]]) -> Iterator[list[Any]]:
+    yield _text([[*names, "metric", "value"]])
     for provenance, record in sorted(entries, key=_place):
-        if record["kind"] != "run":
-            continue
-        selection, environment = record["selection"], record["environment"]
-        run = [record["benchmark"], record["benchmark_version"], record["recipe"], provenance, record["run_id"]]
-        run += [record["method"], record["method_version"], record["backbone"], record["seed"]]
-        run += [" ".join(selection["rules"]), selection["tuning"] or "", selection["trials"]]
-        run += [environment.get("commit") or "", {True: "yes", False: "no", None: ""}[environment.get("dirty")]]
-        for dataset, found in record["sets"].items():
-            about = [dataset, found["role"], found["n"], found["n_expected"]]
-            points = [("", found)]
-            for point in (record.get("path") or {"points": []})["points"]:
-                points.append((f"{record['path']['parameter']}={point['value']:g}", point["sets"][dataset]))
-            for point, values in points:
-                for metric in values:
-                    name, text = _metric(metric, values[metric])
-                    if metric not in NOT_METRICS and text is not None:
-                        yield [*run, *about, point, name, text]
+        if record["kind"] == "run":
+            yield _of_run(provenance, record)
+
+
+def _of_run(provenance: str, record: Record) -> str:
+    selection, environment = record["selection"], record["environment"]
+    run = [record["benchmark"], record["benchmark_version"], record["recipe"], provenance, record["run_id"]]
+    run += [record["method"], record["method_version"], record["backbone"], record["seed"]]
+    run += [" ".join(selection["rules"]), selection["tuning"] or "", selection["trials"]]
+    run += [environment.get("commit") or "", {True: "yes", False: "no", None: ""}[environment.get("dirty")]]
+    path, lines = record.get("path"), []
+    points = [(f"{path['parameter']}={point['value']:g}", point["sets"]) for point in path["points"]] if path else []
+    for dataset, found in record["sets"].items():
+        about = _fields(*run, dataset, found["role"], found["n"], found["n_expected"])
+        for point, values in (("", found), *((point, sets[dataset]) for point, sets in points)):
+            head = about + _fields("", point, "")
+            lines += [head + text for metric, value in values.items() if (text := _metric(metric, value))]
+    return "".join(lines)
 
 
 def _place(entry: tuple[str, Record]) -> tuple:
@@ -143,14 +147,23 @@ def _place(entry: tuple[str, Record]) -> tuple:
     return (*(record[key] for key in keys), provenance, record["finished"])
 
 
-def _metric(metric: str, value: Any) -> tuple[str, str | None]:
-    """Name with unit, and value; null is an infinite likelihood, and what is no number is left out."""
+def _metric(metric: str, value: Any) -> str:
+    """The end of a line: name with unit, and value; null is an infinite likelihood. Empty for what is no number."""
+    if metric in NOT_METRICS:
+        return ""
     name, scale = UNITS.get(metric, (metric, 1))
     if value is None:
-        return name, "inf" if metric == "nll" else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return name, None
-    return name, f"{value * scale:.10g}"
+        return _fields(name, "inf") + "\n" if metric == "nll" else ""
+    number = type(value) is float or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    if not number or not math.isfinite(value):
+        return ""
+    return f"{_fields(name, '')}{value * scale:.10g}\n"
+
+
+@lru_cache(maxsize=1000, typed=True)
+def _fields(*values: Any) -> str:
+    """Some fields of a line, with the commas between them; a line repeats most of them from the one before."""
+    return _text([values])[:-1]
 
 
 def _text(lines: Iterable[Sequence[Any]]) -> str:

@@ -68,7 +68,7 @@ def test_a_path_that_is_too_long_for_a_page_lies_beside_its_record(tmp_path):
     assert (tmp_path / "record.json").stat().st_size < 16_000 < len(json.dumps(record))
     assert json.loads((tmp_path / "record.json").read_text())["path"] == {"parameter": "alpha", "points": "path.json"}
     assert read_record(tmp_path / "record.json") == validate(record) == record
-    assert gather(tmp_path) == [record]
+    assert list(gather(tmp_path)) == [record]
     (tmp_path / "path.json").unlink()
     with pytest.raises(RecordError, match="path.json: cannot be read"):
         read_record(tmp_path / "record.json")
@@ -206,25 +206,25 @@ def test_gather_reports_damage_and_keeps_the_rest(tmp_path):
     (runs / "seed2-ccc" / "spec.json").write_text("{}")  # unfinished: no record, and no damage
     publish_record(runs / "seed3-ddd", make_record(seed=3))
     told = []
-    records = gather(tmp_path, report=told.append)
+    records = list(gather(tmp_path, report=told.append))
     assert [record["seed"] for record in records] == [0, 3]
     assert len(told) == 1 and "seed1-bbb" in told[0] and "is no JSON" in told[0]
 
 
 def test_a_record_that_is_replaced_in_place_is_read_anew(tmp_path):
     publish_record(tmp_path / "seed0-aaa", make_record(accuracy=0.8))
-    assert gather(tmp_path)[0]["summary"]["acc_id"] == 0.8
+    assert next(gather(tmp_path))["summary"]["acc_id"] == 0.8
     path = tmp_path / "seed0-aaa" / "record.json"
     before = path.stat()
     text = path.read_text().replace('"accuracy": 0.8,', '"accuracy": 0.7,').replace('"acc_id": 0.8,', '"acc_id": 0.7,')
     path.write_text(text)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_ino) == (before.st_size, before.st_ino)
-    assert gather(tmp_path)[0]["summary"]["acc_id"] == 0.7
+    assert next(gather(tmp_path))["summary"]["acc_id"] == 0.7
 
 
 def test_gather_of_nothing_is_empty(tmp_path):
-    assert gather(tmp_path / "nowhere") == []
+    assert list(gather(tmp_path / "nowhere")) == []
 
 
 def test_reference_records_are_read_per_benchmark(tmp_path):

@@ -13,7 +13,7 @@ def test_two_hundred_processes_that_write_and_gather_at_once_lose_and_tear_nothi
     some = map(records.read_record, records.REFERENCE.glob("digits/records/*.json"))
     small = min(some, key=lambda record: len(str(record)))
     assert storm(tmp_path / "runs", processes=200, each=2, record=small) == []
-    assert len(records.gather(tmp_path / "runs")) == 401
+    assert len(list(records.gather(tmp_path / "runs"))) == 401
     left = [path.name for path in (tmp_path / "runs").rglob("*") if path.name.startswith(".")]
     assert left == []
 

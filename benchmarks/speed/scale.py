@@ -111,7 +111,7 @@ finally:
     print(f"{{took:.2f}} s, {{cpu:.2f}} s of them CPU, {{peak / 1024:.0f}} MB", file=sys.stderr)
 """
 STATUS = "from robustft.benchmarks.cli import main; main(['status', '--json', '--runs', {runs!r}])"
-GATHER = "from robustft.results.records import gather; print(len(gather({runs!r})))"
+GATHER = "from robustft.results.records import gather; print(sum(1 for _ in gather({runs!r})))"
 
 
 def alone(what: str, code: str, target: float) -> str:
@@ -135,7 +135,7 @@ def work(runs: Path, record: dict[str, Any], number: int, each: int, failures: A
             failures.put(f"{folder.path.name}: somebody else wrote it")
         if turn % 4 == 0:
             complaints: list[str] = []
-            seen = records.gather(runs, complaints.append)
+            seen = list(records.gather(runs, complaints.append))
             own = sum(entry["seed"] // each == number for entry in seen if entry["run_id"] != "ffffffffffff")
             if complaints or own < turn + 1:
                 failures.put(f"process {number}: saw {own} of its {turn + 1} records, {complaints[:1]}")
@@ -155,9 +155,9 @@ def storm(runs: Path, processes: int, each: int, record: dict[str, Any] | None =
             found.append(failures.get())
         time.sleep(0.05)
     found += [f"process {number} ended with {p.exitcode}" for number, p in enumerate(team) if p.exitcode]
-    gathered = records.gather(runs, found.append)
-    if len(gathered) != processes * each + 1:
-        found.append(f"{len(gathered)} records, {processes * each + 1} were written")
+    gathered = sum(1 for _ in records.gather(runs, found.append))
+    if gathered != processes * each + 1:
+        found.append(f"{gathered} records, {processes * each + 1} were written")
     return found
 
 

@@ -231,7 +231,7 @@ def sweep(
     **work: Any,
 ) -> int:
     """A grid of runs, and the board of all results."""
-    from . import slurm_command
+    from . import finished, slurm_command
     from . import sweep as sweeps
 
     work, loaded, console = slurm_command.choose(work), sweeps.load(benchmark), make_console()
@@ -240,7 +240,8 @@ def sweep(
     code = sweeps.carry_out(loaded, plan, console, jobs=jobs, results=results, **work)
     on_its_way = work["cluster"] is not None and not sweeps.finished(plan, work["runs"])
     if not work["dry_run"] and code != 130 and not on_its_way:
-        sweeps.board(loaded, work["runs"], results, console)
+        known = finished.Suites(sweeps.complain, {loaded.suite.name: loaded})
+        sweeps.board(known, work["runs"], results, console, only=loaded.suite.name)
     return code
 
 
@@ -277,13 +278,12 @@ def tune(
 @click.option("--with-published", is_flag=True, help="Show papers' printed numbers beside ours (results/published).")
 def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published: bool) -> int:
     """Gather all records into results/leaderboard.csv, _long.csv, .md, .tex and .html."""
-    from . import suite
+    from . import finished
     from . import sweep as sweeps
 
-    # The finished runs of a suite of one's own need neither its file nor its data to be shown.
-    of_runs = benchmark in {path.name for path in runs.glob("*/")} - set(suite.names())
-    loaded = sweeps.load(benchmark) if benchmark and not of_runs else None
-    return sweeps.board(loaded, runs, results, make_console(), with_published, benchmark if of_runs else None)
+    known = finished.Suites(sweeps.complain)
+    only = known.of(benchmark, runs) if benchmark else None
+    return sweeps.board(known, runs, results, make_console(), with_published, only)
 
 
 @robustft.command()

@@ -38,6 +38,7 @@ def command(first: str, second: str, benchmark: str, reference: bool, runs: Path
     """Difference of two methods with its interval, and per shift what each flipped, from per-sample files."""
     from ..results import leaderboard, records
     from ..results.outcomes import Outcomes
+    from . import finished
     from . import sweep as sweeps
     from .cli import make_console
 
@@ -46,10 +47,10 @@ def command(first: str, second: str, benchmark: str, reference: bool, runs: Path
         benchmark = resolve_name("benchmark", benchmark, sorted(path.name for path in records.REFERENCE.glob("*/")))
         board = leaderboard.build([], records.gather_reference(benchmark))
     else:
-        loaded = sweeps.load(benchmark)
-        benchmark = loaded.suite.name
+        known = finished.Suites(sweeps.complain)
+        benchmark = known.of(benchmark, runs)
         gathered = [record for record in records.gather(runs) if record["benchmark"] == benchmark]
-        board = leaderboard.build([sweeps.with_selection(loaded, record) for record in gathered])
+        board = leaderboard.build(list(known.with_selections(gathered)))
     outcomes = Outcomes(runs=None if reference else runs)
     shown = 0
     for section in board.sections:

@@ -34,14 +34,13 @@ def gather(runs: Path, benchmark: str | None, console: Console) -> object:
     """
     from ..results import records
     from ..results.material import Material
-    from . import suite, sweep
+    from . import finished, sweep
 
     def report(sentence: str) -> None:
         console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
 
-    local, reference = list(records.gather(runs, report)), records.gather_reference(report=report)
-    known = {name: sweep.load(name) for name in {record["benchmark"] for record in local} & set(suite.names())}
-    local = [sweep.with_selection(known.get(record["benchmark"]), record) for record in local]
+    local = list(finished.Suites(sweep.complain).with_selections(records.gather(runs, report)))
+    reference = records.gather_reference(report=report)
     material = Material(tuple(local), tuple(reference), runs)
     if benchmark is None:
         return material

@@ -80,6 +80,7 @@ def _runs(benchmark: str | None, runs: Path, reference: bool) -> tuple[list[tupl
     """(record, what makes its files) of every finished run, and a sentence for each record that cannot be read."""
     from ..results import records
     from ..results.rescoring import FolderFiles, ReferenceFiles
+    from . import finished, sweep
 
     unread: list[str] = []
     found: list[tuple[Any, Any]] = []
@@ -90,7 +91,8 @@ def _runs(benchmark: str | None, runs: Path, reference: bool) -> tuple[list[tupl
             folder = records.REFERENCE / record["benchmark"]
             found.append((record, lambda at=folder, run_id=record["run_id"]: ReferenceFiles(at, run_id)))
     else:
-        for path in records.record_paths(runs if benchmark is None else runs / _name(benchmark)):
+        of = finished.Suites(sweep.complain).of(benchmark, runs) if benchmark is not None else ""
+        for path in records.record_paths(runs / of):
             try:
                 record = records.read_record(path)
             except records.RecordError as error:
@@ -101,10 +103,3 @@ def _runs(benchmark: str | None, runs: Path, reference: bool) -> tuple[list[tupl
         where = "the committed reference" if reference else f"--runs {runs}"
         raise UserError(f"rescore: {where} must hold a finished run of {benchmark or 'any benchmark'}, found none.")
     return found, unread
-
-
-def _name(benchmark: str) -> str:
-    """The benchmark that a suite's name or file means."""
-    from . import sweep
-
-    return sweep.load(benchmark).suite.name

@@ -5,15 +5,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from .. import backbones
 from ..results.records import read_record
 from . import data_check, show, slurm_command, tracking
-from . import suite as suites
 from .errors import UserError
 from .facts import Benchmark, dataset
+from .finished import Suites, selection_of
 from .grid import expand as expand_grid
 from .launch import Job, Launcher, cores, exit_code, visible_gpus
 from .plan import Plan
@@ -215,15 +214,6 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
             )
 
 
-def selection_of(benchmark: Benchmark, spec: RunSpec) -> dict[str, Any]:
-    """The rules that a run is a result of; none where the trials behind the tuned values are not today's."""
-
-    def current(method: str, backbone: str) -> bool:
-        return benchmark.tuning_is_current(method, backbone, spec.recipe)
-
-    return benchmark.resolver(spec.recipe).selection(spec, current)
-
-
 def complain(sentence: str) -> None:
     """One line on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"robustft: {sentence}", markup=False)
@@ -346,9 +336,8 @@ def _check_tuned_place(path: Path) -> None:
 
 
 def board(
-    benchmark: Benchmark | None, runs: Path, results: Path, console: Console, with_published: bool = False,
-    only: str | None = None,
-) -> int:  # fmt: skip
+    known: Suites, runs: Path, results: Path, console: Console, with_published: bool = False, only: str | None = None
+) -> int:
     """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print that of one (`only`), or all."""
     from ..results import leaderboard, records
     from ..results.outcomes import Outcomes
@@ -357,38 +346,10 @@ def board(
     def report(sentence: str) -> None:
         console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
 
-    known: dict[str, Benchmark | None] = {benchmark.suite.name: benchmark} if benchmark else {}
-    local, shared = [], {}
-    for record in records.gather(runs, report):
-        name = record["benchmark"]
-        if name not in known:
-            known[name] = load(name) if name in suites.names() else None
-        local.append(Packed(with_selection(known[name], record), shared))
+    shared: dict = {}
+    local = [Packed(record, shared) for record in known.with_selections(records.gather(runs, report))]
     reference = records.gather_reference(report=report)
     outcomes = Outcomes(runs)
     made = leaderboard.write(local, reference, results, outcomes, published=with_published)
-    only = benchmark.suite.name if benchmark else only
     console.print((made if only is None else made.of(only)).to_console())
     return 0
-
-
-def with_selection(benchmark: Benchmark | None, record: dict[str, Any]) -> dict[str, Any]:
-    """The record with the selection that the tuned values of today give it.
-
-    A run that was made before the tuning, or under an earlier one, counts for what its values are now: so a
-    board never mixes two tunings under one rule.
-    """
-    if benchmark is None or record["benchmark_version"] != benchmark.suite.version:
-        return record
-    if record["recipe"] not in benchmark.suite.recipe_names:
-        return record
-    try:
-        spec = RunSpec.model_validate(record["spec"])
-    except ValidationError:
-        return record
-    selection = selection_of(benchmark, spec)
-    changed = {**record, "selection": selection}
-    if selection["tuning"]:
-        resolver = benchmark.resolver(spec.recipe).of_rule(selection["rules"][0])
-        changed["sources"] = resolver.plain(spec.method, spec.backbone, spec.seed)[-1].sources
-    return changed

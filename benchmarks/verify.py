@@ -22,13 +22,13 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
     """Export the board of a benchmark with records, per-sample files and their hashes, for `robustft verify`."""
     from ..results import bundle as bundles
     from ..results import records
-    from . import sweep
+    from . import finished, sweep
     from .cli import make_console
 
-    loaded = sweep.load(benchmark)
-    found = [(path.parent, records.read_record(path)) for path in records.record_paths(runs / loaded.suite.name)]
-    chosen = [(place, sweep.with_selection(loaded, record)) for place, record in found if record["kind"] == "run"]
-    count = bundles.export(chosen, folder)
+    known = finished.Suites(sweep.complain)
+    paths = records.record_paths(runs / known.of(benchmark, runs))
+    chosen = zip((path.parent for path in paths), known.with_selections(map(records.read_record, paths)), strict=True)
+    count = bundles.export([(place, record) for place, record in chosen if record["kind"] == "run"], folder)
     make_console().print(f"wrote {folder}: {count} runs; check it with `robustft verify {folder}`", soft_wrap=True)
     return 0
 

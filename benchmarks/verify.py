@@ -14,6 +14,8 @@ from .rerun import judge
 
 SHOWN = 20
 """Findings that are printed."""
+
+
 @click.command("bundle")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--benchmark", required=True, help="Whose runs.")
@@ -38,11 +40,12 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
 @click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any`: a short one.")
 @click.option("--device", default="cpu", help="For --rerun: cpu, cuda or cuda:N.")
 def verify(folder: Path, rerun: str | None, device: str) -> int:
-    """Check a bundle: hashes, run ids, every metric and every cell of the board from the samples; code 1 if not."""
+    """Check a bundle: hashes, run ids, metrics and the board from the samples, pages and pictures; code 1 if not."""
     from ..results import bundle as bundles
     from ..results.metrics import MetricError
     from ..results.predictions import PredictionError
     from ..results.records import RecordError
+    from ..results.redrawn import picture_findings
     from .cli import make_console
 
     console, read = make_console(), bundles.read(folder)
@@ -68,16 +71,23 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
         recorded.append(record)
         computed.append(again)
     cells, wrong = bundles.board_findings(read, computed)
-    findings += [*wrong, *bundles.page_findings(read, recorded)]
+    pages, odd = bundles.page_findings(read, recorded)
+    drawn, skipped, other = picture_findings(read, recorded)
+    findings += [*wrong, *odd, *other]
     for finding in findings[:SHOWN]:
         console.print(str(finding), soft_wrap=True)
     if len(findings) > SHOWN:
         console.print(f"and {len(findings) - SHOWN} more")
     console.print(
-        f"{len(read.hashes)} files, {len(recorded)} runs, {checked} numbers and {cells} cells of the board checked: "
-        + (f"{len(findings)} problems" if findings else "all hold"),
+        f"{len(read.hashes) + len(read.pictures)} files, {len(recorded)} runs, {checked} numbers and {cells} cells of "
+        "the board checked: " + (f"{len(findings)} problems" if findings else "all hold"),
         soft_wrap=True,
     )
+    if pages or drawn:
+        console.print(f"made again and compared: {', '.join([*pages, *drawn])}", soft_wrap=True)
+    for reason in sorted(set(skipped.values())):
+        names = ", ".join(name for name in skipped if skipped[name] == reason)
+        console.print(f"not drawn again: {names}: {reason}", soft_wrap=True)
     if rerun is not None:
         return max(_again(recorded, rerun, device, console), 1 if findings else 0)
     return 1 if findings else 0

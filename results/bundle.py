@@ -5,10 +5,11 @@
   runs/<benchmark>/<method>/<backbone>/seed<k>-<run id>/
     record.json            with the selection that the board gave it
     predictions/           the samples of each set
-  manifest.json            sha256 of every record and every file of samples
+  manifest.json            sha256 of every record and every file of samples, and of pictures
 
 A committed reference, as `publish` writes it, is one too: its records and samples lie otherwise.
-The board itself is not hashed: it is computed again, cell by cell, and so are the tables of its pages.
+The board itself is not hashed: it is computed again, cell by cell, and so are the tables of its pages; its pictures
+are drawn again (`redrawn`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,9 @@ class Bundle:
     folder: Path
     provenance: Literal["local", "reference"]
     hashes: Mapping[str, str]
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    drawn_with: str = ""
+    """The version of matplotlib that drew the pictures; empty where the manifest knows of none."""
 
     def record_paths(self) -> list[Path]:
         """One a run."""
@@ -116,7 +120,9 @@ def read(folder: Path) -> Bundle:
         content = json.loads(path.read_bytes())
         if content["schema"] != 1 or content["provenance"] not in ("local", "reference"):
             raise ValueError("it is of another kind")
-        return Bundle(Path(folder), content["provenance"], {str(k): str(v) for k, v in content["sha256"].items()})
+        drawn = {"matplotlib": "", "sha256": {}} | content.get("pictures", {})
+        hashes, pictures = ({str(k): str(v) for k, v in of["sha256"].items()} for of in (content, drawn))
+        return Bundle(Path(folder), content["provenance"], hashes, pictures, str(drawn["matplotlib"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{path}: must be the manifest of a bundle ({error}); make one with `robustft bundle`."
@@ -125,13 +131,16 @@ def read(folder: Path) -> Bundle:
 
 def hash_findings(bundle: Bundle) -> Iterator[Finding]:
     """Files that are not those of the manifest."""
-    found = manifest.hashes(bundle.folder)
-    for name in sorted({*found, *bundle.hashes}):
+    found, told = manifest.hashes(bundle.folder), dict(bundle.hashes)
+    if bundle.drawn_with:
+        found |= manifest.picture_hashes(bundle.folder)
+        told |= bundle.pictures
+    for name in sorted({*found, *told}):
         if name not in found:
             yield Finding(name, "is in the manifest but not in the folder")
-        elif name not in bundle.hashes:
+        elif name not in told:
             yield Finding(name, "is in the folder but not in the manifest")
-        elif found[name] != bundle.hashes[name]:
+        elif found[name] != told[name]:
             yield Finding(name, "is not the file that the manifest was made of: its sha256 differs")
 
 
@@ -174,29 +183,32 @@ def board_findings(bundle: Bundle, records: list[Record]) -> tuple[int, list[Fin
     return cells, findings
 
 
-def page_findings(bundle: Bundle, records: list[Record]) -> list[Finding]:
-    """Table rows of leaderboard.md, .tex and .html that are not those of the board of these records.
+def page_findings(bundle: Bundle, records: list[Record]) -> tuple[list[str], list[Finding]]:
+    """The other files of the board that are there, and their rows that are not those of the board of these records.
 
     Args:
         records: as they were read, so that rows must be the same to the letter; `rescored` checks their numbers.
 
-    Pages that are not there are not missed, and the text around tables may be that of another version.
+    Of leaderboard_long.csv every line is compared, of pages the rows of tables: the text around them may be that of
+    another version. Files that are not there are not missed.
     """
     try:
         board = bundle.build(records)
-        pages = {".md": board.to_markdown(), ".tex": board.to_latex(), ".html": board.to_html()}
+        texts = (board.to_long_csv(), board.to_markdown(), board.to_latex(), board.to_html())
     except (BoardError, OutcomeError, PredictionError):
-        return []  # `board_findings` has said so
-    findings = []
-    for suffix, page in pages.items():
-        path = bundle.folder / f"leaderboard{suffix}"
+        return [], []  # `board_findings` has said so
+    compared, findings = [], []
+    for name, text in zip(leaderboard.FILES[1:], texts, strict=True):
+        path = bundle.folder / name
+        lines = str.splitlines if path.suffix == ".csv" else _table_rows
         try:
-            theirs, ours = _table_rows(path.read_text(encoding="utf-8")), _table_rows(page)
+            theirs, ours = lines(path.read_text(encoding="utf-8")), lines(text)
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
             findings.append(Finding(path.name, f"cannot be read ({error})"))
             continue
+        compared.append(path.name)
         if len(theirs) != len(ours):
             findings.append(Finding(path.name, f"{len(theirs)} lines of tables, but its runs give {len(ours)}"))
             continue
@@ -205,7 +217,7 @@ def page_findings(bundle: Bundle, records: list[Record]) -> list[Finding]:
             for row, own in zip(theirs, ours, strict=True)
             if row != own
         ]
-    return findings
+    return compared, findings
 
 
 def _table_rows(page: str) -> list[str]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from . import gallery
+from . import gallery, manifest
 from .board import Section
 from .cells import best_rows, cell_text, footnotes, marks_text, metric_columns, resolution
 from .leaderboard import build, write
@@ -121,6 +121,7 @@ def main() -> int:
             drawn = dict(pictures(benchmark))
             for name, files in drawn.items():
                 save(files, REFERENCE / benchmark / name)
+            manifest.write_pictures(REFERENCE / benchmark)
             write([], gather_reference(benchmark), REFERENCE / benchmark, Outcomes(), BOARDS)
             text = renew(text, f"{benchmark} table", table(benchmark))
             text = renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn))

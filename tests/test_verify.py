@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import matplotlib.image
 import numpy as np
 import pytest
 from make_records import make_record
@@ -13,8 +14,10 @@ from robustft.benchmarks import verify
 from robustft.benchmarks.rerun import judge
 from robustft.benchmarks.run import Options
 from robustft.benchmarks.worker import work
-from robustft.results import bundle, manifest, predictions
-from robustft.results.records import REFERENCE, publish_record
+from robustft.results import bundle, gallery, manifest, predictions
+from robustft.results.material import Material
+from robustft.results.plots import save
+from robustft.results.records import REFERENCE, gather_reference, publish_record
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,7 @@ def test_a_bundle_has_all_that_its_board_follows_from(exported, capsys):
     assert not [name for name in names if "safetensors" in name or "log" in name]
     code, text = told(capsys, out)
     assert code == 0 and " 2 runs, " in text and "all hold" in text
+    assert "compared: leaderboard_long.csv, leaderboard.md, leaderboard.tex, leaderboard.html\n" in text
 
 
 def test_a_run_made_again_from_its_spec_is_the_same_bit_for_bit(exported, capsys):
@@ -164,6 +168,12 @@ def drop_page_row(out):
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if line[:3] != "ft "))
 
 
+def change_long(out):
+    path = out / "leaderboard_long.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:-1], f"{lines[-1].rstrip()}1\n"]))
+
+
 def drop_run(out):
     path = sorted(out.rglob("record.json"))[0]
     shutil.rmtree(path.parent)
@@ -185,6 +195,7 @@ def change_spec(out):
         (drop_row, "0 rows, but its runs give 1"),
         (change_page, "leaderboard.md: a line of a table is '| ft "),
         (drop_page_row, "lines of tables, but its runs give"),
+        (change_long, "leaderboard_long.csv: a line of a table is"),
         (drop_run, "1 rows, but its runs give 0"),
         (change_spec, "its run id is not that of its spec"),
     ],
@@ -192,13 +203,75 @@ def change_spec(out):
 )
 def test_what_was_changed_is_found_even_with_fresh_hashes(copied, capsys, change, words):
     change(copied)
-    hashed = change not in (change_cell, drop_row, change_page, drop_page_row)
+    hashed = change not in (change_cell, drop_row, change_page, drop_page_row, change_long)
     assert (manifest.hashes(copied) != bundle.read(copied).hashes) == hashed
     code, text = told(capsys, copied)
     assert code == 1 and words in text and ("manifest" in text) == hashed
     manifest.write(copied, "local")
     code, text = told(capsys, copied)
     assert code == 1 and words in text and "sha256" not in text
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """A copy of a committed reference whose pictures were drawn here."""
+    out = tmp_path / "forgetting"
+    shutil.copytree(REFERENCE / "forgetting", out)
+    made = gallery.make("forgetting", Material(reference=tuple(gather_reference("forgetting"))))
+    save(made, out / "forgetting")
+    manifest.write_pictures(out)
+    return out
+
+
+def recolour(path):
+    path.write_bytes(path.read_bytes().replace(b"#c51b7d", b"#2166ac", 1))
+
+
+def blank(path):
+    image = np.ones((9, 9, 3))
+    matplotlib.image.imsave(path, image)
+
+
+def damage(path):
+    path.write_bytes(b"x")
+
+
+@pytest.mark.parametrize("suffix, change", [(".svg", recolour), (".png", blank), (".png", damage)])
+def test_a_picture_that_was_changed_is_found_even_with_a_fresh_hash(drawn, capsys, suffix, change):
+    code, text = told(capsys, drawn)
+    assert code == 0 and "compared: leaderboard.md, forgetting.png, forgetting.svg\n" in text, text
+    change(drawn / f"forgetting{suffix}")
+    code, text = told(capsys, drawn)
+    assert code == 1 and f"forgetting{suffix}: is not the file that the manifest was made of" in text
+    manifest.write_pictures(drawn)
+    code, text = told(capsys, drawn)
+    assert code == 1 and f"forgetting{suffix}: is another picture than its runs give" in text
+
+
+def test_a_picture_of_another_matplotlib_is_hashed_and_said_not_to_be_drawn_again(drawn, capsys):
+    path = drawn / manifest.NAME
+    content = json.loads(path.read_text())
+    content["pictures"]["matplotlib"] = "1.0"
+    path.write_text(json.dumps(content))
+    code, text = told(capsys, drawn)
+    assert code == 0 and "not drawn again: forgetting.png, forgetting.svg: drawn by matplotlib 1.0, here is" in text
+    (drawn / "forgetting.png").unlink()
+    recolour(drawn / "forgetting.svg")
+    code, text = told(capsys, drawn)
+    assert code == 1 and "forgetting.png: is in the manifest but not in the folder" in text
+    assert "forgetting.svg: is not the file that the manifest was made of" in text
+    del content["pictures"]
+    path.write_text(json.dumps(content))
+    code, text = told(capsys, drawn)
+    assert code == 0 and "not drawn again: forgetting.svg: drawn by matplotlib of an unknown version" in text
+
+
+def test_a_figure_whose_line_lies_in_another_reference_is_said_not_to_be_drawn_again(tmp_path, capsys):
+    shutil.copytree(REFERENCE / "forgetting", tmp_path / "forgetting")
+    shutil.copy(REFERENCE / "digits" / "robustness.svg", tmp_path / "forgetting")
+    manifest.write_pictures(tmp_path / "forgetting")
+    code, text = told(capsys, tmp_path / "forgetting")
+    assert "not drawn again: robustness.svg: figure robustness: needs" in text
 
 
 def test_files_that_come_go_or_change_are_named(copied, capsys):

@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .board import ASIDE, FIXED, GRID, Row, settings_text
@@ -19,11 +19,17 @@ COLUMNS = ("acc_id", "acc_ood_mean", "ece_id", "ece_ood_mean")
 
 @dataclass(frozen=True)
 class Stop:
-    """A point of a path: means over seeds, as fractions; None where the shifts are missing."""
+    """A point of a path, as fractions; None where the shifts are missing.
+
+    Attributes:
+        means: column -> mean over seeds.
+        runs: seed -> (ID accuracy, OOD mean) of its run.
+    """
 
     value: float
     seeds: int
     means: Mapping[str, float | None]
+    runs: Mapping[int, tuple[float | None, float | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,38 @@ class Path:
 
         Linear between neighbouring stops; the better where the path passes it twice, and None beyond its ends.
         """
-        points = [(s.means["acc_id"], s.means["acc_ood_mean"]) for s in self.stops]
-        points = [(x, y) for x, y in points if x is not None and y is not None]
-        found = [y for x, y in points if x == accuracy]
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-            if min(x0, x1) < accuracy < max(x0, x1):
-                found.append(y0 + (y1 - y0) * (accuracy - x0) / (x1 - x0))
-        return max(found, default=None)
+        return _crossing([(s.means["acc_id"], s.means["acc_ood_mean"]) for s in self.stops], accuracy)
+
+    def gaps(self, runs: Mapping[int, tuple[float, float]]) -> list[float]:
+        """OOD mean of each run minus that of this path's own run of the same seed, where that has its ID accuracy.
+
+        Args:
+            runs: seed -> (ID accuracy, OOD mean).
+
+        Returns:
+            A fraction a seed; empty unless the path has a run of each seed and each reaches that ID accuracy.
+        """
+        found = []
+        for seed, (identity, ood) in runs.items():
+            there = _crossing([s.runs.get(seed, (None, None)) for s in self.stops], identity)
+            found += [] if there is None else [ood - there]
+        return found if len(found) == len(runs) else []
+
+
+def _crossing(line: Sequence[tuple[float | None, float | None]], accuracy: float) -> float | None:
+    """OOD mean of a line of (ID accuracy, OOD mean) at this ID accuracy; None beyond its ends."""
+    points = [(x, y) for x, y in line if x is not None and y is not None]
+    found = [y for x, y in points if x == accuracy]
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        if min(x0, x1) < accuracy < max(x0, x1):
+            found.append(y0 + (y1 - y0) * (accuracy - x0) / (x1 - x0))
+    return max(found, default=None)
+
+
+def by_seed(row: Row) -> dict[int, tuple[float, float]]:
+    """Seed -> (ID accuracy, OOD mean) of a row, of the seeds that have both."""
+    identity, ood = (row.values.get(column, {}) for column in ("acc_id", "acc_ood_mean"))
+    return {seed: (identity[seed], ood[seed]) for seed in sorted(identity.keys() & ood.keys())}
 
 
 def of_records(records: Iterable[Record], provenance: str) -> list[Path]:
@@ -66,11 +97,11 @@ def of_records(records: Iterable[Record], provenance: str) -> list[Path]:
     found = []
     for runs in lines(records):
         parameter = runs[0]["path"]["parameter"]
-        at: dict[float, list[Mapping[str, float | None]]] = defaultdict(list)
+        at: dict[float, dict[int, Mapping[str, float | None]]] = defaultdict(dict)
         for record in runs:
             sets = record["sets"]
             for point in record["path"]["points"]:
-                at[point["value"]].append(_means(sets, point["sets"]))
+                at[point["value"]][record["seed"]] = _means(sets, point["sets"])
         stops = tuple(_stop(value, at[value]) for value in sorted(at) if len(at[value]) == len(runs))
         if len(stops) > 1:
             spec = runs[0]["spec"]
@@ -94,7 +125,8 @@ def of_rows(rows: Sequence[Row]) -> list[Path]:
         swept = groups[key]
         if len(swept) > 1:
             stops = tuple(
-                Stop(lr, len(swept[lr].seeds), {c: swept[lr].cell(c)[0] for c in COLUMNS}) for lr in sorted(swept)
+                Stop(lr, len(row.seeds), {c: row.cell(c)[0] for c in COLUMNS}, by_seed(row))
+                for lr, row in sorted(swept.items())
             )
             row = next(iter(swept.values()))
             rest = {name: value for name, value in row.settings.items() if name != "lr"}
@@ -125,9 +157,9 @@ def _means(sets: Mapping[str, Mapping[str, Any]], at: Mapping[str, Mapping[str, 
     return found
 
 
-def _stop(value: float, seeds: Sequence[Mapping[str, float | None]]) -> Stop:
+def _stop(value: float, runs: Mapping[int, Mapping[str, float | None]]) -> Stop:
     means = {}
     for column in COLUMNS:
-        values = [seed[column] for seed in seeds]
+        values = [run[column] for run in runs.values()]
         means[column] = None if None in values else mean_sd(values)[0]
-    return Stop(value, len(seeds), means)
+    return Stop(value, len(runs), means, {seed: (run["acc_id"], run["acc_ood_mean"]) for seed, run in runs.items()})

@@ -33,6 +33,23 @@ def test_the_differences_in_the_prose_are_those_of_the_committed_reference():
     above, below = between("tracer", "flyp", "ood_mean"), between("flyp", "tracer", "id")
     assert f"TRACER is {above} above FLYP in OOD mean for {below} ID" in text
     assert f"and {between('tracer', 'ema', 'ood_mean')} above `ema`" in text
+    assert f"and {between('tracer', 'flyp_wma', 'id')} ID" in text
+    backbones = ("tiny-rn", "tiny-vit-p8", "tiny-vit-p16")
+
+    def three(method):
+        return ", ".join(f"{float(rows[method, b]['acc_ood_mean_percent_mean']):.1f}" for b in backbones)
+
+    assert f"a static one ({three('tracer_static_teacher')}) keeps more than the WMA ({three('tracer')};" in text
+    assert f"the WMA more than an EMA ({three('tracer_ema_teacher')})" in text
+    with open(REFERENCE / "digits" / "leaderboard.md", encoding="utf-8") as file:
+        matched = file.read().split("### OOD accuracy at matched ID accuracy")[1].split("### ")[0]
+
+    def above(method):
+        lines = [line.split(" | ") for line in matched.splitlines() if f"| {method} |" in line]
+        return [re.search(r"\(\+?(.*)\)", cells[5])[1] for cells in lines]
+
+    assert "At equal ID accuracy TRACER is {}, {} and {} above FLYP's line".format(*above("tracer")) in text
+    assert f"Model Stock, three FT runs in one ({', '.join(above('model_stock'))};" in text
     resolved = dict(re.findall(r"- (tiny-[\w-]+): Smallest OOD-mean difference .*?: ([\d.]+) points", text))
     assert resolved["tiny-vit-p8"] == resolved["tiny-vit-p16"]
     assert f"about {resolved['tiny-vit-p8']} points of OOD mean on the ViTs, {resolved['tiny-rn']} on tiny-rn" in text

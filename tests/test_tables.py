@@ -246,6 +246,21 @@ def test_ood_at_matched_id_is_linear_between_points_and_never_beyond_the_ends():
     assert path.at_id(0.6) == pytest.approx(0.8) and path.at_id(0.59) is None and path.at_id(0.91) is None
 
 
+def test_how_far_a_row_is_from_a_path_varies_over_seeds_each_beside_its_own():
+    line = {0.0: (0.6, 0.8), 0.5: (0.8, 0.7), 1.0: (0.9, 0.5)}
+    records = moving(line)
+    for record in records:  # the second seed's path lies two points lower
+        for point in record["path"]["points"]:
+            for name in point["sets"].keys() - {"id"}:
+                point["sets"][name]["accuracy"] -= 0.02 * record["seed"]
+    (path,) = build(records).sections[0].paths
+    assert path.gaps({0: (0.85, 0.65), 1: (0.85, 0.65)}) == pytest.approx([0.05, 0.07])
+    assert path.gaps({0: (0.85, 0.65), 1: (0.95, 0.65)}) == []  # none beyond the ends, and no half of a spread
+    assert path.gaps({0: (0.85, 0.65), 2: (0.85, 0.65)}) == []  # no such seed
+    shown = table(build([*records, *placed("flyp", 0.85, 0.65), *seeds_of("ft", [0.8])]), "matched ID accuracy")
+    assert {row[1].text: row[-1].text for row in shown.rows}["flyp"] == "59.0 (+6.0 ± 1.4)"
+
+
 def test_where_a_path_passes_an_id_accuracy_twice_the_better_counts():
     (path,) = build(moving({0.0: (0.6, 0.8), 0.5: (0.9, 0.5), 1.0: (0.7, 0.6)})).sections[0].paths
     assert path.at_id(0.75) == pytest.approx(0.65)  # 0.575 on the way back
@@ -256,7 +271,7 @@ def test_every_row_is_set_beside_the_paths_at_its_own_id_accuracy():
     board = build([*records, *moving({0.0: (0.6, 0.8), 0.5: (0.8, 0.7), 1.0: (0.9, 0.5)})])
     shown = table(board, "matched ID accuracy")
     found = {row[1].text: row[-1].text for row in shown.rows}
-    assert found["flyp"] == "60.0 (+5.0)" and found["ft"] == "" and found["wise_ft (alpha 0.5)"] == "its own"
+    assert found["flyp"] == "60.0 (+5.0 ± 0.0)" and found["ft"] == "" and found["wise_ft (alpha 0.5)"] == "its own"
     assert "Empty cells: 1 of 4; such a path does not reach the row." in board.to_markdown()
 
 

@@ -106,6 +106,7 @@ class Resolver:
         self.published = suite.published.get(self.recipe)
         self._plain: dict[tuple[str, str, int], list[Planned]] = {}
         self._of_rules: dict[str, Resolver] = {}
+        self._given: dict[tuple[str, str, str, int], str | None] = {}
 
     def resolve(self, name: str, backbone: str, seed: int, overrides: dict[str, tuple[Any, str]]) -> list[Planned]:
         """The run, after the runs that it reads; `overrides` are key -> (value, source)."""
@@ -310,11 +311,12 @@ class Resolver:
         if method.pools() and spec.seed != self.suite.seeds[0]:
             return none
         if self.published is not None:
-            return {**none, "rules": [PUBLISHED] if self._gives(CHOOSING[0], spec) else []}
+            return {**none, "rules": [PUBLISHED] if self._gives(CHOOSING[0], spec) == spec.run_id else []}
         if self.recipe != self.suite.default_recipe:
             return none
         based = {rule: self._basis(method, spec.backbone, rule, current) for rule in RULES}
-        rules = [rule for rule, basis in based.items() if basis is not None and self._gives(rule, spec)]
+        run_id = spec.run_id
+        rules = [rule for rule, basis in based.items() if basis is not None and self._gives(rule, spec) == run_id]
         if not rules:
             return none
         basis = based[rules[0]]
@@ -331,16 +333,19 @@ class Resolver:
         except ValueError:
             return False
 
-    def _gives(self, rule: str, spec: RunSpec) -> bool:
-        """Whether the plan of a rule is this run, no tuning seed involved."""
-        try:
-            runs = self.of_rule(rule).plain(spec.method, spec.backbone, spec.seed)
-        except UserError:
-            if self.published is None:
-                raise
-            return False  # a record of values that this file no longer has
-        tuning = self.suite.tuning.seeds if self.suite.tuning else []
-        return runs[-1].spec.run_id == spec.run_id and not any(run.spec.seed in tuning for run in runs)
+    def _gives(self, rule: str, spec: RunSpec) -> str | None:
+        """The id of the run that a rule plans for method, backbone and seed; None where a tuning seed is involved."""
+        key = (rule, spec.method, spec.backbone, spec.seed)
+        if key not in self._given:
+            try:
+                runs = self.of_rule(rule).plain(spec.method, spec.backbone, spec.seed)
+            except UserError:
+                if self.published is None:
+                    raise
+                return None  # a record of values that this file no longer has
+            tuning = self.suite.tuning.seeds if self.suite.tuning else []
+            self._given[key] = None if any(run.spec.seed in tuning for run in runs) else runs[-1].spec.run_id
+        return self._given[key]
 
     def _basis(
         self, method: MethodClass, backbone: str, rule: str, current: Callable[[str, str], bool]

@@ -19,6 +19,9 @@ AT_ONCE = 500
 """Jobs named in one call, so that no command line grows too long."""
 GONE = ("Invalid job id", "already completed", "already finished", "has already finished")
 
+NEVER = "DependencyNeverSatisfied"
+"""SLURM's reason for a job that can never start, and that it keeps in the queue all the same."""
+
 
 class QueueError(UserError):
     """SLURM cannot be asked, or refuses; one sentence."""
@@ -34,6 +37,11 @@ class Entry:
     """SLURM's word: PENDING, RUNNING, COMPLETING, ..."""
     reason: str
     """Why it waits: Priority, Dependency, BeginTime, JobHeldUser, ...; "None" while it runs."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it can never start."""
+        return self.state == "PENDING" and self.reason == NEVER
 
 
 def available() -> bool:

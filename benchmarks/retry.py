@@ -38,7 +38,8 @@ def retry(
         The exit code of the launcher; 1 at least where a run was left out.
     """
     states = (*AGAIN, "cancelled") if cancelled else AGAIN
-    picked = [seen for seen in choose(survey(runs, Observer(), queue), runs, *chosen) if seen.state in states]
+    found = choose(survey(runs, Observer(), queue), runs, *chosen)
+    picked = [seen for seen in found if seen.state in states or seen.stuck]
     again = [seen for seen in picked if seen.restarts < restarts and not _has_record(seen.folder)]
     for seen in picked:
         if seen not in again:

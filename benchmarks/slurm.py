@@ -335,8 +335,9 @@ class Submitter:
             yield Batch(path.parent)
 
     def reconcile(self) -> None:
-        """Finish or undo what a killed call left half done."""
+        """Finish or undo what a killed call left half done; end the jobs that can never start."""
         entries = queue.listed(PREFIX)
+        queue.cancel(entry.job for entry in entries if entry.dead)
         for batch in self.batches():
             phase = batch.read().get("phase")
             if phase == "written":
@@ -351,6 +352,8 @@ class Submitter:
         found: dict[Path, Entry] = {}
         known: dict[str, dict[str, list[str]]] = {}
         for entry in queue.listed(PREFIX):
+            if entry.dead:
+                continue
             if entry.name not in known:
                 batch = Batch(self.home / entry.name).read()
                 known[entry.name] = dict(zip(batch.get("jobs", []), batch.get("runs", []), strict=False))

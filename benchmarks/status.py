@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .private import discreet
+from .queue import NEVER
 from .state import Observer, last_lines
 from .survey import OPEN, STATES, Queue, Seen, choose, slurm, survey
 
@@ -26,6 +27,20 @@ LINES = 3
 """The end of a failed run's log."""
 BY_SLURM = re.compile(r"(slurmstepd|srun)\S*: error: ")
 """Lines of a job's output that are shown: what a shell or a program prints before our code may be anybody's secret."""
+
+WAITS = {
+    NEVER: "never starts, since what it waits for ended otherwise; `robustft retry` or the same sweep again "
+    "submits it anew, `robustft cancel` ends it",
+    "JobHeldUser": "held by you, or by a submission that was cut short; the same command again, or `scontrol release`, "
+    "lets it go",
+    "JobHeldAdmin": "held by an administrator, or by SLURM when a node failed; ask, or try `scontrol release`",
+    "launch failed requeued held": "SLURM could not start it, and holds it; `scontrol release` tries again",
+    "BadConstraints": "no node is as the profile asks; `robustft cancel`, correct the profile, submit again",
+    "ReqNodeNotAvail": "the nodes that it could have are down or reserved; it waits until they are back",
+    "PartitionTimeLimit": "asks for more time than its partition allows; `robustft cancel`, lower `time`, submit again",
+    "PartitionNodeLimit": "asks for more nodes than its partition allows; `robustft cancel`, lower them, submit again",
+}
+"""What to know of a job that waits: how SLURM's reason starts, and what then helps. The others end by themselves."""
 
 
 def status(
@@ -73,8 +88,9 @@ def report(found: list[Seen]) -> dict[str, Any]:
 
     `schema` 1: `counts` (every state of survey.STATES -> runs), `eta_seconds` (null where nothing can be said), and
     `runs`, each with `run` (its folder below the root), benchmark, method, backbone, run_id, state, step, total,
-    wall_seconds, restarts (attempts in a row without progress), job, reason (of failed and vanished runs), `log`,
-    the last lines of a failed run's log, with what SLURM said of its job, and `output`, the file of that job's output
+    wall_seconds, restarts (attempts in a row without progress), job, reason (of failed and vanished runs), `waits`
+    (SLURM's word for what the job of a submitted run waits for: Priority, Resources, Dependency, ...), `log`, the last
+    lines of a failed run's log, with what SLURM said of its job, and `output`, the file of that job's output
     below the root. Later versions only add keys, or raise `schema`.
     """
     counts = Counter(seen.state for seen in found)
@@ -102,6 +118,7 @@ def _entry(seen: Seen) -> dict[str, Any]:
         "restarts": seen.restarts,
         "job": seen.job,
         "reason": discreet(seen.reason) or None,
+        "waits": seen.waits or None,
         "log": log,
         "output": output,
     }
@@ -136,6 +153,7 @@ def picture(found: list[Seen], runs: Path) -> Iterator[Table | str]:
     yield f"{done} of {len(found)} runs done ({100 * done // len(found)} %){to_go}"
     for state in ("running", "submitted", "checkpointed"):
         yield from _listed(state, [seen for seen in found if seen.state == state])
+    yield from _waits(found)
     for state in ("failed", "vanished"):
         yield from _reasons(state, [seen for seen in found if seen.state == state], runs)
 
@@ -143,11 +161,22 @@ def picture(found: list[Seen], runs: Path) -> Iterator[Table | str]:
 def _listed(state: str, found: list[Seen]) -> Iterator[str]:
     for seen in found[:LISTED]:
         step = f" at step {seen.told.get('step', 0)} of {seen.told.get('total', '?')}" if state != "submitted" else ""
-        job = f" (job {seen.job})" if seen.job else ""
+        job = f" (job {seen.job}{', ' + seen.waits if seen.waits else ''})" if seen.job else ""
         again = f", started {seen.restarts} times without progress" if seen.restarts else ""
         yield f"{state}: {seen.title}{job}{step}{_age(seen.told)}{again}"
     if len(found) > LISTED:
         yield f"{state}: and {len(found) - LISTED} more; `robustft status --json` lists them all"
+
+
+def _waits(found: list[Seen]) -> Iterator[str]:
+    """How many runs wait for what, in SLURM's words, and what to do where waiting does not help."""
+    counts = Counter(seen.waits for seen in found if seen.waits)
+    if counts:
+        yield f"waiting: {', '.join(f'{count} for {reason}' for reason, count in counts.most_common())}"
+    for reason in counts:
+        for known, meaning in WAITS.items():
+            if reason.startswith(known):
+                yield f"  {known}: {meaning}"
 
 
 def _reasons(state: str, found: list[Seen], runs: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, resolve_name
+from .queue import NEVER
 from .state import Holder, Observer, RunFolder, read_state
 
 STATES = ("done", "running", "submitted", "checkpointed", "planned", "failed", "vanished", "cancelled")
@@ -22,8 +23,8 @@ OPEN = ("running", "submitted", "checkpointed", "planned", "vanished")
 """What may still come to something, and so what `cancel` ends."""
 
 Queue = Callable[[list[str]], Mapping[str, str] | None]
-"""Job ids -> what the queue calls each ("PENDING", "RUNNING", "COMPLETED", ...); a job that it does not know is left
-out. None where no queue can be asked."""
+"""Job ids -> what the queue calls each ("RUNNING", "COMPLETED", ...) and, behind that, why it waits ("PENDING
+Priority"); a job that it does not know is left out. None where no queue can be asked."""
 ALIVE = (
     *("PENDING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESIZING"),
     *("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED"),
@@ -47,6 +48,8 @@ class Seen:
     """The last state written."""
     reason: str = ""
     """Of failed and vanished runs, one sentence."""
+    waits: str = ""
+    """SLURM's word for what the job of a submitted run waits for: Priority, Resources, BeginTime, ..."""
 
     @property
     def folder(self) -> RunFolder:
@@ -70,6 +73,11 @@ class Seen:
     def job(self) -> str | None:
         """The job that has or had the run."""
         return self.told.get("job")
+
+    @property
+    def stuck(self) -> bool:
+        """Whether its job is in the queue and will never start."""
+        return self.waits == NEVER
 
     @property
     def restarts(self) -> int:
@@ -100,7 +108,7 @@ def slurm(jobs: list[str]) -> Mapping[str, str] | None:
     if not queue.available():
         return None
     try:
-        waiting = {entry.job: entry.state for entry in queue.listed()}
+        waiting = {entry.job: f"{entry.state} {entry.reason}" for entry in queue.listed()}
     except queue.QueueError:
         return None  # a restarting controller: what the folders say must do
     known = {job: waiting[job] for job in jobs if job in waiting}
@@ -208,9 +216,11 @@ def _ask(seen: Seen, words: Mapping[str, str], observer: Observer) -> Seen:
     """The same run with what the queue says of its job."""
     if seen.job is None or seen.state not in ("running", "submitted", "vanished", "checkpointed"):
         return seen
-    word = words.get(seen.job, "").split(" ")[0].rstrip("+")
+    word, _, why = words.get(seen.job, "").partition(" ")
+    word = word.rstrip("+")
     if word in ALIVE:
-        return seen if seen.state == "running" else Seen(seen.path, "submitted", seen.told)
+        waits = why if word == "PENDING" and why != "None" else ""
+        return seen if seen.state == "running" else Seen(seen.path, "submitted", seen.told, waits=waits)
     if seen.state == "checkpointed":
         return seen
     if seen.state == "running" and _surely_alive(seen, observer):

@@ -35,7 +35,7 @@ def marked(
     if expects and missing:
         few = f"{len(row.seeds)} of {len(expected_seeds)} seeds"
         marks["seeds"] = f"{few}, missing {', '.join(map(str, missing))}"
-    absent = sorted({name for name in roles for record in used if name not in record["sets"]}, key=natural)
+    absent = sorted({name for record in used for name in roles if name not in record["sets"]}, key=natural)
     if absent:
         marks["sets"] = f"not every run has {', '.join(absent)}; empty cells and means leave those runs out"
     short = {

@@ -8,10 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .packed import Packed
+
 Record = Mapping[str, Any]
 
 
-def at_best_points(records: Iterable[Record]) -> list[dict[str, Any]]:
+def at_best_points(records: Iterable[Record]) -> list[Record]:
     """The records of every path as they would be at its best value.
 
     A path is all records of one method version on one backbone that differ in the seed and in the path's parameter
@@ -26,10 +28,10 @@ def at_best_points(records: Iterable[Record]) -> list[dict[str, Any]]:
         Records with the metrics, and the parameter, of that value, and without the path; the parameter's source is
         "oracle", no selection rule stands in them, and `trials` is the number of values that were looked at.
     """
-    found = []
+    found, shared = [], {}
     for runs in lines(records):
         value = best_value(runs)
-        found += [] if value is None else [_moved(record, value) for record in runs]
+        found += [] if value is None else [Packed(_moved(record, value), shared) for record in runs]
     return found
 
 
@@ -39,7 +41,7 @@ def lines(records: Iterable[Record]) -> list[list[Record]]:
     for record in sorted(records, key=lambda r: (r["finished"], r["run_id"])):
         spec = record["spec"]
         whole = spec.get("limit") is None and not spec.get("allow_partial")
-        if whole and record.get("path"):
+        if whole and "path" in record:
             paths[_path_of(record)].setdefault(record["seed"], record)
     return [[paths[key][seed] for seed in sorted(paths[key])] for key in sorted(paths)]
 

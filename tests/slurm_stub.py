@@ -42,7 +42,8 @@ if command == "sbatch":
     print("Submitted batch job", world["last"])
 elif command == "squeue":
     for job, about in world["jobs"].items():
-        print("|".join([job, "PENDING", "JobHeldUser" if about["held"] else "Priority", about["name"]]))
+        why = "JobHeldUser" if about["held"] else about.get("reason", "Priority")
+        print("|".join([job, "PENDING", why, about["name"]]))
 elif command == "scontrol" and arguments[0] == "release":
     for job, about in world["jobs"].items():
         if job.split("_")[0] == arguments[1]:
@@ -76,6 +77,10 @@ class Stub:
     @property
     def jobs(self):
         return self.world["jobs"]
+
+    def wait_for(self, reason, *jobs):
+        """These jobs wait for another reason than their priority."""
+        self.set(jobs={job: {**about, "reason": reason} if job in jobs else about for job, about in self.jobs.items()})
 
     def finish(self, *jobs):
         """These jobs are over; without any, all are."""

@@ -95,7 +95,7 @@ def test_a_record_that_is_damaged_or_gone_is_not_done(tmp_path):
 @pytest.mark.parametrize(
     "word, state, reason",
     [
-        ("PENDING", "submitted", ""),
+        ("PENDING Priority", "submitted", ""),
         ("RUNNING", "submitted", ""),
         ("COMPLETED", "vanished", "SLURM calls its job 41_0 COMPLETED, but it left no record"),
         ("CANCELLED by 0", "vanished", "SLURM calls its job 41_0 CANCELLED, but it left no record"),
@@ -229,7 +229,7 @@ def test_status_as_json_has_every_run_with_the_same_keys(zoo, capsys):
     assert {tuple(entry) for entry in told["runs"]} == {
         (
             *("run", "benchmark", "method", "backbone", "run_id", "state", "step", "total", "wall_seconds"),
-            *("restarts", "job", "reason", "log", "output"),
+            *("restarts", "job", "reason", "waits", "log", "output"),
         )
     }
     failed = told["runs"][3]

@@ -181,6 +181,41 @@ def test_what_vanished_or_failed_is_submitted_again_and_nothing_else(folders, qu
     assert_each_once(folders, queue)
 
 
+def test_status_says_what_jobs_wait_for(folders, queue, capsys):
+    runs = folders[0].path.parents[3]
+    submit(folders)
+    first, second = [job for job in queue.jobs if job.startswith("1_")][:2]
+    queue.wait_for("ReqNodeNotAvail, UnavailableNodes:node[1-3]", first)
+    queue.wait_for("AssocGrpGRES", second)
+    assert call("status", "--runs", runs) == 0
+    said = capsys.readouterr().out
+    assert f"(job {second}, AssocGrpGRES)" in said
+    assert "waiting: 4 for Priority, 1 for ReqNodeNotAvail, UnavailableNodes:node[1-3], 1 for AssocGrpGRES\n" in said
+    assert "  ReqNodeNotAvail: the nodes that it could have are down or reserved" in said
+    assert call("status", "--json", "--runs", runs) == 0
+    waits = {entry["job"]: entry["waits"] for entry in json.loads(capsys.readouterr().out)["runs"]}
+    assert waits[second] == "AssocGrpGRES" and list(waits.values()).count("Priority") == 4
+
+
+@pytest.mark.parametrize("again", ["the sweep", "retry"])
+def test_a_job_that_can_never_start_is_told_of_and_replaced(folders, queue, capsys, monkeypatch, again):
+    runs = folders[0].path.parents[3]
+    submit(folders)
+    late = [job for job in queue.jobs if queue.jobs[job]["after"]]
+    queue.wait_for("DependencyNeverSatisfied", late[0])
+    assert call("status", "--runs", runs) == 0
+    said = capsys.readouterr().out
+    assert "1 for DependencyNeverSatisfied" in said
+    assert "  DependencyNeverSatisfied: never starts" in said and "`robustft retry` or the same sweep again" in said
+    if again == "retry":
+        assert call("retry", "--executor", "slurm", "--runs", runs) == 0
+    else:
+        (run,) = submit(folders).submitted
+        assert str(run.path) in in_pickles(runs, queue)[run.read_state()["job"]]
+    assert late[0] not in queue.jobs and len(queue.jobs) == 6
+    assert_each_once(folders, queue)
+
+
 def test_a_run_that_a_living_process_holds_is_left_to_it(folders, queue):
     lease = claim(folders[0], Observer())
     outcome = submit(folders)

@@ -17,7 +17,7 @@ from runs_kit import BACKBONE, call, essence, starts, write_suite
 from robustft.benchmarks import queue, survey, sweep
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.run import Options
-from robustft.benchmarks.slurm import Cluster, Submitter
+from robustft.benchmarks.slurm import PREFIX, Cluster, Submitter
 from robustft.benchmarks.slurm_profile import Profile
 from robustft.benchmarks.state import Observer, RunFolder
 from robustft.benchmarks.worker import work
@@ -158,8 +158,12 @@ def test_a_sweep_from_the_command_to_the_board(cluster, folders, suite, tmp_path
     assert call(*words) == 0
     runs = [RunFolder(path.parent) for path in (tmp_path / "runs").glob("*/*/*/*/spec.json")]
     assert len(runs) == 3
-    seen = {each.parts[1]: each.state for each in survey.survey(tmp_path / "runs", Observer())}
-    assert seen["wise_ft"] == "submitted" and seen["ft"] in ("submitted", "running")
+
+    def seen():
+        return {each.parts[1]: each for each in survey.survey(tmp_path / "runs", Observer())}
+
+    assert seen()["wise_ft"].state == "submitted" and seen()["ft"].state in ("submitted", "running")
+    cluster.wait_for(lambda: seen()["wise_ft"].waits == "Dependency", "why the last job waits")
     assert "3 submitted as 2 arrays" in capsys.readouterr().out
     finish(cluster, runs)
     assert call(*words) == 0
@@ -290,6 +294,26 @@ def test_a_submitter_killed_with_jobs_held(cluster, folders, undisturbed, monkey
     assert held.reason == "JobHeldUser"
     submit(folders)
     assert held.job not in {entry.job for entry in queue.listed()}
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=1)
+
+
+def test_a_job_that_can_never_start_is_told_of_and_replaced(cluster, folders, undisturbed, capsys):
+    runs = folders[0].path.parents[3]
+    urgent, failed = (
+        cluster.call("sbatch", "--parsable", "-phigh", "-n2", "--output=/dev/null", f"--wrap={command}").strip()
+        for command in ("sleep 600", "false")
+    )
+    submit(folders)
+    (dead,) = {entry.job for entry in queue.listed(PREFIX)}
+    cluster.call("scontrol", "update", f"JobId={dead}", f"Dependency=afterok:{failed}")
+    queue.cancel([urgent])
+    cluster.wait_for(lambda: [entry.reason for entry in queue.listed(PREFIX)] == [queue.NEVER], "the failed job")
+    capsys.readouterr()
+    assert call("status", "--runs", runs) == 0
+    assert f"(job {dead}, DependencyNeverSatisfied)" in capsys.readouterr().out
+    submit(folders)
+    assert dead not in {entry.job for entry in queue.listed()}
     finish(cluster, folders)
     assert_once_and_the_same(folders, undisturbed, attempts=1)
 

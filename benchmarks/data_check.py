@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ..datasets import catalogue
 from ..datasets.card import Dataset, EvalData, EvalSet, MissingData
 from ..datasets.rehearsal import Rehearsal
+from ..results.atomic import create_atomic
 from .launch import cores
 from .plan import Plan
 from .spec import RunSpec
@@ -64,6 +66,39 @@ def validation(data: Dataset) -> EvalData | None:
     """The ID validation set; None for data without one."""
     names = data.card.names("validation")
     return data.eval_data(names[0]) if names else None
+
+
+def withheld(data: Dataset) -> bytes:
+    """The training images that a rule by hash makes the validation set: their sample ids, sorted, one a line.
+
+    Empty for data whose validation set is not made by a rule.
+    """
+    if not getattr(data, "withholds", False):
+        return b""
+    names = (name.encode("utf-8", "surrogateescape") for name in validation(data).sample_ids)
+    return b"".join(name + b"\n" for name in sorted(names))
+
+
+def keep_withheld(data: Dataset, folder: Path) -> dict[str, str]:
+    """Writes that list as withheld-<first 12 digits of its sha256>.txt unless it is there.
+
+    Returns:
+        What a record says of it; {} where no rule withholds.
+    """
+    content = withheld(data)
+    if not content:
+        return {}
+    digest = hashlib.sha256(content).hexdigest()
+    path = folder / f"withheld-{digest[:12]}.txt"
+    if not path.exists():
+        create_atomic(path, content)
+    return {"withheld_sha256": digest}
+
+
+def about(data: Dataset, folder: Path) -> dict[str, Any]:
+    """What a record says of the data: `keep_withheld`, and how many files of one's own are no images of a class."""
+    passed = {name: count for name, (count, _) in getattr(data, "passed_over", {}).items()}
+    return {**keep_withheld(data, folder), **({"passed_over": passed} if passed else {})}
 
 
 def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, EvalData]]:

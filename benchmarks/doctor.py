@@ -1,5 +1,6 @@
 """`robustft doctor`: is everything that a benchmark needs on this machine, and whole?"""
 
+import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ from ..datasets import catalogue
 from ..datasets.card import DataError, Dataset
 from ..datasets.holdings import Holding, first_unreadable, holdings
 from ..datasets.trees import ROOT_VARIABLE
-from . import machine
+from . import data_check, machine
 from .data_check import many_cores
 from .errors import UserError
 from .suite import Suite, find, load
@@ -87,6 +88,14 @@ class Doctor:
             self.console.print(_table(name, found))
         for sentence in dict.fromkeys(entry.problem for entry in found if entry.problem):
             self.fault(sentence)
+        for part, (count, first) in getattr(partial, "passed_over", {}).items():
+            about = f"{count} entries are passed over, no images in a class folder, as {first}"
+            self.say(f"{partial.card.name}, {part}: {about}")
+        validation = partial.card.names("validation")
+        listed = any(entry.images for entry in found if entry.name in validation) and data_check.withheld(partial)
+        if listed:
+            digest = hashlib.sha256(listed).hexdigest()
+            self.say(f"{partial.card.name}: validation is withheld from train by a rule; sha256 of its list: {digest}")
         if not self.fast:
             self.decode(partial, found)
 

@@ -86,7 +86,8 @@ def compare_layers(material: "Material") -> None:
     """Measure, once a run, how alike its layers are to the pretrained ones; a side file of the run keeps it.
 
     Only runs that the figure shows and whose final weights are there; torch is loaded if there is one. Where the data
-    or the pretrained weights are not on this machine, a warning says so and the run is left out of the figure.
+    or the pretrained weights are not on this machine, or the validation images are too few, a warning says so and the
+    run is left out of the figure.
     """
     from ..results.atomic import OutputError, write_json_atomic
     from ..results.material import LAYERS
@@ -100,11 +101,12 @@ def compare_layers(material: "Material") -> None:
                     if not material.layers(record):
                         from ..backbones import BackboneError
                         from ..datasets.card import DataError
+                        from ..results.similarity import SimilarityError
                         from .layers import similarity_to_start
 
                         try:
                             found = {"layers": similarity_to_start(material.folder(record))}
-                        except (UserError, DataError, BackboneError) as error:
+                        except (UserError, DataError, BackboneError, SimilarityError) as error:
                             warnings.warn(f"figure layers: {method} on {backbone} is left out: {error}", stacklevel=2)
                             break
                         try:

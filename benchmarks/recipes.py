@@ -100,14 +100,16 @@ class Sourced(Strict):
         return self.source or f"our choice: {self.our_choice}"
 
 
+SourcedValues = Annotated[dict[str, Sourced], Field(min_length=1)]
+
+
 class Stand(Strict):
     """Another backbone whose values stand in for those that nobody published."""
 
     backbone: str
     our_choice: Annotated[str, Field(min_length=1)]
-
-
-SourcedValues = Annotated[dict[str, Sourced], Field(min_length=1)]
+    values: SourcedValues | None = None
+    """Shared values that have another source on the backbone without its own."""
 
 
 class Published(Strict):
@@ -148,9 +150,8 @@ class Published(Strict):
             )
         if not parts:
             return []
-        return [
-            (key, s.value, why + s.origin) for values, why in [(self.values, ""), *parts] for key, s in values.items()
-        ]
+        shared = [(self.values, ""), ((stand.values if stand else None) or {}, "")]
+        return [(key, s.value, why + s.origin) for values, why in [*shared, *parts] for key, s in values.items()]
 
     def departures_of(self, method: str) -> list[str]:
         """Sentences that hold for a method."""

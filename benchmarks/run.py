@@ -138,6 +138,7 @@ class Attempt:
         self.left_out = data_check.check(whole, self.spec, trains)
         self.train_images = data_check.training_images(whole) if trains else {}
         self._check_fit(whole)
+        self.about_data = data_check.about(whole, self.folder.path.parents[2]) if self.lease is not None else {}
         return data_check.part(whole, self.spec)
 
     def tell(self, state: str, force: bool = False, **more: Any) -> None:
@@ -316,6 +317,7 @@ class Attempt:
                 **about["info"],
                 **({"dynamics": about["dynamics"]} if "dynamics" in about else {}),
                 **({"sets_left_out": self.left_out} if self.left_out else {}),
+                **self.about_data,
                 "weights_sha256": about["sha256"],
                 "code": self.code,
             },

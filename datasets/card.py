@@ -28,6 +28,11 @@ def is_template(text: str) -> bool:
     return text.count("{}") == 1 and not set("{}") & set(text.replace("{}", ""))
 
 
+def is_set_name(text: str) -> bool:
+    """Whether a set may have this name: it is also that of a file, and stands in tables."""
+    return text.isprintable() and text == text.strip() and "/" not in text and not text.startswith(".")
+
+
 @dataclass(frozen=True, slots=True)
 class EvalSet:
     """One evaluation set: its role and, for a shift, what it measures."""

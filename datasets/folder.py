@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .card import DataError, DatasetCard, EvalSet, is_template
+from .card import DataError, DatasetCard, EvalSet, is_set_name, is_template
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
 from .pixels import Decode
-from .trees import Tree, relabel, scan
+from .trees import Tree, relabel, scan, size_of
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 VALIDATION_FOLDERS = ("validation", "val")
@@ -63,12 +63,11 @@ class Folder(TrainsOnPictures):
         if "train" not in below or self._id is None:
             raise DataError(f"{self.name}: {self.path} needs the folders train and id_test, found {below or 'none'}.")
         self._own_validation = self._one_of(VALIDATION_FOLDERS, below)
+        self.withholds = self._own_validation is None
         self._shifts = [name for name in below if name not in {"train", self._id, self._own_validation}]
-        named_like_a_set = {"validation", "id"} & set(self._shifts)
-        if named_like_a_set:
-            raise DataError(
-                f"{self.name}: {named_like_a_set.pop()!r} cannot be the name of a shift; rename the folder."
-            )
+        wrong = [name for name in self._shifts if name in ("validation", "id") or not is_set_name(name)]
+        if wrong:
+            raise DataError(f"{self.name}: {wrong[0]!r} cannot be the name of a shift; rename the folder.")
 
     def _one_of(self, names: Iterable[str], below: list[str]) -> str | None:
         found = [name for name in names if name in below]
@@ -106,7 +105,7 @@ class Folder(TrainsOnPictures):
             tree = self._sets[folder][0] if folder else None
             for i in range(len(tree) if tree else 0):
                 path = tree.folder / tree.name(i)
-                content = hashlib.sha256(path.read_bytes()).hexdigest() if self.hash_bytes else path.stat().st_size
+                content = hashlib.sha256(path.read_bytes()).hexdigest() if self.hash_bytes else size_of(path)
                 digest.update(json.dumps([role, tree.name(i), content]).encode())
         return digest.hexdigest()
 
@@ -118,7 +117,7 @@ class Folder(TrainsOnPictures):
             if name is None:
                 continue
             tree = scan(self.path / name)
-            labels = relabel(tree, self.name, list(self._classes))
+            labels = relabel(tree, self.name, list(self._classes), "add a line to classes.txt, or take them away")
             if len(tree) == 0:
                 raise DataError(f"{self.name}: no images in class folders under {tree.folder}; fill or remove it.")
             sets[name] = tree, labels
@@ -129,6 +128,11 @@ class Folder(TrainsOnPictures):
                 f"{self.name}: class folder {first!r} of classes.txt has no training image; add one or drop it."
             )
         return sets
+
+    @property
+    def passed_over(self) -> dict[str, tuple[int, str]]:
+        """Folder -> how many entries in it are no images of a class, and the first; those without any left out."""
+        return {name: tree.passed for name, (tree, _) in self._sets.items() if tree.passed[0]}
 
     @cached_property
     def _withheld(self) -> np.ndarray:
@@ -173,7 +177,9 @@ def read_classes(path: Path, where: str) -> dict[str, str]:
 def _lines(path: Path, where: str) -> list[str]:
     """Lines of a text file that are not empty."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{where}: no file {path}; write one line a class: folder name, tab, class name.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: {path} cannot be read ({error}); write it in UTF-8.") from None
     return [line.strip() for line in lines if line.strip()]

@@ -72,7 +72,7 @@ def _count(data: Dataset, name: str) -> Holding:
     if name != TRAIN and getattr(found, "project", None) is not None:
         columns = found.project(torch.zeros(1, columns)).shape[1]
     images, expected = getattr(found, "found", len(labels)), getattr(found, "expected", None)
-    used = len(labels) if name != TRAIN and len(labels) != images else None
+    used = len(labels) if len(labels) != images else None
     return Holding(name, images, expected, len(np.unique(labels)), columns, used=used)
 
 

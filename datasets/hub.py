@@ -36,7 +36,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .card import DataError, DatasetCard, EvalSet, MissingData, is_template
+from .card import DataError, DatasetCard, EvalSet, MissingData, is_set_name, is_template
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
 from .pixels import Decode, read
 
@@ -132,13 +132,13 @@ class Hub(TrainsOnPictures):
             self.columns, self.base, short = _parse(path), path.parent, path.stem
         else:
             self.columns, short = Columns(dataset=name), name
-        self.name = f"huggingface:{short}"
+        self.name, self.withholds = f"huggingface:{short}", not self.columns.validation
         wrong = next((prompt for prompt in self.columns.prompts if not is_template(prompt)), None)
         if wrong is not None:
             raise DataError(f"{self.name}: each prompt needs one {{}} for the class name; found {wrong!r}.")
-        taken = {"id", "validation"} & set(self.columns.shifts)
+        taken = [n for n in self.columns.shifts if n in ("train", "id", "validation") or not is_set_name(n)]
         if taken:
-            raise DataError(f"{self.name}: {taken.pop()!r} cannot be the name of a shift; rename it.")
+            raise DataError(f"{self.name}: {taken[0]!r} cannot be the name of a shift; rename it.")
 
     @cached_property
     def card(self) -> DatasetCard:
@@ -243,10 +243,19 @@ class Hub(TrainsOnPictures):
     def _loaded(self) -> dict[str, tuple[HubPictures, np.ndarray]]:
         """Pictures and (N,) int64 labels, positions in the card's class names, of every set and of train."""
         known = self._stored_names or list(self._class_names)
-        return {
+        loaded = {
             name: (pictures, self._positions(pictures, names, raw, known))
             for name, (pictures, names, raw) in self._raw.items()
         }
+        trained = set(loaded["train"][1].tolist())
+        for pictures, labels in loaded.values():
+            never = set(labels.tolist()) - trained
+            if never:
+                name, train = self._class_names[min(never)], self.columns.train
+                raise DataError(
+                    f"{pictures.place}: the class {name!r} has no image in {train}; add some, or leave its rows out."
+                )
+        return loaded
 
     def _positions(self, pictures: HubPictures, names: list[str] | None, raw: list, known: Sequence[str]) -> np.ndarray:
         """(N,) int64 positions in `known` of the raw labels of a column whose classes have `names`, if it has any."""
@@ -258,10 +267,10 @@ class Hub(TrainsOnPictures):
             if len(position) < len(known):
                 raise DataError(f"{pictures.place}: classes cannot be matched by name, one name stands twice.")
             raw = [position.get(label, label) for label in raw]
-        wrong = next((x for x in raw if not isinstance(x, int) or not 0 <= x < len(known)), None)
-        if wrong is not None:
+        wrong = [x for x in raw if not isinstance(x, int) or not 0 <= x < len(known)]  # None is one of them
+        if wrong:
             raise DataError(
-                f"{pictures.place}: the label {wrong!r} is none of the {len(known)} classes; leave such rows out, "
+                f"{pictures.place}: the label {wrong[0]!r} is none of the {len(known)} classes; leave such rows out, "
                 "or correct class_names."
             )
         return np.array(raw, dtype=np.int64)

@@ -131,6 +131,8 @@ class TrainsOnPictures:
     """How the pictures are made, of training and of evaluation sets; see `pixels`."""
     randomness: str
     """Names the stream of random numbers: another name, other crops."""
+    withholds: bool = False
+    """Whether the validation set is a part of train that a rule by hash withholds: it then has no list but this one."""
     _trained: tuple[Pictures, np.ndarray]
     """Pictures and (N,) int64 labels; made once and before workers start, so that they inherit the list of files."""
 

@@ -2,14 +2,16 @@
 
 Below the data root (first name that exists; the others are layouts of earlier code):
 
-    ILSVRC2012/train/<wnid>                     imagenet/train, imagenet-1k/train
-    ILSVRC2012/val_dirs/<wnid>                  ILSVRC2012/val, imagenet/val_in_folder, imagenet/val, imagenet-1k/val
+    ILSVRC2012/train/<wnid>                     imagenet/train, imagenet-1k/train, ILSVRC/Data/CLS-LOC/train
+    ILSVRC2012/val_dirs/<wnid>                  ILSVRC2012/val, imagenet/val_in_folder, imagenet/val, imagenet-1k/val,
+                                                ILSVRC/Data/CLS-LOC/val
     imagenetv2-matched-frequency-format-val/<0..999>
     imagenet-r/<wnid>   imagenet-a/<wnid>   sketch/<wnid>   objectnet-1.0/images/<name> with objectnet-1.0/mappings
 
 Of every class, the 26 training images whose "<wnid>/<file>" has the smallest sha256 are withheld as ID validation:
-the size that model soups use, by a rule instead of a list, so that it can be checked without the images. The ID test
-set is ImageNet's validation set, as everywhere in this line of work.
+the size that model soups use. It is a rule and not a list that ships with the package, because a list could not be
+checked against images that are not here; the first run writes the list beside the runs. The ID test set is ImageNet's
+validation set, as everywhere in this line of work.
 """
 
 import hashlib
@@ -34,10 +36,11 @@ CLASSES = 1000
 
 _IMAGENET = "ILSVRC2012 (ImageNet-1k) from image-net.org"
 SOURCES = {
-    "train": Source("imagenet train", ("ILSVRC2012/train", "imagenet/train", "imagenet-1k/train"),
+    "train": Source("imagenet train", ("ILSVRC2012/train", "imagenet/train", "imagenet-1k/train",
+                                       "ILSVRC/Data/CLS-LOC/train"),
                     1_281_167, CLASSES, f"the training images of {_IMAGENET}, one folder a wnid"),
     "imagenet": Source("imagenet", ("ILSVRC2012/val_dirs", "ILSVRC2012/val", "imagenet/val_in_folder", "imagenet/val",
-                                    "imagenet-1k/val"),
+                                    "imagenet-1k/val", "ILSVRC/Data/CLS-LOC/val"),
                        50_000, CLASSES, f"the validation images of {_IMAGENET}, sorted into one folder a wnid"),
     "imagenet_v2": Source("imagenet_v2", ("imagenetv2-matched-frequency-format-val", "imagenet-v2"),
                           10_000, CLASSES, "ImageNetV2, matched-frequency variant, from its authors (modestyachts)"),
@@ -93,19 +96,19 @@ class ImageNet(TrainsOnPictures):
         self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, withhold: bool = True,
         size: int = 224, decode: Decode = "exact",
     ) -> None:  # fmt: skip
-        self.root, self.allow_partial, self.withhold = root, allow_partial, withhold
+        self.root, self.allow_partial, self.withholds = root, allow_partial, withhold
         self.size, self.decode = size, decode
         self.expected = SOURCES["train"].images
 
     @cached_property
     def card(self) -> DatasetCard:
         """The card; needs no image. Its fingerprint covers names, prompts, protocol and counts, not pixels."""
-        sets = (VALIDATION, *SETS) if self.withhold else SETS
+        sets = (VALIDATION, *SETS) if self.withholds else SETS
         about = self.name, VERSION, self._summary(), imagenet_names(), imagenet_prompts(), sets
         protocol = {
             "synsets": imagenet_synsets(),
             "columns": {which: imagenet_subset(which) for which in ("r", "a")},
-            "withheld": f"{WITHHELD_PER_CLASS} smallest sha256 of wnid/file a class" if self.withhold else "none",
+            "withheld": f"{WITHHELD_PER_CLASS} smallest sha256 of wnid/file a class" if self.withholds else "none",
             "images": {name: source.images for name, source in SOURCES.items()},
             "views": f"bicubic, centre crop {self.size}; random resized crop 0.9 to 1, no flip",
             "objectnet": "maximum over ImageNet ids, border of 2 pixels cut",
@@ -115,14 +118,14 @@ class ImageNet(TrainsOnPictures):
 
     def _summary(self) -> str:
         held = f"{WITHHELD_PER_CLASS} images a class (smallest sha256 of wnid/file) withheld as ID validation"
-        return f"ImageNet-1k, five shifts; {held if self.withhold else 'all of train is trained on, no ID validation'}"
+        return f"ImageNet-1k, five shifts; {held if self.withholds else 'all of train is trained on, no ID validation'}"
 
     @cached_property
     def train_size(self) -> int:
         """Images trained on: as they should be; in a partial tree, as they are."""
         if self.allow_partial:
             return len(self.train_labels())
-        return self.expected - (WITHHELD_PER_CLASS * CLASSES if self.withhold else 0)
+        return self.expected - (WITHHELD_PER_CLASS * CLASSES if self.withholds else 0)
 
     @property
     def found(self) -> int:
@@ -152,15 +155,11 @@ class ImageNet(TrainsOnPictures):
         expected = SOURCES[name].images
         return self.image_set(name, TreePictures(tree), labels, expected=expected, projection=projection)
 
-    def withheld_files(self) -> list[str]:
-        """`<wnid>/<file>` of the training images that are ID validation, sorted; empty when none is withheld."""
-        return [self._train[0].name(int(i)) for i in np.flatnonzero(self._withheld)]
-
     def _checked(self, source: Source, known: list[str]) -> tuple[Tree, np.ndarray]:
         """All images of a source and their labels, positions in `known`; DataError where they are not complete."""
         tree = scan(source.find(self.root))
         labels = relabel(tree, source.name, known)
-        source.check(tree.folder, labels, known, self.allow_partial)
+        source.check(tree, labels, known, self.allow_partial)
         return tree, labels
 
     @cached_property
@@ -171,7 +170,7 @@ class ImageNet(TrainsOnPictures):
     def _withheld(self) -> np.ndarray:
         """(images on disk,) bool. Of a class with few images (a partial tree) at most half is withheld."""
         tree, labels = self._train
-        if not self.withhold:
+        if not self.withholds:
             return np.zeros(len(tree), dtype=bool)
         names = [tree.name(i) for i in range(len(tree))]
         return lowest_by_hash(names, labels, lambda size: min(WITHHELD_PER_CLASS, size // 2))
@@ -192,7 +191,7 @@ class ImageNet(TrainsOnPictures):
         everything = relabel(tree, source.name, known)
         kept = np.flatnonzero(everything < len(maps.folders))
         tree, labels = tree.take(kept), everything[kept]
-        source.check(folder, labels, maps.folders, self.allow_partial)
+        source.check(tree, labels, maps.folders, self.allow_partial)
         pictures = TreePictures(tree, BORDER)
         return self.image_set(source.name, pictures, labels, expected=source.images, projection=maps.projection)
 

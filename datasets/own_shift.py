@@ -26,7 +26,7 @@ from .folder import ID_FOLDERS, read_classes
 from .hub import Hub
 from .image_sets import ImageSet, Pictures, TreePictures
 from .pixels import Decode
-from .trees import scan
+from .trees import scan, size_of
 
 _UNKNOWN = "not known"
 
@@ -44,6 +44,8 @@ class OwnShift:
     """(N,) int64 positions in `names`."""
     content: str
     """sha256 over the names and sizes of the images."""
+    passed: tuple[int, str] = (0, "")
+    """Entries of its folder that are no images of a class, as `trees.Tree` has them."""
 
 
 def of_folder(source: str, path: Path) -> OwnShift:
@@ -64,9 +66,10 @@ def of_folder(source: str, path: Path) -> OwnShift:
         raise DataError(f"{source}: {listed / 'classes.txt'} has no line for the folder {strange[0]!r}; add one.")
     digest = hashlib.sha256()
     for i in range(len(tree)):
-        digest.update(json.dumps([tree.name(i), (path / tree.name(i)).stat().st_size]).encode())
+        digest.update(json.dumps([tree.name(i), size_of(path / tree.name(i))]).encode())
     names = tuple(known.get(folder, folder) for folder in tree.classes)
-    return OwnShift(source, names, TreePictures(tree), tree.class_of.astype(np.int64), digest.hexdigest())
+    labels = tree.class_of.astype(np.int64)
+    return OwnShift(source, names, TreePictures(tree), labels, digest.hexdigest(), tree.passed)
 
 
 def of_hub(source: str, name: str) -> OwnShift:
@@ -160,6 +163,12 @@ class WithShifts:
             parts.append([name, self._classes[name].tolist(), shift.content, self.size])
         fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return replace(card, sets=(*card.sets, *sets), fingerprint=fingerprint)
+
+    @property
+    def passed_over(self) -> dict[str, tuple[int, str]]:
+        """The dataset's own, if it counts them, and those of the further shifts."""
+        beside = {name: shift.passed for name, shift in self.shifts.items() if shift.passed[0]}
+        return {**getattr(self.data, "passed_over", {}), **beside}
 
     @cached_property
     def _classes(self) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from .card import DataError, MissingData
 ROOT_VARIABLE = "ROBUSTFT_DATA"
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Files with another ending (README, checksums) are no images and are passed over."""
+ARCHIVES = (".tar", ".tgz", ".tar.gz", ".zip")
 
 
 def data_root(root: str | os.PathLike | None) -> Path:
@@ -37,26 +38,42 @@ class Source:
     def find(self, root: str | os.PathLike | None) -> Path:
         """The folder on this machine; MissingData with what to download where there is none."""
         base = data_root(root)
-        found = next((base / folder for folder in self.folders if (base / folder).is_dir()), None)
+        found = next((base / folder for folder in self.folders if os.path.isdir(base / folder)), None)
         if found is None:
             also = f" (nor as {', '.join(self.folders[1:])})" if len(self.folders) > 1 else ""
+            packed = self._archive(base)
+            get = f"unpack {packed}, which is" if packed else f"get {self.supplier}; unpack it"
             raise MissingData(
-                f"{self.name}: no folder {base / self.folders[0]}{also}; get {self.supplier}; unpack it "
+                f"{self.name}: no folder {base / self.folders[0]}{also}; {get} "
                 f"there, or set {ROOT_VARIABLE} to the folder that holds it."
             )
-        return found
+        inner = found / found.name  # an archive unpacked into a folder of its own name
+        return inner if os.path.isdir(inner) else found
 
-    def check(self, folder: Path, labels: np.ndarray, known: Sequence[str], allow_partial: bool) -> None:
+    def _archive(self, base: Path) -> str:
+        """An archive in the data root, or in the folder of the set, whose name begins like the set's; "" for none."""
+        first = [folder.partition("/")[0] for folder in self.folders]
+        begins = tuple(name.lower()[:10] for name in first if len(name) > 8)
+        for folder in dict.fromkeys((base, *(base / name for name in first))):
+            names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+            for name in names:
+                if name.lower().startswith(begins) and name.lower().endswith(ARCHIVES):
+                    return str(folder / name)
+        return ""
+
+    def check(self, tree: "Tree", labels: np.ndarray, known: Sequence[str], allow_partial: bool) -> None:
         """DataError unless every image and class is there, or `allow_partial` and at least one image is.
 
         Args:
-            folder: where they were looked for.
-            labels: (N,) positions in `known` of the images found.
+            tree: the images found.
+            labels: (N,) their positions in `known`.
             known: names of the class folders.
         """
-        present = set(np.unique(labels).tolist())
+        present, folder = set(np.unique(labels).tolist()), tree.folder
         if not present:
-            raise MissingData(f"{self.name}: no images in class folders under {folder}; get {self.supplier}.")
+            count, first = tree.passed
+            loose = f" ({count} entries lie elsewhere in it, first {first!r})" if count else ""
+            raise MissingData(f"{self.name}: no images in class folders under {folder}{loose}; get {self.supplier}.")
         if (len(labels), len(present)) != (self.images, self.classes) and not allow_partial:
             missing = next((f", none in {name}" for i, name in enumerate(known) if i not in present), "")
             raise DataError(
@@ -77,6 +94,9 @@ class Tree:
     """(N,) int64 positions in `classes`."""
     files: np.ndarray
     """(N,) file names in UTF-8 bytes: one array, because a million Python strings would be copied by every worker."""
+    passed: tuple[int, str] = (0, "")
+    """How many entries were passed over, and the first: files outside of class folders, folders inside of them, and
+    files with no ending of an image; not the hidden ones."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -87,23 +107,64 @@ class Tree:
 
     def take(self, rows: np.ndarray) -> "Tree":
         """The images at these positions, in this order."""
-        return Tree(self.folder, self.classes, self.class_of[rows], self.files[rows])
+        return replace(self, class_of=self.class_of[rows], files=self.files[rows])
 
 
 def scan(folder: Path) -> Tree:
-    """Lists the images of a folder of class folders; opens none of them. Hidden entries are passed over."""
-    with os.scandir(folder) as entries:
-        classes = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
-    listed: list[list[bytes]] = []
+    """Lists the images of a folder of class folders; opens none of them.
+
+    Raises:
+        DataError: a folder that may not be read, or a name that is no UTF-8.
+    """
+    folder, listed, passed = Path(folder), [], []
+    top = _entries(folder)
+    classes = sorted(e.name for e in top if e.is_dir())
+    outside = [e.name for e in top if not e.is_dir()]
     for name in classes:
-        with os.scandir(folder / name) as entries:
-            files = (e.name for e in entries if not e.name.startswith("."))
-            listed.append(sorted(os.fsencode(f) for f in files if f.lower().endswith(SUFFIXES)))
+        names = [e.name for e in _entries(folder / name)]  # not asked what they are: that may take long on a cluster
+        images = [f for f in names if f.lower().endswith(SUFFIXES)]
+        _check_names(folder, f"{name}/", images)
+        listed.append(sorted(map(os.fsencode, images)))
+        if len(images) < len(names):
+            first = min(f for f in names if not f.lower().endswith(SUFFIXES))
+            passed.append((len(names) - len(images), f"{name}/{first}"))
+    if outside:
+        passed.insert(0, (len(outside), min(outside)))
     class_of = np.repeat(np.arange(len(classes)), [len(files) for files in listed])
-    return Tree(Path(folder), tuple(classes), class_of, np.array([f for files in listed for f in files], dtype=bytes))
+    files = np.array([f for files in listed for f in files], dtype=bytes)
+    over = (sum(count for count, _ in passed), passed[0][1]) if passed else (0, "")
+    return Tree(folder, tuple(classes), class_of, files, over)
 
 
-def relabel(tree: Tree, source: str, known: Sequence[str]) -> np.ndarray:
+def _check_names(folder: Path, below: str, names: list[str]) -> None:
+    """Names are sample ids, which per-sample files keep as text."""
+    try:
+        "".join((below, *names)).encode()
+    except UnicodeEncodeError:
+        wrong = next(n for n in (below, *names) if os.fsencode(n).decode("utf-8", "replace") != n)
+        raise DataError(f"{folder}: the name {os.fsencode(wrong)!r} is not UTF-8; rename it.") from None
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder and not hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); make it readable.") from None
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; DataError where it is a link to nothing, or may not be looked at."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file or take it away.") from None
+
+
+def relabel(
+    tree: Tree, source: str, known: Sequence[str], remedy: str = "this is another dataset, or another variant of it"
+) -> np.ndarray:
     """(N,) int64 labels: the position of each image's class folder in `known`.
 
     Raises:
@@ -114,6 +175,6 @@ def relabel(tree: Tree, source: str, known: Sequence[str]) -> np.ndarray:
     if strange:
         raise DataError(
             f"{source}: {tree.folder} has {len(strange)} folders that are none of its classes, first {strange[0]!r}; "
-            "this is another dataset, or another variant of it."
+            f"{remedy}."
         )
     return np.array([position[name] for name in tree.classes], dtype=np.int64)[tree.class_of]

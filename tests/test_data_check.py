@@ -1,5 +1,6 @@
 """Which data a run is on: complete ones, a part that is said, or all of train where nothing is chosen."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -17,7 +18,7 @@ from robustft.benchmarks.spec import RunSpec
 from robustft.datasets import catalogue
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
-from robustft.datasets.imagenet import ImageNet
+from robustft.datasets.imagenet import ImageNet, ImageNetFullTrain
 from robustft.datasets.rehearsal import PartOfSet, Rehearsal, few_of_each
 from robustft.results import leaderboard
 
@@ -254,3 +255,29 @@ def test_limit_is_one_flag_of_run_and_its_record_says_so(tmp_path):
 
 def test_new_fields_are_shared_with_what_a_run_reads():
     assert {"limit", "train_limit", "allow_partial"} <= set(grid.OTHER_FIELDS)
+
+
+def test_the_withheld_images_are_the_same_list_on_two_machines_and_each_record_has_its_hash(tmp_path, capsys):
+    """Two copies of a training tree, made in another order and read through a link, by another data root."""
+    names = [f"{wnid}/{wnid}_{k}.JPEG" for wnid in WNIDS[:3] for k in range(40 * (wnid == WNIDS[1]) + 3)]
+    for place, order in (("one", names), ("two", names[::-1])):
+        for name in order:
+            path = tmp_path / place / "imagenet" / "train" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "two")
+    kept = [
+        data_check.keep_withheld(ImageNet(tmp_path / place, allow_partial=True, size=size), tmp_path / "runs")
+        for place, size in (("one", 8), ("link", 224))
+    ]
+    (written,) = (tmp_path / "runs").iterdir()
+    assert kept[0] == kept[1] == {"withheld_sha256": hashlib.sha256(written.read_bytes()).hexdigest()}
+    assert written.name == f"withheld-{kept[0]['withheld_sha256'][:12]}.txt"
+    listed = written.read_text().splitlines()
+    large = sorted((n for n in names if WNIDS[1] in n), key=lambda n: hashlib.sha256(n.encode()).digest())[:21]
+    assert len(listed) == 1 + 21 + 1 and set(listed) >= set(large) and listed == sorted(listed)
+    (tmp_path / "two" / "imagenet" / "train" / large[0]).unlink()  # another tree: another list, kept beside it
+    assert data_check.keep_withheld(ImageNet(tmp_path / "two", allow_partial=True), tmp_path / "runs") != kept[0]
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert data_check.keep_withheld(ImageNetFullTrain(tmp_path / "one", allow_partial=True), tmp_path / "no") == {}
+    assert not (tmp_path / "no").exists()

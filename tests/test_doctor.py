@@ -1,5 +1,7 @@
 """What `robustft doctor` finds: missing, short and damaged data, weights, and zero-shot accuracy against print."""
 
+import hashlib
+
 import pytest
 from runs_kit import call, program, write_suite
 from test_folder import make
@@ -43,6 +45,15 @@ def test_the_first_unreadable_file_is_named_unless_fast(own, capsys):
     assert f"! first unreadable file of fog: {own[0]}/fog/bee/0.png: cannot be read as an image" in out
     assert "folder:animals, night: every image can be read" in out and "see ! above" in out
     assert call("doctor", own[1], "--fast") == 0
+
+
+def test_what_is_passed_over_and_what_is_withheld_is_said(own, capsys):
+    (own[0] / "fog" / "bee" / "0.heic").write_bytes(b"")
+    assert call("doctor", own[1], "--fast") == 0
+    out = capsys.readouterr().out
+    assert "folder:animals, fog: 1 entries are passed over, no images in a class folder, as bee/0.heic" in out
+    listed = "".join(f"{name}\n" for name in sorted(Folder(own[0]).eval_data("validation").sample_ids))
+    assert f"by a rule; sha256 of its list: {hashlib.sha256(listed.encode()).hexdigest()}" in out
 
 
 def test_what_is_missing_is_named_with_who_gives_it_out(tmp_path, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """Anybody's own images: what a folder must hold, what is withheld, and when it is other data."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_what_does_not_fit_is_said(own, tmp_path):
     with pytest.raises(DataError, match="folder:animals has no set 'nigth'; it has validation, id, fog, night"):
         Folder(own).eval_data("nigth")
     picture(own / "fog" / "wasp" / "0.png", 1)
-    with pytest.raises(DataError, match="fog has 1 folders that are none of its classes, first 'wasp'"):
+    with pytest.raises(DataError, match="fog has 1 folders that are none of its classes, first 'wasp'; add a line to"):
         Folder(own).eval_data("fog")
     (own / "classes.txt").write_text("zebra\tzebra\nant\tant\nbee\tbee\nwasp\twasp\n")
     with pytest.raises(DataError, match="class folder 'wasp' of classes.txt has no training image"):
@@ -136,8 +137,54 @@ def test_a_bad_list_of_classes_is_refused(own, text, message):
 
 def test_missing_parts_are_named(own, tmp_path):
     (own / "classes.txt").unlink()
-    with pytest.raises(DataError, match="classes.txt cannot be read"):
+    with pytest.raises(DataError, match="no file .*classes.txt; write one line a class: folder name, tab, class name"):
         Folder(own)
     root = make(tmp_path / "own", {"train": (1, 1, 1)})
     with pytest.raises(DataError, match=r"needs the folders train and id_test, found \['train'\]"):
         Folder(root)
+
+
+def test_what_is_no_image_of_a_class_is_counted_and_named(own):
+    """Folders in class folders, images outside of them, and endings that no image has; not what is hidden."""
+    before = Folder(own).card.fingerprint
+    assert Folder(own).passed_over == {}
+    picture(own / "train" / "zebra" / "more" / "0.png", 7)
+    picture(own / "train" / "loose.png", 7)
+    for name in ("a.jfif", "b.heic", "notes.txt", "._0.png", ".DS_Store"):
+        (own / "night" / "bee" / name).write_bytes(b"")
+    data = Folder(own)
+    assert data.passed_over == {"train": (2, "loose.png"), "night": (3, "bee/a.jfif")}
+    assert data.card.fingerprint == before and len(data.eval_data("night")) == 2
+
+
+def test_a_link_to_nothing_is_named(own):
+    (own / "night" / "bee" / "gone.png").symlink_to(own / "nowhere.png")
+    with pytest.raises(DataError, match="night/bee/gone.png: cannot be read .*; restore the file or take it away"):
+        Folder(own).card  # noqa: B018
+
+
+def test_a_list_of_classes_from_windows_is_read(own):
+    lines = (own / "classes.txt").read_text().splitlines()
+    (own / "classes.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert Folder(own).card.class_names == ("a zebra", "an ant", "ant")
+
+
+def test_names_in_any_script_and_with_spaces_are_samples(own):
+    for name in ("Übung 1.PNG", "蜂.png", "😀 [x] %20.png"):
+        picture(own / "night" / "bee" / name, 9)
+    night = Folder(own, size=SIZE).eval_data("night")
+    assert len(night) == 5 and night.images(0, 5).shape == (5, 3, SIZE, SIZE)
+    assert {"bee/Übung 1.PNG", "bee/蜂.png", "bee/😀 [x] %20.png"} < set(night.sample_ids)
+
+
+def test_a_name_that_no_record_could_hold_is_refused_before_a_run(own):
+    os.rename(own / "night" / "bee" / "0.png", os.fsencode(own / "night" / "bee") + b"/\xff.png")
+    with pytest.raises(DataError, match=r"night: the name b'.xff.png' is not UTF-8; rename it"):
+        Folder(own).card  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["ni\nght", "night ", "validation "])
+def test_a_folder_whose_name_no_table_could_show_is_refused(own, name):
+    (own / "night").rename(own / name)
+    with pytest.raises(DataError, match="cannot be the name of a shift; rename the folder"):
+        Folder(own)

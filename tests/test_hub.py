@@ -141,6 +141,8 @@ def test_it_trains_like_any_other_dataset(place, workers):
         ("dataset: pets\nclass_names: [a]", "class_names has 1 names, column 'label' has 3 classes"),
         ("dataset: pets\nprompts: [no place]", "each prompt needs one {}"),
         ("dataset: pets\nshifts: {id: test}", "'id' cannot be the name of a shift"),
+        ("dataset: pets\nshifts: {train: test}", "'train' cannot be the name of a shift"),
+        ("dataset: pets\nshifts: {../night: test}", "'../night' cannot be the name of a shift"),
         ("dataset: pets\ncolour: red", "own.yaml: colour: Extra inputs"),
         ("image: image", "own.yaml: dataset: Field required"),
         ("a: [", "not valid YAML"),
@@ -156,9 +158,26 @@ def test_unlabelled_rows_and_other_classes_are_refused(place):
     parquet(place / "pets", "hidden", [-1, 0])
     with pytest.raises(DataError, match="hidden: the label -1 is none of the 3 classes"):
         write(place, "{dataset: pets, id: hidden}").eval_data("id")
+    rows = {"image": [Image.new("RGB", (4, 4))] * 3, "label": [None, 0, 1]}
+    kinds = library.Features({"image": library.Image(), "label": library.Value("int64")})
+    (place / "none").mkdir()
+    library.Dataset.from_dict(rows, features=kinds).to_parquet(place / "none" / "train.parquet")
+    with pytest.raises(DataError, match="none, train: the label None is none of the 2 classes"):
+        write(place, "{dataset: none, id: train, class_names: [a, b]}").card  # noqa: B018
     parquet(place / "far", "test", [0], names=("yak",))
     with pytest.raises(DataError, match="the label 'yak' is none of the 3 classes"):
         write(place, "{dataset: pets, shifts: {far: {dataset: far, split: test}}}").eval_data("far")
+
+
+def test_a_class_that_is_never_trained_is_refused_in_every_set(place):
+    """Where a folder of images has another class in test, the library takes it for one of all splits."""
+    for folder in ("train/cat", "train/dog", "test/cat", "test/cow"):
+        for k in range(4):
+            path = place / "folders" / folder / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(DataError, match="folders, test: the class 'cow' has no image in train; add some, or leave"):
+        write(place, "dataset: folders").card  # noqa: B018
 
 
 def test_missing_sets_and_files_are_named(place):

@@ -232,7 +232,7 @@ def test_validation_is_the_smallest_hashes_and_is_not_trained_on(data, tree):
     files = [f"{WNIDS[0]}/{WNIDS[0]}_{k}.JPEG" for k in range(60)]
     smallest = sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest())[:26]
     assert [s for s in validation.sample_ids if s.startswith(WNIDS[0])] == sorted(smallest)
-    assert validation.sample_ids == data.withheld_files() and validation.labels.tolist() == [0] * 26 + [1] * 2
+    assert validation.sample_ids == sorted(validation.sample_ids) and validation.labels.tolist() == [0] * 26 + [1] * 2
     assert train.tolist() == [0] * 34 + [1] * 2 + [657] and data.train_size == 37
     trained = {data._trained[0].name(i) for i in range(37)}
     assert not trained & set(validation.sample_ids) and len(trained) == 37
@@ -244,8 +244,8 @@ def test_withheld_images_stay_withheld_when_another_class_is_missing(data, tree,
     (tmp_path / "ILSVRC2012").mkdir()
     (tmp_path / "ILSVRC2012" / "train").mkdir()
     (tmp_path / "ILSVRC2012" / "train" / WNIDS[0]).symlink_to(tree / "ILSVRC2012" / "train" / WNIDS[0])
-    alone = ImageNet(tmp_path, allow_partial=True).withheld_files()
-    assert alone == [name for name in data.withheld_files() if name.startswith(WNIDS[0])]
+    alone = ImageNet(tmp_path, allow_partial=True).eval_data("validation").sample_ids
+    assert alone == [name for name in data.eval_data("validation").sample_ids if name.startswith(WNIDS[0])]
 
 
 def test_the_full_variant_has_no_validation_set(tree):
@@ -428,9 +428,9 @@ def test_a_complete_small_source_passes_the_count(tmp_path):
         picture(tmp_path / "set" / name / "1.png", (1, 1, 1))
     source = trees.Source("set", ("set",), 2, 2, "it")
     listed = trees.scan(source.find(tmp_path))
-    source.check(listed.folder, trees.relabel(listed, "set", "ab"), "ab", allow_partial=False)
+    source.check(listed, trees.relabel(listed, "set", "ab"), "ab", allow_partial=False)
     with pytest.raises(DataError, match="expected 2 images in 2 classes .* found 1 in 1, none in b"):
-        source.check(listed.folder, np.array([0]), "ab", allow_partial=False)
+        source.check(listed, np.array([0]), "ab", allow_partial=False)
 
 
 def test_expected_counts_are_those_of_the_protocol():
@@ -444,3 +444,40 @@ def test_layouts_of_earlier_code_are_found(tmp_path):
     picture(tmp_path / "imagenet" / "val_in_folder" / WNIDS[7] / "v.JPEG", (3, 3, 3))
     val = ImageNet(tmp_path, allow_partial=True).eval_data("imagenet")
     assert val.labels.tolist() == [7] and Path(val.sample_ids[0]).name == "v.JPEG"
+    picture(tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "train" / WNIDS[3] / "t.JPEG", (3, 3, 3))
+    assert ImageNet(tmp_path, allow_partial=True).train_labels().tolist() == [3]
+
+
+def test_an_archive_in_a_folder_of_its_own_name_is_found(tmp_path):
+    name = "imagenetv2-matched-frequency-format-val"
+    picture(tmp_path / name / name / "10" / "a.jpeg", (3, 3, 3))
+    v2 = ImageNet(tmp_path, allow_partial=True).eval_data("imagenet_v2")
+    assert v2.labels.tolist() == [10] and v2.sample_ids == ["10/a.jpeg"]
+
+
+def test_an_archive_that_nobody_has_unpacked_and_flat_images_are_told(tmp_path):
+    (tmp_path / "ILSVRC2012").mkdir()
+    (tmp_path / "ILSVRC2012" / "ILSVRC2012_img_train.tar").write_bytes(b"")
+    (tmp_path / "imagenet-r.tar").write_bytes(b"")
+    data = ImageNet(tmp_path, allow_partial=True)
+    with pytest.raises(DataError, match=rf"unpack {tmp_path}/ILSVRC2012/ILSVRC2012_img_train.tar, which is there"):
+        data.train_labels()
+    with pytest.raises(DataError, match=rf"unpack {tmp_path}/imagenet-r.tar, which is there, or set ROBUSTFT_DATA"):
+        data.eval_data("imagenet_r")
+    with pytest.raises(DataError, match="imagenet-a; get ImageNet-A"):  # another archive is not this one
+        data.eval_data("imagenet_a")
+    for k in (1, 2):
+        picture(tmp_path / "ILSVRC2012" / "val" / f"ILSVRC2012_val_0000000{k}.JPEG", (3, 3, 3))
+    with pytest.raises(DataError, match=r"2 entries lie elsewhere in it, first 'ILSVRC2012_val_00000001.JPEG'\); get"):
+        data.eval_data("imagenet")
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
+    picture(tmp_path / "sketch" / WNIDS[0] / "a.jpg", (3, 3, 3))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(trees.os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"sketch: cannot be listed \(Permission denied\); make it readable"):
+        ImageNet(tmp_path, allow_partial=True).eval_data("imagenet_sketch")

@@ -5,6 +5,8 @@ them: mlfoundations/wise-ft, locuslab/FLYP, MLAI-Yonsei/CaRot, HesamAsad/TRACER 
 and TRACER's paper, arXiv:2605.29380.
 """
 
+import itertools
+
 import pytest
 from runs_kit import call
 
@@ -133,6 +135,11 @@ def test_what_no_source_gives_is_marked_as_our_choice():
     assert {"lr", "lambda_sd", "fd_weight"} <= ours(*published, "tracer", "ViT-L-14")
     assert "batch_size" not in ours(*published, "tracer", "ViT-L-14")
     assert {"lr", "lambda_sd", "orthogonality_weight"} <= ours(*published, "carot", "RN50")
+    for backbone, method in itertools.product(("RN50", "ViT-L-14"), ("ft", "flyp", "carot")):
+        sources = resolve(*published, method, backbone).sources
+        for key in ("steps", "batch_size", "weight_decay", "warmup_steps"):  # WiSE-FT, FLYP and CaRot are ViT-B/16's
+            assert sources[key].startswith("recipe as_published: TRACER "), (backbone, method, key)
+            assert "scripts" not in sources[key]
 
 
 def test_large_batches_follow_the_backbone_in_both_recipes():

@@ -1,5 +1,6 @@
 """Runs from end to end on small copies of the real formats, and what a damaged or strange file does to a run."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -110,6 +111,10 @@ def test_every_method_runs_on_the_imagenet_family(family, tmp_path, monkeypatch,
         assert {name: (s["n"], s["n_expected"]) for name, s in record["sets"].items()} == counts, method
         assert record["spec"]["allow_partial"] and record["selection"]["rules"] == []
     assert records["flyp"]["cost"]["train_found"] == 1020 and records["flyp"]["cost"]["train_expected"] == 1_281_167
+    (written,) = (tmp_path / "runs" / "imagenet").glob("withheld-*.txt")
+    digest = hashlib.sha256(written.read_bytes()).hexdigest()
+    assert {record["info"]["withheld_sha256"] for record in records.values()} == {digest}
+    assert len(written.read_text().splitlines()) == 20
     assert records["wise_ft"]["spec"]["inputs"] == {"ft": records["ft"]["run_id"]}
 
 

@@ -1,22 +1,10 @@
 """What one run is: every resolved value that its numbers depend on, and the id made from them."""
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Fields of RunSpec that came after the first ids were given out, with the value that means "as before": a
-# spec that has this value hashes as if the field did not exist, so that a new field renames no finished run.
-INTRODUCED: dict[str, Any] = {
-    "kind": "run",
-    "limit": None,
-    "inputs": {},
-    "bn": "frozen",
-    "train_limit": None,
-    "allow_partial": False,
-    "decode": "exact",
-}
+from ..results import identity
 
 # How a model is trained, the same names for every method; a method without any training has None in each.
 TRAINING_FIELDS = (
@@ -89,21 +77,14 @@ class RunSpec(BaseModel):
 
     def canonical(self) -> str:
         """JSON with sorted keys and no spaces: the text that the run id hashes."""
-        fields = self.model_dump(mode="json")
-        kept = {key: value for key, value in fields.items() if key not in INTRODUCED or value != INTRODUCED[key]}
-        return canonical_json(kept)
+        return identity.canonical(self.model_dump(mode="json"))
 
     @property
     def run_id(self) -> str:
         """12 hexadecimal digits; equal exactly when every field that the science depends on is equal."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+        return identity.run_id(self.model_dump(mode="json"))
 
     @property
     def title(self) -> str:
         """How a person is told of this run."""
         return f"{self.method} {self.backbone} seed {self.seed}" + (" (trial)" if self.kind == "trial" else "")
-
-
-def canonical_json(value: Any) -> str:
-    """JSON text that depends on the content alone; ValueError on NaN or infinity."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -15,10 +15,11 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from ..datasets import catalogue
+from ..results.identity import canonical_json
 from .errors import UserError, explain, resolve_name, unknown
 from .private import refuse
 from .recipes import Published, Recipe, Strict
-from .spec import OTHER_FIELDS, TRAINING_FIELDS, Positive, canonical_json
+from .spec import OTHER_FIELDS, TRAINING_FIELDS, Positive
 
 SUITES = Path(__file__).parent / "suites"
 RULES = ("one_se", "best_id", "fixed")

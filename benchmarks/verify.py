@@ -51,6 +51,7 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
     console, read = make_console(), bundles.read(folder)
     findings = list(bundles.hash_findings(read))
     recorded, computed, checked = [], [], 0
+    seen: dict[str, Path] = {}
     for path in read.record_paths():
         name = _name(path)
         try:
@@ -58,8 +59,11 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
         except (RecordError, PredictionError, MetricError) as error:
             findings.append(bundles.Finding(name, str(error)))
             continue
-        if identity(record) != record["run_id"] or not name.endswith(record["run_id"]):
-            findings.append(bundles.Finding(name, "its run id is not that of its spec"))
+        if not name.endswith(record["run_id"]):
+            findings.append(bundles.Finding(name, f"must be named by its run id, which is {record['run_id']}"))
+        if record["run_id"] in seen:
+            findings.append(bundles.Finding(str(path), f"is the same run as {seen[record['run_id']]}"))
+        seen.setdefault(record["run_id"], path)
         findings += [
             bundles.Finding(
                 _name(path), f"{n.set} {n.metric} is {n.recorded:.9g}, but its samples give {n.rescored:.9g}"
@@ -96,18 +100,6 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
 def _name(path: Path) -> str:
     """What a record is told by: it ends in the run id, as the file or the folder does."""
     return path.parent.name if path.name == "record.json" else path.stem
-
-
-def identity(record: dict[str, Any]) -> str:
-    """The run id that a record's spec has; "" where it is no spec."""
-    from pydantic import ValidationError
-
-    from .spec import RunSpec
-
-    try:
-        return RunSpec.model_validate(record["spec"]).run_id
-    except ValidationError:
-        return ""
 
 
 def _again(records: list[dict[str, Any]], run_id: str, device: str, console: Console) -> int:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
+from .identity import run_id
+
 SCHEMA = 1
 
 Role = Literal["id", "shift", "validation", "diagnostic"]
@@ -162,6 +164,25 @@ def _summary_follows_from_the_sets(record: Record) -> Record:
     return record
 
 
+_OF_THE_SPEC = {
+    key: key for key in ("benchmark", "benchmark_version", "method", "method_version", "backbone", "seed", "recipe")
+} | {"backbone_weights": "weights"}
+"""Key of a record -> the key of its spec that says the same."""
+
+
+def _says_what_its_spec_says(record: Record) -> Record:
+    spec = record["spec"]
+    if record["kind"] != spec.get("kind", "run"):
+        raise ValueError(f"kind is {record['kind']!r}, but its spec says {spec.get('kind', 'run')!r}")
+    for key, name in _OF_THE_SPEC.items():
+        if record[key] != spec.get(name):  # type: ignore[literal-required]
+            value = record[key]  # type: ignore[literal-required]
+            raise ValueError(f"{key} is {value!r}, but its spec says {spec.get(name)!r}")
+    if record["run_id"] != (own := run_id(spec)):
+        raise ValueError(f"run_id is {record['run_id']}, but its spec has the run id {own}")
+    return record
+
+
 def summarise(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     """The numbers that a board ranks by, from the per-set metrics of one run.
 
@@ -198,7 +219,12 @@ _SHORT = {"acc": "accuracy", "ece": "ece", "nll": "nll"}
 
 
 _WHOLE = TypeAdapter(
-    Annotated[Record, AfterValidator(_path_is_on_the_sets_of_the_run), AfterValidator(_summary_follows_from_the_sets)]
+    Annotated[
+        Record,
+        AfterValidator(_says_what_its_spec_says),
+        AfterValidator(_path_is_on_the_sets_of_the_run),
+        AfterValidator(_summary_follows_from_the_sets),
+    ]
 )
 
 

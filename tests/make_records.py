@@ -1,8 +1,6 @@
 """Records as a run would write them, for tests of what reads records."""
 
-import hashlib
-import json
-
+from robustft.results.identity import run_id
 from robustft.results.records import summarise
 
 SHIFTS = ("fresh", "renditions", "sketches", "reversed", "writers")
@@ -31,12 +29,15 @@ def make_record(
     inputs=None,
     line=None,
     gaps=None,
+    weights="sha256:00",
+    spec=None,
 ):
     """A run whose accuracies fall by one point a set, starting at `accuracy` on the ID set.
 
     Args:
         inputs: what spec.inputs is.
         line: alpha -> accuracy on every shift at that point of the path; on other sets it is 0.83.
+        spec: more of it; the run id is of all.
         gaps: teacher-student gaps after equal parts of the steps.
     """
     names = ["id", *shifts, "pretraining_mixture", "validation"]
@@ -56,14 +57,16 @@ def make_record(
         }
     if kind == "trial":
         sets = {"validation": sets["validation"]}
-    spec = {
+    spec = (spec or {}) | {
         "benchmark": benchmark,
         "benchmark_version": version,
         "method": method,
         "method_version": method_version,
         "backbone": backbone,
+        "weights": weights,
         "seed": seed,
         "recipe": recipe,
+        "kind": kind,
         "steps": 500,
         "lr": lr,
         "limit": None,
@@ -73,17 +76,16 @@ def make_record(
     # As a search along the line counts: nine trained trials of the input, and the points of the line.
     trials = 9 + (len(line) if line and (sources or {}).get("alpha", "").startswith("tuned") else 0)
     points = [{"value": alpha, "sets": point_of(sets, value)} for alpha, value in (line or {}).items()]
-    run_id = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
     return {
         "schema": 1,
         "kind": kind,
-        "run_id": run_id,
+        "run_id": run_id(spec),
         "benchmark": benchmark,
         "benchmark_version": version,
         "method": method,
         "method_version": method_version,
         "backbone": backbone,
-        "backbone_weights": "sha256:00",
+        "backbone_weights": weights,
         "seed": seed,
         "recipe": recipe,
         "spec": spec,

@@ -39,8 +39,8 @@ def full_material(root):
                 make_record("tracer", seed=seed, accuracy=0.8 + 0.01 * beta, hyper=hyper, sources=GRID, lr=2e-3)
             ]
     for i in range(15):
-        scratch = make_record("ft", "tiny-scratch", i, 0.3 + 0.03 * i, benchmark="scratch_line", rules=())
-        records.append({**scratch, "backbone_weights": "random"})
+        scratch = {"benchmark": "scratch_line", "rules": (), "weights": "random"}
+        records.append(make_record("ft", "tiny-scratch", i, 0.3 + 0.03 * i, **scratch))
     for record in records:
         record["cost"]["images_per_second"] = 900.0 if record["method"] == "ft" else 600.0
     for method, accuracy in (("zero_shot", 0.1), ("flyp", 0.95), ("tracer", 0.96)):
@@ -255,8 +255,8 @@ def test_the_line_is_neither_extrapolated_nor_fitted_to_few_models():
 
 def test_the_line_is_drawn_only_through_enough_models_without_pretraining_on_the_same_data():
     def scratch(i):
-        record = make_record("ft", "tiny-scratch", i, 0.3 + 0.03 * i, benchmark="control_scratch", version="v")
-        return {**record, "backbone_weights": "random"}
+        made = {"benchmark": "control_scratch", "version": "v", "weights": "random"}
+        return make_record("ft", "tiny-scratch", i, 0.3 + 0.03 * i, **made)
 
     digits = [make_record("zero_shot", rules=(), accuracy=0.7), make_record("ft")]
     few, enough = ([*digits, *map(scratch, range(n))] for n in (14, 15))
@@ -285,8 +285,8 @@ def test_the_committed_line_is_of_models_that_never_were_pretrained_on_the_board
 
 
 def test_a_list_of_models_without_pretraining_makes_the_line_of_any_benchmark(tmp_path, capsys):
-    for record in (make_record("zero_shot", rules=(), accuracy=0.7), make_record("tracer")):
-        record = {**record, "benchmark": "mine", "spec": {**record["spec"], "benchmark": "mine"}}
+    mine = {"benchmark": "mine"}
+    for record in (make_record("zero_shot", rules=(), accuracy=0.7, **mine), make_record("tracer", **mine)):
         publish_record(tmp_path / f"runs/mine/{record['method']}/b/seed0-{record['run_id']}", record)
     path = tmp_path / "list.csv"
     path.write_text("model,id,ood\n" + "".join(f"m{i},{30 + 3 * i},{20 + 2 * i}\n" for i in range(16)))

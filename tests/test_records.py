@@ -15,6 +15,7 @@ from make_records import make_record
 
 from robustft.results import predictions
 from robustft.results.atomic import OutputError, create_atomic, write_atomic, write_json_atomic
+from robustft.results.identity import run_id
 from robustft.results.metrics import Meter
 from robustft.results.records import (
     RecordError,
@@ -49,15 +50,15 @@ def test_a_whole_path_in_full_precision_still_fits_a_page(tmp_path):
 def large_record():
     """As of WiSE-FT on the ImageNet family, and then some: nine sets, all metrics, eleven points, long values."""
     shifts = ("imagenet_v2", "imagenet_r", "imagenet_a", "imagenet_sketch", "objectnet", "domainnet_real")
-    record = make_record("wise_ft", "ViT-L-14", shifts=shifts, line={i / 10: 1 / 3 + i / 1000 for i in range(11)})
+    texts = {f"field_{i}": "x" * 50 for i in range(30)}  # of spec, sources and environment
+    line = {i / 10: 1 / 3 + i / 1000 for i in range(11)}
+    record = make_record("wise_ft", "ViT-L-14", shifts=shifts, line=line, spec=texts)
     more = ("macro_f1_labels", "ece_expected", "ece_adaptive", "ece_lineage_10bins_b224", "ece_scaled")
     for metrics in record["sets"].values():
         metrics.update({key: 1 / 7 for key in (*more, "brier", "mean_confidence")})
     for point in record["path"]["points"]:
         for metrics in point["sets"].values():
             metrics.update(ece=metrics["ece"] / 7, nll=metrics["nll"] / 7)
-    texts = {f"field_{i}": "x" * 50 for i in range(30)}  # of spec, sources and environment
-    record["spec"] |= texts
     record["sources"] |= texts
     return record | {"temperature": 1 / 0.7}
 
@@ -72,6 +73,44 @@ def test_a_path_that_is_too_long_for_a_page_lies_beside_its_record(tmp_path):
     (tmp_path / "path.json").unlink()
     with pytest.raises(RecordError, match="path.json: cannot be read"):
         read_record(tmp_path / "record.json")
+
+
+FORGED = {
+    "kind": "trial",
+    "benchmark": "digits_harder",
+    "benchmark_version": "digits-v2",
+    "method": "ema",
+    "method_version": 2,
+    "backbone": "tiny-rn",
+    "backbone_weights": "sha256:01",
+    "seed": 1,
+    "recipe": "as_published",
+    "run_id": "0123456789ab",
+}
+
+
+@pytest.mark.parametrize("key", FORGED)
+def test_a_record_that_says_other_than_its_spec_is_refused(tmp_path, key):
+    record = make_record() | {key: FORGED[key]}
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    complaints = []
+    assert list(gather(tmp_path, complaints.append)) == []
+    assert len(complaints) == 1 and f"{key} is {FORGED[key]!r}, but its spec" in complaints[0].replace(
+        "0123456789ab", "'0123456789ab'"
+    )
+    with pytest.raises(RecordError, match="record.json: record: "):
+        publish_record(tmp_path / "other", record)
+
+
+def test_a_spec_that_leaves_out_what_its_record_says_or_was_changed_is_refused():
+    for change in ({"seed": 1}, {"lr": 0.5}):
+        record = make_record()
+        with pytest.raises(RecordError, match="but its spec"):
+            validate(record | {"spec": record["spec"] | change})
+    record = make_record()
+    del record["spec"]["seed"]
+    with pytest.raises(RecordError, match="seed is 0, but its spec says None"):
+        validate(record | {"run_id": run_id(record["spec"])})
 
 
 def test_the_first_writer_wins(tmp_path):

@@ -51,7 +51,8 @@ def test_a_record_is_believed_by_its_ends_only_where_they_are_its_own(tmp_path):
     record = template()
     folder = finished(tmp_path, record, 7)
     content = records.record_json(folder.record, record_of(folder, record))
-    for damaged in (content[:-5], b"", content.replace(b"000000000007", b"000000000008"), content[5:]):
+    run_id = folder.path.name.partition("-")[2].encode()
+    for damaged in (content[:-5], b"", content.replace(run_id, b"000000000008"), content[5:]):
         folder.record.write_bytes(damaged)
         (seen,) = survey(tmp_path, Observer(), queue=lambda jobs: None)
         assert seen.state == "failed"

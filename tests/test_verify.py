@@ -174,6 +174,24 @@ def change_long(out):
     path.write_text("".join([*lines[:-1], f"{lines[-1].rstrip()}1\n"]))
 
 
+def copy_as_another_seed(out):
+    """One run told as two: only what the record says of itself is changed."""
+    path = sorted(out.rglob("runs/digits/ft/*/*/record.json"))[0]
+    record = json.loads(path.read_text())
+    copy = shutil.copytree(path.parent, path.parent.with_name(f"seed9-{record['run_id']}"))
+    (copy / "record.json").write_text(json.dumps(record | {"seed": 9}))
+
+
+def rename_method(out):
+    path = sorted(out.rglob("runs/digits/ft/*/*/record.json"))[0]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"method": "ema"}))
+
+
+def copy_run(out):
+    path = sorted(out.rglob("runs/digits/ft/*/*/record.json"))[0]
+    shutil.copytree(path.parent, path.parents[1] / "copied" / path.parent.name)
+
+
 def drop_run(out):
     path = sorted(out.rglob("record.json"))[0]
     shutil.rmtree(path.parent)
@@ -182,7 +200,7 @@ def drop_run(out):
 def change_spec(out):
     path = sorted(out.rglob("record.json"))[0]
     record = json.loads(path.read_text())
-    record["spec"]["weights"] = "sha256:00"
+    record["spec"]["fingerprint"] = "00"
     path.write_text(json.dumps(record))
 
 
@@ -197,7 +215,10 @@ def change_spec(out):
         (drop_page_row, "lines of tables, but its runs give"),
         (change_long, "leaderboard_long.csv: a line of a table is"),
         (drop_run, "1 rows, but its runs give 0"),
-        (change_spec, "its run id is not that of its spec"),
+        (change_spec, "but its spec has the run id "),
+        (copy_as_another_seed, "seed is 9, but its spec says 3"),
+        (rename_method, "method is 'ema', but its spec says 'ft'"),
+        (copy_run, "record.json: is the same run as "),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -21,11 +21,13 @@ from typing import Any
 
 import click
 
-from ...results import records
+from ...results import identity, records
 from ..plan import Plan
 from ..state import RunFolder
 
 METHODS = ("zero_shot", "ft", "flyp", "ema", "tracer", "lp_ft", "wise_ft")
+SHARED = "shared"
+"""What the run is called that all processes write."""
 STATES = ("planned", "submitted", "running", "checkpointed", "failed")
 SBATCH = """#!/bin/sh
 echo x >> "$0.calls"
@@ -51,8 +53,9 @@ def template() -> dict[str, Any]:
 
 def finished(runs: Path, record: dict[str, Any], number: int) -> RunFolder:
     """The folder of the finished run of that number, without its record."""
-    run_id, method = f"{number:012x}", METHODS[number % len(METHODS)]
-    path = runs / record["benchmark"] / method / record["backbone"] / f"seed{number}-{run_id}"
+    spec = _spec(record, METHODS[number % len(METHODS)], number)
+    run = f"seed{number}-{identity.run_id(spec)}"
+    path = runs / record["benchmark"] / spec["method"] / record["backbone"] / run
     path.mkdir(parents=True)
     state = {"state": "done", "step": 500, "total": 500, "wall_seconds": 60.0, "restarts": 0}
     (path / "state.json").write_text(json.dumps(state))
@@ -62,7 +65,7 @@ def finished(runs: Path, record: dict[str, Any], number: int) -> RunFolder:
 
 def record_of(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
     """The record of a folder that `finished` made, with numbers of its own."""
-    seed, _, run_id = folder.path.name.removeprefix("seed").partition("-")
+    seed = folder.path.name.removeprefix("seed").partition("-")[0]
     factor = 1 - int(seed) % 9973 / 10**6
     sets = {name: _scaled(metrics, factor) for name, metrics in record["sets"].items()}
     varied = {**record, "sets": sets, "summary": {**record["summary"], **records.summarise(sets)}}
@@ -72,7 +75,16 @@ def record_of(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
             for point in record["path"]["points"]
         ]
         varied["path"] = {**record["path"], "points": points}
-    return {**varied, "seed": int(seed), "run_id": run_id, "method": folder.path.parts[-3]}
+    return _named(varied, folder.path.parts[-3], int(seed))
+
+
+def _spec(record: dict[str, Any], method: str, seed: int) -> dict[str, Any]:
+    return {**record["spec"], "method": method, "seed": seed}
+
+
+def _named(record: dict[str, Any], method: str, seed: int) -> dict[str, Any]:
+    spec = _spec(record, method, seed)
+    return {**record, "spec": spec, "run_id": identity.run_id(spec), "method": method, "seed": seed}
 
 
 def _scaled(metrics: dict[str, Any], factor: float) -> dict[str, Any]:
@@ -126,17 +138,17 @@ def alone(what: str, code: str, target: float) -> str:
 
 def work(runs: Path, record: dict[str, Any], number: int, each: int, failures: Any) -> None:
     """Publish records, half of them under the names of others too, and gather in between: a reader sees whole ones."""
-    shared = runs / "shared" / "ft" / "tiny" / "seed0-ffffffffffff"
+    shared = runs / "shared" / "ft" / "tiny" / "seed0"
     for turn in range(each):
         folder = finished(runs, record, number * each + turn)
         won = records.publish_record(folder.path, record_of(folder, record))
-        records.publish_record(shared, {**record, "run_id": "ffffffffffff", "seed": number})
+        records.publish_record(shared, _named(record, SHARED, number))
         if not won:
             failures.put(f"{folder.path.name}: somebody else wrote it")
         if turn % 4 == 0:
             complaints: list[str] = []
             seen = list(records.gather(runs, complaints.append))
-            own = sum(entry["seed"] // each == number for entry in seen if entry["run_id"] != "ffffffffffff")
+            own = sum(entry["seed"] // each == number for entry in seen if entry["method"] != SHARED)
             if complaints or own < turn + 1:
                 failures.put(f"process {number}: saw {own} of its {turn + 1} records, {complaints[:1]}")
 

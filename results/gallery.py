@@ -30,13 +30,14 @@ def _id_ood(material: Material) -> Figure:
         raise Missing(f"figure id_ood: {str(error).removeprefix('figure: ')}") from error
 
 
-COVERED = "Where α came to 1, WiSE-FT is the run that it reads (FT, FLYP), and covers it."
+BENEATH = "Where α came to 1, WiSE-FT is the run that it reads (FT, FLYP), and lies beneath it as a larger marker."
 ENTRIES = {
     "id_ood": Entry(
         "Accuracy in distribution and under shift",
         "Means over seeds with standard deviations, of the default selection rule. The grey lines cross at zero-shot: "
-        "right of one a method has gained in distribution, below the other it has lost robustness. Small markers: "
-        "points of a path that were fixed beforehand. Hollow: the committed reference beside local runs. " + COVERED,
+        "right of one a method has gained in distribution, below the other it has lost robustness. Zero-shot stands at "
+        "the edge, its ID accuracy beside it, where it is far below all others. Small markers: points of a path that "
+        "were fixed beforehand. Hollow: the committed reference beside local runs. " + BENEATH,
         _id_ood,
     ),
     "robustness": Entry(
@@ -57,14 +58,16 @@ ENTRIES = {
     "calibration": Entry(
         "Accuracy and calibration",
         "ECE with 15 equal-width bins over the whole set; lower is better, so the best place is right and below. "
-        "Means over seeds with standard deviations; OOD values are means over the shifts. " + COVERED,
+        "Means over seeds with standard deviations; OOD values are means over the shifts. Zero-shot stands at the "
+        "edge, its accuracy beside it, where it is far below all others. " + BENEATH,
         plots_board.draw_calibration,
     ),
     "reliability": Entry(
         "Reliability diagrams",
         "Accuracy against mean confidence in 15 equal-width bins, all seeds (below: all shifts) pooled; on the "
         "diagonal a model is as often right as it says. Bins with less than 0.5 % of the samples are left out. "
-        "Pooling weighs a shift by its images, the board's OOD ECE weighs all shifts the same. " + COVERED,
+        "Pooling weighs a shift by its images, the board's OOD ECE weighs all shifts the same. Where α "
+        "came to 1, WiSE-FT is the run that it reads (FT, FLYP), and covers it.",
         plots_samples.draw_reliability,
     ),
     "flips": Entry(

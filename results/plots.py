@@ -14,44 +14,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .atomic import write_atomic
-from .board import FIXED, Row, Section
+from .board import FIXED, ORACLE, Row, Section
 from .leaderboard import Board
 from .statistics import RULES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# (colour, marker) of a method in every figure: colours differ in lightness too.
+# (colour, marker) of a method in every figure. Each colour has a contrast of 3 with white and with the dark page, which
+# leaves lightness no room to tell methods apart: in grey, markers and names do. Zero-shot has the page's ink.
 STYLES = {
     "zero_shot": ("#000000", "*"),
     "ft": ("#b35806", "o"),
-    "lp_ft": ("#e08214", "s"),
-    "wise_ft": ("#5aae61", "D"),
-    "flyp": ("#2166ac", "^"),
+    "lp_ft": ("#d97b12", "s"),
+    "wise_ft": ("#4aa24f", "D"),
+    "flyp": ("#2a6fbb", "^"),
     "ema": ("#8073ac", "v"),
     "tracer": ("#c51b7d", "P"),
-    "lipsum_ft": ("#fdb863", "h"),
+    "lipsum_ft": ("#a98a06", "h"),
     "model_soup": ("#1b7837", "<"),
-    "model_stock": ("#a6dba0", ">"),
+    "model_stock": ("#83961f", ">"),
     "flyp_wise": ("#4393c3", "d"),
-    "flyp_wma": ("#92c5de", "p"),
-    "l2_sp": ("#8c510a", "H"),
-    "static_sd": ("#542788", "8"),
-    "carot": ("#b2abd2", "X"),
-    "tracer_ema_teacher": ("#de77ae", (4, 1, 0)),
-    "tracer_static_teacher": ("#f1b6da", (5, 1, 36)),
+    "flyp_wma": ("#1f9e96", "p"),
+    "l2_sp": ("#b04a45", "H"),
+    "static_sd": ("#7e4fc2", "8"),
+    "carot": ("#9d87d2", "X"),
+    "tracer_ema_teacher": ("#dc6aaa", (4, 1, 0)),
+    "tracer_static_teacher": ("#e2607c", (5, 1, 36)),
 }
 SPARE = (
-    ("#00838f", (6, 1, 0)),
-    ("#6d4c41", (3, 1, 0)),
-    ("#455a64", (8, 1, 0)),
-    ("#9e9d24", (3, 1, 180)),
-    ("#ad1457", (7, 1, 0)),
-    ("#1b5e20", (4, 1, 45)),
+    ("#007c8a", (6, 1, 0)),
+    ("#8d6b5c", (3, 1, 0)),
+    ("#607d8b", (8, 1, 0)),
+    ("#75760f", (3, 1, 180)),
+    ("#d43f3a", (7, 1, 0)),
+    ("#6a8f73", (4, 1, 45)),
 )
 # Same bytes each time, and a method's name is no formula.
 STYLE = {"svg.hashsalt": "robustft", "font.size": 9, "text.parse_math": False}
-FIXED_SIZE = 5.5  # of the marker of a fixed point; others have 8
+SIZE, FIXED_SIZE, START_SIZE = 7, 5, 13  # of markers: a row's, a fixed point's, zero-shot's
+BELOW = 1.5  # times as large is a marker that lies below another
 
 
 def style(method: str, others: Sequence[str]) -> tuple[str, str]:
@@ -158,8 +160,8 @@ def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
     """
     section, found = ranked_panels(board, rule)
     methods = sorted({row.method for _, rows in found for row in rows})
-    figure, axes = panels(len(found))
-    handles: dict[str, object] = {}
+    figure, axes = panels(len(found), height=4.2)
+    handles: dict[str, Any] = {}
     for axis, (backbone, rows) in zip(axes, found, strict=True):
         _draw(axis, rows, methods, handles)
         tidy(axis, backbone, "ID accuracy (%)")
@@ -190,34 +192,89 @@ def _point(row: Row) -> tuple[float, float] | None:
     return None if x is None or y is None else (100 * x, 100 * y)
 
 
-def _draw(axis: object, rows: list[Row], methods: Sequence[str], handles: dict[str, object]) -> None:
-    both = {row.provenance for row in rows} == {"local", "reference"}
-    for row in rows:
-        x, y = _point(row)
-        colour, marker = style(row.method, methods)
-        hollow = both and row.provenance == "reference" and not row.is_reference_method
-        spread = [row.cell(column)[1] for column in ("acc_id", "acc_ood_mean")]
-        bars = axis.errorbar(
-            x,
-            y,
-            xerr=None if spread[0] is None else 100 * spread[0],
-            yerr=None if spread[1] is None else 100 * spread[1],
+def dot(
+    axis: Any,
+    row: Row,
+    x: str,
+    y: str,
+    methods: Sequence[str],
+    handles: dict[str, Any],
+    percent: float = 100,
+    smaller: float = 1,
+    hollow: bool = False,
+) -> None:
+    """One row as a point with its deviations.
+
+    Args:
+        x, y: columns; accuracies are multiplied by `percent`.
+        smaller: what the marker's size is divided by. hollow: whether it is drawn as its edge alone.
+
+    A row that may be the run it reads (WiSE-FT at alpha 1) lies below the others, so that both can be seen.
+    """
+    (mx, sx, _), (my, sy, _) = row.cell(x), row.cell(y)
+    if mx is None or my is None:
+        return
+    scale = percent if y.startswith("acc") else 1
+    colour, marker = style(row.method, methods)
+    size = START_SIZE if row.is_reference_method else FIXED_SIZE if row.kind in (FIXED, ORACLE) else SIZE
+    below = bool(row.evaluated)
+    handles.setdefault(
+        f"{row.title} (reference)" if hollow else row.title,
+        axis.errorbar(
+            percent * mx,
+            scale * my,
+            xerr=None if sx is None else percent * sx,
+            yerr=None if sy is None else scale * sy,
             color=colour,
             marker=marker,
-            markersize=13 if row.is_reference_method else FIXED_SIZE if row.kind == FIXED else 8,
+            markersize=size * (BELOW if below else 1) / smaller,
             markerfacecolor="white" if hollow else colour,
             markeredgecolor=colour if hollow else "white",  # keeps markers apart that lie on each other
-            markeredgewidth=1.2 if hollow else 0.6,
+            markeredgewidth=(1.2 if hollow else 0.6) / smaller,
             linestyle="none",
             elinewidth=0.9,
             capsize=2,
-            zorder=3,
-        )
-        handles.setdefault(f"{row.title} (reference)" if hollow else row.title, bars)
-    start = next((row for row in rows if row.is_reference_method), None)
+            zorder=2.5 if below else 3,
+        ),
+    )
+
+
+def _draw(axis: Any, rows: list[Row], methods: Sequence[str], handles: dict[str, Any]) -> None:
+    both = {row.provenance for row in rows} == {"local", "reference"}
+    for row in rows:
+        if not row.is_reference_method:
+            dot(axis, row, "acc_id", "acc_ood_mean", methods, handles, hollow=both and row.provenance == "reference")
+    start = draw_start(axis, rows, "acc_id", "acc_ood_mean", methods, handles)
     if start is not None:
-        x, y = _point(start)
         # Right of the one line finetuning has gained on its own distribution; below the other it has lost robustness.
-        axis.axvline(x, color="0.75", linewidth=0.8, zorder=1)
-        axis.axhline(y, color="0.75", linewidth=0.8, zorder=1)
+        axis.axvline(start[0], color="0.75", linewidth=0.8, zorder=1)
+        axis.axhline(start[1], color="0.75", linewidth=0.8, zorder=1)
+
+
+def draw_start(
+    axis: Any, rows: Sequence[Row], x: str, y: str, methods: Sequence[str], handles: dict[str, Any]
+) -> tuple[float, float] | None:
+    """Zero-shot beside the rows of a table, which have been drawn, and the axis around all of them.
+
+    Where its accuracy `x` would take the room of the others, it stands at the left edge, and the accuracy beside it.
+
+    Returns:
+        Where it stands, in the units of the axis; None without it.
+    """
     axis.margins(0.12)
+    start = next((row for row in rows if row.is_reference_method), None)
+    if start is None or None in (start.cell(x)[0], start.cell(y)[0]):
+        return None
+    identity, height = 100 * start.cell(x)[0], (100 if y.startswith("acc") else 1) * start.cell(y)[0]
+    found = [100 * row.cell(x)[0] for row in rows if not row.is_reference_method and row.cell(x)[0] is not None]
+    if len(found) < 3 or min(found) - identity <= 0.5 * (max(found) - min(found)):
+        dot(axis, start, x, y, methods, handles)
+        return identity, height
+    edge = min(found) - 0.3 * (max(found) - min(found))
+    axis.set_xlim(left=edge)
+    colour, marker = style(start.method, methods)
+    look = {"color": colour, "marker": marker, "markeredgecolor": "white", "markeredgewidth": 0.6, "linestyle": "none"}
+    (star,) = axis.plot(edge, height, markersize=START_SIZE, clip_on=False, zorder=4, **look)
+    handles.setdefault(start.title, star)
+    axis.annotate(f"← {identity:.1f}", (edge, height), xytext=(9, -10), textcoords="offset points", fontsize=7)
+    return edge, height

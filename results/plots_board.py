@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import paper
-from .board import FIXED, GRID, ORACLE, Row, Section, natural
+from .board import FIXED, GRID, Row, Section, natural
 from .material import Material, Missing, without_doubles
-from .plots import FIXED_SIZE, legend, panels, ranked_panels, style, tidy
+from .plots import dot, draw_start, legend, panels, ranked_panels, style, tidy
 from .rows import Record
 from .statistics import RULES, mean_sd
 
@@ -28,13 +28,14 @@ def draw_calibration(material: Material) -> Figure:
     """Accuracy against calibration error, ID above and OOD below, a panel per backbone; seed means with deviations."""
     section, found = ranked(material, "calibration")
     methods = sorted({row.method for _, rows in found for row in rows})
-    figure, axes = panels(2 * len(found), len(found), height=2.6)
+    figure, axes = panels(2 * len(found), len(found), height=3.2)
     handles: dict[str, Any] = {}
     for i, (title, accuracy, error) in enumerate((("ID", "acc_id", "ece_id"), ("OOD", "acc_ood_mean", "ece_ood_mean"))):
         for axis, (backbone, rows) in zip(axes[i * len(found) :], found, strict=False):
             for row in rows:
-                dot(axis, row, accuracy, error, methods, handles)
-            axis.margins(0.12)
+                if not row.is_reference_method:
+                    dot(axis, row, accuracy, error, methods, handles)
+            draw_start(axis, rows, accuracy, error, methods, handles)
             tidy(axis, backbone if i == 0 else "", f"{title} accuracy (%)")
         axes[i * len(found)].set_ylabel(f"{title} ECE" if i == 0 else f"{title} ECE (mean over shifts)", fontsize=9)
     legend(figure, handles, 2 * min(3, len(found)) + 1)
@@ -289,43 +290,6 @@ def _paper(key: str, columns: Sequence[str]) -> list[Point]:
         means = [round(n * row.cells[c][0], row.digits[c]) for n, c in zip(scales, columns, strict=True)]
         points.append((_value(row.varied), means, [0.0] * len(columns)))
     return points
-
-
-def dot(
-    axis: Any,
-    row: Row,
-    x: str,
-    y: str,
-    methods: Sequence[str],
-    handles: dict[str, Any],
-    percent: float = 100,
-    smaller: float = 1,
-) -> None:
-    """One row as a point with its deviations; accuracies times `percent`, the marker's size divided by `smaller`."""
-    (mx, sx, _), (my, sy, _) = row.cell(x), row.cell(y)
-    if mx is None or my is None:
-        return
-    scale = percent if y.startswith("acc") else 1
-    colour, marker = style(row.method, methods)
-    size = 13 if row.is_reference_method else FIXED_SIZE if row.kind in (FIXED, ORACLE) else 8
-    handles.setdefault(
-        row.title,
-        axis.errorbar(
-            percent * mx,
-            scale * my,
-            xerr=None if sx is None else percent * sx,
-            yerr=None if sy is None else scale * sy,
-            color=colour,
-            marker=marker,
-            markersize=size / smaller,
-            markeredgecolor="white",
-            markeredgewidth=0.6 / smaller,
-            linestyle="none",
-            elinewidth=0.9,
-            capsize=2,
-            zorder=3,
-        ),
-    )
 
 
 def ranked(material: Material, figure: str) -> tuple[Section, list[tuple[str, list[Row]]]]:

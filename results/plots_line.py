@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from .effective_robustness import LEAST_MODELS, Line, LineError, fit
 from .material import Material, Missing
-from .plots import legend, panels, tidy
-from .plots_board import dot, ranked
+from .plots import dot, legend, panels, tidy
+from .plots_board import ranked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -39,6 +39,7 @@ from .tables import (
 PAGE = Path(__file__).with_name("page")
 WIDE = 520
 """Points: two panels of a figure are narrower."""
+GREY = re.compile(r'((?:fill|stroke)(?:: ?|="))#([0-9a-f]{2})\2\2\b')
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,21 @@ def key_of(provenance: str, record: Record) -> str:
 
 
 def inline_svg(text: str) -> str:
-    """The SVG element alone: no prologue, comments or metadata, and no ids but those that it refers to itself."""
+    """The SVG element alone: no prologue, comments or metadata, and no ids but those that it refers to itself.
+
+    Black, white and the greys between become the page's ink and card, light or dark; methods keep their colours.
+    """
     text = text[text.index("<svg") :]
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = GREY.sub(_of_the_page, text)
     used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
     return re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
+
+
+def _of_the_page(match: re.Match[str]) -> str:
+    share = round(100 - int(match[2], 16) / 2.55)
+    mixed = {0: "var(--card)", 100: "var(--ink)"}.get(share, f"color-mix(in srgb, var(--ink) {share}%, var(--card))")
+    return f"{match[1]}{mixed}"
 
 
 def is_wide(text: str) -> bool:

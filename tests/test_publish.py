@@ -1,6 +1,7 @@
 """From finished runs to the committed reference, and the figure that goes with it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from robustft.results import predictions, readme
 from robustft.results.calibration import expected_ece
 from robustft.results.leaderboard import build
 from robustft.results.metrics import expected_calibration_error
-from robustft.results.plots import STYLES, plot_id_ood, style
+from robustft.results.plots import SPARE, STYLES, plot_id_ood, style
 from robustft.results.publish import PublishError, main, publish, read_reference_predictions
 from robustft.results.records import gather_reference, publish_record
+from robustft.results.report import PAGE
 
 
 def columns(seed, n=40, start=0):
@@ -256,6 +258,35 @@ def test_every_method_has_its_own_colour_and_marker():
     assert set(registry.names()) <= set(STYLES)
     assert len({style(name, names)[0] for name in names}) == len(names)
     assert len({style(name, names)[1] for name in names}) == len(names)
+
+
+def luminance(colour):
+    """WCAG's, of #rrggbb."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def test_every_method_stands_out_on_white_and_on_the_dark_page():
+    css = (PAGE / "page.css").read_text()
+    papers = set(re.findall("--card: (#[0-9a-f]{6})", css))
+    assert len(papers) == 2 and "#ffffff" in papers
+    ink = {"zero_shot"}  # in the page's own ink
+    for colour, _ in [*(STYLES[name] for name in STYLES.keys() - ink), *SPARE]:
+        for paper in papers:
+            dark, light = sorted(map(luminance, (colour, paper)))
+            assert (light + 0.05) / (dark + 0.05) >= 3, (colour, paper)
+
+
+def test_zero_shot_far_below_all_others_stands_at_the_edge_with_its_accuracy(tmp_path):
+    def board(start):
+        others = [make_record(name, accuracy=0.8 + 0.01 * i) for i, name in enumerate(("ft", "ema", "flyp"))]
+        return build([make_record("zero_shot", rules=(), accuracy=start), *others])
+
+    for start, told in ((0.5, True), (0.795, False)):
+        plot_id_ood(board(start), tmp_path / "a")
+        text = (tmp_path / "a.svg").read_text()
+        assert ("<!-- ← 50.0 -->" in text) == told and "<!-- zero_shot -->" in text
 
 
 def test_a_board_without_complete_rows_has_no_figure(tmp_path):

@@ -118,6 +118,15 @@ def test_a_picture_stands_in_its_benchmark_without_ids_that_could_clash():
     assert "A &lt;title&gt;" in page and page.count('<use href="#m1"/>') == 1
 
 
+def test_a_picture_has_the_pages_ink_and_card_and_its_methods_colours():
+    style = '<svg><g style="fill: {}; stroke: {}"/><rect fill="{}"/></svg>'
+    grey = "color-mix(in srgb, var(--ink) 25%, var(--card))"
+    assert inline_svg(style.format("#000000", "#c51b7d", "#ffffff")) == style.format(
+        "var(--ink)", "#c51b7d", "var(--card)"
+    )
+    assert inline_svg(style.format("#bfbfbf", "none", "#1b7837")) == style.format(grey, "none", "#1b7837")
+
+
 def test_without_runs_the_page_says_so(tmp_path):
     assert "No finished runs yet" in write(Material(), tmp_path / "report.html").read_text()
 

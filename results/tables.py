@@ -37,8 +37,8 @@ TESTED = (
     "effects, t with Satterthwaite's degrees of freedom, lowered as Cochran and Cox do, two-sided 5 %, Holm over the "
     "column; ? could not be tested (one seed, or no samples of a run). ECE is not tested. Simulated, a row that is as "
     "good as any keeps its ≈ in at least 95 % of repetitions; that one of several such rows loses it is likelier, for "
-    "17 of them 13 to 23 %, and up to 42 % where three seeds vary more than the images. Of three seeds, p values far below 5 % "
-    "are too small (where 0.3 % is said, up to 1.5 %)."
+    "17 of them 13 to 23 %, and up to 42 % where three seeds vary more than the images. Of three seeds, p values far "
+    "below 5 % are too small (where 0.3 % is said, up to 1.5 %)."
 )
 UNRANKED_TEXT = "Settings that no tuning chose (given by hand, or never tuned), and older versions of a method."
 ASIDE_TEXT = {

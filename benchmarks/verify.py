@@ -14,6 +14,7 @@ from .rerun import judge
 
 SHOWN = 20
 """Findings that are printed."""
+TAKEN_AS_RECORDED = "cost, numbers of trials, what chose each value, dynamics, environment"
 
 
 @click.command("bundle")
@@ -46,11 +47,12 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
     from ..results.predictions import PredictionError
     from ..results.records import RecordError
     from ..results.redrawn import picture_findings
+    from ..results.rescoring import unchecked
     from .cli import make_console
 
     console, read = make_console(), bundles.read(folder)
     findings = list(bundles.hash_findings(read))
-    recorded, computed, checked = [], [], 0
+    recorded, computed, every = [], [], []
     seen: dict[str, Path] = {}
     for path in read.record_paths():
         name = _name(path)
@@ -71,17 +73,18 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
             for n in numbers
             if n.differs
         ]
-        checked += sum(n.recorded is not None and n.rescored is not None for n in numbers)
+        every += numbers
         recorded.append(record)
         computed.append(again)
     cells, wrong = bundles.board_findings(read, computed)
-    pages, odd = bundles.page_findings(read, recorded)
+    pages, odd, told = bundles.page_findings(read, recorded)
     drawn, skipped, other = picture_findings(read, recorded)
     findings += [*wrong, *odd, *other]
     for finding in findings[:SHOWN]:
         console.print(str(finding), soft_wrap=True)
     if len(findings) > SHOWN:
         console.print(f"and {len(findings) - SHOWN} more")
+    checked = sum(n.recorded is not None and n.rescored is not None for n in every)
     console.print(
         f"{len(read.hashes) + len(read.pictures)} files, {len(recorded)} runs, {checked} numbers and {cells} cells of "
         "the board checked: " + (f"{len(findings)} problems" if findings else "all hold"),
@@ -92,6 +95,10 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
     for reason in sorted(set(skipped.values())):
         names = ", ".join(name for name in skipped if skipped[name] == reason)
         console.print(f"not drawn again: {names}: {reason}", soft_wrap=True)
+    for finding in told:
+        console.print(f"made by another version: {finding}", soft_wrap=True)
+    untold = ", ".join(filter(None, (unchecked(every), TAKEN_AS_RECORDED)))
+    console.print(f"not checked, for no sample tells it: {untold}", soft_wrap=True)
     if rerun is not None:
         return max(_again(recorded, rerun, device, console), 1 if findings else 0)
     return 1 if findings else 0

@@ -8,8 +8,8 @@
   manifest.json            sha256 of every record and every file of samples, and of pictures
 
 A committed reference, as `publish` writes it, is one too: its records and samples lie otherwise.
-The board itself is not hashed: it is computed again, cell by cell, and so are the tables of its pages; its pictures
-are drawn again (`redrawn`).
+The board itself is not hashed: it is computed again, cell by cell, and so are its pages; its pictures are drawn again
+(`redrawn`).
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Bundle:
     pictures: Mapping[str, str] = field(default_factory=dict)
     drawn_with: str = ""
     """The version of matplotlib that drew the pictures; empty where the manifest knows of none."""
+    code: str = ""
+    """`manifest.code` of what made the pages; empty where the manifest does not say."""
 
     def record_paths(self) -> list[Path]:
         """One a run."""
@@ -122,7 +124,8 @@ def read(folder: Path) -> Bundle:
             raise ValueError("it is of another kind")
         drawn = {"matplotlib": "", "sha256": {}} | content.get("pictures", {})
         hashes, pictures = ({str(k): str(v) for k, v in of["sha256"].items()} for of in (content, drawn))
-        return Bundle(Path(folder), content["provenance"], hashes, pictures, str(drawn["matplotlib"]))
+        made_by = (str(drawn["matplotlib"]), str(content.get("code", "")))
+        return Bundle(Path(folder), content["provenance"], hashes, pictures, *made_by)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{path}: must be the manifest of a bundle ({error}); make one with `robustft bundle`."
@@ -183,41 +186,59 @@ def board_findings(bundle: Bundle, records: list[Record]) -> tuple[int, list[Fin
     return cells, findings
 
 
-def page_findings(bundle: Bundle, records: list[Record]) -> tuple[list[str], list[Finding]]:
-    """The other files of the board that are there, and their rows that are not those of the board of these records.
+def page_findings(bundle: Bundle, records: list[Record]) -> tuple[list[str], list[Finding], list[Finding]]:
+    """The other files of the board that are there, what does not hold in them, and text that may be another version's.
 
     Args:
         records: as they were read, so that rows must be the same to the letter; `rescored` checks their numbers.
 
-    Of leaderboard_long.csv every line is compared, of pages the rows of tables: the text around them may be that of
-    another version. Files that are not there are not missed.
+    Every line of leaderboard_long.csv and every row of a table is compared, and the text around them too: it must be
+    the same where the same code made the pages, and is told of where another one did. Files that are not there are not
+    missed.
     """
     try:
         board = bundle.build(records)
         texts = (board.to_long_csv(), board.to_markdown(), board.to_latex(), board.to_html())
     except (BoardError, OutcomeError, PredictionError):
-        return [], []  # `board_findings` has said so
-    compared, findings = [], []
+        return [], [], []  # `board_findings` has said so
+    compared, findings, told = [], [], []
     for name, text in zip(leaderboard.FILES[1:], texts, strict=True):
         path = bundle.folder / name
         lines = str.splitlines if path.suffix == ".csv" else _table_rows
         try:
-            theirs, ours = lines(path.read_text(encoding="utf-8")), lines(text)
+            page = path.read_bytes().decode("utf-8")
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
-            findings.append(Finding(path.name, f"cannot be read ({error})"))
+            findings.append(Finding(name, f"cannot be read ({error})"))
             continue
-        compared.append(path.name)
+        compared.append(name)
+        theirs, ours = lines(page), lines(text)
         if len(theirs) != len(ours):
-            findings.append(Finding(path.name, f"{len(theirs)} lines of tables, but its runs give {len(ours)}"))
+            findings.append(Finding(name, f"{len(theirs)} lines of tables, but its runs give {len(ours)}"))
             continue
-        findings += [
-            Finding(path.name, f"a line of a table is '{row}', but its runs give '{own}'")
+        other = [
+            Finding(name, f"a line of a table is '{row}', but its runs give '{own}'")
             for row, own in zip(theirs, ours, strict=True)
             if row != own
         ]
-    return compared, findings
+        findings += other
+        if page != text and not other:
+            same = bundle.code == manifest.code()
+            (findings if same else told).append(Finding(name, _text_difference(page, text)))
+    return compared, findings, told
+
+
+def _text_difference(page: str, own: str) -> str:
+    theirs, ours = ([line for line in text.splitlines() if line.strip()] for text in (page, own))
+    added, missing = ([line for line in a if line not in set(b)] for a, b in ((theirs, ours), (ours, theirs)))
+    examples = [*(f"has '{line}'" for line in added), *(f"lacks '{line}'" for line in missing), "order or empty lines"]
+    count, example = max(len(added), len(missing), 1), examples[0]
+    return f"its text is not what this version writes, in {count} line{'s' * (count > 1)}: {_clipped(example)}"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _table_rows(page: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -16,8 +17,13 @@ EVIDENCE = ("runs", "records", "predictions", "samples.parquet")
 
 
 def write(folder: Path, provenance: str) -> None:
-    """Hash what lies in the folder now; `provenance` says as which rows it stands on a board, local or reference."""
-    write_json_atomic(folder / NAME, {"schema": 1, "provenance": provenance, "sha256": hashes(folder)})
+    """Hash what lies in the folder now, and the code that made it.
+
+    Args:
+        provenance: as which rows it stands on a board, local or reference.
+    """
+    content = {"schema": 1, "provenance": provenance, "code": code(), "sha256": hashes(folder)}
+    write_json_atomic(folder / NAME, content)
     write_pictures(folder)
 
 
@@ -28,6 +34,15 @@ def write_pictures(folder: Path) -> None:
         content = json.loads((folder / NAME).read_bytes())
         content["pictures"] = {"matplotlib": metadata.version("matplotlib"), "sha256": found}
         write_json_atomic(folder / NAME, content)
+
+
+@cache
+def code() -> str:
+    """sha256 of the modules that make the pages: only the same ones write the same text."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,6 +136,21 @@ def with_rescored(record: Record, numbers: list[Number]) -> dict[str, Any]:
         if number.set in sets and number.metric in sets[number.set] and number.rescored is not None:
             sets[number.set][number.metric] = number.rescored
     return {**record, "sets": sets}
+
+
+def unchecked(numbers: Iterable[Number]) -> str:
+    """What the samples of a run, or of many, do not tell: how many recorded numbers, and which; empty where none.
+
+    A set without any samples is named, and of the others the metrics that their files are too old for.
+    """
+    kept = list(numbers)
+    whole = {number.set for number in kept if number.rescored is not None}
+    missing = [number for number in kept if number.recorded is not None and number.rescored is None]
+    names = {
+        "points of paths" if " at " in number.set else number.metric if number.set in whole else number.set
+        for number in missing
+    }
+    return f"{len(missing):,} numbers without samples ({', '.join(sorted(names))})" if missing else ""
 
 
 def _along(record: Record, files: Files) -> Iterator[Number]:

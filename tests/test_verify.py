@@ -295,6 +295,35 @@ def test_a_figure_whose_line_lies_in_another_reference_is_said_not_to_be_drawn_a
     assert "not drawn again: robustness.svg: figure robustness: needs" in text
 
 
+def test_what_no_sample_tells_is_said_to_be_unchecked(copied, capsys):
+    code, text = told(capsys, copied)
+    assert code == 0 and "all hold" in text
+    untold = "cost, numbers of trials, what chose each value, dynamics, environment"
+    assert text.rstrip().endswith(f"not checked, for no sample tells it: {untold}")
+    for path in copied.rglob("id.parquet"):
+        columns = predictions.read(path)
+        columns.pop("sum_p2")
+        predictions.write(path, columns)
+    manifest.write(copied, "local")
+    code, text = told(capsys, copied)
+    assert code == 0 and "no sample tells it: 2 numbers without samples (brier), cost, " in text
+    _, text = told(capsys, REFERENCE / "forgetting")
+    assert "numbers without samples (validation), cost" in text
+
+
+@pytest.mark.parametrize("suffix", [".md", ".tex", ".html"])
+def test_text_that_was_added_to_a_page_is_found(copied, capsys, suffix):
+    path = copied / f"leaderboard{suffix}"
+    path.write_text("FT wins everywhere.\n" + path.read_text())
+    code, text = told(capsys, copied)
+    sentence = f"leaderboard{suffix}: its text is not what this version writes, in 1 line: has 'FT wins everywhere.'"
+    assert code == 1 and sentence in text
+    content = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(content | {"code": "of another version"}))
+    code, text = told(capsys, copied)
+    assert code == 0 and f"made by another version: {sentence}" in text
+
+
 def test_files_that_come_go_or_change_are_named(copied, capsys):
     (copied / "runs" / "extra.json").write_text("{}")
     path = sorted(copied.rglob("id.parquet"))[0]

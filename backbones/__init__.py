@@ -22,6 +22,7 @@ __all__ = [
     "load",
     "local_weights",
     "names",
+    "nobodys_weights",
     "resolve",
 ]
 
@@ -74,12 +75,38 @@ def local_weights(name: str) -> Path | None:
     """The file `<backbone>.safetensors` (or .pt, .pth, .bin) in the folder that WEIGHTS_VARIABLE names, if it is there.
 
     It takes the place of the registered weights wherever that backbone is used. A scratch backbone has none.
+
+    Raises:
+        BackboneError: there is no such folder, or it has two files of the backbone, as in two spellings of its name.
     """
-    folder, name = os.environ.get(WEIGHTS_VARIABLE), resolve(name)
-    if not folder or name.endswith(tiny.SCRATCH):
+    name = resolve(name)
+    if name.endswith(tiny.SCRATCH):
         return None
-    candidates = (Path(folder).expanduser() / f"{name}{suffix}" for suffix in SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
+    found = [path for path, meant in _own_files() if meant == name]
+    if len(found) > 1:
+        both = " and ".join(path.name for path in found)
+        raise BackboneError(f"{WEIGHTS_VARIABLE}: {both} are both weights of {name}; keep one in {found[0].parent}.")
+    return found[0] if found else None
+
+
+def nobodys_weights() -> list[Path]:
+    """Weights files in that folder that have the name of no backbone, and so are used by none."""
+    return [path for path, meant in _own_files() if meant is None]
+
+
+def _own_files() -> list[tuple[Path, str | None]]:
+    """Weights files in the folder that WEIGHTS_VARIABLE names, each with the backbone that its name is."""
+    folder = os.environ.get(WEIGHTS_VARIABLE)
+    if not folder:
+        return []
+    try:
+        files = sorted(path for path in Path(folder).expanduser().iterdir() if path.suffix in SUFFIXES)
+    except OSError as error:
+        raise BackboneError(
+            f"{WEIGHTS_VARIABLE}: {folder} cannot be read ({error.strerror}); name a folder, or unset it."
+        ) from None
+    known = _spellings()
+    return [(path, path.stem if ":" in path.stem else known.get(_fold(path.stem))) for path in files]
 
 
 def load(name: str, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> DualEncoder:

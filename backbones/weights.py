@@ -55,7 +55,8 @@ def fill(model: nn.Module, path: Path, name: str) -> None:
     """Copies the weights at `path` into `model`, whatever their float type; every name and shape must fit.
 
     Raises:
-        BackboneError: if the file is missing, cannot be read, or belongs to another architecture.
+        BackboneError: if the file is missing, cannot be read, belongs to another architecture, or holds NaN or
+            infinity.
     """
     if not path.exists():
         raise BackboneError(f"backbone {name}: no weights at {path}; correct the path or restore the file.")
@@ -67,3 +68,6 @@ def fill(model: nn.Module, path: Path, name: str) -> None:
             f"backbone {name}: damaged weights at {path}, or those of another architecture ({reason}); "
             "restore the file or name its backbone."
         ) from None
+    wrong = next((key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()), None)
+    if wrong is not None:
+        raise BackboneError(f"backbone {name}: {wrong} in {path} holds values that are no numbers; restore the file.")

@@ -51,16 +51,25 @@ class Doctor:
                 wanted.setdefault(name, suite.name)
         for name, benchmark in wanted.items():
             self.weights(name, benchmark)
+        for path in self.unused_weights():
+            self.fault(f"{path}: is weights of no backbone by its name; `robustft list` has the names")
         named = [suite.dataset_of(recipe) for suite in suites for recipe in suite.recipe_names]
         for name in dict.fromkeys(map(catalogue.same_files, named or catalogue.names())):
             self.dataset(name)
+
+    def unused_weights(self) -> list[Path]:
+        """Files in the folder of one's own weights that no backbone takes."""
+        try:
+            return backbones.nobodys_weights()
+        except backbones.BackboneError:
+            return []  # said of each backbone
 
     def weights(self, name: str, benchmark: str) -> None:
         """One line on the weights of a backbone, which `benchmark` uses."""
         try:
             there = backbones.available(name)
         except backbones.BackboneError as error:
-            return self.fault(str(error))
+            return self.fault(f"weights of {name}: {error}")
         if there:
             self.say(f"weights of {name}: {backbones.local_weights(name) or 'on this machine'}")
         elif backbones.how_to_make(name):
@@ -103,9 +112,10 @@ class Doctor:
         """Read every image that is there once."""
         for entry in found:
             if entry.images:
-                workers = many_cores(entry.images)
+                images = entry.images if entry.used is None else entry.used
+                workers = many_cores(images)
                 if workers:
-                    self.say(f"{data.card.name}, {entry.name}: reading {entry.images} images, {workers} at a time")
+                    self.say(f"{data.card.name}, {entry.name}: reading {images} images, {workers} at a time")
                 bad = first_unreadable(data, entry.name, workers)
                 if bad:
                     self.fault(f"first unreadable file of {entry.name}: {bad}")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs_kit import BACKBONE, plan_runs
+from runs_kit import BACKBONE, call, plan_runs
 from safetensors.torch import save_file
 
 from robustft import backbones
@@ -32,6 +32,38 @@ def test_a_file_with_the_backbones_name_takes_the_place_of_its_weights(tmp_path,
         backbones.load("ViT-L-14")
     (tmp_path / "tiny-vit-p16-scratch.pt").write_bytes(b"")
     assert backbones.identity("tiny-vit-p16-scratch") == "random"
+
+
+def test_a_file_may_have_any_spelling_of_the_name_but_there_is_one(tmp_path, monkeypatch, capsys):
+    """A file or folder that is passed over in silence would leave the registered weights in a run that names others."""
+    monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(tmp_path))
+    path = tmp_path / "vit_b_16-quickgelu.safetensors"
+    path.write_bytes(b"")
+    assert backbones.local_weights("ViT-B/16") == path and backbones.local_weights("RN50") is None
+    other = tmp_path / "ViT-B-16:laion2b_s34b_b88k.safetensors"
+    other.write_bytes(b"")
+    assert backbones.local_weights("ViT-B/16:laion2b_s34b_b88k") == other
+    assert backbones.nobodys_weights() == []
+    (tmp_path / "my_clip.pt").write_bytes(b"")
+    assert backbones.nobodys_weights() == [tmp_path / "my_clip.pt"]
+    call("doctor", "digits", "--fast")
+    assert f"! {tmp_path}/my_clip.pt: is weights of no backbone by its name" in capsys.readouterr().out
+    (tmp_path / "ViT-B-16.pt").write_bytes(b"")
+    with pytest.raises(BackboneError, match=r"ViT-B-16.pt and vit_b_16-quickgelu.safetensors are both weights of ViT"):
+        backbones.load("ViT-B-16")
+    monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(tmp_path / "typo"))
+    with pytest.raises(BackboneError, match=r"ROBUSTFT_WEIGHTS: .*typo cannot be read \(No such file or directory\)"):
+        backbones.identity("tiny-vit-p16")
+    assert call("doctor", "digits", "--fast") == 1
+    assert "! weights of tiny-rn: ROBUSTFT_WEIGHTS: " in capsys.readouterr().out
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    tensors = {key: tensor.clone() for key, tensor in backbones.load(BACKBONE).clip.state_dict().items()}
+    tensors["text_projection"][0, 0] = float("nan")
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(BackboneError, match=r"text_projection in .*w.safetensors holds values that are no numbers"):
+        backbones.load(BACKBONE, tmp_path / "w.safetensors")
 
 
 def test_a_run_on_weights_of_ones_own_is_another_run_and_another_row(tmp_path, monkeypatch):

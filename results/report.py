@@ -22,6 +22,7 @@ from .atomic import write_atomic
 from .board import ASIDE, FIXED, FORGOTTEN, REFERENCE_METHOD, Row, Section
 from .cells import ASIDE_TITLES, best_rows, cell_text, empty_cells, footnotes, marks_text, metric_columns, resolution
 from .material import Material
+from .packing import pack
 from .rows import Record
 from .statistics import RULES
 from .tables import (
@@ -71,7 +72,8 @@ def render(material: Material, pictures: Mapping[str, Sequence[Picture]] | None 
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}  # records have an order
+    short = {"sort_keys": False, "allow_nan": False, "separators": (",", ":")}  # records have an order
+    environment.policies["json.dumps_kwargs"] = short
     environment.tests["wide"] = lambda picture: is_wide(picture.svg)
     environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))  # at its underscores
     environment.filters["svg"] = lambda picture: Markup(inline_svg(picture.svg))
@@ -81,7 +83,7 @@ def render(material: Material, pictures: Mapping[str, Sequence[Picture]] | None 
     return environment.get_template("page.html.j2").render(
         sections=found,
         runs=[_run_line(provenance, record) for provenance, record in material.entries()],
-        data={"runs": {key_of(p, r): _run_data(p, r, material) for p, r in material.entries()}},
+        data=pack({key_of(p, r): _run_data(p, r, material) for p, r in material.entries()}),
         provenance=_provenance(material),
         header=HEADER,
         style=own("page.css"),
@@ -110,6 +112,7 @@ def inline_svg(text: str) -> str:
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = GREY.sub(_of_the_page, text)
     used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
+    text = re.sub(r">\s+<", "><", text)
     return re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
 
 

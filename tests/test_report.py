@@ -7,11 +7,14 @@ import json
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from make_records import make_record
 from runs_kit import call
 
 from robustft.results.cells import cell_text
 from robustft.results.material import Material
+from robustft.results.packing import pack, unpack
 from robustft.results.records import gather_reference, publish_record
 from robustft.results.report import Picture, inline_svg, render, write
 
@@ -27,7 +30,8 @@ def material(**more):
 
 
 def data_of(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
+    return {"runs": unpack(json.loads(found))}
 
 
 def cells_of(page):
@@ -109,6 +113,26 @@ def test_curves_of_a_local_run_are_in_its_page(tmp_path):
     (folder / "curves.parquet").write_bytes(b"damaged")
     (run,) = data_of(render(Material((record,), runs=tmp_path)))["runs"].values()
     assert run["curves"] == {}
+
+
+nested = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), st.lists(nested, max_size=2).map(lambda parts: [*parts, *parts])))
+def test_what_is_packed_comes_back_the_same(values):
+    packed = json.loads(json.dumps(pack(values)))
+    assert json.dumps(unpack(packed)) == json.dumps(values)
+
+
+def test_what_runs_share_is_in_the_page_once():
+    records = [make_record("ft", seed=seed, sources={"note": "the same long sentence " * 9}) for seed in range(5)]
+    page = render(Material(tuple(records)))
+    assert page.count("the same long sentence " * 9) == 1 and page.count('"macro_f1"') == 1
+    runs = data_of(page)["runs"]
+    assert [runs[f"local/{record['run_id']}"]["record"] for record in records] == records
 
 
 def test_a_picture_stands_in_its_benchmark_without_ids_that_could_clash():

@@ -2,7 +2,14 @@
 // Sorting, filters and the pages of single runs. Text from records only ever becomes text nodes.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const runs = JSON.parse(document.getElementById("data").textContent).runs;
+  const data = JSON.parse(document.getElementById("data").textContent);
+  // results/packing.py: names of fields and repeated values are kept once.
+  const unpack = (value) => {
+    if (value === null || typeof value !== "object") return value;
+    if (!Array.isArray(value)) return unpack(data.repeated[value.at]);
+    const rest = value.slice(1).map(unpack);
+    return value[0] === -1 ? rest : Object.fromEntries(data.shapes[value[0]].map((name, i) => [name, rest[i]]));
+  };
 
   // Theme: the system's, until a person chooses.
   const theme = document.getElementById("theme");
@@ -139,12 +146,12 @@
   }
 
   function page(key) {
-    const { provenance, record, curves } = runs[key];
+    const { provenance, record, curves } = unpack(data.values[key]);
     const { spec, sources, cost, environment, info, path, summary } = record;
     const flat = { ...spec, ...spec.hyper };
     delete flat.hyper;
     const settings = Object.keys(flat).sort((a, b) => (b in sources) - (a in sources) || a.localeCompare(b));
-    const keys = Object.keys(runs), at = keys.indexOf(key);
+    const keys = Object.keys(data.values), at = keys.indexOf(key);
     const link = (other, text) => other ? make("a", { href: `#run/${other}` }, text) : null;
     const steps = curves.step || [];
     const training = Object.keys(curves).filter((name) => name !== "step").map((name) => chart(name, steps, curves[name], "steps"));
@@ -179,7 +186,7 @@
   let last = null;
   function route() {
     const key = decodeURIComponent(location.hash).replace(/^#run\//, "");
-    const found = location.hash.startsWith("#run/") && Object.hasOwn(runs, key);
+    const found = location.hash.startsWith("#run/") && Object.hasOwn(data.values, key);
     article.hidden = !found;
     overview.hidden = found;
     article.replaceChildren(...(found ? page(key).filter((part) => part !== null) : []));

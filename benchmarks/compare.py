@@ -14,9 +14,13 @@ from .errors import UserError, resolve_name
 
 EXPLAINED = (
     "Percent and points; 95 % intervals. The first interval is for new seeds and new source images (variance "
-    "Var_seed/n + Var_image/M + Var_residual/(nM), t with Satterthwaite's degrees of freedom); the second for new "
-    "images and these checkpoints. Flips: share of samples that zero-shot has right and the method wrong (-), or the "
-    "reverse (+), mean over seeds."
+    "Var_seed/n + Var_image/M + Var_residual/(nM), t with Satterthwaite's degrees of freedom, lowered as Cochran and "
+    "Cox do); the second for new images and these checkpoints. Flips: share of samples that zero-shot has right and "
+    "the method wrong (-), or the reverse (+), mean over seeds."
+)
+UNCORRECTED = (
+    " Each interval holds by itself and is not corrected for looking at many: of the {shown} differences above, one in "
+    "20 would seem real by chance were none so."
 )
 
 
@@ -62,14 +66,14 @@ def command(first: str, second: str, benchmark: str, reference: bool, runs: Path
             f"compare: {where} must hold ranked runs of {first} and {second} on one backbone of {benchmark}, found "
             f"{', '.join(known) or 'none'}; " + ("name two of these." if reference else "run them, or add --reference.")
         )
-    console.print(EXPLAINED, soft_wrap=True)
+    console.print(EXPLAINED + UNCORRECTED.format(shown=shown), soft_wrap=True)
     return 0
 
 
 def _section(
     console: Console, outcomes: Any, section: Any, first: str, second: str, backbone: str | None, rule: str
 ) -> int:
-    """Prints a section's comparisons; returns how many backbones have both methods."""
+    """Prints a section's comparisons; returns how many differences they tell."""
     from ..results.statistics import RULES
 
     rule, known = resolve_name("rule", rule, RULES), section.backbones
@@ -79,8 +83,7 @@ def _section(
         rows = section.table(rule, name)
         pair = [_row(rows, method) for method in (first, second)]
         if None not in pair:
-            _show(console, outcomes, section, rule, rows, pair)
-            shown += 1
+            shown += _show(console, outcomes, section, rule, rows, pair)
     return shown
 
 
@@ -90,7 +93,7 @@ def _row(rows: list[Any], method: str) -> Any:
     return min(found, key=lambda row: (bool(row.kind), not row.complete, row.name), default=None)
 
 
-def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[Any], pair: list[Any]) -> None:
+def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[Any], pair: list[Any]) -> int:
     from ..results.cells import cell_text
     from ..results.compare import compare, flips
 
@@ -126,6 +129,7 @@ def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[A
     if mean is not None and mean.resolvable is not None:
         console.print(f"OOD mean: a difference of {100 * mean.resolvable:.1f} points is found with 80 % power.")
     console.print()
+    return sum(comparison is not None for comparison in found.values())
 
 
 def _difference(comparison: Any) -> list[str]:

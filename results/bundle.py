@@ -231,7 +231,8 @@ def page_findings(bundle: Bundle, records: list[Record]) -> tuple[list[str], lis
 
 def _text_difference(page: str, own: str) -> str:
     theirs, ours = ([line for line in text.splitlines() if line.strip()] for text in (page, own))
-    added, missing = ([line for line in a if line not in set(b)] for a, b in ((theirs, ours), (ours, theirs)))
+    pairs = ((theirs, set(ours)), (ours, set(theirs)))
+    added, missing = ([line for line in lines if line not in known] for lines, known in pairs)
     examples = [*(f"has '{line}'" for line in added), *(f"lacks '{line}'" for line in missing), "order or empty lines"]
     count, example = max(len(added), len(missing), 1), examples[0]
     return f"its text is not what this version writes, in {count} line{'s' * (count > 1)}: {_clipped(example)}"

@@ -38,6 +38,8 @@ SCHEMA = pa.schema(
 NEEDED = ("sample_id", "unit_id", "label", "p_label")
 PATH_SCHEMA = pa.schema([SCHEMA.field(name) for name in ("label", "prediction", "confidence", "p_label")])
 _FLOATS = [field.name for field in SCHEMA if field.type == pa.float32()]
+_KINDS = {name: ("f", 1 + 1e-6) for name in _FLOATS} | dict.fromkeys(("label", "prediction"), ("iu", math.inf))
+"""Column -> kinds of numpy's types, and the largest value."""
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 
@@ -141,12 +143,25 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         table = pq.read_table(path)
+    except FileNotFoundError:
+        raise PredictionError(
+            f"{path}: is missing; copy it from where the run was made, or remove the run folder to run it again."
+        ) from None
     except (OSError, pa.ArrowException) as error:
         raise PredictionError(f"{path}: cannot be read ({error}); run it again.") from error
     columns = {name: table.column(name).to_numpy() for name in table.column_names if name != "logits"}
     if "logits" in table.column_names:
         flat = table.column("logits").combine_chunks().flatten().to_numpy()
         columns["logits"] = flat.reshape(table.num_rows, -1)
+        if np.isnan(flat).any():
+            raise PredictionError(f"{path}: is damaged: logits hold NaN; run it again.")
+    for name in columns.keys() & _KINDS.keys():
+        kind, largest = _KINDS[name]
+        values = columns[name]
+        # NaN is in no range. A float32 may be a little more than 1.
+        if values.dtype.kind not in kind or (len(values) and not (values.min() >= 0 and values.max() <= largest)):
+            what = "probabilities, 0 to 1" if kind == "f" else "classes, 0, 1, 2, ..."
+            raise PredictionError(f"{path}: is damaged: {name} must hold {what}, and does not; run it again.")
     return columns
 
 

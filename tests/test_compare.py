@@ -214,6 +214,8 @@ def test_the_command_prints_difference_both_intervals_and_flips(capsys):
     (line,) = [line for line in out.splitlines() if line.startswith("renditions")]
     assert line.count(" to ") == 2 and len(line.split()) == 14
     assert "tiny-rn" not in out and "80 % power" in out
+    assert "Satterthwaite's degrees of freedom, lowered as Cochran and Cox do" in out
+    assert "not corrected for looking at many: of the 7 differences above, one in 20" in out
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from make_records import make_record
 
@@ -348,10 +350,26 @@ def test_bad_predictions_are_refused(tmp_path, change, words):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "name, value", [("confidence", np.nan), ("confidence", 1.5), ("p_label", -0.1), ("label", -1), ("sum_p2", np.nan)]
+)
+def test_what_is_no_probability_and_no_class_is_damage_and_names_the_file(tmp_path, name, value):
+    path, columns = tmp_path / "id.parquet", some_predictions()[2]
+    predictions.write(path, columns)
+    table = pq.read_table(path)
+    changed = pa.array([value, *columns[name][1:]], table.schema.field(name).type)
+    pq.write_table(table.set_column(table.column_names.index(name), name, changed), path)
+    with pytest.raises(predictions.PredictionError, match=f"id.parquet: is damaged: {name} must hold "):
+        predictions.read(path)
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(predictions.PredictionError, match="missing.parquet: is missing; copy it from"):
+        predictions.read(tmp_path / "missing.parquet")
+
+
 def test_damaged_predictions_are_one_sentence(tmp_path):
     path: Path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1 torn")
     with pytest.raises(predictions.PredictionError, match="cannot be read"):
         predictions.read(path)
-    with pytest.raises(predictions.PredictionError, match="cannot be read"):
-        predictions.read(tmp_path / "missing.parquet")

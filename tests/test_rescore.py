@@ -81,7 +81,7 @@ def test_a_sample_that_was_changed_is_found(copied, capsys):
     "damage, words",
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-40]), "id.parquet: cannot be read"),
-        (lambda path: path.unlink(), "id.parquet: cannot be read"),
+        (lambda path: path.unlink(), "id.parquet: is missing; copy it from where the run was made"),
         (
             lambda path: pq.write_table(pq.read_table(path).drop_columns(["confidence"]), path),
             "id.parquet: .*confidence",

@@ -6,6 +6,8 @@ import shutil
 
 import matplotlib.image
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from make_records import make_record
 from runs_kit import call, plan_runs, write_suite
@@ -192,6 +194,13 @@ def copy_run(out):
     shutil.copytree(path.parent, path.parents[1] / "copied" / path.parent.name)
 
 
+def spoil_sample(out):
+    path = sorted(out.rglob("sketches.parquet"))[0]
+    table = pq.read_table(path)
+    spoilt = pa.array([float("nan")] * 16, pa.float32())
+    pq.write_table(table.set_column(table.column_names.index("confidence"), "confidence", spoilt), path)
+
+
 def drop_run(out):
     path = sorted(out.rglob("record.json"))[0]
     shutil.rmtree(path.parent)
@@ -218,6 +227,7 @@ def change_spec(out):
         (change_spec, "but its spec has the run id "),
         (copy_as_another_seed, "seed is 9, but its spec says 3"),
         (rename_method, "method is 'ema', but its spec says 'ft'"),
+        (spoil_sample, "sketches.parquet: is damaged: confidence must hold probabilities, 0 to 1, and does not"),
         (copy_run, "record.json: is the same run as "),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

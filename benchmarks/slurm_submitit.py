@@ -4,6 +4,9 @@ submitit pickles what a job does. That is a `MakeRuns` without content, by refer
 nothing of the environment, of a spec or of live training.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from .slurm_profile import Profile
 
 RESTARTS = 1_000_000
 """submitit gives up after that many time-outs; a run ends when it is done."""
+OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_")
+OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
+"""Where SLURM is and who may use it: the same in a job and outside."""
 
 
 class Refused(Exception):
@@ -82,7 +88,7 @@ def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str,
     executor = submitit.SlurmExecutor(folder, max_num_timeout=RESTARTS, python=python)
     executor.update_parameters(**given)
     try:
-        with executor.batch():
+        with _as_outside_a_job(), executor.batch():
             jobs = [executor.submit(MakeRuns(), *folders) for folders in tasks]
     except (FailedJobError, FailedSubmissionError) as error:
         raise Refused(" ".join(str(error).split()) or "no reason was given") from None
@@ -96,6 +102,21 @@ def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str,
         for kept in folder.glob("*_submission.sh"):
             write_atomic(kept, discreet(kept.read_text()).encode())
     return [job.job_id for job in jobs]
+
+
+@contextmanager
+def _as_outside_a_job() -> Iterator[None]:
+    """Without what SLURM set in the environment of the job, if any, in which this is called: an interactive one.
+
+    sbatch hands its environment on, and srun would take that for wishes: memory and processors of another job.
+    """
+    inside = "SLURM_JOB_ID" in os.environ
+    own = [name for name in os.environ if name.startswith(OF_A_JOB) and name not in OF_THE_CLUSTER] if inside else []
+    taken = {name: os.environ.pop(name) for name in own}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
 
 
 def text(folder: Path, python: str, given: dict, count: int) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from .board import ASIDE, FIXED, FORGOTTEN, MARKS, OLD_TASK, PUBLISHED, Row, Section, front, natural, settings_text
@@ -149,15 +149,19 @@ def _place(entry: tuple[str, Record]) -> tuple:
 
 def _metric(metric: str, value: Any) -> str:
     """The end of a line: name with unit, and value; null is an infinite likelihood. Empty for what is no number."""
+    name, scale = _named(metric)
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        return f"{name}inf\n" if metric == "nll" and value is None else ""
+    return f"{name}{value * scale:.10g}\n" if name and math.isfinite(value) else ""
+
+
+@cache
+def _named(metric: str) -> tuple[str, int]:
+    """A metric's name with its unit and a comma behind it, and its factor; no name for what is none."""
     if metric in NOT_METRICS:
-        return ""
+        return "", 1
     name, scale = UNITS.get(metric, (metric, 1))
-    if value is None:
-        return _fields(name, "inf") + "\n" if metric == "nll" else ""
-    number = type(value) is float or (isinstance(value, (int, float)) and not isinstance(value, bool))
-    if not number or not math.isfinite(value):
-        return ""
-    return f"{_fields(name, '')}{value * scale:.10g}\n"
+    return _fields(name, ""), scale
 
 
 @lru_cache(maxsize=1000, typed=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "srun")
 SCRIPT = """#!{python} -SE
-import fcntl, json, re, sys
+import fcntl, json, os, re, sys
 from pathlib import Path
 place = Path({place!r})
 lock = open(place / "lock", "w")
@@ -37,7 +37,8 @@ if command == "sbatch":
     for task in range(count):
         job = str(world["last"]) + ("_%d" % task if "array" in options else "")
         world["jobs"][job] = dict(
-            name=options["job-name"], held="hold" in options, after=options.get("dependency", ""), text=text
+            name=options["job-name"], held="hold" in options, after=options.get("dependency", ""), text=text,
+            environment=sorted(os.environ),
         )
     print("Submitted batch job", world["last"])
 elif command == "squeue":

@@ -181,6 +181,17 @@ def test_what_vanished_or_failed_is_submitted_again_and_nothing_else(folders, qu
     assert_each_once(folders, queue)
 
 
+def test_jobs_do_not_take_the_job_in_which_they_are_submitted_for_their_own(folders, queue, monkeypatch):
+    own = ("SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURM_CPU_BIND", "SLURMD_NODENAME", "SUBMITIT_EXECUTOR")
+    shared = ("SLURM_CONF", "SBATCH_ACCOUNT", "ROBUSTFT_DATA")
+    for name in (*own, *shared):
+        monkeypatch.setenv(name, "x")
+    submit(folders)
+    for about in queue.jobs.values():
+        assert set(shared) <= set(about["environment"]) and not set(own) & set(about["environment"])
+    assert all(os.environ[name] == "x" for name in own)
+
+
 def test_status_says_what_jobs_wait_for(folders, queue, capsys):
     runs = folders[0].path.parents[3]
     submit(folders)

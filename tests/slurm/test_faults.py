@@ -26,6 +26,12 @@ pytestmark = pytest.mark.slurm
 
 STEPS = {"steps": 80, "batch_size": 16, "lr": 3e-4, "weight_decay": 0.1}
 PROFILE = Profile(partition="low", gpus=1, cpus=1, time="30m")
+INTERACTIVE = {
+    **{"SLURM_JOB_ID": "4711", "SLURM_MEM_PER_CPU": "64", "SLURM_MEM_PER_NODE": "128", "SLURM_NTASKS": "2"},
+    **{"SLURM_CPU_BIND_TYPE": "mask_cpu:", "SLURM_CPU_BIND_LIST": "0x8", "SLURM_CPU_BIND": "quiet,mask_cpu:0x8"},
+    **{"SLURM_NTASKS_PER_NODE": "2", "SLURM_THREADS_PER_CORE": "2", "SLURM_GPUS_PER_TASK": "2"},
+}
+"""Some of what srun sets in a shell that it starts."""
 LONG = 300
 """Patience with a run, in seconds; a busy machine needs a minute."""
 
@@ -147,8 +153,13 @@ def steps_of_checkpoints(folder):
 
 
 def test_a_sweep_from_the_command_to_the_board(cluster, folders, suite, tmp_path, undisturbed, capsys, monkeypatch):
-    """No file of it, jobs' output among them, holds a value of the environment that the jobs inherit."""
+    """No file of it, jobs' output among them, holds a value of the environment that the jobs inherit.
+
+    The command is given in a job of its own, whose variables are not those of the jobs that it submits.
+    """
     monkeypatch.setenv("WANDB_API_KEY", "canary-1618")
+    for name, value in INTERACTIVE.items():
+        monkeypatch.setenv(name, value)
     profile = tmp_path / "mine.yaml"
     setup = """setup: ['test canary-1618 = "$WANDB_API_KEY" || exit 9']"""
     profile.write_text(f"partition: low\ngpus: 1\ncpus: 1\ntime: 30m\n{setup}\n")

@@ -91,13 +91,21 @@ def export(runs: Iterable[tuple[Path, Record]], folder: Path) -> int:
         folder: to be made; empty or not there.
 
     Raises:
-        BundleError: the folder holds something, or there is no run.
+        BundleError: the folder holds something, there is no run, or two are one by their run id.
         OutputError: the file system refuses.
     """
     if folder.exists() and any(folder.iterdir()):
         raise BundleError(f"{folder}: must be an empty or a new folder, but holds files; choose another.")
-    records = []
-    for place, record in runs:
+    records, places = [], dict[str, Path]()
+    chosen = list(runs)
+    for place, record in chosen:
+        other = places.setdefault(record["run_id"], place)
+        if other != place:
+            raise BundleError(
+                f"bundle: {other} and {place} both hold run {record['run_id']}; find out which is right and remove the "
+                "other."
+            )
+    for place, record in chosen:
         run = f"seed{record['seed']}-{record['run_id']}"
         copy = folder / "runs" / record["benchmark"] / record["method"] / record["backbone"] / run
         write_atomic(copy / NAME, record_json(copy, record))

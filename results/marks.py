@@ -69,12 +69,15 @@ def _told_twice(records: Sequence[Record]) -> str:
     def numbers(record: Record) -> str:
         return json.dumps([record["sets"], record.get("path")], sort_keys=True)
 
-    several = {
-        seed: sorted({record["run_id"] for record in runs})
-        for seed, runs in found.items()
-        if len(runs) > 1 and len(set(map(numbers, runs))) > 1
-    }
-    return ", ".join(f"seed {seed} has records of {' and '.join(several[seed])}" for seed in sorted(several))
+    def told(runs: list[Record]) -> str:
+        names = sorted({record["run_id"] for record in runs})
+        # A board names no paths: it may be published.
+        if len(names) == 1:
+            return f"{len(runs)} records of {names[0]} that contradict each other (in folders that end in -{names[0]})"
+        return f"records of {' and '.join(names)}"
+
+    several = {seed: told(runs) for seed, runs in found.items() if len(set(map(numbers, runs))) > 1}
+    return ", ".join(f"seed {seed} has {several[seed]}" for seed in sorted(several))
 
 
 def with_budgets(rows: Sequence[Row]) -> list[Row]:

@@ -122,7 +122,8 @@ def gather(root: Path, report: Callable[[str], None] = warnings.warn) -> Iterato
 
     Args:
         root: searched as root/**/record.json; a folder that does not exist holds no records.
-        report: told one sentence for each record that cannot be read; that record is left out.
+        report: told one sentence for each record that cannot be read, which is left out, and for each run that lies
+            there twice, which is not.
     """
     return _read_all(record_paths(root), report)
 
@@ -147,8 +148,14 @@ def gather_reference(
 
 
 def _read_all(paths: list[Path], report: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    places: dict[str, Path] = {}
     for path in paths:
         try:
-            yield read_record(path)
+            record = read_record(path)
         except RecordError as error:
             report(str(error))
+            continue
+        first = places.setdefault(record["run_id"], path)
+        if first != path:
+            report(f"{path}: holds the same run as {first}; find out which is right and remove the other.")
+        yield record

@@ -115,6 +115,17 @@ def test_a_spec_that_leaves_out_what_its_record_says_or_was_changed_is_refused()
         validate(record | {"run_id": run_id(record["spec"])})
 
 
+def test_a_run_that_lies_there_twice_is_told_with_both_paths(tmp_path):
+    for name in ("a", "b"):
+        publish_record(tmp_path / name, make_record())
+    complaints = []
+    assert len(list(gather(tmp_path, complaints.append))) == 2
+    assert complaints == [
+        f"{tmp_path / 'b' / 'record.json'}: holds the same run as {tmp_path / 'a' / 'record.json'}; find out which is "
+        "right and remove the other."
+    ]
+
+
 def test_the_first_writer_wins(tmp_path):
     assert publish_record(tmp_path, make_record(finished="2026-01-01T00:00:00Z"))
     assert not publish_record(tmp_path, make_record(finished="2027-01-01T00:00:00Z"))

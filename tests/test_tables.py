@@ -113,6 +113,9 @@ def test_two_records_of_one_seed_that_differ_are_a_contradiction_that_the_row_sh
     assert "twice" in row.marks and not row.competes and "**80.0" in board.to_markdown()
     note = f"# seed 0 has records of {' and '.join(sorted(['copied', first['run_id']]))}; the first to finish is shown"
     assert note in board.to_markdown()
+    text = build([*rest, first, second, {**other, "run_id": first["run_id"]}]).to_markdown()
+    name = first["run_id"]
+    assert f"# seed 0 has 2 records of {name} that contradict each other (in folders that end in -{name}); the first" in text
     same = build([*rest, first, second, {**first, "run_id": "copied"}])
     assert all(not row.marks for row in same.sections[0].rows)  # the same numbers say nothing else
 

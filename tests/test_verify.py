@@ -358,6 +358,15 @@ def test_what_is_no_bundle_is_a_mistake(tmp_path, copied, capsys):
         bundle.export([], tmp_path / "new")
 
 
+def test_two_records_of_one_run_go_into_no_bundle(tmp_path, capsys):
+    places = [tmp_path / f"runs/digits/ft/{name}/seed0-{make_record()['run_id']}" for name in ("copy", "tiny")]
+    for place in places:
+        publish_record(place, make_record())
+    assert call("bundle", tmp_path / "out", "--benchmark", "digits", "--runs", tmp_path / "runs") == 2
+    assert f"{places[0]} and {places[1]} both hold run " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_finished_runs_go_into_a_bundle(tmp_path, capsys):
     publish_record(tmp_path / "runs/digits/ft/tiny/seed0-a", make_record(kind="trial"))
     assert call("bundle", tmp_path / "out", "--benchmark", "digits", "--runs", tmp_path / "runs") == 2

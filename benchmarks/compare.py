@@ -139,5 +139,5 @@ def _difference(comparison: Any) -> list[str]:
     ends = [comparison.interval, inner]
     return [
         f"{100 * float(comparison.difference.mean):+.1f}",
-        *("one seed: unknown" if end is None else f"{100 * end[0]:+.1f} to {100 * end[1]:+.1f}" for end in ends),
+        *("one model: unknown" if end is None else f"{100 * end[0]:+.1f} to {100 * end[1]:+.1f}" for end in ends),
     ]

@@ -26,7 +26,8 @@ class Comparison:
         seeds: seeds that both rows have, or those of the row that has any.
         difference: its `interval` is over seeds and images, its `image_interval` over images, for these checkpoints.
         random: whether training is random on either side.
-        whole: whether the interval holds for all that is random: not where a random row has one seed.
+        whole: whether the interval holds for all that is random: not where a random row has one seed, or is one model
+            made of several: how much other seeds would change it is not known.
     """
 
     seeds: tuple[int, ...]
@@ -106,7 +107,8 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
         found.append({name: scores.of_seeds(keep) for name, scores in every.items()})
     random = any(not row.is_reference_method for row in (first, second))
     difference = paired(tables(found[0], found[1], names))
-    return Comparison(tuple(shared), difference, random, not random or difference.seeds > 1)
+    told = difference.seeds > 1 and not any(row.pooled for row in (first, second))
+    return Comparison(tuple(shared), difference, random, not random or told)
 
 
 def _varies(row: Row) -> bool:

@@ -35,10 +35,10 @@ HEADER = (
 TESTED = (
     "A number with ≈ is not separable from the best of its column: paired by seed and source image, two-way random "
     "effects, t with Satterthwaite's degrees of freedom, lowered as Cochran and Cox do, two-sided 5 %, Holm over the "
-    "column; ? could not be tested (one seed, or no samples of a run). ECE is not tested. Simulated, a row that is as "
-    "good as any keeps its ≈ in at least 95 % of repetitions; that one of several such rows loses it is likelier, for "
-    "17 of them 13 to 23 %, and up to 42 % where three seeds vary more than the images. Of three seeds, p values far "
-    "below 5 % are too small (where 0.3 % is said, up to 1.5 %)."
+    "column; ? could not be tested (one seed, one model made of several, or no samples of a run). ECE is not tested. "
+    "Simulated, a row as good as any keeps its ≈ in at least 95 % of repetitions; that one of several such rows loses "
+    "it is likelier, for 17 of them 13 to 23 %, and up to 42 % where three seeds vary more than the images. Of "
+    "three seeds, p values far below 5 % are too small (where 0.3 % is said, up to 1.5 %)."
 )
 UNRANKED_TEXT = "Settings that no tuning chose (given by hand, or never tuned), and older versions of a method."
 ASIDE_TEXT = {
@@ -55,7 +55,7 @@ FIXED_TEXT = (
 )
 POOLED_TEXT = (
     "n = 1, and no deviation, where a row is made from the runs of several seeds: {names}. Other seeds would give "
-    "another such row; by how much is not known, so that its tests know of the other row's seeds alone."
+    "another such row; by how much is not known, so that it is not tested (?), nor any row against it where it is best."
 )
 RULE_TEXT = {
     "one_se": "one_se: of the tried settings within one paired standard error of the lowest validation NLL, the most "

@@ -84,6 +84,23 @@ def test_a_row_without_training_randomness_stands_beside_every_seed(reference):
     assert not itself.random and itself.interval == (0, 0) and itself.p == 1
 
 
+def test_one_model_made_of_several_seeds_is_never_told_apart(reference):
+    """Another soup would be another model: its one number says nothing of by how much."""
+    section, outcomes, rows = reference
+    for pair in ((rows["model_soup"], rows["tracer"]), (rows["lp_ft"], rows["model_stock"])):
+        found = compare(outcomes, section, *pair, "acc_ood_mean")
+        assert found.p is None and found.interval is None and found.resolvable is None
+        low, high = found.difference.image_interval()
+        assert low < pair[0].cell("acc_ood_mean")[0] - pair[1].cell("acc_ood_mean")[0] < high
+    table = section.table("one_se", BACKBONE)
+    soup = table.index(rows["model_soup"])
+    assert all(against.p is None for against in against_best(outcomes, section, table, soup, "acc/fresh").values())
+    best = table.index(rows["flyp"])
+    against = against_best(outcomes, section, table, best, "acc_id")
+    tested = {table[i].title for i in against if against[i].p is not None}
+    assert {"tracer", "ft"} <= tested and not tested & {"model_soup", "model_stock"}
+
+
 def test_the_best_is_set_against_every_other_row_with_holms_adjustment(reference):
     section, outcomes, _ = reference
     rows = section.table("one_se", BACKBONE)
@@ -91,9 +108,12 @@ def test_the_best_is_set_against_every_other_row_with_holms_adjustment(reference
     found = against_best(outcomes, section, rows, best, "acc_id")
     assert set(found) == {i for i, row in enumerate(rows) if row.competes} - {best} and len(found) >= 5
     alone = {i: compare(outcomes, section, rows[best], rows[i], "acc_id").p for i in found}
+    assert {rows[i].title for i in alone if alone[i] is None} == {"model_soup", "model_stock"}
+    assert all(found[i].p is None for i in found if alone[i] is None)
+    alone = {i: p for i, p in alone.items() if p is not None}  # what is not tested is no test that Holm counts
     smallest = min(alone, key=alone.get)
     assert found[smallest].p == pytest.approx(len(alone) * alone[smallest])
-    assert all(found[i].p >= alone[i] for i in found)
+    assert all(found[i].p >= alone[i] for i in alone)
     assert AgainstBest(0.1, 0.04).separable and not AgainstBest(0.1, 0.06).separable
     assert AgainstBest(0.1, None).separable is None
 

@@ -17,6 +17,7 @@ PATIENCE_SECONDS = 60
 """How long a busy controller may take for an answer."""
 AT_ONCE = 500
 """Jobs named in one call, so that no command line grows too long."""
+DEFAULTS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
 GONE = ("Invalid job id", "already completed", "already finished", "has already finished")
 
 NEVER = "DependencyNeverSatisfied"
@@ -109,10 +110,16 @@ def setting(name: str) -> str | None:
     return found.group(1) if found else None
 
 
+def _environment() -> dict[str, str]:
+    """Without a user's own defaults for these commands: SQUEUE_STATES=RUNNING would hide every job that waits."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(DEFAULTS)}
+
+
 def call(command: list[str]) -> str:
     """What one of SLURM's commands says; QueueError where it fails or is not there."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        own = {"env": _environment(), "stdin": subprocess.DEVNULL}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, **own)
     except FileNotFoundError:
         raise QueueError(
             f"{command[0]}: must be installed to use SLURM, was not found; work on a machine of the cluster."

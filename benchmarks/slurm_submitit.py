@@ -20,6 +20,17 @@ RESTARTS = 1_000_000
 OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_")
 OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 """Where SLURM is and who may use it: the same in a job and outside."""
+OF_KEYS = {
+    "account": ("ACCOUNT",),
+    "constraint": ("CONSTRAINT",),
+    "gpus_per_node": ("GPUS", "GPUS_PER_NODE", "GRES"),
+    "mem": ("MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE"),
+    "partition": ("PARTITION",),
+    "qos": ("QOS",),
+    "time": ("TIMELIMIT",),
+    "elsewhere": ("CLUSTERS", "RESERVATION", "WCKEY"),
+}
+"""Parameter -> the variables (SBATCH_ACCOUNT) in which a user may have a value for all jobs; the last are of none."""
 
 
 class Refused(Exception):
@@ -63,8 +74,9 @@ def parameters(profile: Profile, *, name: str, setup: list[str], signal_seconds:
         "stderr_to_stdout": True,
         # One dead process of a run takes the others with it: they would wait for it forever. Since SLURM 22.05 srun
         # does not ask sbatch how many processors a process has, and would give it one.
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus}"],
-        "additional_parameters": {"hold": True, "requeue": True},
+        # And where a site has it that jobs inherit nothing, srun would not even hand on what `setup` exports.
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus}", "--export=ALL"],
+        "additional_parameters": {"hold": True, "requeue": True, "export": "ALL"},
     }
     return {key: value for key, value in given.items() if value is not None}
 
@@ -88,7 +100,7 @@ def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str,
     executor = submitit.SlurmExecutor(folder, max_num_timeout=RESTARTS, python=python)
     executor.update_parameters(**given)
     try:
-        with _as_outside_a_job(), executor.batch():
+        with _environment(given), executor.batch():
             jobs = [executor.submit(MakeRuns(), *folders) for folders in tasks]
     except (FailedJobError, FailedSubmissionError) as error:
         raise Refused(" ".join(str(error).split()) or "no reason was given") from None
@@ -105,14 +117,21 @@ def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str,
 
 
 @contextmanager
-def _as_outside_a_job() -> Iterator[None]:
-    """Without what SLURM set in the environment of the job, if any, in which this is called: an interactive one.
+def _environment(given: dict) -> Iterator[None]:
+    """Without the variables that would change what these jobs are.
 
-    sbatch hands its environment on, and srun would take that for wishes: memory and processors of another job.
+    sbatch obeys its own (SBATCH_PARTITION) before the text that it is given; those of keys that a profile leaves out
+    stay. And it hands its environment on: in an interactive job, srun would take what SLURM set there for wishes.
     """
-    inside = "SLURM_JOB_ID" in os.environ
-    own = [name for name in os.environ if name.startswith(OF_A_JOB) and name not in OF_THE_CLUSTER] if inside else []
-    taken = {name: os.environ.pop(name) for name in own}
+    kept = [name for key, names in OF_KEYS.items() if key not in given for name in names]
+    taken = {}
+    for name in list(os.environ):
+        of_a_job = "SLURM_JOB_ID" in os.environ and name.startswith(OF_A_JOB) and name not in OF_THE_CLUSTER
+        of_sbatch = name.startswith("SBATCH_") and name.removeprefix("SBATCH_") not in kept
+        if of_a_job or of_sbatch:
+            taken[name] = os.environ[name]
+    for name in taken:
+        del os.environ[name]
     try:
         yield
     finally:

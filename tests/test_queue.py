@@ -35,6 +35,14 @@ def test_jobs_are_listed_by_name_with_state_and_reason(command):
     assert len(queue.listed()) == 3
 
 
+def test_a_users_own_defaults_hide_no_job(command, tmp_path, monkeypatch):
+    """Jobs that are not listed count as gone, and would be submitted again."""
+    command("squeue")
+    (tmp_path / "squeue").write_text('#!/bin/sh\necho "7|PENDING|None|robustft-a$SQUEUE_STATES"\n')
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    assert [entry.name for entry in queue.listed()] == ["robustft-a"]
+
+
 def test_a_silent_controller_is_one_sentence(command):
     command("squeue", errors="slurm_load_jobs error: Unable to contact slurm controller (connect failure)", code=1)
     with pytest.raises(QueueError, match="squeue: .*Unable to contact slurm controller"):

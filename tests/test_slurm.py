@@ -181,6 +181,15 @@ def test_what_vanished_or_failed_is_submitted_again_and_nothing_else(folders, qu
     assert_each_once(folders, queue)
 
 
+def test_sbatch_obeys_the_profile_and_not_the_users_defaults_for_other_jobs(folders, queue, monkeypatch):
+    for name in ("SBATCH_JOB_NAME", "SBATCH_PARTITION", "SBATCH_SIGNAL", "SBATCH_EXPORT", "SBATCH_ACCOUNT"):
+        monkeypatch.setenv(name, "x")
+    submit(folders, Profile(gpus=0, time="1h", partition="low"))
+    for about in queue.jobs.values():
+        assert [name for name in about["environment"] if name.startswith("SBATCH_")] == ["SBATCH_ACCOUNT"]
+    assert os.environ["SBATCH_PARTITION"] == "x"
+
+
 def test_jobs_do_not_take_the_job_in_which_they_are_submitted_for_their_own(folders, queue, monkeypatch):
     own = ("SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURM_CPU_BIND", "SLURMD_NODENAME", "SUBMITIT_EXECUTOR")
     shared = ("SLURM_CONF", "SBATCH_ACCOUNT", "ROBUSTFT_DATA")

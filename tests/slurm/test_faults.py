@@ -30,8 +30,9 @@ INTERACTIVE = {
     **{"SLURM_JOB_ID": "4711", "SLURM_MEM_PER_CPU": "64", "SLURM_MEM_PER_NODE": "128", "SLURM_NTASKS": "2"},
     **{"SLURM_CPU_BIND_TYPE": "mask_cpu:", "SLURM_CPU_BIND_LIST": "0x8", "SLURM_CPU_BIND": "quiet,mask_cpu:0x8"},
     **{"SLURM_NTASKS_PER_NODE": "2", "SLURM_THREADS_PER_CORE": "2", "SLURM_GPUS_PER_TASK": "2"},
+    **{"SBATCH_EXPORT": "NONE", "SBATCH_JOB_NAME": "mine", "SBATCH_PARTITION": "none", "SQUEUE_STATES": "RUNNING"},
 }
-"""Some of what srun sets in a shell that it starts."""
+"""Some of what srun sets in a shell that it starts, and of what users set for other jobs."""
 LONG = 300
 """Patience with a run, in seconds; a busy machine needs a minute."""
 

@@ -115,7 +115,8 @@ def test_two_records_of_one_seed_that_differ_are_a_contradiction_that_the_row_sh
     assert note in board.to_markdown()
     text = build([*rest, first, second, {**other, "run_id": first["run_id"]}]).to_markdown()
     name = first["run_id"]
-    assert f"# seed 0 has 2 records of {name} that contradict each other (in folders that end in -{name}); the first" in text
+    note = f"# seed 0 has 2 records of {name} that contradict each other (in folders that end in -{name}); the first"
+    assert note in text
     same = build([*rest, first, second, {**first, "run_id": "copied"}])
     assert all(not row.marks for row in same.sections[0].rows)  # the same numbers say nothing else
 

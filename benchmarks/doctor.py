@@ -11,6 +11,7 @@ from rich.table import Table
 from .. import backbones
 from ..datasets import catalogue
 from ..datasets.card import DataError, Dataset
+from ..datasets.folder import Folder
 from ..datasets.holdings import Holding, first_unreadable, holdings
 from ..datasets.trees import ROOT_VARIABLE
 from . import data_check, machine
@@ -109,7 +110,11 @@ class Doctor:
             self.decode(partial, found)
 
     def decode(self, data: Dataset, found: list[Holding]) -> None:
-        """Read every image that is there once."""
+        """Read every image that is there once; of one's own folder also tell images that stand in train too."""
+        doubles = data.doubles() if isinstance(data, Folder) else []
+        if doubles:
+            first = " those of ".join(doubles[0])
+            self.fault(f"{data.card.name}: {len(doubles)} images have the bytes of one in train, first {first}")
         for entry in found:
             if entry.images:
                 images = entry.images if entry.used is None else entry.used

@@ -134,6 +134,23 @@ class Folder(TrainsOnPictures):
         """Folder -> how many entries in it are no images of a class, and the first; those without any left out."""
         return {name: tree.passed for name, (tree, _) in self._sets.items() if tree.passed[0]}
 
+    def doubles(self) -> list[tuple[str, str]]:
+        """(image of another folder, one of train with the same bytes), paths below the path; reads equal sizes only."""
+        sizes: dict[int, list[str]] = {}
+        for folder, (tree, _) in self._sets.items():
+            for i in range(len(tree)):
+                sizes.setdefault(size_of(tree.folder / tree.name(i)), []).append(f"{folder}/{tree.name(i)}")
+        found = []
+        for paths in sizes.values():
+            trained: dict[bytes, str] = {}  # train is the first of the sets
+            for path in paths if len(paths) > 1 else ():
+                content = hashlib.sha256((self.path / path).read_bytes()).digest()
+                if path.startswith("train/"):
+                    trained.setdefault(content, path)
+                elif content in trained:
+                    found.append((path, trained[content]))
+        return found
+
     @cached_property
     def _withheld(self) -> np.ndarray:
         """(training images on disk,) bool. A class with one image keeps it."""

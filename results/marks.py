@@ -50,7 +50,8 @@ def marked(
         marks["partial"] = "made where the data may be incomplete (--allow-partial), or trained on part of the images"
     gone = {name for record in used for name in record.get("info", {}).get("sets_left_out", ())}
     if gone:
-        marks["partial"] += f"; nothing of {', '.join(sorted(gone, key=natural))}"
+        lacks = f"nothing of {', '.join(sorted(gone, key=natural))}"
+        marks["partial"] = f"{marks['partial']}; {lacks}" if "partial" in marks else lacks
     if twice := _told_twice(used):
         marks["twice"] = f"{twice}; the first to finish is shown: find out which is right and remove the others"
     rules = row.rules

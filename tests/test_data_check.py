@@ -149,6 +149,13 @@ def test_a_row_says_which_shifts_it_lacks():
     assert row.marks["partial"].endswith("; nothing of writers")
 
 
+def test_a_row_says_what_it_lacks_whatever_else_its_record_says():
+    record = make_record(method="ft")
+    record["info"]["sets_left_out"] = ["sketch"]
+    (row, *_) = [row for section in leaderboard.build([record]).sections for row in section.rows]
+    assert row.marks["partial"] == "nothing of sketch"
+
+
 def test_a_missing_shift_is_left_out_only_where_parts_are_allowed_and_never_id():
     def sets(missing, **changes):
         return [entry.name for entry, _ in data_check.evaluation_sets(Shifted(missing), spec_of(**changes))]

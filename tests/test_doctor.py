@@ -1,6 +1,7 @@
 """What `robustft doctor` finds: missing, short and damaged data, weights, and zero-shot accuracy against print."""
 
 import hashlib
+import shutil
 
 import pytest
 from runs_kit import call, program, write_suite
@@ -54,6 +55,18 @@ def test_what_is_passed_over_and_what_is_withheld_is_said(own, capsys):
     assert "folder:animals, fog: 1 entries are passed over, no images in a class folder, as bee/0.heic" in out
     listed = "".join(f"{name}\n" for name in sorted(Folder(own[0]).eval_data("validation").sample_ids))
     assert f"by a rule; sha256 of its list: {hashlib.sha256(listed.encode()).hexdigest()}" in out
+
+
+def test_an_image_of_train_in_another_set_is_told(own, capsys):
+    folder = own[0]
+    shutil.copy(folder / "train" / "zebra" / "4.png", folder / "id_test" / "zebra" / "copy.png")
+    shutil.copy(folder / "fog" / "bee" / "0.png", folder / "night" / "bee" / "fog.png")  # two shifts may share images
+    (pair,) = Folder(folder).doubles()  # of the other grey pictures in train, one has the same value
+    assert pair == ("id_test/zebra/copy.png", "train/ant/1.png")
+    assert call("doctor", own[1]) == 1
+    told = "folder:animals: 1 images have the bytes of one in train, first id_test/zebra/copy.png those of train/ant"
+    assert f"! {told}" in capsys.readouterr().out
+    assert call("doctor", own[1], "--fast") == 0
 
 
 def test_what_is_missing_is_named_with_who_gives_it_out(tmp_path, capsys, monkeypatch):

@@ -24,7 +24,7 @@ import numpy as np
 from .card import DataError, DatasetCard, EvalSet, is_set_name, is_template
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
 from .pixels import Decode
-from .trees import Tree, relabel, scan, size_of
+from .trees import Tree, relabel, scan, size_of, subfolders
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 VALIDATION_FOLDERS = ("validation", "val")
@@ -58,7 +58,7 @@ class Folder(TrainsOnPictures):
         self._classes = read_classes(self.path / "classes.txt", self.name)
         self.class_ids = tuple(self._classes)
         self._prompts = self._read_prompts()
-        below = sorted(p.name for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        below = subfolders(self.path)
         self._id = self._one_of(ID_FOLDERS, below)
         if "train" not in below or self._id is None:
             raise DataError(f"{self.name}: {self.path} needs the folders train and id_test, found {below or 'none'}.")

@@ -55,7 +55,7 @@ class Source:
         first = [folder.partition("/")[0] for folder in self.folders]
         begins = tuple(name.lower()[:10] for name in first if len(name) > 8)
         for folder in dict.fromkeys((base, *(base / name for name in first))):
-            names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+            names = sorted(entry.name for entry in _entries(folder)) if os.path.isdir(folder) else []
             for name in names:
                 if name.lower().startswith(begins) and name.lower().endswith(ARCHIVES):
                     return str(folder / name)
@@ -117,9 +117,9 @@ def scan(folder: Path) -> Tree:
         DataError: a folder that may not be read, or a name that is no UTF-8.
     """
     folder, listed, passed = Path(folder), [], []
-    top = _entries(folder)
-    classes = sorted(e.name for e in top if e.is_dir())
-    outside = [e.name for e in top if not e.is_dir()]
+    top = {entry.name: _is_folder(entry) for entry in _entries(folder)}
+    classes = sorted(name for name, is_folder in top.items() if is_folder)
+    outside = [name for name, is_folder in top.items() if not is_folder]
     for name in classes:
         names = [e.name for e in _entries(folder / name)]  # not asked what they are: that may take long on a cluster
         images = [f for f in names if f.lower().endswith(SUFFIXES)]
@@ -145,6 +145,14 @@ def _check_names(folder: Path, below: str, names: list[str]) -> None:
         raise DataError(f"{folder}: the name {os.fsencode(wrong)!r} is not UTF-8; rename it.") from None
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder or a link to one; a link that leads nowhere or back to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _entries(folder: Path) -> list[os.DirEntry]:
     """What is in a folder and not hidden."""
     try:
@@ -152,6 +160,11 @@ def _entries(folder: Path) -> list[os.DirEntry]:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); make it readable.") from None
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Sorted names of the folders in a folder that are not hidden; DataError where it may not be read."""
+    return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
 def size_of(path: Path) -> int:

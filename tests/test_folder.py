@@ -163,6 +163,11 @@ def test_a_link_to_nothing_is_named(own):
         Folder(own).card  # noqa: B018
 
 
+def test_a_link_to_itself_is_no_class(own):
+    (own / "night" / "ant").symlink_to(own / "night" / "ant")
+    assert Folder(own).passed_over == {"night": (1, "ant")}
+
+
 def test_a_list_of_classes_from_windows_is_read(own):
     lines = (own / "classes.txt").read_text().splitlines()
     (own / "classes.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())

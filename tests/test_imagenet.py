@@ -481,3 +481,5 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(trees.os, "scandir", refuse)
     with pytest.raises(DataError, match=r"sketch: cannot be listed \(Permission denied\); make it readable"):
         ImageNet(tmp_path, allow_partial=True).eval_data("imagenet_sketch")
+    with pytest.raises(DataError, match=rf"^{tmp_path}: cannot be listed"):  # in search of an archive
+        ImageNet(tmp_path, allow_partial=True).eval_data("imagenet_r")

@@ -111,7 +111,8 @@ class Doctor:
 
     def decode(self, data: Dataset, found: list[Holding]) -> None:
         """Read every image that is there once; of one's own folder also tell images that stand in train too."""
-        doubles = data.doubles() if isinstance(data, Folder) else []
+        own = getattr(data, "data", data)  # without the further shifts beside it
+        doubles = own.doubles() if isinstance(own, Folder) else []
         if doubles:
             first = " those of ".join(doubles[0])
             self.fault(f"{data.card.name}: {len(doubles)} images have the bytes of one in train, first {first}")

@@ -66,8 +66,8 @@ ENTRIES = {
         "Reliability diagrams",
         "Accuracy against mean confidence in 15 equal-width bins, all seeds (below: all shifts) pooled; on the "
         "diagonal a model is as often right as it says. Bins with less than 0.5 % of the samples are left out. "
-        "Pooling weighs a shift by its images, the board's OOD ECE weighs all shifts the same. Where α "
-        "came to 1, WiSE-FT is the run that it reads (FT, FLYP), and covers it.",
+        "Pooling weighs a shift by its images, the board's OOD ECE weighs all shifts the same. "
+        "Where α came to 1, WiSE-FT is the run that it reads (FT, FLYP), and lies beneath it as a broader line.",
         plots_samples.draw_reliability,
     ),
     "flips": Entry(

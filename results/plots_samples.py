@@ -30,11 +30,12 @@ LEAST_SHARE = 0.005
 
 def draw_reliability(material: Material) -> Figure:
     """Accuracy against mean confidence in 15 equal-width bins, ID above and all shifts below, all seeds pooled."""
-    found = []
+    found, beneath = [], set()  # methods of a path, whose run may be another method's
     for section, backbone, rows in _tables(material):
         curves = {}
         for row in rows:
             if row.method in RELIABILITY_OF and row.title == row.method:
+                beneath |= {row.method} if row.evaluated else set()
                 parts = [material.predictions(record, row.provenance) for record in material.records_of(row)]
                 if parts and all(parts):
                     curves[row.method] = [
@@ -56,7 +57,10 @@ def draw_reliability(material: Material) -> Figure:
             for method, pair in curves.items():
                 colour, marker = style(method, ())
                 confidence, accuracy, _ = pair[i]
-                drawn = axis.plot(confidence, accuracy, color=colour, marker=marker, markersize=4.5, linewidth=1.1)
+                size, width, order = (7, 2.8, 2.0) if method in beneath else (4.5, 1.1, 2.5)
+                drawn = axis.plot(
+                    confidence, accuracy, color=colour, marker=marker, markersize=size, linewidth=width, zorder=order
+                )
                 handles.setdefault(method, drawn[0])
             axis.set_xlim(0, 1.02)
             axis.set_ylim(0, 1.02)

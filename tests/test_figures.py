@@ -365,7 +365,7 @@ def test_layers_of_a_real_run_differ_more_the_more_it_moved():
 
 def test_captions_say_what_is_not_to_be_seen():
     """A reader of the committed pictures misses FT under WiSE-FT at alpha 1, and TRACER in the costs."""
-    assert "WiSE-FT is the run that it reads (FT, FLYP), and covers it" in gallery.ENTRIES["reliability"].caption
+    assert "(FT, FLYP), and lies beneath it as a broader line" in gallery.ENTRIES["reliability"].caption
     for name in ("id_ood", "calibration"):
         assert "(FT, FLYP), and lies beneath it as a larger marker" in gallery.ENTRIES[name].caption
         assert "Zero-shot stands at the edge, its" in gallery.ENTRIES[name].caption

@@ -227,7 +227,11 @@ def test_a_mistake_in_a_study_is_one_sentence(changes, words, tmp_path):
             "backbones: {ViT-L/14: {batch_size: 224}}",
             "recipes.common.backb",
         ),
-        ("RN50: {backbone: ViT-B-16,", "RN50: {backbone: ViT-B,", "as_published.backbones: unknown backbone 'ViT-B'"),
+        (
+            "RN50:\n        backbone: ViT-B-16",
+            "RN50:\n        backbone: ViT-B",
+            "as_published.backbones: unknown backbone 'ViT-B'",
+        ),
     ],
 )
 def test_a_mistake_in_a_recipe_is_one_sentence(old, new, words, tmp_path):

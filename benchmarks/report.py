@@ -37,7 +37,7 @@ def gather(runs: Path, benchmark: str | None, console: Console) -> object:
     from . import finished, sweep
 
     def report(sentence: str) -> None:
-        console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
+        console.print(sentence, markup=False, soft_wrap=True)
 
     local = list(finished.Suites(sweep.complain).with_selections(records.gather(runs, report)))
     reference = records.gather_reference(report=report)

@@ -344,7 +344,7 @@ def board(
     from ..results.packed import Packed
 
     def report(sentence: str) -> None:
-        console.print(f"left out: {sentence}", markup=False, soft_wrap=True)
+        console.print(sentence, markup=False, soft_wrap=True)
 
     shared: dict = {}
     local = [Packed(record, shared) for record in known.with_selections(records.gather(runs, report))]

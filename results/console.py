@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
@@ -27,21 +28,24 @@ class ConsoleBoard:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = all(
-            Measurement.get(console, options.update(width=1000), table).maximum <= options.max_width
+            Measurement.get(console, options.update(width=1000), self._table(section, group, wide=True)).maximum
+            <= options.max_width
             for section in self.sections
-            for table in self._tables(section, wide=True)
+            for group in self._groups(section)
         )
         if not self.sections:
             yield Text("No finished runs yet.")
         for section in self.sections:
             yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}", style="bold")
-            for table in self._tables(section, wide):
+            groups = self._groups(section)
+            for group in groups:
                 yield Text("")
-                yield table
-            shown = [row for name in section.backbones for row in section.table(RULES[0], name)]
-            aside = [row for kind in ASIDE for row in section.aside(kind)]
-            for note in footnotes([*shown, *aside, *section.unranked()]):
+                yield self._table(section, group, wide)
+            seen = {id(row): row for group in groups for row in group.rows}
+            for note in footnotes(list(seen.values())):
                 yield Text(note, style="dim")
+            if rest := sum(id(row) not in seen for row in section.rows):
+                yield Text(f"{rest} more rows of the committed reference: leaderboard.md.", style="dim")
             yield Text("")
         if self.published:
             theirs = [section for section in self.sections if section.id_set == paper.ID_SET]
@@ -53,24 +57,74 @@ class ConsoleBoard:
         if not wide:
             yield Text("Columns of each shift: leaderboard.md, or a wider terminal.", style="dim")
 
-    def _tables(self, section: Section, wide: bool) -> Iterator[Table]:
-        """The default rule per backbone, what other rules chose differently, and what is not ranked."""
-        default, *others = RULES
-        for backbone in section.backbones:
-            rows = section.table(default, backbone)
-            if rows and section.shows_rules:
-                yield _table(section, rows, f"{backbone}, rule {default}", wide, self.judge)
-        for rule in others:
-            rows = [row for name in section.backbones for row in section.table(rule, name)]
-            rows = [row for row in rows if default not in row.rules]
-            if rows:
-                yield _table(section, rows, f"where rule {rule} chose another setting", wide)
-        for kind in ASIDE:
-            if section.aside(kind):
-                title = ASIDE_TITLES[kind].lower() if kind != ORACLE else ASIDE_TITLES[kind]
-                yield _table(section, section.aside(kind), title, wide)
-        if section.unranked():
-            yield _table(section, section.unranked(), "not ranked", wide)
+    def _groups(self, section: Section) -> list[Group]:
+        """The default rule per backbone, what other rules chose differently, and what is not ranked.
+
+        Where this machine has runs and there is a reference too, the machine's come first, and of the reference no
+        more than what stands beside them.
+        """
+        if {"local", "reference"} <= {row.provenance for row in section.rows}:
+            return [*_not_ranked_here(section), *filter(_has_local, _ranked(section)), *_rest(section, _is_local)]
+        return [*_ranked(section), *_rest(section), *_not_ranked(section)]
+
+    def _table(self, section: Section, group: Group, wide: bool) -> Table:
+        return _table(section, group.rows, group.title, wide, self.judge if group.ranked else None)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are one table of the terminal."""
+
+    title: str
+    rows: list[Row]
+    ranked: bool = False
+
+
+def _ranked(section: Section) -> Iterator[Group]:
+    for backbone in section.backbones if section.shows_rules else ():
+        if rows := section.table(RULES[0], backbone):
+            yield Group(f"{backbone}, rule {RULES[0]}", rows, ranked=True)
+
+
+def _rest(section: Section, shown: Callable[[Row], bool] = lambda row: True) -> Iterator[Group]:
+    """What other rules chose, and the rows that stand aside."""
+    default, *others = RULES
+    for rule in others:
+        rows = [row for name in section.backbones for row in section.table(rule, name)]
+        rows = [row for row in rows if default not in row.rules and shown(row)]
+        if rows:
+            yield Group(f"where rule {rule} chose another setting", rows)
+    for kind in ASIDE:
+        if rows := list(filter(shown, section.aside(kind))):
+            yield Group(ASIDE_TITLES[kind].lower() if kind != ORACLE else ASIDE_TITLES[kind], rows)
+
+
+def _not_ranked(section: Section) -> Iterator[Group]:
+    if rows := section.unranked():
+        yield Group("not ranked", rows)
+
+
+def _not_ranked_here(section: Section) -> Iterator[Group]:
+    """Rows of this machine that no rule ranks, as a rehearsal's, after the reference's of their method."""
+    mine, seen = [row for row in section.unranked() if _is_local(row)], set[int]()
+    rows = []
+    for row in mine:
+        for beside in section.table(RULES[0], row.backbone):
+            same = beside.method == row.method and not beside.kind or beside.is_reference_method
+            if same and id(beside) not in seen:
+                seen.add(id(beside))
+                rows.append(beside)
+        rows.append(row)
+    if rows:
+        yield Group("runs of this machine, not ranked", rows)
+
+
+def _is_local(row: Row) -> bool:
+    return row.provenance == "local"
+
+
+def _has_local(group: Group) -> bool:
+    return any(map(_is_local, group.rows))
 
 
 def _blocks(blocks: Iterable[Block]) -> Iterator[Text | Table]:

@@ -141,7 +141,7 @@ def with_calibration(record: Mapping[str, Any], samples: Mapping[str, np.ndarray
 
 
 def _refuse(message: str) -> None:
-    raise PublishError(message)
+    raise PublishError(message.removeprefix("left out: "))
 
 
 def _ranks(record: Mapping[str, Any]) -> bool:

@@ -153,7 +153,7 @@ def _read_all(paths: list[Path], report: Callable[[str], None]) -> Iterator[dict
         try:
             record = read_record(path)
         except RecordError as error:
-            report(str(error))
+            report(f"left out: {error}")
             continue
         first = places.setdefault(record["run_id"], path)
         if first != path:

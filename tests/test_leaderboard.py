@@ -567,3 +567,29 @@ def test_eighteen_methods_a_backbone_fit_the_terminal_and_the_page():
     for block in board.to_markdown().split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") - line.count("\\|") for line in rows}) <= 1
+
+
+def test_the_terminal_shows_this_machines_rows_first_and_of_the_reference_what_stands_beside_them():
+    reference = [
+        record
+        for backbone in ("tiny-rn", "tiny-vit-p8")
+        for record in (
+            zero_shot(backbone=backbone),
+            *(make_record(method, backbone, seed) for method in ("ft", "flyp", "ema") for seed in (0, 1)),
+            make_record("tracer", backbone, rules=(), hyper={"beta": 0.1}, sources={"beta": "--set"}),
+        )
+    ]
+    rehearsal = [make_record("flyp", seed=seed, rules=(), spec={"train_limit": 100}, n=100) for seed in (0, 1)]
+    lines = shown(build(rehearsal, reference)).splitlines()
+    at = lines.index(next(line for line in lines if line.startswith("runs of this machine, not ranked")))
+    assert at == 2  # after the benchmark's name
+    rows = [line.split() for line in lines[at + 2 : at + 5]]
+    assert [(row[0].partition("[")[0]) for row in rows] == ["zero_shot", "flyp", "flyp"] and "local" in rows[2]
+    assert sum("reference" in line for line in lines) == 3 and "tiny-rn" not in "".join(lines)
+    assert "8 more rows of the committed reference: leaderboard.md." in lines
+
+    ranked = shown(build(seeds_of("tracer", [0.9, 0.9]), reference))
+    assert "tiny-vit-p8, rule one_se" in ranked and "tiny-rn" not in ranked and "ema " in ranked
+    assert "6 more rows of the committed reference" in ranked
+    everything = shown(build([], reference))
+    assert "tiny-rn, rule one_se" in everything and "more rows" not in everything

@@ -40,6 +40,8 @@ from .tables import (
 PAGE = Path(__file__).with_name("page")
 WIDE = 520
 """Points: two panels of a figure are narrower."""
+LONGEST = 120
+"""Characters of a name or a setting in a row."""
 GREY = re.compile(r'((?:fill|stroke)(?:: ?|="))#([0-9a-f]{2})\2\2\b')
 
 
@@ -191,14 +193,14 @@ def _view(
         start = _start_of(row, section.rows)
         lines.append(
             {
-                "name": row.name,
+                "name": _clipped(row.name),
                 "marks": marks_text(row),
                 "backbone": row.backbone,
                 "provenance": row.provenance,
                 "is_reference": row.is_reference_method,
                 "begins": previous is not None and previous != row.backbone,
                 "seeds": len(row.seeds),
-                "setting": row.setting,
+                "setting": _clipped(row.setting),
                 "runs": [(record["seed"], key_of(row.provenance, record)) for record in material.records_of(row)],
                 "cells": [
                     _cell(row, column, start, column in best.get(id(row), ()), signs.get(id(row), {}).get(column, ""))
@@ -220,6 +222,11 @@ def _view(
         "rows": lines,
         "notes": [note for note in notes if note],
     }
+
+
+def _clipped(text: str) -> str:
+    """What a cell has room for; the whole stands on the page of each run."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _start_of(row: Row, rows: Sequence[Row]) -> Row | None:

@@ -74,6 +74,16 @@ def test_names_and_notes_of_a_record_stay_text(bad):
     assert run["record"]["info"]["note"] == run["record"]["method"] == bad
 
 
+def test_a_long_note_is_clipped_in_its_row_and_whole_on_the_page_of_its_run():
+    note = "a long note, " * 100
+    page = render(Material((make_record("ft", rules=(), hyper={"note": note}, sources={"note": "--set"}),)))
+    assert max(len(cell) for cell in cells_of(page)) < 200
+    names = re.findall(r'<th scope="row"[^>]*>(.*?)</th>', page, re.DOTALL)
+    assert any("note=a long note" in html.unescape(name) for name in names) and max(map(len, names)) < 200
+    (run,) = data_of(page)["runs"].values()
+    assert run["record"]["spec"]["hyper"]["note"] == note
+
+
 def test_a_row_names_the_runs_that_it_is_made_of():
     local = [make_record("ft", seed=seed, lr=lr) for seed in (0, 1) for lr in (1e-3, 1e-4)]
     made = Material(tuple(local), tuple(make_record("ft", seed=seed, lr=1e-3) for seed in (0, 1, 2)))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from .errors import UserError
+from .errors import UserError, explain
 from .rerun import judge
 
 SHOWN = 20
@@ -142,12 +142,18 @@ def _choose(records: list[dict[str, Any]], run_id: str) -> dict[str, Any]:
 
 def _planned(record: dict[str, Any], root: Path) -> Any:
     """The run folder of a record's spec, ready to be worked on."""
+    from pydantic import ValidationError
+
     from . import sweep
     from .plan import Plan
     from .spec import RunSpec
     from .state import RunFolder
 
-    spec = RunSpec.model_validate(record["spec"])
+    try:
+        spec = RunSpec.model_validate(record["spec"])
+    except ValidationError as error:
+        where, remedy = f"--rerun {record['run_id']}: spec", "rerun it with the version that made it"
+        raise UserError(explain(error, where, remedy)) from None
     folder = RunFolder.of(root, spec)
     data = sweep.load(spec.benchmark).suite.dataset_of(spec.recipe)
     Plan(spec, data, record["sources"], record["selection"]).write(folder)

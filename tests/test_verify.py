@@ -70,6 +70,9 @@ def test_a_run_made_again_from_its_spec_is_the_same_bit_for_bit(exported, capsys
     assert code == 0 and "making ft tiny-vit-p8 seed 3 again" in text
     assert f"made again bit for bit: the same final weights, sha256 {weights[:12]}, and the same accuracy" in text
     assert text.rstrip().endswith("sets: holds")
+    strange = make_record(spec={"field_of_tomorrow": 1})
+    with pytest.raises(verify.UserError, match="rerun it with the version that made it"):
+        verify._planned(strange, exported)
     with pytest.raises(verify.UserError, match="abc is not there"):
         verify._choose([make_record()], "abc")
 

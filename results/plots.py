@@ -53,6 +53,7 @@ SPARE = (
 # Same bytes each time, and a method's name is no formula.
 STYLE = {"svg.hashsalt": "robustft", "font.size": 9, "text.parse_math": False}
 SIZE, FIXED_SIZE, START_SIZE = 7, 5, 13  # of markers: a row's, a fixed point's, zero-shot's
+HOLLOW = " (reference)"
 BELOW = 1.5  # times as large is a marker that lies below another
 
 
@@ -162,9 +163,17 @@ def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
     methods = sorted({row.method for _, rows in found for row in rows})
     figure, axes = panels(len(found), height=4.2)
     handles: dict[str, Any] = {}
+    both = {row.provenance for _, rows in found for row in rows} == {"local", "reference"}
     for axis, (backbone, rows) in zip(axes, found, strict=True):
-        _draw(axis, rows, methods, handles)
+        _draw(axis, rows, methods, handles, both)
         tidy(axis, backbone, "ID accuracy (%)")
+    for name in [name for name in handles if name.endswith(HOLLOW)]:  # one entry a method, and one for all hollow ones
+        handles.setdefault(name.removesuffix(HOLLOW), handles.pop(name))
+    if both:
+        from matplotlib.lines import Line2D
+
+        look = {"markerfacecolor": "white", "markeredgecolor": "0.3", "markeredgewidth": 1.2, "linestyle": "none"}
+        handles["hollow: the committed reference"] = Line2D([], [], marker="o", markersize=SIZE, **look)
     figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
     legend(figure, handles, 2 * min(3, len(found)) + 1)
     return figure
@@ -219,7 +228,7 @@ def dot(
     size = START_SIZE if row.is_reference_method else FIXED_SIZE if row.kind in (FIXED, ORACLE) else SIZE
     below = bool(row.evaluated)
     handles.setdefault(
-        f"{row.title} (reference)" if hollow else row.title,
+        row.title + (HOLLOW if hollow else ""),
         axis.errorbar(
             percent * mx,
             scale * my,
@@ -239,8 +248,7 @@ def dot(
     )
 
 
-def _draw(axis: Any, rows: list[Row], methods: Sequence[str], handles: dict[str, Any]) -> None:
-    both = {row.provenance for row in rows} == {"local", "reference"}
+def _draw(axis: Any, rows: list[Row], methods: Sequence[str], handles: dict[str, Any], both: bool) -> None:
     for row in rows:
         if not row.is_reference_method:
             dot(axis, row, "acc_id", "acc_ood_mean", methods, handles, hollow=both and row.provenance == "reference")

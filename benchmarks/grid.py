@@ -36,6 +36,8 @@ from .suite import RULES, Suite, Tuned, TunedEntry, check_keys, part_text
 
 CHOOSING = RULES[:2]
 """The rules that choose from trials; the first is the default."""
+REMEMBERED = 300
+"""So many plans are kept for the next record; more would be those of seeds that do not come again."""
 PUBLISHED = "published"
 """What selection says of a run under a published recipe."""
 
@@ -118,6 +120,8 @@ class Resolver:
         """`resolve` without overrides, each made once: a board asks for the same few again for every record."""
         key = (name, backbone, seed)
         if key not in self._plain:
+            if len(self._plain) >= REMEMBERED:
+                self._plain.clear()
             self._plain[key] = self.resolve(name, backbone, seed, {})
         return self._plain[key]
 

@@ -13,6 +13,9 @@ from .launch import cores
 from .plan import Plan
 from .spec import RunSpec
 
+OWN = {"macro_f1": "macro_f1_labels", "worst_group_accuracy": "worst_group_accuracy"}
+"""`EvalSet.metric` -> its name among the metrics of a record."""
+
 
 def fingerprint(data: Dataset, allow_partial: bool) -> str:
     """The card's fingerprint; of a partial copy also of which images it has, of training and of each set, by name.
@@ -96,9 +99,13 @@ def keep_withheld(data: Dataset, folder: Path) -> dict[str, str]:
 
 
 def about(data: Dataset, folder: Path) -> dict[str, Any]:
-    """What a record says of the data: `keep_withheld`, and how many files of one's own are no images of a class."""
-    passed = {name: count for name, (count, _) in getattr(data, "passed_over", {}).items()}
-    return {**keep_withheld(data, folder), **({"passed_over": passed} if passed else {})}
+    """What a record says of the data: `keep_withheld`, and where there are any, how many files of one's own are no
+    images of a class (`passed_over`) and which sets have a metric beside accuracy (`own_metrics`)."""
+    told = {
+        "passed_over": {name: count for name, (count, _) in getattr(data, "passed_over", {}).items()},
+        "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
+    }
+    return {**keep_withheld(data, folder), **{key: value for key, value in told.items() if value}}
 
 
 def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, EvalData]]:

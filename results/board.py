@@ -124,6 +124,7 @@ class Section:
     diagnostics: tuple[str, ...]
     rows: tuple[Row, ...]
     paths: tuple[Any, ...] = ()  # `paths.Path`: methods as lines in the ID/OOD plane
+    own: tuple[tuple[str, str], ...] = ()  # (set, metric) of the sets whose protocol has a metric beside accuracy
 
     @property
     def backbones(self) -> list[str]:

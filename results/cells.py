@@ -18,12 +18,26 @@ ASIDE_TITLES = {
 }
 
 
+OWN_TITLES = {"macro_f1_labels": "macro F1", "worst_group_accuracy": "worst group"}
+
+
+def in_percent(column: str) -> bool:
+    """Whether a column's values are shown in percent, and are the better the larger."""
+    return column.startswith(("acc", *OWN_TITLES))
+
+
 def metric_columns(section: Section) -> list[tuple[str, str]]:
-    """(column, heading) of a table: ID, each shift, means, calibration, likelihood."""
+    """(column, heading) of a table: ID, each shift, means, calibration, likelihood; own metrics beside their sets."""
     forgotten = [(FORGOTTEN, "forgotten")] if OLD_TASK in section.shifts else []
+
+    def own(name: str | None, heading: str) -> list[tuple[str, str]]:
+        return [(f"{metric}/{name}", f"{heading} {OWN_TITLES[metric]}") for of, metric in section.own if of == name]
+
+    shifts = (((f"acc/{name}", name), *own(name, name)) for name in section.shifts)
     return [
         ("acc_id", "ID"),
-        *((f"acc/{name}", name) for name in section.shifts),
+        *own(section.id_set, "ID"),
+        *(column for columns in shifts for column in columns),
         *forgotten,
         ("acc_ood_mean", "OOD mean"),
         ("ece_id", "ID ECE"),
@@ -52,7 +66,7 @@ def cell_text(row: Row, column: str, short: bool = False) -> str:
     mean, sd, _ = row.cell(column)
     if mean is None:
         return ""
-    scale, digits = (100.0, 1) if column.startswith("acc") else (1.0, 3)
+    scale, digits = (100.0, 1) if in_percent(column) else (1.0, 3)
     text = f"{mean * scale:.{digits}f}"
     if sd is None or not math.isfinite(mean):
         return text
@@ -64,7 +78,7 @@ def best_rows(rows: list[Row], column: str) -> set[int]:
     """Indices of the best of the rows of a column that compete; none unless two do."""
     if column == "ece_floor_ood_mean":
         return set()
-    sign = -1 if column.startswith("acc") and column != FORGOTTEN else 1
+    sign = -1 if in_percent(column) and column != FORGOTTEN else 1
     losses = {}
     for i, row in enumerate(rows):
         mean = row.cell(column)[0]

@@ -20,7 +20,17 @@ from typing import Any
 
 from .atomic import write_atomic
 from .board import ASIDE, FIXED, FORGOTTEN, REFERENCE_METHOD, Row, Section
-from .cells import ASIDE_TITLES, best_rows, cell_text, empty_cells, footnotes, marks_text, metric_columns, resolution
+from .cells import (
+    ASIDE_TITLES,
+    best_rows,
+    cell_text,
+    empty_cells,
+    footnotes,
+    in_percent,
+    marks_text,
+    metric_columns,
+    resolution,
+)
 from .material import Material
 from .packing import pack
 from .rows import Record
@@ -240,10 +250,10 @@ def _cell(row: Row, column: str, start: Row | None, best: bool, sign: str) -> di
     before = start.cell(column)[0] if start is not None and not row.is_reference_method else None
     change, side = "", ""
     if mean is not None and before is not None and column != FORGOTTEN:
-        scale, digits = (100.0, 1) if column.startswith("acc") else (1.0, 3)
+        scale, digits = (100.0, 1) if in_percent(column) else (1.0, 3)
         difference = scale * (mean - before)
         change = f"{difference:+.{digits}f}".replace("-", "−")
-        good = (difference > 0) == column.startswith("acc")
+        good = (difference > 0) == in_percent(column)
         side = "" if float(f"{difference:.{digits}f}") == 0 else "better" if good else "worse"
     text, _, spread = cell_text(row, column).partition(" ± ")
     value = "Infinity" if mean == math.inf else mean  # as JavaScript spells it

@@ -101,6 +101,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         tuple(name for name, role in roles.items() if role == "diagnostic"),
         tuple(_told_apart(rows)),
         tuple(_paths(local, reference, newest, rows)),
+        tuple(sorted({pair for record in everything for pair in _own(record).items() if pair[0] in roles})),
     )
 
 
@@ -226,7 +227,10 @@ def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], r
     first = by_seed[min(by_seed)]
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for seed, record in by_seed.items():
-        for column, value in {**_columns(record["sets"], roles), **_dynamics(record)}.items():
+        sets = record["sets"]
+        named = ((name, metric) for name, metric in _own(record).items() if metric in sets.get(name, {}))
+        own = {f"{metric}/{name}": sets[name][metric] for name, metric in named}
+        for column, value in {**_columns(sets, roles), **own, **_dynamics(record)}.items():
             values[column][seed] = value
     settings = _settings(first)
     chosen = {
@@ -273,11 +277,16 @@ def _evaluated(record: Record) -> int:
     return len(path["points"]) if record["sources"].get(path["parameter"], "").startswith("tuned") else 0
 
 
+def _own(record: Record) -> Mapping[str, str]:
+    """Set -> the metric, beside accuracy, that its protocol names; earlier records name none."""
+    return record.get("info", {}).get("own_metrics", {})
+
+
 def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float]:
     """Column -> value of one run; a mean over shifts only if none is missing."""
     values = {f"acc/{name}": metrics["accuracy"] for name, metrics in sets.items() if name in roles}
     values |= {
-        f"worst/{name}": metrics["worst_group_accuracy"]
+        f"worst_group_accuracy/{name}": metrics["worst_group_accuracy"]
         for name, metrics in sets.items()
         if name in roles and "worst_group_accuracy" in metrics
     }

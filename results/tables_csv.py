@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from .board import ASIDE, FIXED, FORGOTTEN, MARKS, OLD_TASK, PUBLISHED, Row, Section, front, natural, settings_text
-from .cells import ASIDE_TITLES, best_rows, metric_columns
+from .cells import ASIDE_TITLES, best_rows, in_percent, metric_columns
 from .compare import AgainstBest, Judge, sets_of
 from .statistics import RULES
 
@@ -43,8 +43,10 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
         *((f"acc/{name}", f"acc_{name}_percent_diagnostic") for name in extra),
     ]
     measured = {column for section in sections for row in section.rows for column in row.values}
-    worst = [column for column in measured if column.startswith("worst/")]
-    metrics += [(column, f"worst_group_acc_{column.removeprefix('worst/')}_percent") for column in sorted(worst)]
+    worst = [column for column in measured if column.startswith("worst_group_accuracy/")]
+    metrics += [(column, f"worst_group_acc_{column.partition('/')[2]}_percent") for column in sorted(worst)]
+    own = {pair for section in sections for pair in section.own if pair[1] == "macro_f1_labels"}
+    metrics += [(f"{metric}/{name}", f"macro_f1_labels_{name}_percent") for name, metric in sorted(own)]
     gaps = sorted((column for column in measured if column.startswith("gap/")), key=natural)
     metrics += [(column, column.replace("/", "_")) for column in gaps]
     tested = [("acc_id", "acc_id_percent"), *((f"acc/{name}", f"acc_{name}_percent") for name in shifts)]
@@ -74,7 +76,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
             line += [sum(row.cell(column)[0] is None for column, _ in metric_columns(section))]
             for column, _ in metrics:
                 mean, sd, n = row.cell(column)
-                scale, digits = (100, 4) if column.startswith(("acc", "worst")) else (1, 6)
+                scale, digits = (100, 4) if in_percent(column) else (1, 6)
                 line += ["" if x is None else f"{x * scale:.{digits}f}" for x in (mean, sd)] + [n]
             for column, _ in tested:
                 scale, digits = (100, 4) if column.startswith("acc") else (1, 6)

@@ -184,7 +184,7 @@ def test_mistakes_are_one_sentence_and_leave_the_old_reference(runs, tmp_path, c
     before = (tmp_path / "reference/digits/leaderboard.md").read_bytes()
     folder = next(runs.rglob("record.json")).parent
     (folder / "predictions/id.parquet").unlink()
-    for root, words in ((tmp_path / "nothing", "has no ranked run of digits"), (runs, "cannot be read")):
+    for root, words in ((tmp_path / "nothing", "has no ranked run of digits"), (runs, "id.parquet: is missing")):
         assert main(["digits", "--runs", str(root), "--reference", str(tmp_path / "reference")]) == 2
         assert words in capsys.readouterr().err
     assert (tmp_path / "reference/digits/leaderboard.md").read_bytes() == before

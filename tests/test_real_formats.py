@@ -26,6 +26,7 @@ from robustft.datasets import imagenet
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.wilds_data import IWildCam
+from robustft.results.leaderboard import build
 from robustft.results.material import LAYERS
 from robustft.results.records import read_record
 
@@ -175,6 +176,11 @@ def test_methods_run_on_the_wilds_trees(name, tmp_path, monkeypatch, request):
         assert {key: result["n"] for key, result in record["sets"].items()} == counts
     if name == "fmow":  # three images of each region, or two, and all of Antarctica in none
         assert "worst_group_accuracy" in records["flyp"]["sets"]["ood"]
+    f1, own = dict.fromkeys(("validation", "id", "ood"), "macro_f1_labels"), records["flyp"]["info"].get("own_metrics")
+    assert own == {"iwildcam": f1, "fmow": {"ood": "worst_group_accuracy"}, "camelyon17": None}[name]
+    shown = build(list(records.values())).to_markdown()
+    assert ("ID macro F1" in shown and "ood macro F1" in shown) == (name == "iwildcam")
+    assert ("ood worst group" in shown) == (name == "fmow")
 
 
 def test_a_label_that_is_no_class_is_refused(iwildcam, tmp_path):  # noqa: F811

@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from make_records import make_record
+from make_records import SHIFTS, make_record
 
 from robustft.results.blocks import Table
 from robustft.results.board import front
@@ -292,6 +292,27 @@ def test_a_sweep_of_the_learning_rate_is_a_path_too():
     assert path.at_id(0.75) == pytest.approx(0.775)
     other = placed("ft", 0.8, 0.75, lr=1e-2, hyper={"x": 1}, **more)
     assert len(build([*records, *other]).sections[0].paths[0].stops) == 3
+
+
+def test_a_metric_that_a_set_s_protocol_names_stands_beside_its_accuracy():
+    """iWildCam is judged by macro-F1 and FMoW by its worst region: accuracies alone tell another story."""
+    records = [*seeds_of("ft", [0.8, 0.82]), *seeds_of("flyp", [0.81, 0.79])]
+    for record in records:
+        first = record["method"] == "ft"
+        record["info"] = {"own_metrics": {"id": "macro_f1_labels", SHIFTS[0]: "worst_group_accuracy"}}
+        record["sets"]["id"]["macro_f1_labels"] = 0.4 if first else 0.5
+        record["sets"][SHIFTS[0]]["worst_group_accuracy"] = 0.3 if first else 0.2
+    board = build(records)
+    shown = table(board, "one_se")
+    heads = list(shown.head)
+    assert heads[heads.index("ID") + 1] == "ID macro F1"
+    assert heads[heads.index(SHIFTS[0]) + 1] == f"{SHIFTS[0]} worst group"
+    f1, worst = columns_of(shown, "ID macro F1"), columns_of(shown, f"{SHIFTS[0]} worst group")
+    assert {(cell.text, cell.best) for cell in f1} == {("40.0 ± 0.0", False), ("50.0 ± 0.0", True)}
+    assert {(cell.text, cell.best) for cell in worst} == {("30.0 ± 0.0", True), ("20.0 ± 0.0", False)}
+    line = next(row for row in lines(board.to_csv()) if row["method"] == "ft")
+    assert float(line["macro_f1_labels_id_percent_mean"]) == 40 and line[f"worst_group_acc_{SHIFTS[0]}_percent_mean"]
+    assert "macro F1" not in build(seeds_of("ft", [0.8])).to_markdown()
 
 
 # formats

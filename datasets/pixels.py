@@ -67,6 +67,9 @@ def read(file: str | os.PathLike | BinaryIO, name: str) -> np.ndarray:
         if pixels is not None:
             return pixels
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode[0] in "IF" and (top := np.array(image).max(initial=0)) > 255:
+                # Pillow, and ImageFolder with it, makes white of all that does not fit.
+                raise DataError(f"{name}: has values up to {top:g}, which 8 bits do not hold; scale it to 0..255.")
             return np.array(image.convert("RGB"))
 
 

@@ -151,6 +151,17 @@ def test_a_jpeg_of_too_many_pixels_is_refused_before_it_fills_the_memory(files, 
         pixels.read(files / "rgb.jpg", "rgb.jpg")
 
 
+@pytest.mark.parametrize("kind", ["uint16", "int32", "float32"])
+def test_a_picture_of_more_than_8_bits_is_refused_where_it_would_turn_white(kind, tmp_path):
+    values = np.linspace(0, 40_000, 64).reshape(8, 8).astype(kind)
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(values).save(path)
+    with pytest.raises(DataError, match="deep.tiff: has values up to 40000, which 8 bits do not hold; scale it"):
+        pixels.read(path, "deep.tiff")
+    Image.fromarray((values / 200).astype(kind)).save(path)
+    assert pixels.read(path, "deep.tiff").max() == 200
+
+
 def test_a_file_that_is_no_image_is_told_without_addresses(tmp_path):
     with pytest.raises(
         DataError, match=r"^x: cannot be read as an image \(UnidentifiedImageError: of no known format\)"

@@ -120,15 +120,25 @@ def ours(data):
     try:
         view = pixels.centre_view(pixels.read(io.BytesIO(data), "the file"), SIZE, "the file")
     except DataError as error:
-        assert str(error).startswith("the file: cannot be read as an image (") and "\n" not in str(error)
+        assert "\n" not in str(error)
+        if not str(error).startswith("the file: cannot be read as an image ("):
+            assert str(error).startswith("the file: has values up to") and too_deep(data)
         return None
     return normalised(view)
+
+
+def too_deep(data):
+    """Whether it has values that 8 bits do not hold: theirs makes them white, ours refuses them."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.mode[0] in "IF" and np.asarray(image).max() > 255
 
 
 def assert_same(data):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about what it reads over
         expected, found = theirs(data), ours(data)
+        if expected is not None and too_deep(data):
+            expected = None
     assert (expected is None) == (found is None)
     if expected is not None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # a level is 0.014

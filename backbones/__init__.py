@@ -15,6 +15,7 @@ __all__ = [
     "BackboneError",
     "DualEncoder",
     "available",
+    "examine",
     "fetch",
     "how_to_make",
     "identity",
@@ -142,6 +143,22 @@ def available(name: str) -> bool:
     """Whether the weights are on this machine, so that `load` needs no network; reads none of them."""
     name = resolve(name)
     return local_weights(name) is not None or _family(name).cached(name) is not None
+
+
+def examine(name: str, thorough: bool = False) -> str:
+    """Looks at the weights on this machine, in a moment; one sentence where they cannot be what the name says, else "".
+
+    Args:
+        thorough: read every byte, where their hash is known. The weights that ship are always checked so.
+
+    Raises:
+        BackboneError: they are damaged.
+    """
+    name = resolve(name)
+    path = local_weights(name) or _family(name).cached(name)
+    if path is None or _family(name) is tiny:
+        return ""
+    return clip.examine(name, path, thorough)
 
 
 def how_to_make(name: str) -> str:

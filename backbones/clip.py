@@ -5,6 +5,9 @@ tag `openai` with no more than a warning, so the three names here mean its `-qui
 activation is not the one that a tag was trained with is refused.
 """
 
+import os
+import re
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,7 +17,7 @@ import torch
 
 from .encoder import PIXEL_MEAN, PIXEL_STD, DualEncoder
 from .tiny import seeded_by
-from .weights import BackboneError, fill
+from .weights import BackboneError, beyond_half, damaged, fill, read_weights, weights_hash
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
@@ -131,7 +134,48 @@ def load(name: str, device: str | torch.device = "cpu", weights: str | Path | No
     path = Path(weights) if weights else fetch(name)
     encoder = build(name)
     fill(encoder.clip, path, name)
+    encoder.doubt = _doubt(name, path, encoder.clip.state_dict())
+    if encoder.doubt:
+        warnings.warn(encoder.doubt, stacklevel=2)  # once: Python shows the same warning of the same line once
     return encoder.to(device).eval()
+
+
+def _doubt(name: str, path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+    """One sentence where weights of OpenAI's name cannot be OpenAI's, else ""."""
+    other = beyond_half(tensors) if parse(name)[1].lower() == "openai" else None
+    if other is None:
+        return ""
+    return (
+        f"backbone {name}: the weights at {path.name} are not those that OpenAI gave out, which are of half precision: "
+        f"{other} holds other numbers; weights of LAION or others are MODEL:TAG, which decides the activation too"
+    )
+
+
+def examine(name: str, path: Path, thorough: bool) -> str:
+    """What can be said of a weights file without loading it: the `doubt` of its encoder.
+
+    Args:
+        name: as in `parse`.
+        path: the file.
+        thorough: read every byte of a file of the Hugging Face cache, which is named by its hash.
+
+    Raises:
+        BackboneError: the file is damaged.
+    """
+    try:
+        tensors = read_weights(path)
+        doubt = _doubt(name, path, tensors)
+    except BackboneError:
+        raise
+    except Exception as error:
+        raise damaged(path, name, error) from None
+    blob = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
+    if thorough and re.fullmatch("[0-9a-f]{64}", blob) and weights_hash(path) != f"sha256:{blob}":
+        raise BackboneError(
+            f"backbone {name}: damaged weights at {path}: their sha256 is not the one that the hub gave; delete the "
+            "file that it points to and fetch them again."
+        )
+    return doubt
 
 
 def identity(name: str) -> str:

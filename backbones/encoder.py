@@ -27,7 +27,12 @@ class DualEncoder(nn.Module):
         tokenizer: texts -> (N, context) integers, padded with 0; the end token is the largest id, as CLIP's is.
         name: the backbone's registered name.
         mean, std: of the pixels, a colour each, that the image tower was pretrained with.
+
+    Attributes:
+        doubt: one sentence where its weights cannot be those that its name says, else "".
     """
+
+    doubt = ""
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """Weights files: safetensors, or a state dict of tensors alone that torch.load reads without running code."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from zipfile import ZipFile, is_zipfile
 
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's original state dicts that are settings."""
+HALVED = ("text_projection", "visual.conv1.weight", "visual.proj", "visual.attnpool.c_proj.weight")
+"""A few of the weights that OpenAI gave out in half precision (openai/CLIP, clip/model.py, `convert_weights`): whatever
+loads OpenAI's files, open_clip too, holds numbers of half precision in them, also after a conversion to float32."""
 
 
 class BackboneError(ValueError):
@@ -43,12 +47,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     else:
         if is_zipfile(path) and any(entry.endswith("/constants.pkl") for entry in ZipFile(path).namelist()):
             raise ValueError("a TorchScript archive, which is code: torch.save the state_dict() of it and give that")
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
         tensors = dict(tensors.get("state_dict", tensors))
     for prefix in ("module.", "clip."):
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in tensors.items() if name not in NOT_WEIGHTS}
+
+
+def beyond_half(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first of HALVED whose numbers half precision cannot hold, and so are not OpenAI's; None where there is none.
+
+    Milliseconds. It cannot tell OpenAI's weights from others that were rounded to half precision.
+    """
+    present = (key for key in HALVED if key in tensors)
+    return next((key for key in present if not torch.equal(tensors[key].half().float(), tensors[key].float())), None)
 
 
 def fill(model: nn.Module, path: Path, name: str) -> None:
@@ -63,11 +76,16 @@ def fill(model: nn.Module, path: Path, name: str) -> None:
     try:
         model.load_state_dict(read_weights(path))
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BackboneError(
-            f"backbone {name}: damaged weights at {path}, or those of another architecture ({reason}); "
-            "restore the file or name its backbone."
-        ) from None
+        raise damaged(path, name, error) from None
     wrong = next((key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()), None)
     if wrong is not None:
         raise BackboneError(f"backbone {name}: {wrong} in {path} holds values that are no numbers; restore the file.")
+
+
+def damaged(path: Path, name: str, error: Exception) -> BackboneError:
+    """The sentence on a file that cannot be read, or does not fit, for the reason of `error`."""
+    reason = " ".join(str(error).split())[:200]
+    return BackboneError(
+        f"backbone {name}: damaged weights at {path}, or those of another architecture ({reason}); "
+        "restore the file or name its backbone."
+    )

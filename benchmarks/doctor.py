@@ -69,10 +69,12 @@ class Doctor:
         """One line on the weights of a backbone, which `benchmark` uses."""
         try:
             there = backbones.available(name)
+            doubt = backbones.examine(name, thorough=not self.fast)
         except backbones.BackboneError as error:
             return self.fault(f"weights of {name}: {error}")
         if there:
-            self.say(f"weights of {name}: {backbones.local_weights(name) or 'on this machine'}")
+            but = f"; but {doubt}" if doubt else ""
+            self.say(f"weights of {name}: {backbones.local_weights(name) or 'on this machine'}{but}")
         elif backbones.how_to_make(name):
             self.fault(f"weights of {name}: not made on this machine yet; run {backbones.how_to_make(name)}")
         else:

@@ -229,7 +229,7 @@ class Attempt:
             "classifier": fitted.classifier.meta(),
             "images_seen": fitted.images_seen,
             "train_seconds": fitted.train_seconds,
-            "info": fitted.info,
+            "info": {**fitted.info, **({"weights_doubt": encoder.doubt} if encoder.doubt else {})},
             **({"dynamics": fitted.dynamics} if fitted.dynamics else {}),
         }
         guard = self.lease.check

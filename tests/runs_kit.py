@@ -41,11 +41,11 @@ def write_suite(folder, **changes):
     return str(path)
 
 
-def plan_runs(root, method, *settings, seed=3, rule="one_se"):
+def plan_runs(root, method, *settings, seed=3, rule="one_se", backbone=BACKBONE):
     """Run folders of a method and of what it reads, planned as `robustft sweep` plans them."""
     benchmark = sweep.load(write_suite(root))
     made = []
-    for planned in sweep.expand(benchmark, (method,), (BACKBONE,), (seed,), settings, rule, None):
+    for planned in sweep.expand(benchmark, (method,), (backbone,), (seed,), settings, rule, None):
         folder = RunFolder.of(Path(root) / "runs", planned.spec)
         selection = benchmark.resolver().selection(planned.spec)
         Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folder)

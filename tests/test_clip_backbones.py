@@ -1,10 +1,13 @@
 """The real CLIP backbones: shapes of the true configurations, short text, activation, weights files; no network."""
 
+import hashlib
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
+from safetensors.torch import save as tensor_bytes
 from safetensors.torch import save_file
 from torch import nn
 
@@ -12,6 +15,7 @@ from robustft import backbones
 from robustft.backbones import BackboneError, clip
 from robustft.backbones.encoder import PIXEL_MEAN, PIXEL_STD
 
+pytestmark = pytest.mark.filterwarnings("ignore:backbone .* are not those that OpenAI gave out")  # random weights are not
 REAL = list(clip.OPENAI)
 # spec.md section 3: total, visual, D, image width, text width, heads, layers
 SHAPES = {
@@ -170,6 +174,61 @@ def test_half_precision_weights_become_float32(shrunken, tmp_path):
     again = backbones.load("RN50", tmp_path / "weights.safetensors")
     for key, tensor in again.clip.state_dict().items():
         assert torch.equal(tensor, halves[key].to(tensor.dtype)) and tensor.dtype != torch.float16
+
+
+def halved(encoder):
+    """As OpenAI's files hold them in float32: weights of layers of half precision, LayerNorms and embeddings not."""
+    from open_clip.model import convert_weights_to_fp16
+
+    model = clip.build(encoder.name).clip
+    model.load_state_dict(encoder.clip.state_dict())
+    convert_weights_to_fp16(model)
+    return {key: tensor.float().contiguous() for key, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_weights_of_others_under_openais_name_are_told(name, ending, shrunken, tmp_path, monkeypatch):
+    """OpenAI's are of half precision; LAION's fit the same names and shapes, and need the other activation."""
+    monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(tmp_path))
+    save = save_file if ending == "safetensors" else torch.save
+    encoder, path = small(name), tmp_path / f"{name}.{ending}"
+    save(encoder.clip.state_dict(), path)
+    with pytest.warns(UserWarning, match=f"backbone {name}: .* not those that OpenAI gave out.*text_proj") as told:
+        loaded = backbones.load(name)
+    assert len(told) == 1 and loaded.doubt == str(told[0].message) == backbones.examine(name)
+    save(halved(encoder), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backbones.load(name).doubt == backbones.examine(name) == ""
+
+
+def test_weights_of_another_name_are_not_measured_by_openais(tmp_path, monkeypatch):
+    encoder = small("ViT-B-16")
+    save_file(encoder.clip.state_dict(), tmp_path / "w.safetensors")
+    monkeypatch.setattr(clip, "build", lambda name: encoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backbones.load("ViT-B-16:laion2b_s34b_b88k", tmp_path / "w.safetensors").doubt == ""
+
+
+def test_a_file_in_the_cache_has_the_hash_that_is_its_name(cache, shrunken):
+    content = tensor_bytes(halved(small("RN50")))
+    folder = cache / "models--timm--resnet50_clip.openai"
+    blob, place = folder / "blobs" / hashlib.sha256(content).hexdigest(), folder / "snapshots" / ("a" * 40)
+    for made in (folder / "refs", blob.parent, place):
+        made.mkdir(parents=True)
+    (folder / "refs" / "main").write_text("a" * 40)
+    blob.write_bytes(content)
+    (place / "open_clip_model.safetensors").symlink_to(f"../../blobs/{blob.name}")
+    assert backbones.examine("RN50", thorough=True) == ""
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert backbones.examine("RN50") == ""  # a moment's look reads a few tensors
+    with pytest.raises(BackboneError, match="RN50: damaged weights at .*safetensors: their sha256 is not the one"):
+        backbones.examine("RN50", thorough=True)
+    blob.write_bytes(content[:-100])
+    with pytest.raises(BackboneError, match="RN50: damaged weights at .*safetensors, or those of another"):
+        backbones.examine("RN50")
 
 
 class Trap:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from runs_kit import BACKBONE, call, plan_runs
+from runs_kit import BACKBONE, call, plan_runs, write_suite
 from safetensors.torch import save_file
 
 from robustft import backbones
-from robustft.backbones import BackboneError
+from robustft.backbones import BackboneError, clip
 from robustft.backbones.weights import weights_hash
 from robustft.benchmarks.run import Options
 from robustft.benchmarks.worker import work
@@ -64,6 +64,25 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     save_file(tensors, tmp_path / "w.safetensors")
     with pytest.raises(BackboneError, match=r"text_projection in .*w.safetensors holds values that are no numbers"):
         backbones.load(BACKBONE, tmp_path / "w.safetensors")
+
+
+def test_weights_of_others_under_openais_name_are_told_by_doctor_and_record(tmp_path, monkeypatch, capsys):
+    shape = {"vision": {"layers": 1, "width": 64, "image_size": 32}, "text": {"layers": 1, "width": 64}}
+    whole = clip.build
+    monkeypatch.setattr(clip, "build", lambda name, **_: whole(name, **shape))
+    monkeypatch.setattr(clip, "image_size", lambda name: 32)
+    monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(tmp_path))
+    save_file(clip.untrained("ViT-B-16").clip.state_dict(), tmp_path / "ViT-B-16.safetensors")
+    suite = write_suite(tmp_path, backbones=["ViT-B-16"])
+    assert call("doctor", suite, "--fast") == 0  # they may be meant
+    words = "are not those that OpenAI gave out, which are of half precision"
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("weights of ViT-B-16"))
+    assert str(tmp_path / "ViT-B-16.safetensors") in line and words in line
+    (planned,) = plan_runs(tmp_path, "zero_shot", "limit=16", backbone="ViT-B-16")
+    with pytest.warns(UserWarning, match=words):
+        assert work(planned.path, Options(), lambda: False)["event"] == "done"
+    assert words in read_record(planned.record)["info"]["weights_doubt"]
+    assert str(tmp_path) not in planned.record.read_text()
 
 
 def test_a_run_on_weights_of_ones_own_is_another_run_and_another_row(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from .errors import UserError
+from .lease import Observer
 from .queue import cancel as end_jobs
-from .state import Observer
 from .survey import OPEN, Queue, Seen, choose, slurm, survey
 
 Chosen = tuple[str | None, tuple[str, ...], tuple[str, ...], tuple[str, ...]]

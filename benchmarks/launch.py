@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .grid import Planned
+from .lease import Observer, tidy
 from .private import discreet
 from .progress import Reporter
-from .state import Observer, RunFolder, tidy
+from .state import RunFolder
 
 POLL_SECONDS = 0.25
 ELSEWHERE_SECONDS = 1.0

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from .cancel import Chosen
-from .state import Observer, RunFolder
+from .lease import Observer
+from .state import RunFolder
 from .survey import Queue, Seen, choose, slurm, survey
 
 AGAIN = ("failed", "vanished", "checkpointed")

@@ -31,10 +31,11 @@ from ..results.records import SCHEMA, publish_record, summarise, write_atomic, w
 from . import data_check, environment, facts
 from .errors import UserError
 from .evaluate import Maker, Stopped, validation_nll
+from .lease import Lease
 from .measure import measure
 from .plan import Plan, input_path
 from .spec import RunSpec
-from .state import Lease, RunFolder
+from .state import RunFolder
 from .team import Team, shares
 from .tracking import Tracker, following
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import queue, slurm_submitit, snapshot
 from .errors import UserError
+from .lease import Observer, claim
 from .plan import Plan, input_path
 from .private import discreet
 from .queue import Entry
@@ -27,7 +28,7 @@ from .slurm_batch import OPTIONS, Batch
 from .slurm_profile import Profile
 from .slurm_submitit import Refused
 from .spec import RunSpec
-from .state import Observer, RunFolder, claim
+from .state import RunFolder
 from .worker import heartbeat
 
 PREFIX = "robustft-"

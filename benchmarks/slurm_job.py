@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from . import environment, queue, slurm_submitit, team, worker
+from .lease import HEARTBEAT_SECONDS, Observer
 from .slurm_batch import Batch
-from .state import HEARTBEAT_SECONDS, Observer, RunFolder
+from .state import RunFolder
 
 BUSY_SECONDS = 90.0
 """How long a job waits for a run that another process holds before it leaves the run to it."""

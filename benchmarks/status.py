@@ -14,9 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .lease import Observer
 from .private import discreet
 from .queue import NEVER
-from .state import Observer, last_lines
+from .state import last_lines
 from .survey import OPEN, STATES, Queue, Seen, choose, slurm, survey
 
 SCHEMA = 1

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, resolve_name
+from .lease import Holder, Observer
 from .queue import NEVER
-from .state import Holder, Observer, RunFolder, read_state
+from .state import RunFolder, read_state
 
 STATES = ("done", "running", "submitted", "checkpointed", "planned", "failed", "vanished", "cancelled")
 """checkpointed: stopped, and goes on from its checkpoint when started. vanished: the process or job that had the

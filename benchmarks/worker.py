@@ -25,9 +25,10 @@ import click
 
 from ..results.records import OutputError
 from .errors import UserError
+from .lease import HEARTBEAT_SECONDS, Lease, LeaseLost, Observer, claim, tidy
 from .plan import Plan
 from .private import Discreet, discreet
-from .state import HEARTBEAT_SECONDS, Lease, LeaseLost, Observer, RunFolder, claim, tidy
+from .state import RunFolder
 
 # The names that results/atomic.py and methods/checkpoints.py give to a file that is not finished.
 TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{32}|.+\.\d+-[0-9a-f]{8}\.tmp")

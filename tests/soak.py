@@ -24,7 +24,8 @@ from cluster import Cluster, missing
 from runs_kit import essence, folders, program, write_suite
 
 from robustft.benchmarks import queue
-from robustft.benchmarks.state import Holder, Observer, RunFolder
+from robustft.benchmarks.lease import Holder, Observer
+from robustft.benchmarks.state import RunFolder
 
 METHODS = ("ft", "flyp", "ema", "tracer", "wise_ft")
 RECIPE = {"steps": 20, "batch_size": 8, "lr": 3e-4, "weight_decay": 0.1}

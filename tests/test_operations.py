@@ -10,8 +10,9 @@ from test_resume import after, never
 from test_state import dead_process, plant
 
 from robustft.benchmarks import cancel, run, status, sweep
+from robustft.benchmarks.lease import Observer, claim
 from robustft.benchmarks.run import Options
-from robustft.benchmarks.state import Observer, RunFolder, claim
+from robustft.benchmarks.state import RunFolder
 from robustft.benchmarks.survey import survey
 from robustft.benchmarks.worker import work
 

@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 
 from robustft.benchmarks import run as run_module
 from robustft.benchmarks import sweep
+from robustft.benchmarks.lease import LeaseLost, Observer, claim
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.run import Options
-from robustft.benchmarks.state import LeaseLost, Observer, RunFolder, claim
+from robustft.benchmarks.state import RunFolder
 from robustft.benchmarks.worker import work
 
 STEPS = 6

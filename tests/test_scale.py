@@ -2,8 +2,8 @@
 
 import json
 
+from robustft.benchmarks.lease import Observer
 from robustft.benchmarks.speed.scale import STATES, counting, finished, plan, record_of, storm, submit, template
-from robustft.benchmarks.state import Observer
 from robustft.benchmarks.status import report
 from robustft.benchmarks.survey import survey
 from robustft.results import records

@@ -11,10 +11,11 @@ from slurm_stub import install
 
 from robustft.benchmarks import slurm, slurm_job, slurm_submitit, snapshot, sweep
 from robustft.benchmarks.errors import UserError
+from robustft.benchmarks.lease import Observer, claim
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.slurm import Cluster, Submitter
 from robustft.benchmarks.slurm_profile import Profile
-from robustft.benchmarks.state import Observer, RunFolder, claim
+from robustft.benchmarks.state import RunFolder
 
 PROFILE = Profile(gpus=0, time="1h")
 CODE = "0123456789abcdef"

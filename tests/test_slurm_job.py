@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from robustft.benchmarks import queue, slurm_job, slurm_submitit
+from robustft.benchmarks.lease import Observer, claim
 from robustft.benchmarks.queue import Entry
-from robustft.benchmarks.state import Observer, RunFolder, claim
+from robustft.benchmarks.state import RunFolder
 
 
 @pytest.fixture

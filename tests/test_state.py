@@ -11,7 +11,8 @@ import time
 import pytest
 
 from robustft.benchmarks.errors import UserError
-from robustft.benchmarks.state import Holder, LeaseLost, Observer, Process, RunFolder, claim, tidy
+from robustft.benchmarks.lease import Holder, LeaseLost, Observer, Process, claim, tidy
+from robustft.benchmarks.state import RunFolder
 
 
 @pytest.fixture

@@ -15,11 +15,12 @@ from conftest import commands_of
 from runs_kit import BACKBONE, call, essence, starts, write_suite
 
 from robustft.benchmarks import queue, survey, sweep
+from robustft.benchmarks.lease import Observer
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.run import Options
 from robustft.benchmarks.slurm import PREFIX, Cluster, Submitter
 from robustft.benchmarks.slurm_profile import Profile
-from robustft.benchmarks.state import Observer, RunFolder
+from robustft.benchmarks.state import RunFolder
 from robustft.benchmarks.worker import work
 
 pytestmark = pytest.mark.slurm

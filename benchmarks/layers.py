@@ -15,8 +15,8 @@ from ..methods.classifier import Classifier
 from ..results.similarity import linear_cka, svcca
 from . import data_check, facts
 from .errors import UserError
+from .final_weights import load_weights
 from .plan import Plan
-from .run import load_weights
 from .state import RunFolder
 
 BATCH_SIZE = 256

@@ -16,6 +16,7 @@ from test_resume import after, never
 from robustft.benchmarks import run as run_module
 from robustft.benchmarks import sweep
 from robustft.benchmarks.evaluate import BATCH_SIZE, WINDOW, evaluate, predict, validation_nll
+from robustft.benchmarks.final_weights import load_weights
 from robustft.benchmarks.plan import Plan, input_path
 from robustft.benchmarks.run import Options, make_settings
 from robustft.benchmarks.state import RunFolder
@@ -131,7 +132,7 @@ def test_a_soup_reads_the_finished_runs_of_its_seeds(tmp_path):
     record = finish(folders)
     seeds = [read_record(folder.record)["seed"] for folder in folders[:-1]]
     assert seeds == [3, 4, 5] and list(record["spec"]["inputs"]) == ["ft:3", "ft:4", "ft:5"]
-    (soup, *members) = [run_module.load_weights(folder)[0]["weight"] for folder in (folders[-1], *folders[:-1])]
+    (soup, *members) = [load_weights(folder)[0]["weight"] for folder in (folders[-1], *folders[:-1])]
     assert torch.allclose(soup, torch.stack(members).mean(dim=0), rtol=0, atol=1e-6)
     assert not torch.equal(members[0], members[1])
 

@@ -15,7 +15,7 @@ from robustft import backbones
 from robustft.backbones import BackboneError, clip
 from robustft.backbones.encoder import PIXEL_MEAN, PIXEL_STD
 
-pytestmark = pytest.mark.filterwarnings("ignore:backbone .* are not those that OpenAI gave out")  # random weights are not
+pytestmark = pytest.mark.filterwarnings("ignore:backbone .* not those that OpenAI gave out")  # these are random
 REAL = list(clip.OPENAI)
 # spec.md section 3: total, visual, D, image width, text width, heads, layers
 SHAPES = {

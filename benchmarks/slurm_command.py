@@ -12,7 +12,8 @@ from . import queue, slurm_profile, slurm_submitit, snapshot
 from .errors import UserError, resolve_name
 from .private import discreet
 from .request import Planned
-from .slurm import LIMITS, PREFIX, Array, Cluster, Outcome, Submitter
+from .slurm import LIMITS, PREFIX, Submitter
+from .slurm_arrays import Array, Cluster, Outcome
 from .slurm_estimate import estimate, readable
 from .state import RunFolder
 from .team import shares
@@ -100,8 +101,9 @@ def dry_run(
 ) -> None:
     """Show the arrays, what they will take, and the sbatch text of each; nothing is written."""
     submitter = Submitter(runs, cluster, device, checkpoint_minutes * 60, lambda text: None)
+    arranger = submitter.arranger
     for planned in plan:
-        submitter.specs[folders[planned.spec.run_id].path.absolute()] = planned.spec
+        arranger.specs[folders[planned.spec.run_id].path.absolute()] = planned.spec
     try:
         flying = submitter.in_flight()
     except queue.QueueError as error:  # a dry run needs no cluster
@@ -109,13 +111,13 @@ def dry_run(
         flying = {}
     code = None if cluster.live else snapshot.content_hash()
     outcome = Outcome()
-    arrays = submitter.plan(list(folders.values()), flying, code, outcome)
+    arrays = arranger.plan(list(folders.values()), flying, code, outcome)
     profile = cluster.profile
-    specs = [submitter.specs[folder.path] for array in arrays for folder in array.runs]
+    specs = [arranger.specs[folder.path] for array in arrays for folder in array.runs]
     console.print(f"\n{_counted(len(arrays), 'array')}, code {code or 'as installed when a job starts'}:")
     names: list[str] = []
     for number, array in enumerate(arrays):
-        names.append(f"{PREFIX}{submitter.specs[array.runs[0].path].benchmark}-{number}")
+        names.append(f"{PREFIX}{arranger.specs[array.runs[0].path].benchmark}-{number}")
         console.print(f"  {names[-1]}: {_described(array, cluster)}", soft_wrap=True)
     unit = "GPU-hours" if profile.gpus else "process-hours"
     cost = estimate(specs, runs, device, profile.array_parallelism)

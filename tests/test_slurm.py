@@ -13,7 +13,8 @@ from robustft.benchmarks import slurm, slurm_job, slurm_submitit, snapshot, swee
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.lease import Observer, claim
 from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.slurm import Cluster, Submitter
+from robustft.benchmarks.slurm import Submitter
+from robustft.benchmarks.slurm_arrays import Arranger, Cluster
 from robustft.benchmarks.slurm_profile import Profile
 from robustft.benchmarks.state import RunFolder
 
@@ -419,7 +420,7 @@ def test_the_signal_comes_early_enough_for_the_slowest_save(folders, queue):
 
 def test_more_threads_than_processors_are_refused(folders, queue, monkeypatch):
     monkeypatch.setattr(
-        Submitter, "_spec", lambda self, path: Plan.read(RunFolder(path)).spec.model_copy(update={"threads": 4})
+        Arranger, "spec", lambda self, path: Plan.read(RunFolder(path)).spec.model_copy(update={"threads": 4})
     )
     with pytest.raises(UserError, match="profile.cpus: must be at least 4"):
         submit(folders)

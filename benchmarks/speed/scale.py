@@ -200,7 +200,8 @@ def counting(place: Path) -> Iterator[Path]:
 
 def submit(folders: list[RunFolder]) -> None:
     """Submit as `robustft sweep --executor slurm` does; SystemExit where a run is left out."""
-    from ..slurm import Cluster, Submitter
+    from ..slurm import Submitter
+    from ..slurm_arrays import Cluster
     from ..slurm_profile import Profile
 
     submitter = Submitter(folders[0].path.parents[3], Cluster(Profile(gpus=0, time="1h")), "cpu", 600.0, print)

@@ -18,7 +18,8 @@ from robustft.benchmarks import queue, survey, sweep
 from robustft.benchmarks.lease import Observer
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.run import Options
-from robustft.benchmarks.slurm import PREFIX, Cluster, Submitter
+from robustft.benchmarks.slurm import PREFIX, Submitter
+from robustft.benchmarks.slurm_arrays import Cluster
 from robustft.benchmarks.slurm_profile import Profile
 from robustft.benchmarks.state import RunFolder
 from robustft.benchmarks.worker import work

@@ -13,6 +13,7 @@ from . import data_check
 from .errors import UserError, resolve_name
 from .grid import Resolver
 from .request import DataFacts, Facts, keys_of
+from .selection import Selector
 from .spec import TRAINING_FIELDS
 from .suite import Suite, Tuned, base_path, find, load, load_tuned
 
@@ -116,6 +117,7 @@ class Benchmark:
         self.tuned: Tuned = self.base.tuned if self.base else load_tuned(self.path, self.suite)
         self._current: dict[tuple[str, str, str], bool] = {}
         self._resolvers: dict[tuple[str | None, str | None, str], Resolver] = {}
+        self._selectors: dict[str | None, Selector] = {}
 
     def reload(self) -> "Benchmark":
         """The same suite file, with the tuned values that are on disk now."""
@@ -127,6 +129,13 @@ class Benchmark:
         if known is None or known.suite is not self.suite:
             known = Resolver(self.suite, self.tuned, self.facts, recipe, rule, kind)
             self._resolvers[recipe, rule, kind] = known
+        return known
+
+    def selector(self, recipe: str | None = None) -> Selector:
+        """Tells which rules a run of this benchmark is a result of."""
+        known, resolver = self._selectors.get(recipe), self.resolver(recipe)
+        if known is None or known.resolver is not resolver:
+            known = self._selectors[recipe] = Selector(resolver)
         return known
 
     def tuning_is_current(self, method: str, backbone: str, recipe: str) -> bool:

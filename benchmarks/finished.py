@@ -104,4 +104,4 @@ def selection_of(benchmark: Benchmark, spec: RunSpec) -> dict[str, Any]:
     def current(method: str, backbone: str) -> bool:
         return benchmark.tuning_is_current(method, backbone, spec.recipe)
 
-    return benchmark.resolver(spec.recipe).selection(spec, current)
+    return benchmark.selector(spec.recipe).of(spec, current)

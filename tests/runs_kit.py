@@ -47,7 +47,7 @@ def plan_runs(root, method, *settings, seed=3, rule="one_se", backbone=BACKBONE)
     made = []
     for planned in sweep.expand(benchmark, (method,), (backbone,), (seed,), settings, rule, None):
         folder = RunFolder.of(Path(root) / "runs", planned.spec)
-        selection = benchmark.resolver().selection(planned.spec)
+        selection = benchmark.selector().of(planned.spec)
         Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folder)
         made.append(folder)
     return made

@@ -71,8 +71,8 @@ def test_allow_partial_is_in_the_id_only_where_it_is_used():
     digits = Benchmark("digits")
     before, partial = resolve(digits, "flyp"), resolve(digits, "flyp", allow_partial=True)
     assert before.spec.run_id != partial.spec.run_id and "allow_partial" not in before.spec.canonical()
-    assert digits.resolver().selection(partial.spec)["rules"] == []
-    assert digits.resolver().selection(before.spec)["rules"]
+    assert digits.selector().of(partial.spec)["rules"] == []
+    assert digits.selector().of(before.spec)["rules"]
 
 
 def test_a_sweep_on_missing_data_is_refused_before_it_starts(tmp_path, capsys, monkeypatch):
@@ -257,7 +257,7 @@ def test_limit_is_one_flag_of_run_and_its_record_says_so(tmp_path):
     assert {name: (s["n"], s["n_expected"]) for name, s in record["sets"].items()}["id"] == (24, 24)
     assert record["spec"]["limit"] == record["spec"]["train_limit"] == 24 and record["selection"]["rules"] == []
     assert record["cost"]["images_seen"] == record["spec"]["steps"] * record["spec"]["batch_size"]
-    assert sweep.load(suite).resolver().selection(RunSpec.model_validate(record["spec"]))["rules"] == []
+    assert sweep.load(suite).selector().of(RunSpec.model_validate(record["spec"]))["rules"] == []
 
 
 def test_new_fields_are_shared_with_what_a_run_reads():

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from robustft.benchmarks import grid, settings
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.grid import Facts, Request, Resolver
+from robustft.benchmarks.selection import Selector
 from robustft.benchmarks.spec import RunSpec
 from robustft.benchmarks.suite import Choice, Suite, TrialResult, Tuned, TunedEntry
 from robustft.methods.base import NoHyper, hyperparameters
@@ -782,7 +783,8 @@ def test_a_pooled_method_runs_once_and_reads_several_seeds():
 
 
 def selection_of(run, tuned=NO_TUNING, suite=None, **more):
-    return Resolver(suite or make_suite(), tuned, make_facts(), run.spec.recipe, None).selection(run.spec, **more)
+    resolver = Resolver(suite or make_suite(), tuned, make_facts(), run.spec.recipe, None)
+    return Selector(resolver).of(run.spec, **more)
 
 
 def rules_of(run, tuned=NO_TUNING, **more):
@@ -819,7 +821,7 @@ def test_a_method_without_training_belongs_to_every_rule():
 def test_selection_names_the_tuning_and_its_trials():
     tuned = tuned_file()
     run = expand("tracer", tuned=tuned)[0]
-    selection = Resolver(make_suite(), tuned, make_facts(), None, None).selection(run.spec)
+    selection = Selector(Resolver(make_suite(), tuned, make_facts(), None, None)).of(run.spec)
     assert selection == {"rules": ["one_se"], "tuning": "0123456789ab", "trials": 1, "evaluated": 0}
 
 

@@ -26,7 +26,7 @@ def plan_runs(root, method):
     made = []
     for planned in plan:
         folder = RunFolder.of(root / "runs", planned.spec)
-        selection = benchmark.resolver().selection(planned.spec)
+        selection = benchmark.selector().of(planned.spec)
         Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folder)
         made.append(folder)
     return made

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .card import DataError
-from .pixels import Decode, centre_view, cut_border, random_view, read
+from .pixels import Decode, centre_view, crop_draws, cut_border, random_view, read
 from .projection import Projection
 from .randomness import derive, stable_key
 from .trees import Tree
@@ -159,8 +159,8 @@ class TrainsOnPictures:
         epochs, indices = (np.array(column, dtype=np.int64) for column in zip(*items, strict=True))
         keys = derive(stable_key(self.randomness, "train", seed), indices, epochs)
         out = np.empty((len(items), 3, self.size, self.size), dtype=np.uint8)
-        for row, index, key in zip(out, indices, keys, strict=True):
-            row[:] = random_view(self._trained[0].open(int(index)), self.size, key, self.decode)
+        for row, index, draws in zip(out, indices, crop_draws(keys), strict=True):
+            row[:] = random_view(self._trained[0].open(int(index)), self.size, draws, self.decode)
         return torch.from_numpy(out)
 
 

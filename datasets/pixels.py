@@ -6,12 +6,12 @@ Normalisation is the backbone's, on its device. Orientation tags are not applied
 everywhere in that code.
 
 Two ways to get there. "exact": what open_clip's transform makes of an image that torchvision's ImageFolder opens, that
-is, in RGB. "fast": torch's resize of bytes in place of Pillow's. Its weights have 15 bits and not 22, so less than half
-a percent of values are one level away, and up to 1.2 % in a single image. Where a picture is enlarged, or reduced by
-less than half, one or two values in a million are two levels away: each of the two passes rounds, and the second adds
-up what the first moved. Logits at scale 100 move by less than 0.02 where pictures have 224 pixels a side; where they
-have 32, and few values to average over, by up to 0.2. Both decode plain JPEGs with simplejpeg, whose pixels are
-Pillow's, and everything else with Pillow.
+is, in RGB; to the last bit (`resample`). "fast": torch's resize of bytes in place of Pillow's. Its weights have 15 bits
+and not 22, so less than half a percent of values are one level away, and up to 1.2 % in a single image. Where a picture
+is enlarged, or reduced by less than half, one or two values in a million are two levels away: each of the two passes
+rounds, and the second adds up what the first moved. Logits at scale 100 move by less than 0.02 where pictures have 224
+pixels a side; where they have 32, and few values to average over, by up to 0.2. Both decode plain JPEGs with
+simplejpeg, whose pixels are Pillow's, and everything else with Pillow.
 """
 
 import io
@@ -31,6 +31,7 @@ from torch.nn.functional import interpolate
 
 from .card import DataError
 from .randomness import uniforms
+from .resample import height_first, resample
 
 Decode = Literal["exact", "fast"]
 CROP_AREA = (0.9, 1.0)
@@ -123,15 +124,19 @@ def centre_view(pixels: np.ndarray, size: int, name: str, decode: Decode = "exac
     return _resized(pixels, wide, high, decode, left, left + size)[top : top + size].transpose(2, 0, 1)
 
 
-def random_box(width: int, height: int, key: np.uint64) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of the training crop, a function of the key.
+def crop_draws(keys: np.ndarray) -> np.ndarray:
+    """(B, 10, 4) float64: what each crop is drawn from, of (B,) keys; for a whole batch, since numpy is slow on one."""
+    return uniforms(keys, 4 * _TRIES).reshape(-1, _TRIES, 4)
+
+
+def random_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of the training crop, from its row of `crop_draws`.
 
     Ten tries as in torchvision's `RandomResizedCrop`, whose rule this is; then the largest centred box of a legal
     shape.
     """
-    draws = uniforms(np.array([key], dtype=np.uint64), 4 * _TRIES).reshape(_TRIES, 4).tolist()
     low, high = map(math.log, CROP_SHAPE)
-    for area, shape, x, y in draws:  # Python's numbers: numpy is slow on one at a time
+    for area, shape, x, y in draws.tolist():  # Python's numbers: numpy is slow on one at a time
         pixels = width * height * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * area)
         ratio = math.exp(low + (high - low) * shape)
         w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
@@ -144,10 +149,10 @@ def random_box(width: int, height: int, key: np.uint64) -> tuple[int, int, int, 
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def random_view(pixels: np.ndarray, size: int, key: np.uint64, decode: Decode = "exact") -> np.ndarray:
+def random_view(pixels: np.ndarray, size: int, draws: np.ndarray, decode: Decode = "exact") -> np.ndarray:
     """(3, size, size) uint8 of (H, W, 3) uint8: the crop of `random_box`, resized."""
     height, width, _ = pixels.shape
-    left, top, w, h = random_box(width, height, key)
+    left, top, w, h = random_box(width, height, draws)
     return _resized(pixels[top : top + h, left : left + w], size, size, decode).transpose(2, 0, 1)
 
 
@@ -159,17 +164,10 @@ def _resized(
     stop = width if stop is None else stop
     if (rows, columns) == (height, width):
         return pixels[:, start:stop]
-    # Pillow (13) begins with the height where that loses more than twice as many pixels; torch never does. Each of the
-    # two passes rounds, and in another order a quarter of all values would be a level away.
-    height_first = rows - height > max(0, 2 * (columns - width))
     if decode == "exact":
-        image = Image.fromarray(pixels)
-        if stop - start < width and not height_first:  # columns that are left out need no second pass
-            image = image.resize((width, rows), Image.Resampling.BICUBIC).crop((start, 0, stop, rows))
-            return np.asarray(image.resize((stop - start, height), Image.Resampling.BICUBIC))
-        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))[:, start:stop]
+        return resample(pixels, width, height, start, stop)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    if height_first:
+    if height_first(rows, columns, height, width):  # as Pillow; in another order a quarter of all values would differ
         image = interpolate(image, (height, columns), mode="bicubic", antialias=True)
     image = interpolate(image, (height, width), mode="bicubic", antialias=True)
     return image[0].permute(1, 2, 0).numpy()[:, start:stop]

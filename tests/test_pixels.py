@@ -201,7 +201,7 @@ def test_fast_is_another_way(files):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """Twelve photographs to train on and four of each other set."""
+    """Twelve photographs to train on and four of each other set; large enough not to be left to Pillow."""
     root = tmp_path_factory.mktemp("own")
     (root / "classes.txt").write_text("a\tfirst\nb\tsecond\n")
     for folder, count in (("train", 6), ("id_val", 2), ("id_test", 2)):
@@ -209,7 +209,7 @@ def own(tmp_path_factory):
             (root / folder / label).mkdir(parents=True)
             for k in range(count):
                 seed = 100 * ord(label) + k
-                jpeg(root / folder / label / f"{k}.jpg", photograph(90 + 5 * k, 80, seed), quality=90)
+                jpeg(root / folder / label / f"{k}.jpg", photograph(290 + 5 * k, 250, seed), quality=90)
     return root
 
 

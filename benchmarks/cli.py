@@ -9,28 +9,18 @@ done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen ins
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from . import compare, rescore, verify
+from . import compare, flags, rescore, verify
 from . import figures as drawing
 from . import report as reports
 from . import theory as theories
+from .console import make_console
 from .errors import UserError, resolve_name
 from .private import discreet
-from .state import KEEP
-from .tracking import MODES
-
-
-def make_console(stderr: bool = False) -> Console:
-    """A console that wraps nothing when its output is no terminal."""
-    plain = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}  # a path may hold [a] or :a:
-    console = Console(**plain)
-    return console if console.is_terminal else Console(**plain, width=200, no_color=True)
 
 
 class Commands(click.Group):
@@ -39,34 +29,6 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
         args = [resolve_name("command", args[0], self.commands), *args[1:]]
         return super().resolve_command(ctx, args)
-
-
-def _numbers(_: Any, option: click.Parameter, text: str | None) -> tuple[int, ...]:
-    """Seeds: 0,1,2 or 0-4."""
-    if text is None:
-        return ()
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UserError(
-                f"{option.opts[0]}: must be whole numbers >= 0, got '{text}'; write for example 0,1,2 or 0-4."
-            )
-        if len(first) > 10 or len(last) > 10 or int(last or 0) - int(first) > 10_000:
-            raise UserError(
-                f"{option.opts[0]}: must be seeds below 2**31, got '{text[:40]}'; name fewer or smaller ones."
-            )
-        seeds += range(int(first), int(last if dash else first) + 1)
-    if not seeds:
-        raise UserError(f"{option.opts[0]}: must name a seed, got '{text}'; write the smaller number first.")
-    return tuple(dict.fromkeys(seeds))
-
-
-def _names(_: Any, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(name.strip() for value in values for name in value.split(",") if name.strip())
-    if values and not names:
-        raise UserError(f"{option.opts[0]}: must name at least one, got ''; give a name or leave the flag out.")
-    return names
 
 
 def _part_of(limit: int | None, allow_partial: bool) -> dict[str, Any]:
@@ -80,71 +42,6 @@ def _with_part(settings: tuple, limit: int | None, allow_partial: bool) -> tuple
     return (*settings, *(f"{key}={str(value).lower()}" for key, value in _part_of(limit, allow_partial).items()))
 
 
-def _options(*options: Callable) -> Callable:
-    def decorate(function: Callable) -> Callable:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_method = click.option("--method", "methods", multiple=True, callback=_names, help="Names with commas, or all.")
-_backbone = click.option("--backbone", "backbones", multiple=True, callback=_names, help="Names with commas, or all.")
-_set = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A value, a grid a,b or a list [a,b]."
-)
-_data = click.option(
-    "--data", type=click.Path(path_type=Path), expose_value=False, is_eager=True,
-    callback=lambda _, __, path: path and os.environ.update(ROBUSTFT_DATA=str(path.expanduser().resolve())),
-    help="Folder that holds the datasets; else that of ROBUSTFT_DATA.",
-)  # fmt: skip
-_part = _options(
-    click.option("--limit", type=click.IntRange(min=2), help="A rehearsal on so many images of each set."),
-    click.option("--allow-partial", is_flag=True, help="Run although images or sets are missing; not ranked."),
-)
-_rule = click.option("--rule", default="one_se", help="Which tuned values apply: one_se or best_id.")
-_recipe = click.option("--recipe", default=None, help="A recipe of the suite; its first one by default.")
-_runs = click.option(
-    "--runs",
-    type=click.Path(path_type=Path),
-    envvar="ROBUSTFT_RUNS",
-    default=Path("runs"),
-    help="Root of all run folders.",
-)
-_results = click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=Path("results"),
-    help="Where the leaderboard goes: leaderboard.csv, _long.csv, .md, .tex and .html.",
-)
-_place = _options(
-    click.option("--device", help="cpu, cuda or cuda:N; by default cpu, or what the profile has."),
-    click.option("--executor", default="local", help="local: processes of this machine; slurm: job arrays."),
-    click.option("--profile", help="With slurm: what the cluster needs, a name or a YAML file; by default cpu."),
-    click.option("--pack", type=click.IntRange(min=1), help="With slurm: runs of one job, one after the other."),
-    click.option("--live", is_flag=True, help="With slurm: run the installed code, not a snapshot of it."),
-    click.option(
-        "--checkpoint-minutes", type=click.FloatRange(min=0), help="Between checkpoints: 0.5 here, 10 on a cluster."
-    ),
-)
-_ids = click.option("--run", "ids", multiple=True, callback=_names, help="Run ids with commas.")
-_work = _options(
-    _data,
-    _runs,
-    _place,
-    click.option("--keep", type=click.Choice(KEEP), help="Of a finished run: its final weights by default."),
-    click.option("--workers", type=click.IntRange(min=0), default=None, help="Processes that load images, for a run."),
-    click.option("--dry-run", is_flag=True, help="Print the plan and each value's source; start nothing."),
-)
-_wandb = click.option(
-    "--wandb", type=click.Choice(MODES), help="Follow the runs with Weights & Biases; off by default."
-)
-_jobs = click.option(
-    "--jobs", type=click.IntRange(min=1), default=None, help="Runs side by side; one for each core, or GPU, by default."
-)
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="robustft")
 def robustft() -> None:
@@ -155,7 +52,7 @@ def robustft() -> None:
 @click.argument("name", required=False)
 @click.option("--benchmark", default=None, help="Show the values that this benchmark gives a method.")
 @click.option("--backbone", default=None, help="With --benchmark: on this backbone.")
-@_recipe
+@flags.recipe
 def list_command(name: str | None, benchmark: str | None, backbone: str | None, recipe: str | None) -> None:
     """Methods, backbones, datasets and benchmarks; or one of them in detail."""
     from . import show
@@ -165,15 +62,15 @@ def list_command(name: str | None, benchmark: str | None, backbone: str | None, 
 
 @robustft.command()
 @click.argument("benchmark")
-@_method
-@_backbone
+@flags.method
+@flags.backbone
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0)
-@_set
-@_part
-@_rule
-@_recipe
-@_wandb
-@_work
+@flags.settings
+@flags.part
+@flags.rule
+@flags.recipe
+@flags.wandb
+@flags.work
 def run(
     benchmark: str,
     methods: tuple,
@@ -205,17 +102,17 @@ def run(
 
 @robustft.command()
 @click.argument("benchmark")
-@_method
-@_backbone
-@click.option("--seeds", callback=_numbers, help="For example 0,1,2 or 0-4.")
-@_set
-@_part
-@_rule
-@_recipe
-@_jobs
-@_results
-@_wandb
-@_work
+@flags.method
+@flags.backbone
+@flags.seeds
+@flags.settings
+@flags.part
+@flags.rule
+@flags.recipe
+@flags.jobs
+@flags.results
+@flags.wandb
+@flags.work
 def sweep(
     benchmark: str,
     methods: tuple,
@@ -247,12 +144,12 @@ def sweep(
 
 @robustft.command()
 @click.argument("benchmark")
-@_method
-@_backbone
-@_part
-@_recipe
-@_jobs
-@_work
+@flags.method
+@flags.backbone
+@flags.part
+@flags.recipe
+@flags.jobs
+@flags.work
 def tune(
     benchmark: str,
     methods: tuple,
@@ -273,8 +170,8 @@ def tune(
 
 @robustft.command()
 @click.argument("benchmark", required=False)
-@_runs
-@_results
+@flags.runs
+@flags.results
 @click.option("--with-published", is_flag=True, help="Show papers' printed numbers beside ours (results/published).")
 def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published: bool) -> int:
     """Gather all records into results/leaderboard.csv, _long.csv, .md, .tex and .html."""
@@ -288,7 +185,7 @@ def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published
 
 @robustft.command()
 @click.argument("benchmark", required=False)
-@_runs
+@flags.runs
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with every run.")
 @click.option("--watch", is_flag=True, help="Look again every few seconds until nothing is left to come.")
 @click.option("--every", type=click.FloatRange(min=0.5), default=5.0, help="With --watch: seconds between two looks.")
@@ -301,12 +198,12 @@ def status(benchmark: str | None, runs: Path, as_json: bool, watch: bool, every:
 
 @robustft.command()
 @click.argument("benchmark", required=False)
-@_method
-@_backbone
-@_ids
-@_runs
-@_jobs
-@_place
+@flags.method
+@flags.backbone
+@flags.ids
+@flags.runs
+@flags.jobs
+@flags.place
 @click.option("--memory", help="With slurm: more than the profile has, as 64G.")
 @click.option("--time", help="With slurm: more than the profile has, as 48h.")
 @click.option("--restarts", type=click.IntRange(min=0), default=3, help="Leave out what started so often in vain.")
@@ -323,11 +220,11 @@ def retry(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, r
 
 @robustft.command()
 @click.argument("benchmark", required=False)
-@_method
-@_backbone
-@_ids
+@flags.method
+@flags.backbone
+@flags.ids
 @click.option("--all", "everything", is_flag=True, help="Every run below --runs.")
-@_runs
+@flags.runs
 def cancel(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, everything: bool, runs: Path) -> int:
     """End runs: running ones save a checkpoint first, planned ones are not started."""
     from . import cancel as cancels
@@ -350,8 +247,8 @@ robustft.add_command(verify.verify)
 @click.option("--zero-shot", is_flag=True, help="Compare zero-shot accuracy with the printed one.")
 @click.option("--prefetch", metavar="BENCHMARK", help="Fetch its weights and hub datasets; needs network.")
 @click.option("--device", default="cpu", help="For --zero-shot: cpu, cuda or cuda:N.")
-@_data
-@_runs
+@flags.data
+@flags.runs
 def doctor(**asked: Any) -> int:
     """Data, weights and software on this machine; code 1 where a named benchmark lacks something."""
     from . import doctor as examination

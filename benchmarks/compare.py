@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from . import flags
+from .console import make_console
 from .errors import UserError, resolve_name
 
 EXPLAINED = (
@@ -31,20 +33,13 @@ UNCORRECTED = (
 @click.option("--backbone", default=None, help="One backbone; all by default.")
 @click.option("--rule", default="one_se", help="The selection rule of the rows: one_se or best_id.")
 @click.option("--reference", is_flag=True, help="The committed runs instead of those of this machine.")
-@click.option(
-    "--runs",
-    type=click.Path(path_type=Path),
-    envvar="ROBUSTFT_RUNS",
-    default=Path("runs"),
-    help="Root of all run folders.",
-)
+@flags.runs
 def command(first: str, second: str, benchmark: str, reference: bool, runs: Path, **choice: Any) -> int:
     """Difference of two methods with its interval, and per shift what each flipped, from per-sample files."""
     from ..results import leaderboard, records
     from ..results.outcomes import Outcomes
     from . import finished
     from . import sweep as sweeps
-    from .cli import make_console
 
     console = make_console()
     if reference:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .console import make_console
 from .errors import UserError, resolve_name
 from .report import gather, with_roots
 
@@ -30,7 +31,6 @@ def figures(name: str, benchmark: str | None, baselines: Path | None, runs: Path
     from ..results.effective_robustness import read_baselines
     from ..results.gallery import ENTRIES
     from ..results.plots import save
-    from .cli import make_console
 
     names = list(ENTRIES) if name == "all" else [resolve_name("figure", name, ENTRIES)]
     console = make_console()

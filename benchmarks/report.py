@@ -5,25 +5,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from . import flags
+from .console import make_console
 from .errors import UserError, resolve_name
 
-ROOTS = (
-    click.option(
-        "--runs",
-        type=click.Path(path_type=Path),
-        envvar="ROBUSTFT_RUNS",
-        default=Path("runs"),
-        help="Root of all runs.",
-    ),
+with_roots = flags.together(
+    flags.runs,
     click.option("--results", type=click.Path(path_type=Path), default=Path("results"), help="Where the files go."),
 )
-
-
-def with_roots(function: click.Command) -> click.Command:
-    """The two options that say where runs are and where results go."""
-    for option in reversed(ROOTS):
-        function = option(function)
-    return function
+"""The two options that say where runs are and where results go."""
 
 
 def gather(runs: Path, benchmark: str | None, console: Console) -> object:
@@ -56,7 +46,6 @@ def gather(runs: Path, benchmark: str | None, console: Console) -> object:
 def report(benchmark: str | None, runs: Path, results: Path) -> int:
     """One HTML file with tables, figures and every run: results/report.html."""
     from ..results.report import write
-    from .cli import make_console
     from .figures import pictures
 
     console = make_console()

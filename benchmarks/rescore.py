@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import flags
+from .console import make_console
 from .errors import UserError, resolve_name
 
 if TYPE_CHECKING:
@@ -21,13 +23,12 @@ COLUMNS = ("run_id", "method", "backbone", "seed", "set", "metric", "recorded", 
 
 @click.command("rescore")
 @click.argument("benchmark", required=False)
-@click.option("--runs", type=click.Path(path_type=Path), envvar="ROBUSTFT_RUNS", default=Path("runs"), help="Root.")
+@flags.runs
 @click.option("--reference", is_flag=True, help="The committed runs instead of those of this machine.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV of every number, recorded or not.")
 def command(benchmark: str | None, runs: Path, reference: bool, out: Path | None) -> int:
     """Recompute every metric from the per-sample files; code 1 where a record says something else."""
     from ..results.atomic import write_atomic
-    from .cli import make_console
 
     console, rows, bad = make_console(), [], 0
     found, unread = _runs(benchmark, runs, reference)

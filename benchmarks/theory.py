@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from .console import make_console
+
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
@@ -195,7 +197,6 @@ paper's words and its Figure 2b ("blends all directions"). They differ on the ta
 def theory(strength: float, steps: int, momentum: float, seed: int, results: Path) -> int:
     """The linear theory (paper, section 3): a table, and two figures in results/."""
     from ..results.theory_plots import plot_gap, plot_geometry
-    from .cli import make_console
 
     console, problem = make_console(), make_problem(seed)
     found = study(problem, strength, steps, momentum)

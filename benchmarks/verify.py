@@ -9,6 +9,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from . import flags
+from .console import make_console
 from .errors import UserError, explain
 from .rerun import judge
 
@@ -20,13 +22,12 @@ TAKEN_AS_RECORDED = "cost, numbers of trials, what chose each value, dynamics, e
 @click.command("bundle")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--benchmark", required=True, help="Whose runs.")
-@click.option("--runs", type=click.Path(path_type=Path), envvar="ROBUSTFT_RUNS", default=Path("runs"), help="Root.")
+@flags.runs
 def bundle(folder: Path, benchmark: str, runs: Path) -> int:
     """Export the board of a benchmark with records, per-sample files and their hashes, for `robustft verify`."""
     from ..results import bundle as bundles
     from ..results import records
     from . import finished, sweep
-    from .cli import make_console
 
     known = finished.Suites(sweep.complain)
     paths = records.record_paths(runs / known.of(benchmark, runs))
@@ -48,7 +49,6 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
     from ..results.records import RecordError
     from ..results.redrawn import picture_findings
     from ..results.rescoring import unchecked
-    from .cli import make_console
 
     console, read = make_console(), bundles.read(folder)
     findings = list(bundles.hash_findings(read))

@@ -10,7 +10,8 @@ import itertools
 import pytest
 from runs_kit import call
 
-from robustft.benchmarks import cli, grid, sweep
+from robustft.benchmarks import grid, sweep
+from robustft.benchmarks.console import make_console
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.facts import Benchmark
 from robustft.benchmarks.request import hyper_keys
@@ -213,8 +214,8 @@ def test_a_listing_names_the_source_of_each_value(capsys, monkeypatch):
     assert "TRACER:example_scripts/tracer_rn50.sh (paper: 1e-5)" in out
     assert "departure: prompts: the 80 standard templates" in " ".join(out.split())
     assert "tracer_rn50.sh (paper: 0.01 or 0.1)" in out and "--recipe as_printed" in out
-    show.catalogue(cli.make_console(), "tracer", "imagenet", "ViT-L/14")
+    show.catalogue(make_console(), "tracer", "imagenet", "ViT-L/14")
     out = capsys.readouterr().out
     assert "recipe common on ViT-L-14" in out and "--recipe as_published or as_printed" in out
     with pytest.raises(UserError, match="--recipe needs --benchmark"):
-        show.catalogue(cli.make_console(), "tracer", None, None, "common")
+        show.catalogue(make_console(), "tracer", None, None, "common")

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 from .blocks import Block, Cell, Heading, Notes, Table, Text
 
-PREAMBLE = r"""% Needs \usepackage{booktabs} and \usepackage[T1]{fontenc}.
-% Wide tables: set in a landscape page, or take out columns.
+PREAMBLE = r"""% Needs \usepackage{booktabs}, \usepackage{graphicx} and \usepackage[T1]{fontenc}.
+% A table wider than the line is set smaller: give it a landscape page, or take out columns.
 """
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 SIGNS = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -74,10 +75,10 @@ def latex(blocks: Iterable[Block]) -> str:
 def _table(table: Table) -> str:
     columns = "".join("r" if i in table.numbers else "l" for i in range(len(table.head)))
     lines = [r"\begin{table}[ht]", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
-    lines += [rf"\caption{{{escape(table.caption)}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines += [rf"\caption{{{escape(table.caption)}}}", FITTED, rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     lines += [" & ".join(map(escape, table.head)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(_cell, row)) + r" \\" for row in table.rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}%", "}", r"\end{table}", ""])
 
 
 def _cell(cell: Cell) -> str:

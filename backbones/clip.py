@@ -202,27 +202,36 @@ def cached(name: str) -> Path | None:
 
 
 def fetch(name: str) -> Path:
-    """The file of the weights: from the cache, else downloaded into it by open_clip.
+    """The file of the weights: from the cache, else downloaded into it.
+
+    Not by open_clip, which takes the second of WEIGHTS_FILES whatever kept it from the first.
 
     Raises:
-        BackboneError: if it is not in the cache and cannot be downloaded.
+        BackboneError: if it is not in the cache and cannot be downloaded; its cause is what the hub's library raised.
     """
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     found = cached(name)
     if found is not None:
         return found
-    try:
-        return Path(download_pretrained(get_pretrained_cfg(*parse(name))))
-    except Exception as error:  # one of several network libraries
-        reason = " ".join(str(error).split())[:200]
-        raise BackboneError(
-            f"backbone {name}: its weights ({identity(name)}) are not in the cache {HF_HUB_CACHE} and cannot be "
-            f"downloaded; on a machine with network run `robustft doctor --prefetch SUITE` for a suite with this "
-            f"backbone, with HF_HUB_CACHE on a shared disk, or put them as {name}.safetensors into a folder that "
-            f"ROBUSTFT_WEIGHTS names ({reason})."
-        ) from None
+    repository, filename = _on_the_hub(name)
+    failed: Exception
+    for file in (filename,) if filename else WEIGHTS_FILES:
+        try:
+            return Path(hf_hub_download(repository, file))
+        except Exception as error:  # one of several network libraries
+            failed = error
+            if not isinstance(error, EntryNotFoundError) or isinstance(error, LocalEntryNotFoundError):
+                break  # the hub did not say that it has no such file
+    reason = " ".join(str(failed).split())[:200]
+    raise BackboneError(
+        f"backbone {name}: its weights ({identity(name)}) are not in the cache {HF_HUB_CACHE} and cannot be "
+        f"downloaded; on a machine with network run `robustft doctor --prefetch SUITE` for a suite with this "
+        f"backbone, with HF_HUB_CACHE on a shared disk, or put them as {name}.safetensors into a folder that "
+        f"ROBUSTFT_WEIGHTS names ({reason})."
+    ) from failed
 
 
 def _on_the_hub(name: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ The name is a dataset on the hub with the usual columns and splits (`huggingface
 says what is what (`huggingface:own.yaml`):
 
     dataset: ylecun/mnist         # a name on the hub, or a folder with Parquet files or images (relative to this file)
-    revision: 77f3279             # a commit of the hub; without it the newest that is there
+    revision: 77f3279...          # a commit of the hub, in full; without it the newest that is there
     config: mnist                 # where the dataset has several
     image: image                  # columns
     label: label
@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import yaml
@@ -42,6 +43,7 @@ from .pixels import Decode, read
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 _UNKNOWN = "not known"
+PATIENCE_SECONDS = 10
 
 
 class _Model(BaseModel):
@@ -226,8 +228,14 @@ class Hub(TrainsOnPictures):
 
         local = self.base / Path(part.dataset).expanduser()
         source, place = str(local) if local.exists() else part.dataset, f"{self.name}: {part.dataset}, {part.split}"
-        with _one_sentence(place):
-            rows = datasets.load_dataset(source, part.config, split=part.split, revision=part.revision)
+        own = None
+        if part.revision and not local.exists():
+            # Without network the library takes the newest that it finds in its cache, whichever revision is asked for.
+            own = Path(datasets.config.HF_DATASETS_CACHE, "revisions", quote(part.revision, safe=""))
+        with _one_sentence(place, None if local.exists() else part):
+            rows = datasets.load_dataset(
+                source, part.config, split=part.split, revision=part.revision, cache_dir=own and str(own)
+            )
         for key, column in (("image", part.image), ("label", part.label)):
             if column not in rows.column_names:
                 raise DataError(
@@ -313,18 +321,42 @@ def _parse(path: Path) -> Columns:
 
 
 @contextmanager
-def _one_sentence(place: str) -> Iterator[None]:
-    """Turns what the library raises for data that are not there into a DataError."""
+def _one_sentence(place: str, part: Shift | None) -> Iterator[None]:
+    """Turns what the library raises for data that are not there into a DataError, whose cause is the hub's answer.
+
+    Args:
+        place: dataset and split, for messages.
+        part: what is loaded; None for files on this machine.
+    """
+    import datasets
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
+    if HF_HUB_OFFLINE:
+        datasets.logging.set_verbosity_error()  # that there is no network is no news
     try:
         yield
-    except ConnectionError:
+    except ConnectionError as error:
         offline = " with HF_HUB_OFFLINE=1" if HF_HUB_OFFLINE else ""
         raise MissingData(
             f"{place}: not in the cache, and the hub cannot be reached{offline}; fetch it with `robustft doctor "
             "--prefetch SUITE` where there is network, or name a folder on this machine."
-        ) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(f"{place}: cannot be loaded ({reason}); correct dataset, config, revision or split.") from None
+        ) from error
+    except Exception as error:  # of several network libraries too
+        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(f"{place}: cannot be loaded ({reason}); correct dataset, config, revision or split.") from (
+            _refusal(part) if part is not None and not HF_HUB_OFFLINE else None
+        ) or error
+
+
+def _refusal(part: Shift) -> Exception | None:
+    """What the hub says about a dataset that could not be loaded, which the library does not pass on; None: nothing."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(part.dataset, revision=part.revision, timeout=PATIENCE_SECONDS)
+    except HfHubHTTPError as error:
+        return error
+    except Exception:  # of one of several network libraries
+        return None
+    return None

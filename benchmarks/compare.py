@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,15 @@ def _row(rows: list[Any], method: str) -> Any:
 
 
 def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[Any], pair: list[Any]) -> int:
-    from ..results.cells import cell_text
-    from ..results.compare import compare, flips
+    from ..results.cells import cell_text, in_percent, judged, metric_columns
+    from ..results.compare import compare, flips, sets_of
+    from ..results.tables import TESTED_SCORES
 
     start = next((row for row in rows if row.is_reference_method), None)
-    columns = [("acc_id", section.id_set or "ID"), *((f"acc/{name}", name) for name in section.shifts)]
-    found = {}
-    for column, _ in [*columns, ("acc_ood_mean", "")]:
-        found[column] = compare(outcomes, section, *pair, column)
+    columns = [(c, name) for c, name in metric_columns(section) if in_percent(c) and sets_of(section, c) is not None]
+    identity = (section.id_column, "acc_id")
+    columns = [(c, f"{section.id_set} (ID){name.removeprefix('ID')}" if c in identity else name) for c, name in columns]
+    found = {column: compare(outcomes, section, *pair, column) for column, _ in columns}
     if all(comparison is None for comparison in found.values()):
         raise UserError(
             f"compare: {pair[0].name} and {pair[1].name} on {pair[0].backbone} must have per-sample files of common "
@@ -112,15 +114,17 @@ def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[A
         table.add_column(heading, justify="left" if heading == "set" else "right")
     for heading in (f"{row.title} {sign}" for row in moved for sign in ("-", "+")):
         table.add_column(heading, justify="right")
-    for column, name in [*columns, ("acc_ood_mean", "OOD mean")]:
-        cells = [name if column != "acc_id" else f"{name} (ID)", *(cell_text(row, column, short=True) for row in pair)]
-        cells += _difference(found[column])
-        for row in moved if column != "acc_ood_mean" else ():
-            turned = flips(outcomes, section, row, start, name)
+    for column, name in columns:
+        cells = [name, *(cell_text(row, column, short=True) for row in pair), *_difference(found[column])]
+        turned_of = list(sets_of(section, column)) if column == "acc_id" or column.startswith("acc/") else []
+        for row, of in itertools.product(moved, turned_of):
+            turned = flips(outcomes, section, row, start, of)
             cells += ["", ""] if turned is None else [f"{100 * turned.negative:.1f}", f"{100 * turned.positive:.1f}"]
         table.add_row(*map(Text, cells))
     console.print(table)
-    mean = found["acc_ood_mean"]
+    if judged(section):
+        console.print(judged(section) + TESTED_SCORES, soft_wrap=True)
+    mean = found.get(section.ood_column)
     if mean is not None and mean.resolvable is not None:
         console.print(f"OOD mean: a difference of {100 * mean.resolvable:.1f} points is found with 80 % power.")
     console.print()

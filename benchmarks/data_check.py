@@ -100,7 +100,7 @@ def keep_withheld(data: Dataset, folder: Path) -> dict[str, str]:
 
 def about(data: Dataset, folder: Path) -> dict[str, Any]:
     """What a record says of the data: `keep_withheld`, and where there are any, how many files of one's own are no
-    images of a class (`passed_over`) and which sets have a metric beside accuracy (`own_metrics`)."""
+    images of a class (`passed_over`) and which sets are judged by another metric than accuracy (`own_metrics`)."""
     told = {
         "passed_over": {name: count for name, (count, _) in getattr(data, "passed_over", {}).items()},
         "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},

@@ -18,7 +18,7 @@ from .shares import Share
 from .state import RunFolder
 
 POINT_METRICS = ("accuracy", "ece", "nll")
-"""What is kept of each set at each point of a path."""
+"""What is kept of each set at each point of a path, beside the metric that the set is judged by."""
 
 
 def measure(
@@ -78,8 +78,9 @@ def measure(
         classes.append(scores.per_class(columns, entry.name))
         theirs = dict(zip(along, others, strict=True))
         for value, kept in theirs.items():
-            metrics = scores.basic(kept)
-            points[value][entry.name] = {key: metrics[key] for key in POINT_METRICS}
+            metrics = scores.basic(kept) | (scores.by_group(kept, columns["group"]) if "group" in columns else {})
+            wanted = (*POINT_METRICS, data_check.OWN.get(entry.metric))
+            points[value][entry.name] = {key: metrics[key] for key in wanted if key in metrics}
         if share.rank == 0:
             predictions.write(folder.predictions / f"{entry.name}.parquet", columns, guard)
             if theirs:

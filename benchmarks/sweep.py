@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from .. import backbones
+from ..results.cells import OWN_TITLES
 from ..results.records import read_record
 from . import data_check, show, slurm_command, tracking
 from .errors import UserError
@@ -22,7 +23,7 @@ from .spec import RunSpec
 from .state import RunFolder, last_lines
 from .suite import part_text, tuned_path
 
-RESULTS = {"acc_id": "ID", "acc_ood_mean": "OOD mean", "ece_id": "ID ECE", "nll_id": "ID NLL"}
+RESULTS = {"acc_id": "ID accuracy", "acc_ood_mean": "OOD mean accuracy", "ece_id": "ID ECE", "nll_id": "ID NLL"}
 
 
 def load(name: str) -> Benchmark:
@@ -225,12 +226,16 @@ def tell_result(plan: list[Planned], runs: Path, console: Console) -> None:
     folder = RunFolder.of(runs, spec)
     if not folder.done():
         return
-    summary = read_record(folder.record)["summary"]
+    record = read_record(folder.record)
+    summary = record["summary"]
     parts = [
         f"{title} {100 * summary[key]:.1f} %" if key.startswith("acc") else f"{title} {summary[key]:.3f}"
         for key, title in RESULTS.items()
         if summary.get(key) is not None
     ]
+    for name, metric in record["info"].get("own_metrics", {}).items():
+        if metric in record["sets"].get(name, {}):
+            parts.append(f"{name} {OWN_TITLES[metric]} {100 * record['sets'][name][metric]:.1f} %")
     console.print(f"{', '.join(parts)}: {folder.record}", soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from .statistics import mean_sd
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
 MARKS = {"dirty": "*", "seeds": "†", "sets": "‡", "partial": "§", "stale": "¶", "twice": "#", "budget": "‖"}
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
+SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
 ASIDE = (GRID, PUBLISHED, ORACLE)  # in lists of their own, never ranked
 
@@ -124,7 +125,27 @@ class Section:
     diagnostics: tuple[str, ...]
     rows: tuple[Row, ...]
     paths: tuple[Any, ...] = ()  # `paths.Path`: methods as lines in the ID/OOD plane
-    own: tuple[tuple[str, str], ...] = ()  # (set, metric) of the sets whose protocol has a metric beside accuracy
+    own: tuple[tuple[str, str], ...] = ()  # (set, metric) of the sets whose protocol names another than accuracy
+
+    def score(self, name: str | None) -> str:
+        """The metric that a set is judged by: its protocol's own, accuracy where it names none."""
+        return dict(self.own).get(name, "accuracy")
+
+    def column(self, name: str) -> str:
+        """Of the scores of a set that is no ID set."""
+        metric = self.score(name)
+        return f"acc/{name}" if metric == "accuracy" else f"{metric}/{name}"
+
+    @property
+    def id_column(self) -> str:
+        """Of the ID scores: what rows are ranked by beside `ood_column`."""
+        metric = self.score(self.id_set)
+        return "acc_id" if metric == "accuracy" else f"{metric}/{self.id_set}"
+
+    @property
+    def ood_column(self) -> str:
+        """Of the unweighted means over the shifts, each by its own score."""
+        return SCORE if {self.score(name) for name in self.shifts} - {"accuracy"} else "acc_ood_mean"
 
     @property
     def backbones(self) -> list[str]:
@@ -133,11 +154,33 @@ class Section:
     def table(self, rule: str, backbone: str) -> list[Row]:
         """Zero-shot first, then the ID/OOD Pareto front, then the other comparable rows, then the rest.
 
-        Each of these by falling OOD mean.
+        Each of these by falling OOD mean. ID and OOD are by the scores that the sets' protocols name.
         """
         rows = [row for row in self.rows if row.backbone == backbone and rule in row.rules]
-        leading = {id(row) for row in front(rows)}
-        return sorted(rows, key=lambda row: (not row.is_reference_method, *_order(row, id(row) in leading)))
+        leading = {id(row) for row in self.front(rows)}
+        return sorted(rows, key=lambda row: (not row.is_reference_method, *self._order(row, id(row) in leading)))
+
+    def front(self, rows: Sequence[Row]) -> list[Row]:
+        """The ID/OOD Pareto front of those that compete: no other is at least as good on both and better on one."""
+        points = []
+        for row in rows:
+            values = row.cell(self.id_column)[0], row.cell(self.ood_column)[0]
+            if row.competes and None not in values:
+                points.append((row, [round(value, 9) for value in values]))  # below that, means differ by rounding only
+        return [row for row, at in points if not any(b != at and b[0] >= at[0] and b[1] >= at[1] for _, b in points)]
+
+    def _order(self, row: Row, leads: bool) -> tuple[Any, ...]:
+        ood, identity = row.cell(self.ood_column)[0], row.cell(self.id_column)[0]
+        return (
+            not row.competes,
+            not row.complete,
+            not leads,
+            -(ood if ood is not None else -1.0),
+            -(identity if identity is not None else -1.0),
+            row.method,
+            row.provenance,
+            row.label,
+        )
 
     def unranked(self) -> list[Row]:
         rows = [row for row in self.rows if not row.rules and row.kind not in ASIDE]
@@ -169,30 +212,6 @@ class Section:
     def shows_rules(self) -> bool:
         """Whether the rules' tables are worth a heading: not in a study, nor under published values."""
         return self.ranks or not any(row.kind in (GRID, PUBLISHED) for row in self.rows)
-
-
-def front(rows: Sequence[Row]) -> list[Row]:
-    """The ID/OOD Pareto front of the rows that compete: no other is at least as good on both and better on one."""
-    points = []
-    for row in rows:
-        values = row.cell("acc_id")[0], row.cell("acc_ood_mean")[0]
-        if row.competes and None not in values:
-            points.append((row, [round(value, 9) for value in values]))  # below that, means differ by rounding only
-    return [row for row, at in points if not any(b != at and b[0] >= at[0] and b[1] >= at[1] for _, b in points)]
-
-
-def _order(row: Row, leads: bool) -> tuple[Any, ...]:
-    ood, identity = row.cell("acc_ood_mean")[0], row.cell("acc_id")[0]
-    return (
-        not row.competes,
-        not row.complete,
-        not leads,
-        -(ood if ood is not None else -1.0),
-        -(identity if identity is not None else -1.0),
-        row.method,
-        row.provenance,
-        row.label,
-    )
 
 
 def natural(text: str) -> list[tuple[int, Any]]:

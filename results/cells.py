@@ -7,7 +7,7 @@ import statistics as middle
 from collections.abc import Iterable
 from itertools import combinations
 
-from .board import FORGOTTEN, GRID, MARKS, OLD_TASK, ORACLE, PUBLISHED, Row, Section
+from .board import FORGOTTEN, GRID, MARKS, OLD_TASK, ORACLE, PUBLISHED, SCORE, Row, Section
 from .statistics import smallest_resolvable_difference
 
 TIED, UNTESTED = "≈", "?"
@@ -19,32 +19,57 @@ ASIDE_TITLES = {
 
 
 OWN_TITLES = {"macro_f1_labels": "macro F1", "worst_group_accuracy": "worst group"}
+OWN_TEXTS = {
+    "macro_f1_labels": "macro F1 (over the classes that occur as label)",
+    "worst_group_accuracy": "accuracy of the worst group",
+}
 
 
 def in_percent(column: str) -> bool:
     """Whether a column's values are shown in percent, and are the better the larger."""
-    return column.startswith(("acc", *OWN_TITLES))
+    return column.startswith(("acc", SCORE, *OWN_TITLES))
 
 
 def metric_columns(section: Section) -> list[tuple[str, str]]:
-    """(column, heading) of a table: ID, each shift, means, calibration, likelihood; own metrics beside their sets."""
+    """(column, heading) of a table: ID, each shift, means, calibration, likelihood; accuracy beside other scores."""
     forgotten = [(FORGOTTEN, "forgotten")] if OLD_TASK in section.shifts else []
 
-    def own(name: str | None, heading: str) -> list[tuple[str, str]]:
-        return [(f"{metric}/{name}", f"{heading} {OWN_TITLES[metric]}") for of, metric in section.own if of == name]
+    def columns_of(score: str, accuracy: str, heading: str) -> list[tuple[str, str]]:
+        if score == accuracy:
+            return [(accuracy, heading)]
+        return [(score, f"{heading} {OWN_TITLES[score.partition('/')[0]]}"), (accuracy, f"{heading} accuracy")]
 
-    shifts = (((f"acc/{name}", name), *own(name, name)) for name in section.shifts)
+    shifts = (columns_of(section.column(name), f"acc/{name}", name) for name in section.shifts)
     return [
-        ("acc_id", "ID"),
-        *own(section.id_set, "ID"),
+        *columns_of(section.id_column, "acc_id", "ID"),
         *(column for columns in shifts for column in columns),
         *forgotten,
-        ("acc_ood_mean", "OOD mean"),
+        (section.ood_column, "OOD mean" + (f" {ood_title(section)}" if section.ood_column == SCORE else "")),
         ("ece_id", "ID ECE"),
         ("ece_ood_mean", "OOD ECE"),
         ("ece_floor_ood_mean", "OOD ECE floor"),
         ("nll_id", "ID NLL"),
     ]
+
+
+def ood_title(section: Section) -> str:
+    """The name of the score that the OOD mean is of; "score" where the shifts have different ones."""
+    metrics = {section.score(name) for name in section.shifts} or {"accuracy"}
+    return {"accuracy": "accuracy", **OWN_TITLES}[min(metrics)] if len(metrics) == 1 else "score"
+
+
+def judged(section: Section) -> str:
+    """What rows are ranked by, where it is not accuracy on every set; else empty."""
+    names = [name for name in (section.id_set, *section.shifts) if name]
+    if all(section.score(name) == "accuracy" for name in names):
+        return ""
+    texts = {**OWN_TEXTS, "accuracy": "accuracy"}
+    of = {metric: ", ".join(name for name in names if section.score(name) == metric) for metric in texts}
+    told = "; ".join(f"{of[metric]} by {text}" for metric, text in texts.items() if of[metric])
+    return (
+        f"Sets are judged by what their protocols name: {told}. The order of rows, the Pareto front and the OOD mean "
+        "are by these scores; accuracy stands beside them."
+    )
 
 
 def empty_cells(section: Section, rows: Iterable[Row]) -> str:
@@ -108,12 +133,12 @@ def footnotes(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def resolution(rows: list[Row]) -> str:
+def resolution(section: Section, rows: list[Row]) -> str:
     """A sentence on the OOD difference that the seeds of a table resolve; empty below two seeds or rows."""
     sizes, seeds = [], set()
     ranked = [row for row in rows if not row.is_reference_method and row.complete]
     for first, second in combinations(ranked, 2):
-        a, b = first.values.get("acc_ood_mean", {}), second.values.get("acc_ood_mean", {})
+        a, b = (row.values.get(section.ood_column, {}) for row in (first, second))
         shared = sorted(a.keys() & b.keys())
         if len(shared) >= 2 and first.name != second.name:
             sizes.append(100 * smallest_resolvable_difference([a[s] for s in shared], [b[s] for s in shared]))

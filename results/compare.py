@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .board import Row, Section
+from .board import SCORE, Row, Section
+from .jackknife import METRICS
 from .outcomes import OutcomeError, Outcomes, SetScores
 from .paired import Difference, holm, paired, resolvable
 from .predictions import PredictionError
@@ -71,13 +72,15 @@ class AgainstBest:
         return None if self.p is None else self.p <= LEVEL
 
 
-def sets_of(section: Section, column: str) -> tuple[tuple[str, ...], str] | None:
-    """The sets whose unweighted mean a column is, and the score; None where a column is no mean over samples."""
-    if column == "acc_ood_mean":
-        return (section.shifts, "accuracy") if section.shifts else None
+def sets_of(section: Section, column: str) -> dict[str, str] | None:
+    """The sets whose unweighted mean a column is, each with its score; None where it is none that samples give."""
+    if column in ("acc_ood_mean", SCORE):
+        return {name: section.score(name) if column == SCORE else "accuracy" for name in section.shifts} or None
     if column in ("acc_id", "nll_id"):
-        return ((section.id_set,), "nll" if column == "nll_id" else "accuracy") if section.id_set else None
-    return ((column.removeprefix("acc/"),), "accuracy") if column.startswith("acc/") else None
+        return {section.id_set: "nll" if column == "nll_id" else "accuracy"} if section.id_set else None
+    metric, _, name = column.partition("/")
+    metric = "accuracy" if metric == "acc" else metric
+    return {name: metric} if metric in ("accuracy", *METRICS) else None
 
 
 def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, column: str) -> Comparison | None:
@@ -92,7 +95,6 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
     asked = sets_of(section, column)
     if asked is None:
         return None
-    names, score = asked
     seeds = [_varies(row) for row in (first, second)]
     if all(seeds):
         shared = sorted(first.runs.keys() & second.runs.keys())
@@ -100,13 +102,13 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
         shared = sorted((first if seeds[0] else second).runs)
     found: list[dict[str, SetScores]] = []
     for row, varies in zip((first, second), seeds, strict=True):
-        every = {name: outcomes.scores(section.benchmark, row, name, score) for name in names}
+        every = {name: outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()}
         if not shared or any(scores is None for scores in every.values()):
             return None
         keep = [list(row.runs).index(seed) for seed in shared] if varies else [0]
         found.append({name: scores.of_seeds(keep) for name, scores in every.items()})
     random = any(not row.is_reference_method for row in (first, second))
-    difference = paired(tables(found[0], found[1], names))
+    difference = paired(tables(found[0], found[1], list(asked)))
     told = difference.seeds > 1 and not any(row.pooled for row in (first, second))
     return Comparison(tuple(shared), difference, random, not random or told)
 
@@ -178,11 +180,12 @@ def against_best(
     return {i: AgainstBest(float(found[i].difference.mean), adjusted.get(i)) for i in found}
 
 
-def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row], column: str = "acc_ood_mean") -> str:
+def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str:
     """A sentence on the difference of two rows of a table that its seeds and images resolve; empty without files."""
     sizes, seeds, images = [], set(), set()
     for first, second in combinations([row for row in rows if row.competes], 2):
-        comparison = compare(outcomes, section, first, second, column) if _varies(first) and _varies(second) else None
+        both = _varies(first) and _varies(second)
+        comparison = compare(outcomes, section, first, second, section.ood_column) if both else None
         # WiSE-FT at alpha 1 is its FT, image by image: two rows of one model say nothing of noise.
         same = comparison is not None and comparison.difference.mean == comparison.difference.error == 0
         if comparison is not None and comparison.whole and not same:

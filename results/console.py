@@ -14,7 +14,7 @@ from . import paper
 from .blocks import Block, Heading, Notes
 from .blocks import Table as Cells
 from .board import ASIDE, ORACLE, Row, Section
-from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns
+from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, judged, marks_text, metric_columns
 from .compare import Judge
 from .statistics import RULES
 from .tables import signs_of
@@ -37,6 +37,8 @@ class ConsoleBoard:
             yield Text("No finished runs yet.")
         for section in self.sections:
             yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}", style="bold")
+            if judged(section):
+                yield Text(judged(section), style="dim")
             groups = self._groups(section)
             for group in groups:
                 yield Text("")
@@ -147,7 +149,8 @@ def _table(section: Section, rows: list[Row], title: str, wide: bool, judge: Jud
     """A rich table, ranked if it has a judge; narrow terminals get accuracies and calibration without the shifts."""
     columns = [(key, name) for key, name in metric_columns(section) if any(row.cell(key)[2] for row in rows)]
     if not wide:
-        columns = [(key, name) for key, name in columns if not key.startswith(("acc/", "nll", "ece_floor"))]
+        short = [key for key, _ in columns if "/" not in key and not key.startswith(("nll", "ece_floor"))]
+        columns = [(key, name) for key, name in columns if key in (*short, section.id_column)]
     best: Mapping[str, set[int]] = {key: best_rows(rows, key) if judge else set() for key, _ in columns}
     signs = {key: signs_of(section, rows, best[key], key, judge) for key, _ in columns}
     several = len({row.backbone for row in rows}) > 1

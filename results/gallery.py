@@ -34,10 +34,11 @@ BENEATH = "Where α came to 1, WiSE-FT is the run that it reads (FT, FLYP), and 
 ENTRIES = {
     "id_ood": Entry(
         "Accuracy in distribution and under shift",
-        "Means over seeds with standard deviations, of the default selection rule. The grey lines cross at zero-shot: "
-        "right of one a method has gained in distribution, below the other it has lost robustness. Zero-shot stands at "
-        "the edge, its ID accuracy beside it, where it is far below all others. Small markers: points of a path that "
-        "were fixed beforehand. Hollow: the committed reference beside local runs. " + BENEATH,
+        "Means over seeds with standard deviations, of the default selection rule; where a set's protocol names a "
+        "score other than accuracy, the axes show that one. The grey lines cross at zero-shot: right of one a method "
+        "has gained in distribution, below the other it has lost robustness. Zero-shot stands at the edge, its ID "
+        "value beside it, where it is far below all others. Small markers: points of a path that were fixed "
+        "beforehand. Hollow: the committed reference beside local runs. " + BENEATH,
         _id_ood,
     ),
     "robustness": Entry(

@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from .packed import Packed
@@ -13,7 +14,7 @@ from .packed import Packed
 Record = Mapping[str, Any]
 
 
-def at_best_points(records: Iterable[Record]) -> list[Record]:
+def at_best_points(records: Iterable[Record], own: Mapping[str, str] = MappingProxyType({})) -> list[Record]:
     """The records of every path as they would be at its best value.
 
     A path is all records of one method version on one backbone that differ in the seed and in the path's parameter
@@ -23,6 +24,8 @@ def at_best_points(records: Iterable[Record]) -> list[Record]:
     Args:
         records: finished runs of one benchmark, from one place; those without a path, and those on part of the images,
             are left out.
+        own: set -> the metric that it is judged by; accuracy where it is not named. Records whose points lack it are
+            left out too.
 
     Returns:
         Records with the metrics, and the parameter, of that value, and without the path; the parameter's source is
@@ -30,7 +33,7 @@ def at_best_points(records: Iterable[Record]) -> list[Record]:
     """
     found, shared = [], {}
     for runs in lines(records):
-        value = best_value(runs)
+        value = best_value(runs, own)
         found += [] if value is None else [Packed(_moved(record, value), shared) for record in runs]
     return found
 
@@ -46,13 +49,15 @@ def lines(records: Iterable[Record]) -> list[list[Record]]:
     return [[paths[key][seed] for seed in sorted(paths[key])] for key in sorted(paths)]
 
 
-def best_value(runs: Sequence[Record]) -> float | None:
+def best_value(runs: Sequence[Record], own: Mapping[str, str] = MappingProxyType({})) -> float | None:
     """The value of the largest OOD mean over all runs; None if the runs share no value, or there is no shift."""
     means: dict[float, list[float]] = defaultdict(list)
     for record in runs:
         shifts = [name for name, metrics in record["sets"].items() if metrics["role"] == "shift"]
         for point in record["path"]["points"] if shifts else []:
-            means[point["value"]].append(math.fsum(point["sets"][name]["accuracy"] for name in shifts) / len(shifts))
+            scores = [point["sets"][name].get(own.get(name, "accuracy")) for name in shifts]
+            if None not in scores:
+                means[point["value"]].append(math.fsum(scores) / len(shifts))
     shared = {value: math.fsum(seeds) / len(seeds) for value, seeds in means.items() if len(seeds) == len(runs)}
     # Below 1e-9, means differ by rounding only.
     return min(shared, key=lambda value: (-round(shared[value], 9), value), default=None)

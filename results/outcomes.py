@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import predictions
+from . import jackknife, predictions
 from .board import Row
 from .records import REFERENCE
 
@@ -60,10 +60,12 @@ class Outcomes:
 
         Args:
             name: the set.
-            score: "accuracy" (1 for right, 0 for wrong) or "nll" (nats).
+            score: "accuracy" (1 for right, 0 for wrong), "nll" (nats) or one of `jackknife.METRICS`, which are no sums
+                over samples: their place is taken by sums whose mean is the score, and which differ between images as
+                the score without each does.
 
         Raises:
-            OutcomeError: the files are not those that the record's accuracy was computed from, or two runs are over
+            OutcomeError: the files are not those that the record's numbers were computed from, or two runs are over
                 other samples.
             PredictionError: a file is damaged.
         """
@@ -94,6 +96,20 @@ class Outcomes:
                     f"{recorded}; run it again."
                 )
             self._right[benchmark, name, run_id] = right
+            if score in jackknife.METRICS:
+                shares = jackknife.shares(score, columns, inverse, len(units))
+                recorded = row.values.get(f"{score}/{name}", {}).get(seed)
+                if shares is None or recorded is None:
+                    return None
+                if abs(shares.mean() - recorded) > 1e-9:
+                    raise OutcomeError(
+                        f"run {run_id}: its predictions on {name} have {score} {shares.mean():.6f} and its record says "
+                        f"{recorded}; run it again."
+                    )
+                # An image moves the mean over samples by its sum; a share is what it moves the mean over images by.
+                moved = (shares - shares.mean()) * len(right) / len(units)
+                sums.append(counts * shares.mean() + moved)
+                continue
             values = right if score == "accuracy" else predictions.nll(columns)
             sums.append(np.bincount(inverse, weights=values, minlength=len(units)))
         return SetScores(units, counts, np.stack(sums)) if sums else None

@@ -9,26 +9,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .board import ASIDE, FIXED, GRID, Row, settings_text
+from .board import ASIDE, FIXED, GRID, Row, Section, settings_text
 from .oracle import lines
 from .statistics import mean_sd
 
 Record = Mapping[str, Any]
-COLUMNS = ("acc_id", "acc_ood_mean", "ece_id", "ece_ood_mean")
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A point of a path, as fractions; None where the shifts are missing.
+    """A point of a path, by the scores that the sets are judged by, as fractions; None where they are missing.
 
     Attributes:
-        means: column -> mean over seeds.
-        runs: seed -> (ID accuracy, OOD mean) of its run.
+        identity, ood: ID score and OOD mean, means over seeds.
+        runs: seed -> (ID score, OOD mean) of its run.
     """
 
     value: float
     seeds: int
-    means: Mapping[str, float | None]
+    identity: float | None
+    ood: float | None
     runs: Mapping[int, tuple[float | None, float | None]] = field(default_factory=dict)
 
 
@@ -53,21 +53,21 @@ class Path:
     def name(self) -> str:
         return f"{self.method} over {self.parameter}" + (f" [{self.label}]" if self.label else "")
 
-    def at_id(self, accuracy: float) -> float | None:
-        """OOD mean where the path has this ID accuracy, as fractions.
+    def at_id(self, score: float) -> float | None:
+        """OOD mean where the path has this ID score, as fractions.
 
         Linear between neighbouring stops; the better where the path passes it twice, and None beyond its ends.
         """
-        return _crossing([(s.means["acc_id"], s.means["acc_ood_mean"]) for s in self.stops], accuracy)
+        return _crossing([(s.identity, s.ood) for s in self.stops], score)
 
     def gaps(self, runs: Mapping[int, tuple[float, float]]) -> list[float]:
-        """OOD mean of each run minus that of this path's own run of the same seed, where that has its ID accuracy.
+        """OOD mean of each run minus that of this path's own run of the same seed, where that has its ID score.
 
         Args:
-            runs: seed -> (ID accuracy, OOD mean).
+            runs: seed -> (ID score, OOD mean).
 
         Returns:
-            A fraction a seed; empty unless the path has a run of each seed and each reaches that ID accuracy.
+            A fraction a seed; empty unless the path has a run of each seed and each reaches that ID score.
         """
         found = []
         for seed, (identity, ood) in runs.items():
@@ -76,32 +76,32 @@ class Path:
         return found if len(found) == len(runs) else []
 
 
-def _crossing(line: Sequence[tuple[float | None, float | None]], accuracy: float) -> float | None:
-    """OOD mean of a line of (ID accuracy, OOD mean) at this ID accuracy; None beyond its ends."""
+def _crossing(line: Sequence[tuple[float | None, float | None]], score: float) -> float | None:
+    """OOD mean of a line of (ID score, OOD mean) at this ID score; None beyond its ends."""
     points = [(x, y) for x, y in line if x is not None and y is not None]
-    found = [y for x, y in points if x == accuracy]
+    found = [y for x, y in points if x == score]
     for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-        if min(x0, x1) < accuracy < max(x0, x1):
-            found.append(y0 + (y1 - y0) * (accuracy - x0) / (x1 - x0))
+        if min(x0, x1) < score < max(x0, x1):
+            found.append(y0 + (y1 - y0) * (score - x0) / (x1 - x0))
     return max(found, default=None)
 
 
-def by_seed(row: Row) -> dict[int, tuple[float, float]]:
-    """Seed -> (ID accuracy, OOD mean) of a row, of the seeds that have both."""
-    identity, ood = (row.values.get(column, {}) for column in ("acc_id", "acc_ood_mean"))
+def by_seed(section: Section, row: Row) -> dict[int, tuple[float, float]]:
+    """Seed -> (ID score, OOD mean) of a row, of the seeds that have both."""
+    identity, ood = (row.values.get(column, {}) for column in (section.id_column, section.ood_column))
     return {seed: (identity[seed], ood[seed]) for seed in sorted(identity.keys() & ood.keys())}
 
 
-def of_records(records: Iterable[Record], provenance: str) -> list[Path]:
+def of_records(section: Section, records: Iterable[Record], provenance: str) -> list[Path]:
     """Paths that runs have walked themselves (WiSE-FT), at the values that all their seeds share."""
     found = []
     for runs in lines(records):
         parameter = runs[0]["path"]["parameter"]
-        at: dict[float, dict[int, Mapping[str, float | None]]] = defaultdict(dict)
+        at: dict[float, dict[int, tuple[float | None, float | None]]] = defaultdict(dict)
         for record in runs:
             sets = record["sets"]
             for point in record["path"]["points"]:
-                at[point["value"]][record["seed"]] = _means(sets, point["sets"])
+                at[point["value"]][record["seed"]] = at_point(section, sets, point["sets"])
         stops = tuple(_stop(value, at[value]) for value in sorted(at) if len(at[value]) == len(runs))
         if len(stops) > 1:
             spec = runs[0]["spec"]
@@ -110,10 +110,10 @@ def of_records(records: Iterable[Record], provenance: str) -> list[Path]:
     return _labelled(found, provenance)
 
 
-def of_rows(rows: Sequence[Row]) -> list[Path]:
+def of_rows(section: Section) -> list[Path]:
     """Paths over the learning rate: complete rows of a method that differ in nothing else."""
     groups: dict[str, dict[float, Row]] = defaultdict(dict)
-    for row in sorted(rows, key=lambda row: (row.kind, row.rules, row.label)):
+    for row in sorted(section.rows, key=lambda row: (row.kind, row.rules, row.label)):
         whole = not set(row.marks) & {"sets", "partial", "stale", "twice"}
         if "lr" not in row.settings or row.kind in set(ASIDE) - {GRID} | {FIXED} or not whole or row.pooled:
             continue
@@ -125,7 +125,13 @@ def of_rows(rows: Sequence[Row]) -> list[Path]:
         swept = groups[key]
         if len(swept) > 1:
             stops = tuple(
-                Stop(lr, len(row.seeds), {c: row.cell(c)[0] for c in COLUMNS}, by_seed(row))
+                Stop(
+                    lr,
+                    len(row.seeds),
+                    row.cell(section.id_column)[0],
+                    row.cell(section.ood_column)[0],
+                    by_seed(section, row),
+                )
                 for lr, row in sorted(swept.items())
             )
             row = next(iter(swept.values()))
@@ -146,20 +152,18 @@ def _labelled(found: Sequence[tuple], provenance: str) -> list[Path]:
     return paths
 
 
-def _means(sets: Mapping[str, Mapping[str, Any]], at: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
-    """The columns of one run at one point."""
-    identity = next((name for name, metrics in sets.items() if metrics["role"] == "id"), None)
-    shifts = [name for name, metrics in sets.items() if metrics["role"] == "shift"]
-    found: dict[str, float | None] = {}
-    for short, metric in (("acc", "accuracy"), ("ece", "ece")):
-        found[f"{short}_id"] = at[identity][metric] if identity else None
-        found[f"{short}_ood_mean"] = math.fsum(at[name][metric] for name in shifts) / len(shifts) if shifts else None
-    return found
+def at_point(
+    section: Section, sets: Mapping[str, Mapping[str, Any]], at: Mapping[str, Mapping[str, float]]
+) -> tuple[float | None, float | None]:
+    """ID score and OOD mean of one run at one point; earlier records have no score but accuracy there."""
+    found = []
+    for role in ("id", "shift"):
+        names = [name for name, metrics in sets.items() if metrics["role"] == role]
+        values = [at[name].get(section.score(name)) for name in names]
+        found.append(None if not values or None in values else math.fsum(values) / len(values))
+    return found[0], found[1]
 
 
-def _stop(value: float, runs: Mapping[int, Mapping[str, float | None]]) -> Stop:
-    means = {}
-    for column in COLUMNS:
-        values = [run[column] for run in runs.values()]
-        means[column] = None if None in values else mean_sd(values)[0]
-    return Stop(value, len(runs), means, {seed: (run["acc_id"], run["acc_ood_mean"]) for seed, run in runs.items()})
+def _stop(value: float, runs: Mapping[int, tuple[float | None, float | None]]) -> Stop:
+    means = [None if None in values else mean_sd(values)[0] for values in zip(*runs.values(), strict=True)]
+    return Stop(value, len(runs), means[0], means[1], dict(runs))

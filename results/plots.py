@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .atomic import write_atomic
 from .board import FIXED, ORACLE, Row, Section
+from .cells import OWN_TITLES, in_percent, ood_title
 from .leaderboard import Board
 from .statistics import RULES
 
@@ -148,7 +149,7 @@ def plot_id_ood(board: Board, path: Path, rule: str = RULES[0]) -> list[Path]:
 
 
 def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
-    """ID against OOD-mean accuracy, a panel per backbone: seed means with standard deviations, zero-shot as a star.
+    """ID score against OOD mean, a panel per backbone: seed means with standard deviations, zero-shot as a star.
 
     Args:
         board: its first section that ranks is drawn; incomplete rows are left out. Where a method has local and
@@ -165,8 +166,8 @@ def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
     handles: dict[str, Any] = {}
     both = {row.provenance for _, rows in found for row in rows} == {"local", "reference"}
     for axis, (backbone, rows) in zip(axes, found, strict=True):
-        _draw(axis, rows, methods, handles, both)
-        tidy(axis, backbone, "ID accuracy (%)")
+        _draw(axis, section, rows, methods, handles, both)
+        tidy(axis, backbone, score_titles(section)[0])
     for name in [name for name in handles if name.endswith(HOLLOW)]:  # one entry a method, and one for all hollow ones
         handles.setdefault(name.removesuffix(HOLLOW), handles.pop(name))
     if both:
@@ -174,13 +175,19 @@ def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
 
         look = {"markerfacecolor": "white", "markeredgecolor": "0.3", "markeredgewidth": 1.2, "linestyle": "none"}
         handles["hollow: the committed reference"] = Line2D([], [], marker="o", markersize=SIZE, **look)
-    figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
+    figure.supylabel(score_titles(section)[1], fontsize=9)
     legend(figure, handles, 2 * min(3, len(found)) + 1)
     return figure
 
 
+def score_titles(section: Section) -> tuple[str, str]:
+    """Titles of the axes that show ID scores and OOD means."""
+    identity = OWN_TITLES.get(section.score(section.id_set), "accuracy")
+    return f"ID {identity} (%)", f"mean {ood_title(section)} over {len(section.shifts)} shifts (%)"
+
+
 def ranked_panels(board: Board, rule: str = RULES[0]) -> tuple[Section, list[tuple[str, list[Row]]]]:
-    """The first section that ranks, and per backbone its complete rows with ID and OOD accuracy.
+    """The first section that ranks, and per backbone its complete rows with an ID score and an OOD mean.
 
     Raises:
         ValueError: there is none.
@@ -188,7 +195,7 @@ def ranked_panels(board: Board, rule: str = RULES[0]) -> tuple[Section, list[tup
     for section in sorted(board.sections, key=lambda section: not section.ranks):
         found = []
         for backbone in section.backbones:
-            rows = [row for row in section.table(rule, backbone) if row.complete and _point(row)]
+            rows = [row for row in section.table(rule, backbone) if row.complete and _point(section, row)]
             if any(not row.is_reference_method for row in rows):
                 found.append((backbone, rows))
         if found:
@@ -196,8 +203,8 @@ def ranked_panels(board: Board, rule: str = RULES[0]) -> tuple[Section, list[tup
     raise ValueError(f"figure: no complete rows of rule {rule} to draw; run a sweep first.")
 
 
-def _point(row: Row) -> tuple[float, float] | None:
-    x, y = row.cell("acc_id")[0], row.cell("acc_ood_mean")[0]
+def _point(section: Section, row: Row) -> tuple[float, float] | None:
+    x, y = row.cell(section.id_column)[0], row.cell(section.ood_column)[0]
     return None if x is None or y is None else (100 * x, 100 * y)
 
 
@@ -223,7 +230,7 @@ def dot(
     (mx, sx, _), (my, sy, _) = row.cell(x), row.cell(y)
     if mx is None or my is None:
         return
-    scale = percent if y.startswith("acc") else 1
+    scale = percent if in_percent(y) else 1
     colour, marker = style(row.method, methods)
     size = START_SIZE if row.is_reference_method else FIXED_SIZE if row.kind in (FIXED, ORACLE) else SIZE
     below = bool(row.evaluated)
@@ -248,11 +255,14 @@ def dot(
     )
 
 
-def _draw(axis: Any, rows: list[Row], methods: Sequence[str], handles: dict[str, Any], both: bool) -> None:
+def _draw(
+    axis: Any, section: Section, rows: list[Row], methods: Sequence[str], handles: dict[str, Any], both: bool
+) -> None:
+    columns = section.id_column, section.ood_column
     for row in rows:
         if not row.is_reference_method:
-            dot(axis, row, "acc_id", "acc_ood_mean", methods, handles, hollow=both and row.provenance == "reference")
-    start = draw_start(axis, rows, "acc_id", "acc_ood_mean", methods, handles)
+            dot(axis, row, *columns, methods, handles, hollow=both and row.provenance == "reference")
+    start = draw_start(axis, rows, *columns, methods, handles)
     if start is not None:
         # Right of the one line finetuning has gained on its own distribution; below the other it has lost robustness.
         axis.axvline(start[0], color="0.75", linewidth=0.8, zorder=1)
@@ -273,7 +283,7 @@ def draw_start(
     start = next((row for row in rows if row.is_reference_method), None)
     if start is None or None in (start.cell(x)[0], start.cell(y)[0]):
         return None
-    identity, height = 100 * start.cell(x)[0], (100 if y.startswith("acc") else 1) * start.cell(y)[0]
+    identity, height = 100 * start.cell(x)[0], (100 if in_percent(y) else 1) * start.cell(y)[0]
     found = [100 * row.cell(x)[0] for row in rows if not row.is_reference_method and row.cell(x)[0] is not None]
     if len(found) < 3 or min(found) - identity <= 0.5 * (max(found) - min(found)):
         dot(axis, start, x, y, methods, handles)

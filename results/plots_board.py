@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from . import paper
 from .board import FIXED, GRID, Row, Section, natural
 from .material import Material, Missing, without_doubles
-from .plots import dot, draw_start, legend, panels, ranked_panels, style, tidy
+from .paths import at_point
+from .plots import dot, draw_start, legend, panels, ranked_panels, score_titles, style, tidy
 from .rows import Record
 from .statistics import RULES, mean_sd
 
@@ -43,13 +44,13 @@ def draw_calibration(material: Material) -> Figure:
 
 
 def draw_paths(material: Material) -> Figure:
-    """ID against OOD accuracy along the whole line between zero-shot and finetuned weights, means over seeds."""
+    """ID score against OOD mean along the whole line between zero-shot and finetuned weights, means over seeds."""
     lines: dict[str, list[tuple[str, list[tuple[float, float, float]]]]] = {}
     section = _first_section(material, "paths")
     for backbone in section.backbones:
         for method in sorted({row.method for row in section.rows if row.backbone == backbone}):
             _, records = material.chosen(section, backbone, method, lambda record: bool(record.get("path")))
-            points = _along(records)
+            points = _along(section, records)
             if points:
                 lines.setdefault(backbone, []).append((method, points))
     if not lines:
@@ -64,7 +65,7 @@ def draw_paths(material: Material) -> Figure:
         rows = [r for r in without_doubles(section.table(RULES[0], backbone)) if r.complete and r.kind != FIXED]
         for row in rows:
             if row.method not in {method for method, _ in found}:
-                dot(axis, row, "acc_id", "acc_ood_mean", sorted(others), handles)
+                dot(axis, row, section.id_column, section.ood_column, sorted(others), handles)
         for i, (method, points) in enumerate(found):
             colour, marker = style(method, sorted(others))
             xs, ys = [100 * x for _, x, _ in points], [100 * y for _, _, y in points]
@@ -80,25 +81,21 @@ def draw_paths(material: Material) -> Figure:
                         axis.annotate(f"α = {value:g}", (x, y), **options)
             handles[f"{method} (path)"] = drawn[0]
         axis.margins(0.14)
-        tidy(axis, backbone, "ID accuracy (%)")
-    figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
+        tidy(axis, backbone, score_titles(section)[0])
+    figure.supylabel(score_titles(section)[1], fontsize=9)
     legend(figure, handles, 2 * min(3, len(lines)) + 1)
     return figure
 
 
-def _along(records: Sequence[Record]) -> list[tuple[float, float, float]]:
-    """(value, ID accuracy, OOD mean) at the points that all records share."""
+def _along(section: Section, records: Sequence[Record]) -> list[tuple[float, float, float]]:
+    """(value, ID score, OOD mean) at the points that all records share; none where earlier records lack a score."""
     values: dict[float, list[tuple[float, float]]] = {}
     for record in records:
-        names = {role: [n for n, m in record["sets"].items() if m["role"] == role] for role in ("id", "shift")}
-        if not names["id"] or not names["shift"]:
-            return []
         for point in record["path"]["points"]:
-            accuracy = {
-                role: math.fsum(point["sets"][name]["accuracy"] for name in names[role]) / len(names[role])
-                for role in names
-            }
-            values.setdefault(point["value"], []).append((accuracy["id"], accuracy["shift"]))
+            found = at_point(section, record["sets"], point["sets"])
+            if None in found:
+                return []
+            values.setdefault(point["value"], []).append(found)
     return [
         (value, math.fsum(x for x, _ in found) / len(found), math.fsum(y for _, y in found) / len(found))
         for value, found in sorted(values.items())
@@ -107,7 +104,7 @@ def _along(records: Sequence[Record]) -> list[tuple[float, float, float]]:
 
 
 def draw_cost(material: Material) -> Figure:
-    """Training time of 1,000 images, as a multiple of FT's on the same machine, against OOD accuracy.
+    """Training time of 1,000 images, as a multiple of FT's on the same machine, against the OOD mean.
 
     Only records of one kind of machine (device, processor, threads) are compared: the one with most of them.
     """
@@ -136,7 +133,7 @@ def draw_cost(material: Material) -> Figure:
     handles: dict[str, Any] = {}
     for axis, (backbone, times) in zip(axes, drawn, strict=True):
         for row, ratio in times:
-            mean, sd, _ = row.cell("acc_ood_mean")
+            mean, sd, _ = row.cell(section.ood_column)
             colour, marker = style(row.method, methods)
             handles.setdefault(
                 row.title,
@@ -155,7 +152,7 @@ def draw_cost(material: Material) -> Figure:
             )
         axis.margins(0.15)
         tidy(axis, backbone, "training time an image (FT = 1)")
-    figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
+    figure.supylabel(score_titles(section)[1], fontsize=9)
     legend(figure, handles, 2 * min(3, len(drawn)) + 1)
     return figure
 

@@ -65,7 +65,7 @@ def table(benchmark: str = "digits") -> str:
                 cells.append(f"**{text}**" if i in best[column] else text)
             lines.append("| " + " | ".join([*cells, *([row.setting] if section.ranks else [])]) + " |")
         if section.ranks:
-            notes.append(f"{backbone}: {board.judge.resolution(section, rows) or resolution(rows)}")
+            notes.append(f"{backbone}: {board.judge.resolution(section, rows) or resolution(section, rows)}")
         marked += rows
     notes += map(escape, footnotes(marked))
     parts = ["\n".join(lines), f"{section.version}, recipe {section.recipe}{_caption(section)}"]
@@ -74,7 +74,7 @@ def table(benchmark: str = "digits") -> str:
 
 def _titles(section: Section) -> list[tuple[str, str]]:
     """Columns of `table`: those of a board without the floor and the likelihood; no mean over a single shift."""
-    left_out = {"ece_floor_ood_mean", "nll_id"} | ({"acc_ood_mean"} if len(section.shifts) == 1 else set())
+    left_out = {"ece_floor_ood_mean", "nll_id"} | ({section.ood_column} if len(section.shifts) == 1 else set())
     return [(column, title) for column, title in metric_columns(section) if column not in left_out]
 
 

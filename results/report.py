@@ -27,6 +27,7 @@ from .cells import (
     empty_cells,
     footnotes,
     in_percent,
+    judged,
     marks_text,
     metric_columns,
     resolution,
@@ -42,6 +43,7 @@ from .tables import (
     POOLED_TEXT,
     RULE_TEXT,
     TESTED,
+    TESTED_SCORES,
     TITLES,
     UNRANKED_TEXT,
     signs_of,
@@ -222,12 +224,13 @@ def _view(
     notes = footnotes(rows) + [empty_cells(section, rows)]
     for backbone in section.backbones if ranked else ():
         mine = [row for row in rows if row.backbone == backbone]
-        resolved = material.board.judge.resolution(section, mine) or resolution(mine)
+        resolved = material.board.judge.resolution(section, mine) or resolution(section, mine)
         notes += [f"{backbone}: {resolved}"] if resolved else []
+    tested = TESTED + (TESTED_SCORES if section.own else "")
     return {
         "key": key,
         "title": title,
-        "texts": [*texts, TESTED] if signs else texts,
+        "texts": [text for text in (judged(section), *texts, tested if signs else "") if text],
         "columns": columns,
         "rows": lines,
         "notes": [note for note in notes if note],

@@ -159,11 +159,15 @@ def _along(record: Record, files: Files) -> Iterator[Number]:
         return
     for name in record["sets"]:
         kept = files.path(name, line["parameter"])
+        of_groups = kept is not None and any("worst_group_accuracy" in point["sets"][name] for point in line["points"])
+        groups = files.columns(name).get("group") if of_groups else None
         for point in line["points"]:
             value = point["value"]
             if kept is not None and value not in kept:
                 raise PredictionError(f"set {name}: no samples at {line['parameter']}={value}; run it again.")
             found = {} if kept is None else scores.basic(kept[value])
+            if groups is not None:
+                found |= scores.by_group(kept[value], groups)
             if kept is not None and _underflows(kept[value]):
                 found.pop("nll")
             for key, recorded in _flat(point["sets"][name]).items():

@@ -19,6 +19,7 @@ from .board import (
     ORACLE,
     PUBLISHED,
     REFERENCE_METHOD,
+    SCORE,
     Row,
     Section,
     settings_text,
@@ -72,6 +73,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         raise BoardError(f"board: one table cannot hold {names}; make one table for each.")
     benchmark, version, recipe, fingerprint = tables[0]
     roles = _roles(everything)
+    own = _own(everything, roles)
     newest: dict[str, int] = {}
     for record in everything:
         newest[record["method"]] = max(record["method_version"], newest.get(record["method"], 0))
@@ -81,17 +83,18 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         groups: dict[str, list[Record]] = defaultdict(list)
         for record in given:
             groups[_group_of(record, rules)].append(record)
-        made = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], provenance, roles, rules)]
+        about = provenance, roles, own
+        made = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], *about, rules)]
         best: dict[str, list[Record]] = defaultdict(list)
-        for record in at_best_points(given):
+        for record in at_best_points(given, own):
             best[_group_of(record, rules)].append(record)
-        made += [(_oracle_row(best[key], provenance, roles), best[key]) for key in sorted(best)]
+        made += [(_oracle_row(best[key], *about), best[key]) for key in sorted(best)]
         seeds = _expected_seeds([row for row, _ in made])
         rows += [marked(row, records, roles, seeds[row.kind == GRID], newest) for row, records in made]
     rows = with_budgets(rows)
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
-    return Section(
+    made = Section(
         benchmark,
         version,
         recipe,
@@ -100,18 +103,18 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         tuple(name for name, role in roles.items() if role == "shift"),
         tuple(name for name, role in roles.items() if role == "diagnostic"),
         tuple(_told_apart(rows)),
-        tuple(_paths(local, reference, newest, rows)),
-        tuple(sorted({pair for record in everything for pair in _own(record).items() if pair[0] in roles})),
+        own=tuple(sorted(own.items())),
     )
+    return replace(made, paths=tuple(_paths(local, reference, newest, made)))
 
 
 def _paths(
-    local: Sequence[Record], reference: Sequence[Record], newest: Mapping[str, int], rows: Sequence[Row]
+    local: Sequence[Record], reference: Sequence[Record], newest: Mapping[str, int], section: Section
 ) -> Iterable[paths.Path]:
     for provenance, given in (("local", local), ("reference", reference)):
         current = [record for record in given if record["method_version"] == newest[record["method"]]]
-        yield from paths.of_records(current, provenance)
-    yield from paths.of_rows(rows)
+        yield from paths.of_records(section, current, provenance)
+    yield from paths.of_rows(section)
 
 
 def _with_forgetting(row: Row, rows: Sequence[Row]) -> Row:
@@ -189,9 +192,15 @@ def _roles(records: Sequence[Record]) -> dict[str, str]:
     return {name: role for name, role in roles.items() if role != "validation"}
 
 
-def _rows(records: Sequence[Record], provenance: str, roles: Mapping[str, str], rules: Sequence[str]) -> Iterable[Row]:
+def _rows(
+    records: Sequence[Record],
+    provenance: str,
+    roles: Mapping[str, str],
+    own: Mapping[str, str],
+    rules: Sequence[str],
+) -> Iterable[Row]:
     """The row of one setting; a setting that is also the fixed one has two: as it was tuned, and as it was fixed."""
-    row = _row(records, provenance, roles, rules)
+    row = _row(records, provenance, roles, own, rules)
     if not _is_fixed(records[0]):
         yield row
         return
@@ -204,8 +213,8 @@ def _rows(records: Sequence[Record], provenance: str, roles: Mapping[str, str], 
     yield replace(row, kind=FIXED, rules=tuple(rules), point=point, tuned=tuned, chosen=chosen)
 
 
-def _oracle_row(records: Sequence[Record], provenance: str, roles: Mapping[str, str]) -> Row:
-    row = _row(records, provenance, roles, ())
+def _oracle_row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], own: Mapping[str, str]) -> Row:
+    row = _row(records, provenance, roles, own, ())
     at = {key: row.settings[key] for key, source in records[0]["sources"].items() if source == ORACLE}
     return replace(row, kind=ORACLE, point=_point_text(at), runs={})
 
@@ -215,7 +224,13 @@ def _point_text(at: Mapping[str, Any]) -> str:
     return settings_text(at).replace("=", " ")
 
 
-def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], rules: Sequence[str]) -> Row:
+def _row(
+    records: Sequence[Record],
+    provenance: str,
+    roles: Mapping[str, str],
+    own: Mapping[str, str],
+    rules: Sequence[str],
+) -> Row:
     of_seed: dict[int, list[Record]] = defaultdict(list)
     for record in records:
         of_seed[record["seed"]].append(record)
@@ -228,9 +243,7 @@ def _row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], r
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for seed, record in by_seed.items():
         sets = record["sets"]
-        named = ((name, metric) for name, metric in _own(record).items() if metric in sets.get(name, {}))
-        own = {f"{metric}/{name}": sets[name][metric] for name, metric in named}
-        for column, value in {**_columns(sets, roles), **own, **_dynamics(record)}.items():
+        for column, value in {**_columns(sets, roles), **_scores(sets, roles, own), **_dynamics(record)}.items():
             values[column][seed] = value
     settings = _settings(first)
     chosen = {
@@ -277,9 +290,26 @@ def _evaluated(record: Record) -> int:
     return len(path["points"]) if record["sources"].get(path["parameter"], "").startswith("tuned") else 0
 
 
-def _own(record: Record) -> Mapping[str, str]:
-    """Set -> the metric, beside accuracy, that its protocol names; earlier records name none."""
-    return record.get("info", {}).get("own_metrics", {})
+def _own(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, str]:
+    """Set -> the metric that its protocol names, where it is not accuracy; earlier records name none."""
+    own: dict[str, str] = {}
+    for record in records:
+        for name, metric in record.get("info", {}).get("own_metrics", {}).items():
+            if name in roles and own.setdefault(name, metric) != metric:
+                raise BoardError(f"board: set {name} is judged by {own[name]} in one record and {metric} in another.")
+    return own
+
+
+def _scores(
+    sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str], own: Mapping[str, str]
+) -> dict[str, float]:
+    """What a run scores on the sets that are not judged by accuracy, and the mean over shifts if none is missing."""
+    found = {f"{metric}/{name}": sets[name][metric] for name, metric in own.items() if metric in sets.get(name, {})}
+    shifts = [name for name, role in roles.items() if role == "shift"]
+    values = [sets.get(name, {}).get(own.get(name, "accuracy")) for name in shifts]
+    if None not in values and set(shifts) & set(own):
+        found[SCORE] = math.fsum(values) / len(values)
+    return found
 
 
 def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float]:

@@ -80,6 +80,9 @@ class PointResult(TypedDict):
     accuracy: Fraction
     ece: Fraction
     nll: Likelihood
+    macro_f1_labels: NotRequired[Fraction]
+    """This, or the next, where the set is judged by it. Earlier records have neither."""
+    worst_group_accuracy: NotRequired[Fraction]
 
 
 class Point(TypedDict):
@@ -184,7 +187,7 @@ def _says_what_its_spec_says(record: Record) -> Record:
 
 
 def summarise(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
-    """The numbers that a board ranks by, from the per-set metrics of one run.
+    """Accuracy, calibration error and likelihood of one run at a glance, from its metrics by set.
 
     Args:
         sets: name -> metrics, with at least role, accuracy, ece and nll.

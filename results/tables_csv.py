@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from .board import ASIDE, FIXED, FORGOTTEN, MARKS, OLD_TASK, PUBLISHED, Row, Section, front, natural, settings_text
+from .board import ASIDE, FIXED, FORGOTTEN, MARKS, OLD_TASK, PUBLISHED, SCORE, Row, Section, natural, settings_text
 from .cells import ASIDE_TITLES, best_rows, in_percent, metric_columns
 from .compare import AgainstBest, Judge, sets_of
 from .statistics import RULES
@@ -23,11 +23,15 @@ UNITS = {
     "ece": ("ece_15_bins_global", 1),
     "nll": ("nll_nats", 1),
 }
+SHORT = {"worst_group_accuracy": "worst_group_acc"}
 NOT_METRICS = ("role", "n", "n_expected")
 
 
 def wide(sections: Sequence[Section], judge: Judge) -> str:
-    """Accuracies in percent, ECE in [0, 1], NLL in nats; in ranked tables also how far the best of a column is."""
+    """Accuracies in percent, ECE in [0, 1], NLL in nats; in ranked tables also how far the best of a column is.
+
+    Where sets are judged by another score than accuracy, columns of that score come after all others of their kind.
+    """
     shifts = list(dict.fromkeys(name for section in sections for name in section.shifts))
     extra = list(dict.fromkeys(name for section in sections for name in section.diagnostics))
     metrics = [
@@ -44,13 +48,19 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     ]
     measured = {column for section in sections for row in section.rows for column in row.values}
     worst = [column for column in measured if column.startswith("worst_group_accuracy/")]
-    metrics += [(column, f"worst_group_acc_{column.partition('/')[2]}_percent") for column in sorted(worst)]
-    own = {pair for section in sections for pair in section.own if pair[1] == "macro_f1_labels"}
-    metrics += [(f"{metric}/{name}", f"macro_f1_labels_{name}_percent") for name, metric in sorted(own)]
+    metrics += [
+        (column, f"{SHORT['worst_group_accuracy']}_{column.partition('/')[2]}_percent") for column in sorted(worst)
+    ]
+    own = sorted({pair for section in sections for pair in section.own})
+    scored = [(f"{metric}/{name}", f"{SHORT.get(metric, metric)}_{name}_percent") for name, metric in own]
+    metrics += [pair for pair in scored if pair not in metrics]
+    if any(section.ood_column == SCORE for section in sections):
+        scored.append((SCORE, f"{SCORE}_percent"))
+        metrics.append(scored[-1])
     gaps = sorted((column for column in measured if column.startswith("gap/")), key=natural)
     metrics += [(column, column.replace("/", "_")) for column in gaps]
     tested = [("acc_id", "acc_id_percent"), *((f"acc/{name}", f"acc_{name}_percent") for name in shifts)]
-    tested += [("acc_ood_mean", "acc_ood_mean_percent"), ("nll_id", "nll_id_nats")]
+    tested += [("acc_ood_mean", "acc_ood_mean_percent"), ("nll_id", "nll_id_nats"), *scored]
 
     names = ["benchmark", "benchmark_version", "recipe", "rule", "ranked", "backbone", "method", "method_version"]
     names += ["setting", "selection", "provenance", "n_seeds", "seeds", "tuning", "trials", "trials_evaluated", "marks"]
@@ -71,7 +81,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
             line += ["; ".join(f"{kind}: {row.marks[kind]}" for kind in MARKS if kind in row.marks)]
             place = (id(section), id(beside))
             if place not in fronts:
-                fronts[place] = {id(other) for other in front(beside)}
+                fronts[place] = {id(other) for other in section.front(beside)}
             line += ["yes" if id(row) in fronts[place] else "no"]
             line += [sum(row.cell(column)[0] is None for column, _ in metric_columns(section))]
             for column, _ in metrics:
@@ -79,7 +89,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
                 scale, digits = (100, 4) if in_percent(column) else (1, 6)
                 line += ["" if x is None else f"{x * scale:.{digits}f}" for x in (mean, sd)] + [n]
             for column, _ in tested:
-                scale, digits = (100, 4) if column.startswith("acc") else (1, 6)
+                scale, digits = (100, 4) if in_percent(column) else (1, 6)
                 against = _against(section, beside, row, column, judge) if ranked else None
                 line += [
                     "" if against is None else f"{against.gap * scale:.{digits}f}",

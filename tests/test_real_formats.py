@@ -29,6 +29,7 @@ from robustft.datasets.wilds_data import IWildCam
 from robustft.results.leaderboard import build
 from robustft.results.material import LAYERS
 from robustft.results.records import read_record
+from robustft.results.rescoring import FolderFiles, rescore
 
 pytestmark = pytest.mark.usefixtures("fresh_data")
 BACKBONE = "tiny-vit-p16"
@@ -178,6 +179,18 @@ def test_methods_run_on_the_wilds_trees(name, tmp_path, monkeypatch, request):
         assert "worst_group_accuracy" in records["flyp"]["sets"]["ood"]
     f1, own = dict.fromkeys(("validation", "id", "ood"), "macro_f1_labels"), records["flyp"]["info"].get("own_metrics")
     assert own == {"iwildcam": f1, "fmow": {"ood": "worst_group_accuracy"}, "camelyon17": None}[name]
+    if own:  # the path has what its sets are judged by, and the samples give the same numbers
+        record = records["wise_ft"]
+        at = next(p["sets"] for p in record["path"]["points"] if p["value"] == record["spec"]["hyper"]["alpha"])
+        for of, metric in own.items():
+            assert at[of][metric] == pytest.approx(record["sets"][of][metric])
+        (folder,) = tmp_path.rglob(f"*-{record['run_id']}")
+        numbers = list(rescore(record, FolderFiles(folder / "predictions")))
+        assert not [number for number in numbers if number.differs]
+        told = {number.metric for number in numbers if number.set.startswith("ood at ") and number.rescored is not None}
+        assert set(own.values()) <= told
+    else:
+        assert set(records["wise_ft"]["path"]["points"][0]["sets"]["ood"]) == {"accuracy", "ece", "nll"}
     shown = build(list(records.values())).to_markdown()
     assert ("ID macro F1" in shown and "ood macro F1" in shown) == (name == "iwildcam")
     assert ("ood worst group" in shown) == (name == "fmow")

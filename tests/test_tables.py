@@ -10,7 +10,6 @@ import pytest
 from make_records import SHIFTS, make_record
 
 from robustft.results.blocks import Table
-from robustft.results.board import front
 from robustft.results.cells import empty_cells
 from robustft.results.compare import compare
 from robustft.results.leaderboard import build
@@ -60,9 +59,10 @@ def test_the_pareto_front_comes_first_and_the_rest_by_ood_mean():
     records = [make_record("zero_shot", accuracy=0.99, rules=())]
     records += placed("careful", 0.70, 0.80) + placed("eager", 0.90, 0.60) + placed("beaten", 0.69, 0.79)
     records += placed("between", 0.80, 0.50) + placed("twin", 0.90, 0.60)
-    rows = build(records).sections[0].table("one_se", BACKBONE)
+    section = build(records).sections[0]
+    rows = section.table("one_se", BACKBONE)
     assert [row.method for row in rows] == ["zero_shot", "careful", "eager", "twin", "beaten", "between"]
-    assert {row.method for row in front(rows)} == {"careful", "eager", "twin"}
+    assert {row.method for row in section.front(rows)} == {"careful", "eager", "twin"}
     found = {
         line["method"]: line["pareto_front"] for line in lines(build(records).to_csv()) if line["rule"] == "one_se"
     }
@@ -294,7 +294,7 @@ def test_a_sweep_of_the_learning_rate_is_a_path_too():
     assert len(build([*records, *other]).sections[0].paths[0].stops) == 3
 
 
-def test_a_metric_that_a_set_s_protocol_names_stands_beside_its_accuracy():
+def test_accuracy_stands_beside_the_metric_that_a_set_s_protocol_names():
     """iWildCam is judged by macro-F1 and FMoW by its worst region: accuracies alone tell another story."""
     records = [*seeds_of("ft", [0.8, 0.82]), *seeds_of("flyp", [0.81, 0.79])]
     for record in records:
@@ -305,8 +305,8 @@ def test_a_metric_that_a_set_s_protocol_names_stands_beside_its_accuracy():
     board = build(records)
     shown = table(board, "one_se")
     heads = list(shown.head)
-    assert heads[heads.index("ID") + 1] == "ID macro F1"
-    assert heads[heads.index(SHIFTS[0]) + 1] == f"{SHIFTS[0]} worst group"
+    assert heads[heads.index("ID macro F1") + 1] == "ID accuracy"
+    assert heads[heads.index(f"{SHIFTS[0]} worst group") + 1] == f"{SHIFTS[0]} accuracy"
     f1, worst = columns_of(shown, "ID macro F1"), columns_of(shown, f"{SHIFTS[0]} worst group")
     assert {(cell.text, cell.best) for cell in f1} == {("40.0 ± 0.0", False), ("50.0 ± 0.0", True)}
     assert {(cell.text, cell.best) for cell in worst} == {("30.0 ± 0.0", True), ("20.0 ± 0.0", False)}

@@ -167,7 +167,7 @@
       make("p", { class: "crumbs" }, make("a", { href: "#runs" }, "← all runs"), link(keys[at - 1], "previous"), link(keys[at + 1], "next")),
       make("h1", {}, `${record.method} on ${record.backbone}, seed ${record.seed}`),
       make("p", { class: "lead" }, `${record.benchmark} (${record.benchmark_version}), recipe ${record.recipe}, ${provenance}, run `, make("code", {}, record.run_id),
-        `, finished ${record.finished}. ID ${percent(summary.acc_id)} %, OOD mean ${percent(summary.acc_ood_mean)} %.`),
+        `, finished ${record.finished}. Accuracy: ID ${percent(summary.acc_id)} %, OOD mean ${percent(summary.acc_ood_mean)} %.`),
       make("h2", {}, "Sets"),
       tableOf([["set"], ["role"], ["images", "number"], ["accuracy (%)", "number"], ["ECE", "number"], ["NLL (nats)", "number"], ["Brier", "number"]],
         Object.entries(record.sets).map(([name, m]) => [name, m.role, m.n === m.n_expected ? m.n : `${m.n} of ${m.n_expected}`, percent(m.accuracy), three(m.ece), three(m.nll), three(m.brier)]), "Sets"),

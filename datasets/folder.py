@@ -7,6 +7,7 @@
     <path>/id_test/<class>/...          in-distribution test (or `test`)
     <path>/<any other name>/<class>/... a shift each
 
+Images lie in the class folders themselves: what lies in folders inside of them is passed over, and counted.
 Without a validation folder, a tenth of each class of train is withheld by hash, and the card says so. A shift may lack
 classes, but may have no others; all columns count in it. The data's version is a fingerprint of what is there, so the
 same images in another place are the same data, and a changed set is other data.
@@ -124,8 +125,11 @@ class Folder(TrainsOnPictures):
         lacking = set(range(len(self._classes))) - set(sets["train"][1].tolist())
         if lacking:
             first = list(self._classes)[min(lacking)]
+            inside = sets["train"][0].folder / first
+            below = subfolders(inside) if inside.is_dir() else []
             raise DataError(
-                f"{self.name}: class folder {first!r} of classes.txt has no training image; add one or drop it."
+                f"{self.name}: class folder {first!r} of classes.txt has no training image; "
+                + (f"move those of its folder {below[0]!r} into it." if below else "add one or drop it.")
             )
         return sets
 

@@ -150,6 +150,32 @@ def test_captions_name_the_label_and_every_visit_draws_its_template_anew():
     assert abs(np.bincount(np.concatenate(drawn)) - 192).max() < 50  # 4 standard deviations
 
 
+def test_a_caption_follows_from_seed_epoch_and_image_wherever_in_a_batch_the_image_is():
+    tokens = torch.tensor([[[100 + label, 200 + prompt, 999] for prompt in range(50)] for label in range(3)])
+
+    def drawn(seed, batch_size):
+        batches = loaders.train_batches(
+            Data(), tokens, batch_size=batch_size, seed=seed, start_step=0, total_steps=48 // batch_size
+        )
+        rows = [torch.stack([b.epoch, b.sample_ids, b.tokens[:, 1]], dim=1).tolist() for b in batches]
+        return {(epoch, sample): prompt for batch in rows for epoch, sample, prompt in batch}
+
+    captions = drawn(0, 8)
+    assert len(captions) == 48 and drawn(0, 6) == drawn(0, 24) == captions  # two epochs of 24 images
+    other = drawn(1, 8)
+    assert sum(captions[key] == other[key] for key in captions) < 8  # another seed: one in fifty by chance
+
+
+def test_every_epoch_and_every_seed_has_an_order_of_its_own():
+    def orders(seed):
+        steps = list(loaders.visits(30, 10, seed, 0, 9))
+        return [[i for step in steps[3 * e : 3 * e + 3] for _, i in step] for e in range(3)]
+
+    found = [tuple(order) for seed in range(3) for order in orders(seed)]
+    assert all(sorted(order) == list(range(30)) for order in found)
+    assert len(set(found)) == 9 and orders(1) == orders(1)
+
+
 def test_an_epoch_visits_no_image_twice_and_cuts_captions_after_the_longest():
     batches = list(loaders.train_batches(get("digits"), TOKENS, batch_size=64, seed=0, start_step=0, total_steps=6))
     for epoch in (batches[:3], batches[3:]):

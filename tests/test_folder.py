@@ -113,6 +113,9 @@ def test_what_does_not_fit_is_said(own, tmp_path):
     (own / "classes.txt").write_text("zebra\tzebra\nant\tant\nbee\tbee\nwasp\twasp\n")
     with pytest.raises(DataError, match="class folder 'wasp' of classes.txt has no training image"):
         Folder(own).train_labels()
+    picture(own / "train" / "wasp" / "2024" / "0.png", 1)
+    with pytest.raises(DataError, match="'wasp' of classes.txt has no training image; move those of its folder '2024'"):
+        Folder(own).train_labels()
     (own / "empty").mkdir()
     with pytest.raises(DataError, match="no images in class folders under .*empty; fill or remove it"):
         Folder(own).train_labels()

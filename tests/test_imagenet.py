@@ -80,8 +80,9 @@ def tree(tmp_path_factory):
     picture(root / "imagenet-a" / WNIDS[A[199]] / "0.1.jpg", (9, 9, 9))
     picture(root / "sketch" / WNIDS[999] / "sketch_0.JPEG", 128, mode="L")
     names, meant, _ = write_objectnet(root)
-    bordered = Image.new("RGB", (24, 20), (255, 0, 0))
-    bordered.paste((90, 90, 90), (2, 2, 22, 18))
+    bordered = Image.new("RGB", (SIZE + 4, SIZE + 4), (255, 0, 0))
+    bordered.paste((40, 40, 40), (2, 2, SIZE + 2, SIZE + 2))  # the first ring that is not border
+    bordered.paste((90, 90, 90), (3, 3, SIZE + 1, SIZE + 1))
     bordered.save(root / "objectnet-1.0" / "images" / meant[4] / "x.png")
     picture(root / "objectnet-1.0" / "images" / names[1] / "no_counterpart.png", (0, 0, 0))
     return root
@@ -176,7 +177,9 @@ def test_objectnet_takes_the_best_of_several_columns_and_cuts_the_border(data, t
     shift = data.eval_data("objectnet")
     assert shift.sample_ids == [f"{meant[4]}/x.png"] and shift.labels.tolist() == [4]
     assert torch.equal(shift.project(logits), expected)
-    assert shift.images(0, 1).unique().tolist() == [90]
+    (kept,) = shift.images(0, 1)  # of the set's own size, so that nothing is resized
+    inner = kept[:, 1:-1, 1:-1]
+    assert inner.unique().tolist() == [90] and int((kept == 40).sum()) == kept.numel() - inner.numel()
 
 
 def test_objectnet_maps_that_are_not_the_real_ones_are_refused(tmp_path):
@@ -435,6 +438,8 @@ def test_a_complete_small_source_passes_the_count(tmp_path):
     source.check(listed, trees.relabel(listed, "set", "ab"), "ab", allow_partial=False)
     with pytest.raises(DataError, match="expected 2 images in 2 classes .* found 1 in 1, none in b"):
         source.check(listed, np.array([0]), "ab", allow_partial=False)
+    with pytest.raises(DataError, match="expected 2 images in 2 classes .* found 2 in 1, none in b"):
+        source.check(listed, np.array([0, 0]), "ab", allow_partial=False)
 
 
 def test_expected_counts_are_those_of_the_protocol():

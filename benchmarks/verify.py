@@ -40,8 +40,9 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
 @click.command("verify")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any`: a short one.")
+@click.option("--suite", metavar="FILE", help="For --rerun of a run of your own suite: its file.")
 @click.option("--device", default="cpu", help="For --rerun: cpu, cuda or cuda:N.")
-def verify(folder: Path, rerun: str | None, device: str) -> int:
+def verify(folder: Path, rerun: str | None, suite: str | None, device: str) -> int:
     """Check a bundle: hashes, run ids, metrics and the board from the samples, pages and pictures; code 1 if not."""
     from ..results import bundle as bundles
     from ..results.metrics import MetricError
@@ -100,7 +101,7 @@ def verify(folder: Path, rerun: str | None, device: str) -> int:
     untold = ", ".join(filter(None, (unchecked(every), TAKEN_AS_RECORDED)))
     console.print(f"not checked, for no sample tells it: {untold}", soft_wrap=True)
     if rerun is not None:
-        return max(_again(recorded, rerun, device, console), 1 if findings else 0)
+        return max(_again(recorded, rerun, suite, device, console), 1 if findings else 0)
     return 1 if findings else 0
 
 
@@ -109,7 +110,7 @@ def _name(path: Path) -> str:
     return path.parent.name if path.name == "record.json" else path.stem
 
 
-def _again(records: list[dict[str, Any]], run_id: str, device: str, console: Console) -> int:
+def _again(records: list[dict[str, Any]], run_id: str, suite: str | None, device: str, console: Console) -> int:
     """Make a run again, and what it reads, in a folder that is thrown away; 1 where it comes to something else."""
     from ..results.records import read_record
     from .run import Options
@@ -119,7 +120,7 @@ def _again(records: list[dict[str, Any]], run_id: str, device: str, console: Con
     needed = [_choose(records, needed) for needed in record["spec"]["inputs"].values()]
     with tempfile.TemporaryDirectory(prefix="robustft-rerun-") as root:
         for one in (*needed, record):
-            folder = _planned(one, Path(root))
+            folder = _planned(one, Path(root), suite)
             console.print(f"making {one['method']} {one['backbone']} seed {one['seed']} again, {one['run_id']}")
             ended = work(folder.path, Options(device=device), lambda: False)
             if ended["event"] != "done":
@@ -140,11 +141,15 @@ def _choose(records: list[dict[str, Any]], run_id: str) -> dict[str, Any]:
     return found
 
 
-def _planned(record: dict[str, Any], root: Path) -> Any:
-    """The run folder of a record's spec, ready to be worked on."""
+def _planned(record: dict[str, Any], root: Path, suite: str | None = None) -> Any:
+    """The run folder of a record's spec, ready to be worked on.
+
+    Args:
+        suite: the file of the suite, which says where the images are; a record does not. None: a suite that ships.
+    """
     from pydantic import ValidationError
 
-    from . import sweep
+    from . import suite as suites
     from .plan import Plan
     from .spec import RunSpec
     from .state import RunFolder
@@ -155,6 +160,14 @@ def _planned(record: dict[str, Any], root: Path) -> Any:
         where, remedy = f"--rerun {record['run_id']}: spec", "rerun it with the version that made it"
         raise UserError(explain(error, where, remedy)) from None
     folder = RunFolder.of(root, spec)
-    data = sweep.load(spec.benchmark).suite.dataset_of(spec.recipe)
+    if suite is None and spec.benchmark not in suites.names():
+        raise UserError(
+            f"--rerun {record['run_id']}: '{spec.benchmark}' is no suite that ships, and a bundle does not hold where "
+            "its images are; name its file with --suite FILE, and their folder with ROBUSTFT_DATA if it needs one."
+        )
+    own = suites.load(suites.find(suite or spec.benchmark))
+    if own.name != spec.benchmark:
+        raise UserError(f"--suite {suite}: must be the suite '{spec.benchmark}' of the run, got '{own.name}'.")
+    data = own.dataset_of(spec.recipe)
     Plan(spec, data, record["sources"], record["selection"]).write(folder)
     return folder

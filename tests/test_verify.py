@@ -77,6 +77,23 @@ def test_a_run_made_again_from_its_spec_is_the_same_bit_for_bit(exported, capsys
         verify._choose([make_record()], "abc")
 
 
+def test_a_run_of_ones_own_suite_is_made_again_with_its_file(tmp_path, capsys):
+    """A record says what was run and not where the images were, so the suite's file must; the error says so."""
+    suite, runs = write_suite(tmp_path, name="mine", tuning=None), tmp_path / "runs"
+    arguments = ("--method", "zero_shot", "--set", "limit=16", "--runs", runs)
+    assert call("run", suite, *arguments) == 0
+    assert call("bundle", tmp_path / "out", "--benchmark", "mine", "--runs", runs) == 0
+    capsys.readouterr()
+    assert call("verify", tmp_path / "out", "--rerun", "any") == 2
+    assert "'mine' is no suite that ships, and a bundle does not hold where" in (said := capsys.readouterr().err)
+    assert "name its file with --suite FILE" in said
+    (tmp_path / "other").mkdir()
+    assert call("verify", tmp_path / "out", "--rerun", "any", "--suite", write_suite(tmp_path / "other")) == 2
+    assert "must be the suite 'mine' of the run, got 'digits'" in capsys.readouterr().err
+    code, text = told(capsys, tmp_path / "out", "--rerun", "any", "--suite", suite)
+    assert code == 0 and "made again bit for bit" in text
+
+
 def test_a_run_that_comes_to_something_else_is_code_1(copied, capsys):
     (path,) = copied.glob("runs/digits/zero_shot/*/*/record.json")
     record = json.loads(path.read_text())

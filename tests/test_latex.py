@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_records import make_record
 
+from robustft.results import tables_latex
 from robustft.results.blocks import Notes, Table
 from robustft.results.leaderboard import build
 from robustft.results.tables_latex import ACCENTS, SIGNS, escape, latex
@@ -34,6 +35,8 @@ COMMANDS = {
 }
 """All that a board may ask LaTeX to do."""
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[{}&$]|[^\\{}&$]+", re.S)
+FITTED = re.compile(re.escape(tables_latex.FITTED) + r"\n(\\begin\{tabular\}.*?\n\\end\{tabular\})%\n\}\n", re.S)
+"""A tabular in the box that makes it no wider than the line."""
 BACK = {text.strip("{}").removesuffix("{}"): sign for sign, text in SIGNS.items() if len(sign.strip()) == 1}
 
 
@@ -51,6 +54,7 @@ def parse(text: str) -> tuple[list[Tabular], list[str]]:
     """The tables, rows as the text that is printed, and the items of lists; Broken where something does not close."""
     if re.search(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]", text):
         raise Broken("a control character")
+    text = FITTED.sub(r"\1\n", text)  # what is left of a box that does not close is a command that no board may use
     text = re.sub(r"(?<!\\)(?:\\\\)*%.*", "", text)
     open_, tables, items = [], [], []
     for kind, name, body in environments(text, open_):

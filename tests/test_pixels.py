@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustft.datasets import loaders, pixels
+from robustft.datasets import catalogue, loaders, pixels
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.randomness import derive, stable_key
@@ -247,3 +247,13 @@ def test_a_dataset_makes_all_its_pictures_in_one_way(own):
     image = pixels.read(own / "train" / "a" / "0.jpg", "x")
     draws = pixels.crop_draws(derive(stable_key("folder-v1", "train", 1), 0, 0))[0]
     assert np.array_equal(fast.train_images([(0, 0)], 1)[0].numpy(), pixels.random_view(image, 32, draws, "fast"))
+    shown = pixels.read(own / "id_test" / "a" / "0.jpg", "x")
+    views = [pixels.centre_view(shown, 32, "x", decode) for decode in ("exact", "fast")]
+    assert not np.array_equal(*views)
+    for data, view in zip((exact, fast), views, strict=True):
+        assert np.array_equal(data.eval_data("id").images(0, 1)[0].numpy(), view)
+    beside = catalogue.with_shifts(f"folder:{own}", {"again": f"folder:{own / 'id_test'}"})
+    for decode, view in zip(("exact", "fast"), views, strict=True):
+        for name in ("id", "again"):
+            shift = catalogue.get(beside, size=32, decode=decode).eval_data(name)
+            assert np.array_equal(shift.images(0, 1)[0].numpy(), view)

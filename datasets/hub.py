@@ -16,6 +16,7 @@ says what is what (`huggingface:own.yaml`):
     class_names: [zero, one]      # default: the names of the label column; in its order
     prompts: ["a photo of the number {}."]
 
+In a folder of Parquet files, splits of names of one's own are found as `data/<split>-00000-of-00001.parquet`.
 A shift's labels are matched by the names of its label column where it has names. Pixels are read by this package's own
 code, so they are those of the same files in a folder. Nothing is fetched with HF_HUB_OFFLINE=1; no code from the hub
 is run.
@@ -343,7 +344,10 @@ def _one_sentence(place: str, part: Shift | None) -> Iterator[None]:
         ) from error
     except Exception as error:  # of several network libraries too
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(f"{place}: cannot be loaded ({reason}); correct dataset, config, revision or split.") from (
+        fix = "correct dataset, config, revision or split"
+        if part is None and "split" in reason:
+            fix += ", or name the split's files data/<split>-00000-of-00001.parquet"
+        raise DataError(f"{place}: cannot be loaded ({reason}); {fix}.") from (
             _refusal(part) if part is not None and not HF_HUB_OFFLINE else None
         ) or error
 

@@ -94,6 +94,8 @@ def test_expected_error_depends_on_the_set_and_its_confidences_alone():
     first = calibration.expected_ece(confidence, "id")
     assert first == calibration.expected_ece(confidence.astype(np.float32), "id")
     assert first != calibration.expected_ece(confidence, "sketch")
+    assert first == calibration.expected_ece(confidence, "id", draws=200)
+    assert first != calibration.expected_ece(confidence, "id", draws=199)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])

@@ -135,7 +135,7 @@ def test_it_trains_like_any_other_dataset(place, workers):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("dataset: pets\nid: tset", "tset: cannot be loaded .*Unknown split .*correct dataset"),
+        ("dataset: pets\nid: tset", "Unknown split .*correct dataset.* or name the split.s files data/<split>-"),
         ("dataset: pets\nimage: picture", "no column 'picture'; it has image, label; set image in YAML"),
         ("dataset: pets\nimage: label", "column 'label' does not hold images"),
         ("dataset: pets\nclass_names: [a]", "class_names has 1 names, column 'label' has 3 classes"),

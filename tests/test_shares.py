@@ -112,6 +112,6 @@ def test_all_processes_stop_when_one_is_asked_to():
 def test_a_column_of_the_board_has_one_batch_for_all_methods():
     assert evaluate.lineage_batch("imagenet", "ViT-B-16") == 512
     assert evaluate.lineage_batch("imagenet", "ViT-L-14") == 224
-    assert evaluate.lineage_batch("iwildcam", "ViT-B-16") == 256
+    assert evaluate.lineage_batch("iwildcam", "ViT-B-16") == evaluate.lineage_batch("fmow", "ViT-B-16") == 256
     assert evaluate.lineage_batch("digits", "tiny-rn") == 512
     assert "ece_lineage_10bins_b64" in evaluate.evaluate(Linear(0), Noise(), 64)

@@ -18,7 +18,7 @@ from . import compare, flags, rescore, verify
 from . import figures as drawing
 from . import report as reports
 from . import theory as theories
-from .console import make_console
+from .console import complain, make_console
 from .errors import UserError, resolve_name
 from .private import discreet
 
@@ -129,6 +129,7 @@ def sweep(
 ) -> int:
     """A grid of runs, and the board of all results."""
     from . import finished, slurm_command
+    from . import leaderboard as leaderboards
     from . import sweep as sweeps
 
     work, loaded, console = slurm_command.choose(work), sweeps.load(benchmark), make_console()
@@ -137,8 +138,8 @@ def sweep(
     code = sweeps.carry_out(loaded, plan, console, jobs=jobs, results=results, **work)
     on_its_way = work["cluster"] is not None and not sweeps.finished(plan, work["runs"])
     if not work["dry_run"] and code != 130 and not on_its_way:
-        known = finished.Suites(sweeps.complain, {loaded.suite.name: loaded})
-        sweeps.board(known, work["runs"], results, console, only=loaded.suite.name)
+        known = finished.Suites(complain, {loaded.suite.name: loaded})
+        leaderboards.board(known, work["runs"], results, console, only=loaded.suite.name)
     return code
 
 
@@ -176,11 +177,11 @@ def tune(
 def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published: bool) -> int:
     """Gather all records into results/leaderboard.csv, _long.csv, .md, .tex and .html."""
     from . import finished
-    from . import sweep as sweeps
+    from . import leaderboard as leaderboards
 
-    known = finished.Suites(sweeps.complain)
+    known = finished.Suites(complain)
     only = known.of(benchmark, runs) if benchmark else None
-    return sweeps.board(known, runs, results, make_console(), with_published, only)
+    return leaderboards.board(known, runs, results, make_console(), with_published, only)
 
 
 @robustft.command()

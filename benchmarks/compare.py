@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import flags
-from .console import make_console
+from .console import complain, make_console
 from .errors import UserError, resolve_name
 
 EXPLAINED = (
@@ -40,14 +40,13 @@ def command(first: str, second: str, benchmark: str, reference: bool, runs: Path
     from ..results import leaderboard, records
     from ..results.outcomes import Outcomes
     from . import finished
-    from . import sweep as sweeps
 
     console = make_console()
     if reference:
         benchmark = resolve_name("benchmark", benchmark, sorted(path.name for path in records.REFERENCE.glob("*/")))
         board = leaderboard.build([], records.gather_reference(benchmark))
     else:
-        known = finished.Suites(sweeps.complain)
+        known = finished.Suites(complain)
         benchmark = known.of(benchmark, runs)
         gathered = [record for record in records.gather(runs) if record["benchmark"] == benchmark]
         board = leaderboard.build(list(known.with_selections(gathered)))

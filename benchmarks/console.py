@@ -1,4 +1,4 @@
-"""Where commands print."""
+"""Where commands print, and what they say on stderr beside it."""
 
 from rich.console import Console
 
@@ -8,3 +8,8 @@ def make_console(stderr: bool = False) -> Console:
     plain = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}  # a path may hold [a] or :a:
     console = Console(**plain)
     return console if console.is_terminal else Console(**plain, width=200, no_color=True)
+
+
+def complain(sentence: str) -> None:
+    """One line on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"robustft: {sentence}", markup=False)

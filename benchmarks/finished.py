@@ -6,16 +6,17 @@ suite's file, or the data behind it, is on another machine, a record counts for 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ..backbones import BackboneError
 from ..datasets.card import DataError
 from . import suite
 from .errors import resolve_name
-from .facts import Benchmark
 from .spec import RunSpec
+
+if TYPE_CHECKING:
+    from .facts import Benchmark
 
 Tell = Callable[[str], None]
 
@@ -28,7 +29,7 @@ class Suites:
         known: suites that were loaded before, by the name of their benchmark.
     """
 
-    def __init__(self, tell: Tell, known: Mapping[str, Benchmark] | None = None) -> None:
+    def __init__(self, tell: Tell, known: Mapping[str, "Benchmark"] | None = None) -> None:
         self.tell = tell
         self._known: dict[str, Benchmark | None] = dict(known or {})
         self._told: set[str] = set()
@@ -47,13 +48,15 @@ class Suites:
         self._known[name] = self._load(str(path), name)
         return name
 
-    def get(self, name: str) -> Benchmark | None:
+    def get(self, name: str) -> "Benchmark | None":
         """The suite of a benchmark; None where only the records know it."""
         if name not in self._known:
             self._known[name] = self._load(name, name) if name in suite.names() else None
         return self._known[name]
 
-    def _load(self, source: str, name: str) -> Benchmark | None:
+    def _load(self, source: str, name: str) -> "Benchmark | None":
+        from .facts import Benchmark  # methods and backbones, and so torch: only for a suite that is at hand
+
         try:
             return Benchmark(source)
         except DataError as error:
@@ -73,16 +76,21 @@ class Suites:
         board never mixes two tunings under one rule.
         """
         for record in records:
-            name = record["benchmark"]
-            try:
-                yield _with_selection(self.get(name), record)
-            except (DataError, BackboneError) as error:
-                self._gone(name, error)
-                yield record
+            benchmark = self.get(record["benchmark"])
+            yield record if benchmark is None else self._selected(benchmark, record)
+
+    def _selected(self, benchmark: "Benchmark", record: dict[str, Any]) -> dict[str, Any]:
+        from ..backbones import BackboneError
+
+        try:
+            return _with_selection(benchmark, record)
+        except (DataError, BackboneError) as error:
+            self._gone(record["benchmark"], error)
+            return record
 
 
-def _with_selection(benchmark: Benchmark | None, record: dict[str, Any]) -> dict[str, Any]:
-    if benchmark is None or record["benchmark_version"] != benchmark.suite.version:
+def _with_selection(benchmark: "Benchmark", record: dict[str, Any]) -> dict[str, Any]:
+    if record["benchmark_version"] != benchmark.suite.version:
         return record
     if record["recipe"] not in benchmark.suite.recipe_names:
         return record
@@ -98,7 +106,7 @@ def _with_selection(benchmark: Benchmark | None, record: dict[str, Any]) -> dict
     return changed
 
 
-def selection_of(benchmark: Benchmark, spec: RunSpec) -> dict[str, Any]:
+def selection_of(benchmark: "Benchmark", spec: RunSpec) -> dict[str, Any]:
     """The rules that a run is a result of; none where the trials behind the tuned values are not today's."""
 
     def current(method: str, backbone: str) -> bool:

@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 
 from . import flags
-from .console import make_console
+from .console import complain, make_console
 from .errors import UserError, resolve_name
 
 with_roots = flags.together(
@@ -24,12 +24,12 @@ def gather(runs: Path, benchmark: str | None, console: Console) -> object:
     """
     from ..results import records
     from ..results.material import Material
-    from . import finished, sweep
+    from . import finished
 
     def report(sentence: str) -> None:
         console.print(sentence, markup=False, soft_wrap=True)
 
-    local = list(finished.Suites(sweep.complain).with_selections(records.gather(runs, report)))
+    local = list(finished.Suites(complain).with_selections(records.gather(runs, report)))
     reference = records.gather_reference(report=report)
     material = Material(tuple(local), tuple(reference), runs)
     if benchmark is None:

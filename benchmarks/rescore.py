@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import flags
-from .console import make_console
+from .console import complain, make_console
 from .errors import UserError, resolve_name
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _runs(benchmark: str | None, runs: Path, reference: bool) -> tuple[list[tupl
     """(record, what makes its files) of every finished run, and a sentence for each record that cannot be read."""
     from ..results import records
     from ..results.rescoring import FolderFiles, ReferenceFiles
-    from . import finished, sweep
+    from . import finished
 
     unread: list[str] = []
     found: list[tuple[Any, Any]] = []
@@ -92,7 +92,7 @@ def _runs(benchmark: str | None, runs: Path, reference: bool) -> tuple[list[tupl
             folder = records.REFERENCE / record["benchmark"]
             found.append((record, lambda at=folder, run_id=record["run_id"]: ReferenceFiles(at, run_id)))
     else:
-        of = finished.Suites(sweep.complain).of(benchmark, runs) if benchmark is not None else ""
+        of = finished.Suites(complain).of(benchmark, runs) if benchmark is not None else ""
         for path in records.record_paths(runs / of):
             try:
                 record = records.read_record(path)

@@ -1,4 +1,4 @@
-"""What the commands do: plan, check the place, carry out, and gather the board."""
+"""What the commands do: plan, check the place, and carry out."""
 
 import os
 import uuid
@@ -11,9 +11,10 @@ from .. import backbones
 from ..results.cells import OWN_TITLES
 from ..results.records import read_record
 from . import data_check, show, slurm_command, tracking
+from .console import complain
 from .errors import UserError
 from .facts import Benchmark, dataset
-from .finished import Suites, selection_of
+from .finished import selection_of
 from .grid import expand as expand_grid
 from .launch import Job, Launcher, cores, exit_code, visible_gpus
 from .plan import Plan
@@ -215,11 +216,6 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
             )
 
 
-def complain(sentence: str) -> None:
-    """One line on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"robustft: {sentence}", markup=False)
-
-
 def tell_result(plan: list[Planned], runs: Path, console: Console) -> None:
     """What the one run that was asked for has come to, and where its record is."""
     (spec,) = (planned.spec for planned in plan if planned.requested)
@@ -338,23 +334,3 @@ def tune(
 def _check_tuned_place(path: Path) -> None:
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: must be writable to keep the tuned values; copy the suite file and give its path.")
-
-
-def board(
-    known: Suites, runs: Path, results: Path, console: Console, with_published: bool = False, only: str | None = None
-) -> int:
-    """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print that of one (`only`), or all."""
-    from ..results import leaderboard, records
-    from ..results.outcomes import Outcomes
-    from ..results.packed import Packed
-
-    def report(sentence: str) -> None:
-        console.print(sentence, markup=False, soft_wrap=True)
-
-    shared: dict = {}
-    local = [Packed(record, shared) for record in known.with_selections(records.gather(runs, report))]
-    reference = records.gather_reference(report=report)
-    outcomes = Outcomes(runs)
-    made = leaderboard.write(local, reference, results, outcomes, published=with_published)
-    console.print((made if only is None else made.of(only)).to_console())
-    return 0

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from . import flags
-from .console import make_console
+from .console import complain, make_console
 from .errors import UserError, explain
 from .rerun import judge
 
@@ -27,9 +27,9 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
     """Export the board of a benchmark with records, per-sample files and their hashes, for `robustft verify`."""
     from ..results import bundle as bundles
     from ..results import records
-    from . import finished, sweep
+    from . import finished
 
-    known = finished.Suites(sweep.complain)
+    known = finished.Suites(complain)
     paths = records.record_paths(runs / known.of(benchmark, runs))
     chosen = zip((path.parent for path in paths), known.with_selections(map(records.read_record, paths)), strict=True)
     count = bundles.export([(place, record) for place, record in chosen if record["kind"] == "run"], folder)

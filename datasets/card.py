@@ -6,10 +6,12 @@ root on `sys.path`, and ours is `robustft.datasets`. Files that ship with a data
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Role = Literal["id", "shift", "validation", "diagnostic"]
 Metric = Literal["accuracy", "macro_f1", "worst_group_accuracy"]
@@ -87,7 +89,7 @@ class EvalData(Protocol):
 
     def __len__(self) -> int: ...
 
-    def images(self, start: int, stop: int) -> torch.Tensor:
+    def images(self, start: int, stop: int) -> "torch.Tensor":
         """uint8 (stop - start, 3, H, W)."""
 
 
@@ -104,7 +106,7 @@ class Dataset(Protocol):
     def train_labels(self) -> np.ndarray:
         """(train_size,) int64."""
 
-    def train_images(self, items: list[tuple[int, int]], seed: int) -> torch.Tensor:
+    def train_images(self, items: list[tuple[int, int]], seed: int) -> "torch.Tensor":
         """uint8 (B, 3, H, W) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
 
     def eval_data(self, name: str) -> EvalData:

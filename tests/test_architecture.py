@@ -205,6 +205,25 @@ def test_a_look_at_the_runs_loads_nothing_heavy(tmp_path):
     assert python("-c", code).stdout.endswith("set()\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("leaderboard", "--results", "RESULTS"),
+        ("compare", "tracer", "flyp", "--benchmark", "digits", "--reference"),
+        ("figures", "paths", "--results", "RESULTS"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_look_at_the_committed_records_needs_no_torch(words, tmp_path):
+    """Only a run of this machine whose suite is here does: which rule chose it, the methods and their defaults tell."""
+    (tmp_path / "runs").mkdir()
+    words = [str(tmp_path) if word == "RESULTS" else word for word in words]
+    code = "import sys, robustft.benchmarks.cli as cli\n"
+    code += f"try: cli.main({words!r})\n"
+    code += "except SystemExit as end: print({'torch', 'open_clip', 'submitit'} & set(sys.modules), end.code)"
+    assert python("-c", code, cwd=tmp_path).stdout.endswith("set() 0\n")
+
+
 # CI
 
 

@@ -105,6 +105,7 @@ class Resolver:
         self.published = suite.published.get(self.recipe)
         self._plain: dict[tuple[str, str, int], list[Planned]] = {}
         self._of_rules: dict[str, Resolver] = {}
+        self._before_set: dict[tuple, tuple[dict[str, Any], dict[str, str]]] = {}
 
     def resolve(self, name: str, backbone: str, seed: int, overrides: dict[str, tuple[Any, str]]) -> list[Planned]:
         """The run, after the runs that it reads; `overrides` are key -> (value, source)."""
@@ -138,11 +139,10 @@ class Resolver:
     ) -> list[Planned]:
         method = self.facts.methods[name]
         values, sources = self._values(method, backbone, overrides, rule, requested)
-        hyper = self._hyper(method, values, sources)
+        complete, hyper = self._hyper(method, values, sources)
         if method.needs_text and not self.facts.has_text(backbone):
             raise UserError(f"{name}: needs a backbone with a text tower, got '{backbone}'; choose another backbone.")
         inputs, needed = {}, []
-        complete = method.Hyper(**{key: values[key] for key in hyper_keys(method)})
         for other in method.inputs(complete):
             shared = {
                 key: (values[key], source if (source := sources[key]) == "--set" else f"{source} of {name}")
@@ -221,7 +221,16 @@ class Resolver:
             sources["warmup_steps"] += ", scaled with steps"
 
     def _layers(self, method: MethodClass, backbone: str, rule: str | None) -> tuple[dict[str, Any], dict[str, str]]:
-        """Values before `--set`, with `scaled` not yet replaced."""
+        """Values before `--set`, with `scaled` not yet replaced: those of every seed, put together once."""
+        key = (method, backbone, rule)
+        if key not in self._before_set:
+            self._before_set[key] = self._put_together(*key)
+        values, sources = self._before_set[key]
+        return dict(values), dict(sources)
+
+    def _put_together(
+        self, method: MethodClass, backbone: str, rule: str | None
+    ) -> tuple[dict[str, Any], dict[str, str]]:
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
         allowed = [*keys_of(method), *(["epochs"] if learns(method) else [])]
@@ -273,17 +282,21 @@ class Resolver:
         for key, value, origin in entries[len(self.published.values) if post_hoc(method) else 0 :]:
             layer({key: value}, f"recipe {self.recipe}: {origin}")
 
-    def _hyper(self, method: MethodClass, values: dict[str, Any], sources: dict[str, str]) -> dict[str, Any]:
+    def _hyper(
+        self, method: MethodClass, values: dict[str, Any], sources: dict[str, str]
+    ) -> tuple[Any, dict[str, Any]]:
+        """The method's `Hyper` of these values, and the fields of it that a spec has."""
         given = {key: values[key] for key in hyper_keys(method)}
         try:
-            hyper = dataclasses.asdict(method.Hyper(**given))
+            complete = method.Hyper(**given)
         except ValidationError as error:
             raise UserError(_sourced(error, method.name, sources)) from None
+        hyper = dataclasses.asdict(complete)
         for key, value in given.items():  # true is a 1 to Python, and a mistake to a person
             if isinstance(value, bool) and not isinstance(hyper[key], bool):
                 raise UserError(f"{method.name}.{key}: must be a number, got {value}; correct it in {sources[key]}.")
         introduced = method.introduced
-        return {key: value for key, value in hyper.items() if key not in introduced or value != introduced[key]}
+        return complete, {key: v for key, v in hyper.items() if key not in introduced or v != introduced[key]}
 
 
 def _put(values: dict[str, Any], sources: dict[str, str], key: str, value: Any, source: str) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 from .errors import UserError, resolve_name
@@ -94,6 +95,7 @@ class Planned:
     """Run ids that must be finished before this one starts."""
 
 
+@cache
 def learns(method: MethodClass) -> bool:
     """Whether a run depends on training: its own, or that of a run it reads (WiSE-FT)."""
     return method.trained or bool(method.inputs(method.Hyper()))
@@ -119,9 +121,10 @@ def check_chooses_nothing(method: MethodClass, spec: RunSpec, dataset: str) -> N
         )
 
 
-def hyper_keys(method: MethodClass) -> list[str]:
+@cache
+def hyper_keys(method: MethodClass) -> tuple[str, ...]:
     """The method's own hyperparameters, in file order."""
-    return [entry.name for entry in dataclasses.fields(method.Hyper)]
+    return tuple(entry.name for entry in dataclasses.fields(method.Hyper))
 
 
 def choose_methods(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list[str]:

@@ -77,7 +77,7 @@ def _told_twice(records: Sequence[Record]) -> str:
             return f"{len(runs)} records of {names[0]} that contradict each other (in folders that end in -{names[0]})"
         return f"records of {' and '.join(names)}"
 
-    several = {seed: told(runs) for seed, runs in found.items() if len(set(map(numbers, runs))) > 1}
+    several = {seed: told(runs) for seed, runs in found.items() if len(runs) > 1 and len(set(map(numbers, runs))) > 1}
     return ", ".join(f"seed {seed} has {several[seed]}" for seed in sorted(several))
 
 

@@ -126,6 +126,7 @@ class Section:
     rows: tuple[Row, ...]
     paths: tuple[Any, ...] = ()  # `paths.Path`: methods as lines in the ID/OOD plane
     own: tuple[tuple[str, str], ...] = ()  # (set, metric) of the sets whose protocol names another than accuracy
+    doubts: tuple[str, ...] = ()  # sentences on weights that cannot be those that their backbone's name says
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""

@@ -58,6 +58,11 @@ def ood_title(section: Section) -> str:
     return {"accuracy": "accuracy", **OWN_TITLES}[min(metrics)] if len(metrics) == 1 else "score"
 
 
+def remarks(section: Section) -> list[str]:
+    """What must be known of all its tables: weights that are not what they are called, scores beside accuracy."""
+    return [*(f"In some rows, {doubt}." for doubt in section.doubts), *filter(None, [judged(section)])]
+
+
 def judged(section: Section) -> str:
     """What rows are ranked by, where it is not accuracy on every set; else empty."""
     names = [name for name in (section.id_set, *section.shifts) if name]

@@ -14,7 +14,7 @@ from . import paper
 from .blocks import Block, Heading, Notes
 from .blocks import Table as Cells
 from .board import ASIDE, ORACLE, Row, Section
-from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, judged, marks_text, metric_columns
+from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns, remarks
 from .compare import Judge
 from .statistics import RULES
 from .tables import signs_of
@@ -37,8 +37,8 @@ class ConsoleBoard:
             yield Text("No finished runs yet.")
         for section in self.sections:
             yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}", style="bold")
-            if judged(section):
-                yield Text(judged(section), style="dim")
+            for remark in remarks(section):
+                yield Text(remark, style="dim")
             groups = self._groups(section)
             for group in groups:
                 yield Text("")

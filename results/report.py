@@ -27,9 +27,9 @@ from .cells import (
     empty_cells,
     footnotes,
     in_percent,
-    judged,
     marks_text,
     metric_columns,
+    remarks,
     resolution,
 )
 from .material import Material
@@ -230,7 +230,7 @@ def _view(
     return {
         "key": key,
         "title": title,
-        "texts": [text for text in (judged(section), *texts, tested if signs else "") if text],
+        "texts": [text for text in (*remarks(section), *texts, tested if signs else "") if text],
         "columns": columns,
         "rows": lines,
         "notes": [note for note in notes if note],

@@ -15,9 +15,9 @@ from .cells import (
     cell_text,
     empty_cells,
     footnotes,
-    judged,
     marks_text,
     metric_columns,
+    remarks,
     resolution,
 )
 from .compare import Judge
@@ -92,8 +92,8 @@ def blocks(sections: Sequence[Section], judge: Judge, published: bool = False) -
     for section in sections:
         data = f", data {section.fingerprint[:12]}" if several else ""
         yield Heading(2, f"{section.benchmark} ({section.version}), recipe {section.recipe}{data}")
-        if judged(section):
-            yield Text(judged(section), ours=True)
+        for remark in remarks(section):
+            yield Text(remark)
         for rule in RULES if section.shows_rules else ():
             yield from _of_rule(section, rule, judge)
         yield from _side_by_side(section)

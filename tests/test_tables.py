@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from make_records import SHIFTS, make_record
 
-from robustft.results.blocks import Table
+from robustft.results.blocks import Table, Text
 from robustft.results.cells import empty_cells
 from robustft.results.compare import compare
 from robustft.results.leaderboard import build
@@ -313,6 +313,16 @@ def test_accuracy_stands_beside_the_metric_that_a_set_s_protocol_names():
     line = next(row for row in lines(board.to_csv()) if row["method"] == "ft")
     assert float(line["macro_f1_labels_id_percent_mean"]) == 40 and line[f"worst_group_acc_{SHIFTS[0]}_percent_mean"]
     assert "macro F1" not in build(seeds_of("ft", [0.8])).to_markdown()
+
+
+def test_weights_that_are_not_what_their_name_says_are_told_above_the_tables():
+    records = seeds_of("ft", [0.8, 0.82])
+    doubt = "backbone RN50: the weights at w.safetensors are not those that <OpenAI> gave out"
+    assert "In some rows" not in build(records).to_markdown()
+    records[1]["info"] = {"weights_doubt": doubt}
+    board = build(records)
+    assert f"In some rows, {doubt}." in [block.text for block in board.blocks if isinstance(block, Text)]
+    assert "<OpenAI>" not in board.to_html() and "In some rows, backbone RN50: the weights" in board.to_html()
 
 
 # formats

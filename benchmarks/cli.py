@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from . import compare, flags, rescore, verify
+from . import compare, environment, flags, rescore, verify
 from . import figures as drawing
 from . import report as reports
 from . import theory as theories
@@ -265,7 +265,7 @@ def is_mistake(error: BaseException) -> bool:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `robustft` and `python -m robustft.benchmarks`; exits with the codes above."""
     warnings.formatwarning = lambda message, *_: f"robustft: {message}\n"
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    environment.ask_no_network()
     try:
         code = robustft.main(args=arguments, prog_name="robustft", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -28,6 +28,15 @@ SNAPSHOT = "snapshot.json"
 """Beside a copy of the package that was made for jobs: which code it is."""
 
 
+def ask_no_network() -> None:
+    """Weights and data are taken from the hub's cache, unless the user's HF_HUB_OFFLINE says otherwise.
+
+    Each command, worker and job says so for itself, for a job may not inherit the environment of who submitted it; and
+    before the hub's library is imported, which reads the variable then.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
 @cache
 def describe() -> dict[str, Any]:
     """Python, packages, commit and processor; asked once a process, when the code has just been loaded."""

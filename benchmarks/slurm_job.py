@@ -50,6 +50,7 @@ class Signals:
 
 def main(folders: list[Path]) -> None:
     """Make the runs of a job; ends the process: 0 where all are done."""
+    environment.ask_no_network()
     signals = Signals()
     told = Batch(Path(os.environ["SUBMITIT_FOLDER"])).read()
     from .run import Options

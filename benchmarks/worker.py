@@ -24,6 +24,7 @@ from typing import Any
 import click
 
 from ..results.records import OutputError
+from . import environment
 from .errors import UserError
 from .lease import HEARTBEAT_SECONDS, Lease, LeaseLost, Observer, claim, tidy
 from .plan import Plan
@@ -256,6 +257,7 @@ def main(
     parent: int | None,
 ) -> None:
     """Make runs, one after the other."""
+    environment.ask_no_network()
     should_stop = StopFlag(parent)
     from . import team
     from .run import Options

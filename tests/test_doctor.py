@@ -3,7 +3,9 @@
 import hashlib
 import shutil
 
+import numpy as np
 import pytest
+import torch
 from runs_kit import call, program, write_suite
 from test_folder import make
 from test_imagenet import WNIDS, picture
@@ -13,8 +15,9 @@ from robustft import backbones
 from robustft.benchmarks import acceptance, prefetch
 from robustft.benchmarks.facts import Benchmark
 from robustft.benchmarks.suite import find, load
+from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
-from robustft.datasets.holdings import Holding, holdings
+from robustft.datasets.holdings import Holding, first_unreadable, holdings
 from robustft.datasets.imagenet import ImageNet
 from robustft.datasets.wilds_data import Camelyon17
 
@@ -130,6 +133,31 @@ def test_a_set_that_is_half_of_a_split_says_so(camelyon):  # noqa: F811 - a fixt
     assert (halves["validation"], halves["id"], halves["ood"]) == ((24, 12), (24, 12), (24, None))
 
 
+def test_every_image_of_a_large_set_is_opened():
+    class Large:
+        """A set of 200 images, one of them damaged."""
+
+        def __init__(self, damaged):
+            self.labels, self.damaged, self.seen = np.zeros(200, dtype=np.int64), damaged, []
+
+        def __len__(self):
+            return 200
+
+        def eval_data(self, name):
+            return self
+
+        def images(self, start, stop):
+            if start <= self.damaged < stop:
+                raise DataError(f"{self.damaged} is damaged")
+            self.seen += range(start, stop)
+            return torch.zeros(stop - start, 3, 2, 2, dtype=torch.uint8)
+
+    for damaged in (0, 199):
+        assert first_unreadable(Large(damaged), "id") == f"{damaged} is damaged"
+    whole = Large(200)
+    assert first_unreadable(whole, "id") == "" and whole.seen == list(range(200))
+
+
 def test_data_of_unknown_size_are_counted_without_complaint(own):
     data = Folder(own[0])
     night = next(entry for entry in holdings(data, data) if entry.name == "night")
@@ -154,6 +182,8 @@ def test_the_expected_numbers_are_the_printed_ones():
 def test_a_line_holds_within_a_tenth_of_a_point_and_objectnet_is_no_test():
     line = acceptance.Line("RN50", "imagenet", 59.83, 59.92)
     assert line.holds and line.text().endswith("found 59.92: ok")
+    for found in (59.94, 59.72):
+        assert acceptance.Line("RN50", "imagenet", 59.83, found).holds is False
     # the plain activation under OpenAI's weights costs several points
     assert "FAILED" in acceptance.Line("RN50", "imagenet", 59.83, 55.0).text()
     assert acceptance.Line("RN50", "objectnet", 40.27, 41.41).holds is None

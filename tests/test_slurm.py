@@ -473,8 +473,10 @@ def test_workers_reach_the_jobs(tmp_path, queue, monkeypatch):
         assert call(*words, *flag, "--runs", runs, "--results", tmp_path / "results") == 0
         (batch,) = (runs / ".slurm").glob("robustft-*")
         monkeypatch.setenv("SUBMITIT_FOLDER", str(batch))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)  # a cluster need not pass it on
         with pytest.raises(SystemExit):
             slurm_job.main([])
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert {place: options.workers for place, options in handed.items()} == {"three": 3, "none": 0, "left": None}
 
 

@@ -1,6 +1,7 @@
 """What every test shares: one thread, no network, and no skipped test in CI."""
 
 import os
+from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the thread count changes bits
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,6 +36,22 @@ def fresh_data():
     yield
     for cached in (facts.dataset, facts.data_facts):
         cached.cache_clear()
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """In which way each picture is made from its file, in the order of making: a list that a test may clear."""
+    from robustft.datasets import image_sets, mnist, pixels
+
+    made = []
+
+    def recorded(view, *arguments):
+        made.append(arguments[3] if len(arguments) > 3 else "exact")
+        return view(*arguments)
+
+    for module, name in ((image_sets, "centre_view"), (image_sets, "random_view"), (mnist, "centre_view")):
+        monkeypatch.setattr(module, name, partial(recorded, getattr(pixels, name)))
+    return made
 
 
 @pytest.hookimpl(wrapper=True)

@@ -167,6 +167,16 @@ def test_a_missing_shift_is_left_out_only_where_parts_are_allowed_and_never_id()
             sets(missing, allow_partial=allowed)
 
 
+def test_images_that_a_run_trains_on_must_be_there_and_others_need_not():
+    class Whole(Shifted):
+        def train_labels(self):
+            raise DataError("train: 3 images lack")
+
+    with pytest.raises(DataError, match="train: 3 images lack"):
+        data_check.check(Whole(""), spec_of(), trains=True)
+    assert data_check.check(Whole(""), spec_of(), trains=False) == []
+
+
 # Rehearsals
 
 

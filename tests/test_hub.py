@@ -86,6 +86,44 @@ def test_columns_splits_and_shifts_from_yaml(place):
     assert data.eval_data("validation").labels.tolist() == [2, 0, 1] and data.train_size == 30
 
 
+def test_revision_and_config_are_those_of_the_dataset_that_they_are_given_for(place, monkeypatch):
+    """A shift of another dataset has none of the first one's; a split of the same one has both."""
+    load, asked = library.load_dataset, {}
+
+    def recorded(path, config, split, revision, **more):
+        asked[path, split] = config, revision
+        return load(str(place / "pets"), split="test", **more)
+
+    monkeypatch.setattr(library, "load_dataset", recorded)
+    text = """
+        dataset: lab/pets
+        revision: abc
+        config: small
+        train: train
+        shifts:
+          night: night
+          far: {dataset: other/far, split: probe}
+          near: {dataset: other/near, split: probe, revision: def, config: large}
+        """
+    write(place, text).card  # noqa: B018
+    assert asked == {
+        ("lab/pets", "train"): ("small", "abc"),
+        ("lab/pets", "test"): ("small", "abc"),
+        ("lab/pets", "night"): ("small", "abc"),
+        ("other/far", "probe"): (None, None),
+        ("other/near", "probe"): ("large", "def"),
+    }
+
+
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+def test_pictures_are_made_in_the_way_asked_for(decode, place, ways):
+    data = Hub(str(place / "pets"), size=SIZE, decode=decode)
+    data.train_images([(0, 0)], 0)
+    for name in ("validation", "id"):
+        data.eval_data(name).images(0, 1)
+    assert ways == [decode] * 3
+
+
 def test_labels_written_as_text_are_matched_by_name(place):
     parquet(place / "words", "train", ["b", "a", "b", "a"], names=None)
     parquet(place / "words", "test", ["a"], names=None)

@@ -343,6 +343,15 @@ def test_training_pictures_depend_on_seed_epoch_and_index_alone(data):
     assert torch.equal(fresh.train_images([(3, 7)], seed=1), one)
 
 
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+def test_pictures_are_made_in_the_way_asked_for(decode, tree, ways):
+    data = ImageNet(tree, allow_partial=True, size=SIZE, decode=decode)
+    data.train_images([(0, 0)], 0)
+    for entry in data.card.sets:
+        data.eval_data(entry.name).images(0, 1)
+    assert ways == [decode] * 8
+
+
 def test_seed_and_epoch_change_the_crop(tmp_path):
     gradient = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     for k in range(4):

@@ -101,3 +101,9 @@ def test_a_backbone_is_made_once_from_grey_digits_and_found_again(data, tmp_path
     head = build_head(encoder, data.card.class_names, data.card.prompts)
     accuracy = evaluate(Classifier(encoder, head), data.eval_data("original"))["accuracy"]
     assert accuracy > 0.2  # twice chance, after 40 steps
+
+
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+def test_pictures_are_made_in_the_way_asked_for(decode, root, ways):
+    MNISTForgetting(root, allow_partial=True, decode=decode).eval_data("id").images(0, 1)
+    assert set(ways) == {decode}

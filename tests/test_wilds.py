@@ -143,6 +143,14 @@ def test_iwildcam_sets_labels_and_bursts(iwildcam):
     assert [s.metric for s in data.card.sets] == ["macro_f1"] * 3
 
 
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+def test_pictures_are_made_in_the_way_asked_for(decode, iwildcam, ways):
+    data = IWildCam(iwildcam, allow_partial=True, size=SIZE, decode=decode)
+    data.train_images([(0, 0)], 0)
+    data.eval_data("ood").images(0, 1)
+    assert ways == [decode] * 2
+
+
 def test_iwildcam_pictures_are_rgb(iwildcam):
     ood = IWildCam(iwildcam, allow_partial=True, size=SIZE).eval_data("ood")
     images = ood.images(0, 4)  # grey and CMYK files

@@ -203,6 +203,24 @@ def test_a_rehearsal_has_the_pictures_of_the_real_run(tmp_path):
     assert torch.equal(its.images(1, 3), test.images(2, 4))
 
 
+def test_a_part_of_a_set_keeps_its_groups_units_and_its_own_classes():
+    class Whole:
+        name, labels = "ood", np.array([0, 0, 0, 1, 1, 0])
+        sample_ids, unit_ids = list("abcdef"), list("ABCDEF")
+        groups = ["Asia", "Asia", "", "Europe", "Africa", "Africa"]
+
+        def __len__(self):
+            return 6
+
+        def project(self, logits):
+            return logits[:, [3, 1]]
+
+    part = PartOfSet(Whole(), 4)  # of class 0 the first two, of class 1 both
+    assert part.sample_ids == list("abde") and part.unit_ids == list("ABDE")
+    assert part.groups == ["Asia", "Asia", "Europe", "Africa"]
+    assert part.project(torch.tensor([[0.0, 1.0, 2.0, 3.0]])).tolist() == [[3.0, 1.0]]
+
+
 def test_a_rehearsal_on_a_partial_copy_says_what_it_lacks(tmp_path):
     picture(tmp_path / "sketch" / WNIDS[0] / "a.jpg", (1, 0, 0))
     for part in ("train", "val"):

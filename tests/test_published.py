@@ -164,6 +164,21 @@ def test_common_gives_all_methods_the_same_training():
     assert all(len(values) == 1 for values in shared.values())
 
 
+def test_suites_on_files_have_the_backbones_seeds_and_length_of_their_studies():
+    """TRACER section 5.2.1; FLYP's 20 epochs of 256 on WILDS; ten seeds, as WILDS asks for Camelyon17."""
+    studies = {
+        "imagenet": (BACKBONES, range(3), 24_510, 512),
+        "iwildcam": (("ViT-B-16",), range(3), 20 * (129_809 // 256), 256),
+        "fmow": (("ViT-B-16",), range(3), 20 * (76_863 // 256), 256),
+        "camelyon17": (("ViT-B-16",), range(10), 5 * (302_436 // 256), 256),
+    }
+    for name, (backbones, seeds, steps, batch) in studies.items():
+        suite = Benchmark(name).suite
+        assert (tuple(suite.backbones), tuple(suite.seeds)) == (backbones, tuple(seeds)), name
+        spec = resolve(name, None, "tracer", "ViT-B-16").spec
+        assert (spec.steps, spec.batch_size, spec.warmup_steps, spec.precision) == (steps, batch, 500, "bf16"), name
+
+
 @pytest.mark.parametrize("name", ["imagenet", "iwildcam", "fmow"])
 def test_common_is_the_default_and_published_recipes_are_never_ranked(name):
     benchmark = Benchmark(name)

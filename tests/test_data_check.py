@@ -71,6 +71,7 @@ def test_allow_partial_is_in_the_id_only_where_it_is_used():
     digits = Benchmark("digits")
     before, partial = resolve(digits, "flyp"), resolve(digits, "flyp", allow_partial=True)
     assert before.spec.run_id != partial.spec.run_id and "allow_partial" not in before.spec.canonical()
+    assert spec_of(allow_partial=True).run_id != spec_of().run_id  # also where the fingerprint would not tell
     assert digits.selector().of(partial.spec)["rules"] == []
     assert digits.selector().of(before.spec)["rules"]
 

@@ -182,6 +182,18 @@ def test_objectnet_takes_the_best_of_several_columns_and_cuts_the_border(data, t
     assert inner.unique().tolist() == [90] and int((kept == 40).sum()) == kept.numel() - inner.numel()
 
 
+def test_a_picture_that_is_all_border_is_named(tmp_path):
+    small = tmp_path / "objectnet-1.0" / "images" / write_objectnet(tmp_path)[1][0] / "small.png"
+    for size, whole in (((5, 5), True), ((4, 9), False), ((9, 4), False)):
+        picture(small, (7, 7, 7), size)
+        shift = ImageNet(tmp_path, allow_partial=True, size=SIZE).eval_data("objectnet")
+        if whole:
+            assert shift.images(0, 1).unique().tolist() == [7]
+        else:
+            with pytest.raises(DataError, match=r"small.png: \d x \d pixels leave nothing inside a border of 2"):
+                shift.images(0, 1)
+
+
 def test_objectnet_maps_that_are_not_the_real_ones_are_refused(tmp_path):
     write_objectnet(tmp_path)
     mappings = tmp_path / "objectnet-1.0" / "mappings"

@@ -26,7 +26,7 @@ from .folder import ID_FOLDERS, read_classes
 from .hub import Hub
 from .image_sets import ImageSet, Pictures, TreePictures
 from .pixels import Decode
-from .trees import scan, size_of
+from .trees import composed, scan, size_of
 
 _UNKNOWN = "not known"
 
@@ -60,14 +60,14 @@ def of_folder(source: str, path: Path) -> OwnShift:
     if len(tree) == 0:
         raise DataError(f"{source}: no images in class folders under {path}; fill the folder, or name another.")
     listed = next((folder for folder in (path, path.parent) if (folder / "classes.txt").is_file()), None)
-    known = read_classes(listed / "classes.txt", source) if listed else {}
-    strange = [tree.classes[c] for c in np.unique(tree.class_of) if known and tree.classes[c] not in known]
+    known = {composed(k): name for k, name in read_classes(listed / "classes.txt", source).items()} if listed else {}
+    strange = [tree.classes[c] for c in np.unique(tree.class_of) if known and composed(tree.classes[c]) not in known]
     if strange:
         raise DataError(f"{source}: {listed / 'classes.txt'} has no line for the folder {strange[0]!r}; add one.")
     digest = hashlib.sha256()
     for i in range(len(tree)):
         digest.update(json.dumps([tree.name(i), size_of(path / tree.name(i))]).encode())
-    names = tuple(known.get(folder, folder) for folder in tree.classes)
+    names = tuple(known.get(composed(folder), folder) for folder in tree.classes)
     labels = tree.class_of.astype(np.int64)
     return OwnShift(source, names, TreePictures(tree), labels, digest.hexdigest(), tree.passed)
 
@@ -99,7 +99,7 @@ def positions(shift: OwnShift, data: Dataset) -> np.ndarray:
 
 
 def _fold(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").split())
+    return " ".join(composed(name).casefold().replace("_", " ").split())
 
 
 def _index(*lists: Any) -> dict[str, set[int]]:

@@ -1,6 +1,7 @@
 """Where images lie on disk: the data root, folders with one subfolder a class, and how many images there should be."""
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,6 +176,11 @@ def size_of(path: Path) -> int:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file or take it away.") from None
 
 
+def composed(name: str) -> str:
+    """The name with one code point for a letter and its accent: macOS writes two, and they look alike."""
+    return unicodedata.normalize("NFC", name)
+
+
 def relabel(
     tree: Tree, source: str, known: Sequence[str], remedy: str = "this is another dataset, or another variant of it"
 ) -> np.ndarray:
@@ -183,11 +189,11 @@ def relabel(
     Raises:
         DataError: a class folder that is not in `known`.
     """
-    position = {name: i for i, name in enumerate(known)}
-    strange = [name for name in tree.classes if name not in position]
+    position = {composed(name): i for i, name in enumerate(known)}
+    strange = [name for name in tree.classes if composed(name) not in position]
     if strange:
         raise DataError(
             f"{source}: {tree.folder} has {len(strange)} folders that are none of its classes, first {strange[0]!r}; "
             f"{remedy}."
         )
-    return np.array([position[name] for name in tree.classes], dtype=np.int64)[tree.class_of]
+    return np.array([position[composed(name)] for name in tree.classes], dtype=np.int64)[tree.class_of]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -183,6 +184,22 @@ def test_names_in_any_script_and_with_spaces_are_samples(own):
     night = Folder(own, size=SIZE).eval_data("night")
     assert len(night) == 5 and night.images(0, 5).shape == (5, 3, SIZE, SIZE)
     assert {"bee/Übung 1.PNG", "bee/蜂.png", "bee/😀 [x] %20.png"} < set(night.sample_ids)
+
+
+@pytest.mark.parametrize("written, on_disk", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_class_folder_with_accents_from_a_mac_is_the_class_of_that_name(own, written, on_disk):
+    """Both forms look alike; copied from macOS, names have the other one than a list typed elsewhere."""
+    name, alike = (unicodedata.normalize(form, "Hündchen") for form in (written, on_disk))
+    assert name != alike
+    listed = (own / "classes.txt").read_text(encoding="utf-8").replace("zebra\t", f"{name}\t")
+    (own / "classes.txt").write_text(listed, encoding="utf-8")
+    for part in ("train", "id_test", "night", "fog"):
+        (own / part / "zebra").rename(own / part / alike)
+    data = Folder(own, size=SIZE)
+    assert np.bincount(data.train_labels()).tolist() == [18, 10, 1]
+    night = data.eval_data("night")
+    assert f"{alike}/0.png" in night.sample_ids
+    assert sorted(night.labels.tolist()) == [0, 2] and night.images(0, 2).shape == (2, 3, SIZE, SIZE)
 
 
 def test_a_name_that_no_record_could_hold_is_refused_before_a_run(own):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import unicodedata
 
 import datasets as library
 import numpy as np
@@ -64,6 +65,18 @@ def test_the_same_folders_need_no_list_of_names_and_a_set_of_another_dataset_is_
     assert beside("folder:animals", loose="folder:loose").eval_data("loose").labels.tolist() == [0]  # folder "zebra"
     with pytest.raises(DataError, match="folder:other: is a whole dataset; .* as folder:other/dusk"):
         beside("folder:animals", other="folder:other")
+
+
+def test_accents_match_in_both_forms_of_writing_them(place):
+    one, two = (unicodedata.normalize(form, "Zébra") for form in ("NFC", "NFD"))
+    listed = (place / "animals" / "classes.txt").read_text().replace("a zebra", one)
+    (place / "animals" / "classes.txt").write_text(listed)
+    (place / "attic" / "classes.txt").write_text(f"{one}\t{two}\nfirst\tan ant\n")
+    (place / "attic" / "second").rename(place / "attic" / two)
+    attic = beside("folder:animals", attic="folder:attic").eval_data("attic")
+    assert dict(zip(attic.sample_ids, attic.labels.tolist(), strict=True)) == {
+        f"{two}/0.png": 0, f"{two}/1.png": 0, "first/0.png": 1
+    }  # fmt: skip
 
 
 def test_other_classes_and_names_of_two_classes_are_refused(place):

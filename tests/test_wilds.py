@@ -183,6 +183,17 @@ def test_worst_region_is_the_packages(fmow):
     assert accuracy == {"Europe": 1.0, "Asia": 0.5, "Africa": 0.0}
 
 
+@pytest.mark.parametrize("label", [182, -1])
+def test_a_label_next_to_the_classes_is_refused(label, iwildcam):
+    data = IWildCam(iwildcam, allow_partial=True, size=SIZE)
+    data._package.y_array[4] = 181
+    assert data.eval_data("ood").labels.tolist() == [181, 1, 2, 3]  # rows 4, 9, 14 and 19
+    other = IWildCam(iwildcam, allow_partial=True, size=SIZE)
+    other._package.y_array[4] = label
+    with pytest.raises(DataError, match=rf"has 1 labels outside 0..181, first {label}; unpack"):
+        other.eval_data("ood")
+
+
 def test_camelyon_validation_and_id_share_no_slide(camelyon):
     data = Camelyon17(camelyon, allow_partial=True, size=SIZE)
     select, report = data.eval_data("validation"), data.eval_data("id")

@@ -100,7 +100,7 @@ def test_head_has_unit_rows_times_the_scale_and_restores_the_mode():
     assert head.shape == (10, 64) and encoder.training and not head.requires_grad
     assert torch.allclose(head.norm(dim=1), encoder.logit_scale.detach().expand(10), rtol=1e-5)
     assert torch.allclose(head, one_by_one, atol=1e-4)
-    encoder.clip.ln_final = torch.nn.Sequential(encoder.clip.ln_final, torch.nn.Dropout(0.5))  # as a LoRA tower may have
+    encoder.clip.ln_final = torch.nn.Sequential(encoder.clip.ln_final, torch.nn.Dropout(0.5))  # as in LoRA
     for size in (1024, 3):  # both ways of building it run the text tower as it is evaluated
         again = build_head(encoder, digits.CLASS_NAMES, digits.PROMPTS, batch_size=size)
         assert torch.allclose(again, head, atol=1e-4)

@@ -1,15 +1,19 @@
 """A run on image files, as the worker makes it: how they are decoded is what it is, who loads them is not."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from robustft.benchmarks import sweep
+from robustft.benchmarks import run, sweep
+from robustft.benchmarks.evaluate import validation_nll
 from robustft.benchmarks.plan import Plan
 from robustft.benchmarks.run import Options
 from robustft.benchmarks.state import RunFolder
 from robustft.benchmarks.worker import work
+from robustft.datasets import catalogue
 from robustft.results.records import read_record
 
 CLASSES = {"a": "six", "b": "seventeen"}  # captions of unlike length
@@ -40,9 +44,9 @@ def suite(tmp_path_factory):
     return str(root / "mine.yaml")
 
 
-def record_of(suite, runs, workers, *settings):
+def record_of(suite, runs, workers, *settings, method="flyp"):
     benchmark = sweep.load(suite)
-    (planned,) = sweep.expand(benchmark, ("flyp",), (), (), settings, "one_se", None)
+    (planned,) = sweep.expand(benchmark, (method,), (), (), settings, "one_se", None)
     folder = RunFolder.of(runs, planned.spec)
     selection = sweep.selection_of(benchmark, planned.spec)
     Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folder)
@@ -60,3 +64,20 @@ def test_loading_processes_change_nothing_and_the_way_of_decoding_is_another_run
     assert helped["run_id"] == alone["run_id"] != exact["run_id"]
     assert helped["info"]["weights_sha256"] == alone["info"]["weights_sha256"] != exact["info"]["weights_sha256"]
     assert helped["sets"] == alone["sets"]
+
+
+def test_a_method_chooses_on_the_withheld_images_alone(suite, tmp_path, monkeypatch):
+    """LP-FT between several C: neither the test set nor a shift may have a say."""
+    seen = []
+
+    def watched(classifier, data, **how):
+        seen.append((data.name, tuple(data.sample_ids)))
+        return validation_nll(classifier, data, **how)
+
+    monkeypatch.setattr(run, "validation_nll", watched)
+    settings = ("c_points=2", "c_min=0.01", "c_max=1", "renderings=1")
+    record = record_of(suite, tmp_path, 0, *settings, method="lp_ft")
+    data = catalogue.get(yaml.safe_load(Path(suite).read_text())["dataset"], size=32)
+    withheld = tuple(data.eval_data("validation").sample_ids)
+    assert seen == [("validation", withheld)] * 2 and not set(withheld) & set(data.train_names())
+    assert record["info"]["probe_c"] in (0.01, 1)

@@ -218,6 +218,17 @@ def test_logits_are_projected_before_softmax():
     assert evaluate(module, Samples([1]))["nll"] < 0.01
 
 
+def test_a_label_that_is_all_but_impossible_has_its_likelihood():
+    """In float32, exp(-200) is 0, and the set's likelihood would be infinite."""
+    metrics = evaluate(Fixed([[0.0, 200.0], [0.0, 0.0]]), Samples([0, 1]))
+    assert metrics["nll"] == pytest.approx((200 + np.log(2)) / 2, rel=1e-9)
+
+
+def test_a_classifier_is_evaluated_in_eval_mode():
+    module = torch.nn.Sequential(Fixed([[0.0, 1.0]] * 64), torch.nn.Dropout(0.5)).train()
+    assert set(columns_of(module, Samples([1] * 64))["confidence"].tolist()) == {np.exp(1) / (1 + np.exp(1))}
+
+
 def test_every_classifier_is_shown_a_window_of_images_that_are_read_once():
     size = BATCH_SIZE * WINDOW + 100
     data = Samples([0, 1, 1] * (size // 3))

@@ -61,7 +61,7 @@ def test_counts_and_projections_are_those_of_the_papers_models(name):
         ("text", [*encoder.text_parameters(), encoder.clip.logit_scale]),
     ]}  # fmt: skip
     assert count == {"total": total, "visual": visual, "text": total - visual}
-    assert encoder.embed_dim == dim and encoder.image_size == 224
+    assert encoder.embed_dim == dim and encoder.image_size == backbones.image_size(name) == 224
     assert encoder.image_projection.shape == (image_width, dim)
     assert encoder.text_projection.shape == (text_width, dim)
     blocks = encoder.clip.transformer.resblocks

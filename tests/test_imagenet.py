@@ -206,6 +206,10 @@ def test_objectnet_maps_that_are_not_the_real_ones_are_refused(tmp_path):
     (mappings / "objectnet_to_imagenet_1k.json").write_text(json.dumps(meanings))
     with pytest.raises(DataError, match="112 classes over 122 ImageNet classes, expected 113 over 125"):
         objectnet.read_maps(mappings)
+    twice = list(meanings.values())[-1]
+    (mappings / "objectnet_to_imagenet_1k.json").write_text(json.dumps(meanings | {some: twice}))
+    with pytest.raises(DataError, match="113 classes over 122 ImageNet classes, expected 113 over 125"):
+        objectnet.read_maps(mappings)
     (mappings / "imagenet_to_label_2012_v2").unlink()
     with pytest.raises(DataError, match="imagenet_to_label_2012_v2; unpack"):
         objectnet.read_maps(mappings)

@@ -96,8 +96,7 @@ def test_pixels_are_normalised_with_the_values_of_open_clip():
     expected = (images(encoder) / 255 - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
     assert torch.allclose(pixels, expected, atol=1e-5)
     # these weights were trained with pixels in -1..1, and the tag says so
-    shrunk = {"vision": {"layers": 1, "width": 64, "image_size": 28}, "text": {"layers": 1, "width": 64}}
-    other = clip.untrained("ViT-L-14:laion2b_s32b_b82k", **shrunk)
+    other = clip.untrained("ViT-L-14:laion2b_s32b_b82k", **SMALL["ViT-L-14"])
     ends = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 1, 2)
     assert torch.allclose(other.pixels(ends), torch.tensor([-1.0, 1.0]).expand(1, 3, 1, 2), atol=1e-6)
 

@@ -19,7 +19,7 @@ from . import figures as drawing
 from . import report as reports
 from . import theory as theories
 from .console import complain, make_console
-from .errors import UserError, resolve_name
+from .errors import UserError, is_mistake, resolve_name
 from .private import discreet
 
 
@@ -255,11 +255,6 @@ def doctor(**asked: Any) -> int:
     from . import doctor as examination
 
     return examination.run(make_console(), **asked)
-
-
-def is_mistake(error: BaseException) -> bool:
-    """Whether an error is a user's mistake: a ValueError subclass of this package, its text one sentence."""
-    return isinstance(error, ValueError) and type(error).__module__.startswith("robustft.")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,6 +12,11 @@ class UserError(ValueError):
     """A mistake in a file, a flag or a folder; the command line prints it and exits with code 2."""
 
 
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error is a user's mistake: a ValueError subclass of this package, its text one sentence."""
+    return isinstance(error, ValueError) and type(error).__module__.startswith("robustft.")
+
+
 def fold(name: str) -> str:
     """The form in which names are compared: lower case, `-` and `_` are the same."""
     return name.strip().lower().replace("-", "_")

@@ -25,7 +25,7 @@ import click
 
 from ..results.records import OutputError
 from . import environment
-from .errors import UserError
+from .errors import UserError, is_mistake
 from .lease import HEARTBEAT_SECONDS, Lease, LeaseLost, Observer, claim, tidy
 from .plan import Plan
 from .private import Discreet, discreet
@@ -131,10 +131,11 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
     except LeaseLost:
         return {"event": "busy", "folder": discreet(str(folder.path))}
     except Exception as error:
-        traceback.print_exc()
-        mistake = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
-        mistake = mistake or (isinstance(error, ValueError) and type(error).__module__.startswith("robustft."))
-        reason = _storage(error, folder) if isinstance(error, OSError) and mistake else _reason(error)
+        full = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
+        mistake = full or is_mistake(error)
+        if not mistake:  # whose sentence says all: where in our code it was found helps nobody
+            traceback.print_exc()
+        reason = _storage(error, folder) if full else _reason(error)
         return _failed(folder, reason, mistake, lease, attempt)
     _note(f"done in {attempt.wall_seconds():.1f} s")
     return {"event": "done", "folder": discreet(str(folder.path))}
@@ -149,8 +150,7 @@ def _cancelled(folder: RunFolder, attempt: Any) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
-    known = isinstance(error, ValueError) and type(error).__module__.startswith("robustft.")
-    return text if known else f"{type(error).__name__}: {text[:300]}"
+    return text if is_mistake(error) else f"{type(error).__name__}: {text[:300]}"
 
 
 def _storage(error: OSError | OutputError, folder: RunFolder) -> str:

@@ -5,7 +5,7 @@ from runs_kit import BACKBONE, call, folders, plan_runs, write_suite
 from test_resume import after, never
 
 from robustft.benchmarks import sweep
-from robustft.benchmarks.run import Options
+from robustft.benchmarks.run import Attempt, Options
 from robustft.benchmarks.state import RunFolder
 from robustft.benchmarks.worker import work
 
@@ -26,13 +26,23 @@ def test_a_finished_run_keeps_what_was_asked_for(tmp_path, what, weights, checkp
     assert folder.record.exists() and folder.curves.exists() and list(folder.predictions.glob("*.parquet"))
 
 
-def test_weights_that_were_not_kept_are_missed_in_one_sentence(tmp_path):
+def test_weights_that_were_not_kept_are_missed_in_one_sentence(tmp_path, monkeypatch, capfd):
     ft, wise = plan_runs(tmp_path, "wise_ft", "limit=16")
     ft.keep("none")
     assert work(ft.path, Options(), never)["event"] == "done"
     outcome = work(wise.path, Options(), never)
     assert outcome["event"] == "failed" and outcome["mistake"]
     assert "wise_ft: needs the final weights of ft, which were not kept (--keep none)" in outcome["reason"]
+    told = wise.log.read_text() + "".join(capfd.readouterr())
+    assert told.rstrip().endswith(outcome["reason"]) and "Traceback" not in told
+
+    def broken(self):
+        raise RuntimeError("of ours")
+
+    monkeypatch.setattr(Attempt, "carry_out", broken)
+    outcome = work(wise.path, Options(), never)
+    assert outcome["reason"] == "RuntimeError: of ours" and not outcome["mistake"]
+    assert "Traceback" in wise.log.read_text() + "".join(capfd.readouterr())  # there, it is needed
 
 
 def test_a_sweep_says_so_before_it_starts(tmp_path, capsys, monkeypatch):

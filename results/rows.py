@@ -104,7 +104,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         tuple(name for name, role in roles.items() if role == "diagnostic"),
         tuple(_told_apart(rows)),
         own=tuple(sorted(own.items())),
-        doubts=tuple(sorted({record["info"]["weights_doubt"] for record in everything if _doubted(record)})),
+        doubts=tuple(sorted({record.get("info", {}).get("weights_doubt", "") for record in everything} - {""})),
     )
     return replace(made, paths=tuple(_paths(local, reference, newest, made)))
 
@@ -299,10 +299,6 @@ def _own(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, str]:
             if name in roles and own.setdefault(name, metric) != metric:
                 raise BoardError(f"board: set {name} is judged by {own[name]} in one record and {metric} in another.")
     return own
-
-
-def _doubted(record: Record) -> bool:
-    return "weights_doubt" in record.get("info", {})
 
 
 def _scores(

@@ -202,11 +202,13 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
     limited = {(p.spec.method, p.spec.backbone) for p in plan if p.spec.train_limit or p.spec.allow_partial}
     for (method, backbone), recipe in tuned.items():
         tuned_in = benchmark.base or benchmark
-        part = tuned_in.tuned.entry(method, backbone, recipe).part
-        if part and (method, backbone) not in limited:
+        entry = tuned_in.tuned.entry(method, backbone, recipe)
+        if entry is None:  # a soup has the values that were tuned for its input, which is told of itself
+            continue
+        if entry.part and (method, backbone) not in limited:
             complain(
-                f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(part)}), so these "
-                f"runs are not ranked; run `robustft tune {tuned_in.suite.name} --method {method}` on all images."
+                f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "
+                f"these runs are not ranked; run `robustft tune {tuned_in.suite.name} --method {method}` on all images."
             )
         elif not benchmark.tuning_is_current(method, backbone, recipe):
             complain(

@@ -1,4 +1,4 @@
-"""Where a run was made: machine, packages and commit. No environment values and no paths."""
+"""Where a run was made: machine, packages, commit and hash of the code. No environment values and no paths."""
 
 import importlib.metadata
 import json
@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .package import FOLDERS, PACKAGE, content_hash
+
 # Packages whose version can change a number.
 PACKAGES = (
     "torch",
@@ -22,8 +24,6 @@ PACKAGES = (
     "safetensors",
     "robustft",
 )
-FOLDERS = ("benchmarks", "methods", "datasets", "backbones", "results")
-ROOT = Path(__file__).resolve().parent.parent
 SNAPSHOT = "snapshot.json"
 """Beside a copy of the package that was made for jobs: which code it is."""
 
@@ -39,17 +39,17 @@ def ask_no_network() -> None:
 
 @cache
 def describe() -> dict[str, Any]:
-    """Python, packages, commit and processor; asked once a process, when the code has just been loaded."""
+    """Python, packages, commit, hash of the code and processor; asked once a process, when its code was just loaded."""
     copied = _snapshot()
-    commit, dirty = (copied["commit"], copied["dirty"]) if copied else _commit(ROOT)
+    commit, dirty = (copied["commit"], copied["dirty"]) if copied else _commit(PACKAGE)
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": commit,
         "dirty": dirty,
+        "code_hash": copied["hash"] if copied else content_hash(),
         "cpu": _cpu(),
         "platform": f"{platform.system()} {platform.machine()}",
-        **({"snapshot": copied["hash"]} if copied else {}),
     }
 
 
@@ -61,8 +61,8 @@ def snapshot() -> str | None:
 
 @cache
 def _snapshot() -> dict[str, Any] | None:
-    path = ROOT.parent / SNAPSHOT
-    here = ROOT.parent.parent.name == ".code" and path.exists()
+    path = PACKAGE.parent / SNAPSHOT
+    here = PACKAGE.parent.parent.name == ".code" and path.exists()
     return json.loads(path.read_text(encoding="utf-8")) if here else None
 
 

@@ -1,6 +1,6 @@
 """Whether a run that was made again from its spec is the recorded one.
 
-On the same kind of machine, with the same packages and commit, training is the same bit for bit. Elsewhere the last
+On the same kind of machine, with the same packages and code, training is the same bit for bit. Elsewhere the last
 bits of sums differ, and hundreds of steps amplify them: the run is then another draw, as another seed is one.
 """
 
@@ -38,7 +38,7 @@ def judge(record: dict[str, Any], made: dict[str, Any], records: Sequence[dict[s
     if not apart:
         return False, (
             f"with other final weights (largest difference: {off:.3g} of {key} on {name}), although machine, packages "
-            "and commit go by the same names, where it must be the same bit for bit"
+            "and code go by the same names, where it must be the same bit for bit"
         )
     return _elsewhere(record, made, records, apart)
 
@@ -88,6 +88,9 @@ def _apart(recorded: dict[str, Any], here: dict[str, Any]) -> list[str]:
     pairs = [(key, recorded.get(key), here.get(key)) for key in ("cpu", "platform", "device", "threads", "python")]
     packages = [one.get("packages", {}) for one in (recorded, here)]
     pairs += [(name, *(found.get(name) for found in packages)) for name in sorted({*packages[0], *packages[1]})]
-    pairs += [("commit", *(str(one.get("commit"))[:8] for one in (recorded, here)))]
-    pairs += [("uncommitted changes", *("yes" if one.get("dirty") else "no" for one in (recorded, here)))]
+    if recorded.get("code_hash") and here.get("code_hash"):  # another commit may have the same code
+        pairs += [("code", *(one["code_hash"] for one in (recorded, here)))]
+    else:
+        pairs += [("commit", *(str(one.get("commit"))[:8] for one in (recorded, here)))]
+        pairs += [("uncommitted changes", *("yes" if one.get("dirty") else "no" for one in (recorded, here)))]
     return [f"{key} {now}, recorded {before}" for key, before, now in pairs if before != now]

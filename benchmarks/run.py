@@ -61,7 +61,8 @@ class Attempt:
         self.started = time.monotonic()
         state, now = folder.read_state(), environment.describe()
         self.spent = float(state.get("wall_seconds", 0.0))
-        self.code = sorted({*state.get("code", []), f"{now['commit']}{'+' if now['dirty'] else ''}"})
+        code = now["commit"] or now["code_hash"]  # a wheel has no commit
+        self.code = sorted({*state.get("code", []), f"{code}{'+' if now['dirty'] else ''}"})
         """Every commit that worked on this run, "+" after one with uncommitted changes."""
         self.told = 0.0
         self.step = self.start_step = self._start_step()

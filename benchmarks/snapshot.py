@@ -4,42 +4,18 @@ A snapshot lies in `<runs>/.code/<hash>/robustft/`, and `<runs>/.code/<hash>` go
 that of its content, so that a sweep that is submitted again from the same code makes no second one.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..results.records import write_json_atomic
 from . import environment
-from .environment import FOLDERS
 from .errors import UserError
+from .package import PACKAGE, content_hash, files
 
 ABOUT = environment.SNAPSHOT
-PACKAGE = Path(__file__).resolve().parent.parent
-LEFT_OUT = ("__pycache__", "reference")
-"""Caches, and the committed reference boards, which no run reads."""
-
-
-def files(root: Path = PACKAGE) -> Iterator[Path]:
-    """The files of the package that runs may read, in a fixed order."""
-    for name in FOLDERS:
-        for folder, below, found in os.walk(root / name):
-            below[:] = sorted(entry for entry in below if entry not in LEFT_OUT and not entry.startswith("."))
-            for entry in sorted(found):
-                if not entry.startswith(".") and not entry.endswith((".pyc", ".pyo")):
-                    yield Path(folder) / entry
-
-
-def content_hash(root: Path = PACKAGE) -> str:
-    """16 hexadecimal digits that depend on names and content of the files alone."""
-    digest = hashlib.sha256()
-    for path in files(root):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 def place(runs: Path, name: str) -> Path:

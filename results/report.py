@@ -301,7 +301,8 @@ def _provenance(material: Material) -> dict[str, Any]:
     places: Counter[tuple[str, bool]] = Counter()
     for record in entries:
         environment = record["environment"]
-        places[str(environment.get("commit"))[:12], bool(environment.get("dirty"))] += 1
+        code = environment.get("commit") or environment.get("code_hash")  # a wheel has no commit
+        places[str(code)[:12], bool(environment.get("dirty"))] += 1
     canonical = sorted(json.dumps([p, r], sort_keys=True) for p, r in material.entries())
     packages: dict[str, set[str]] = {}
     for record in entries:

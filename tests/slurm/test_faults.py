@@ -182,7 +182,7 @@ def test_a_sweep_from_the_command_to_the_board(cluster, folders, suite, tmp_path
     finish(cluster, runs)
     assert call(*words) == 0
     assert (tmp_path / "results" / "leaderboard.md").exists()
-    code = {json.loads(run.record.read_text())["environment"]["snapshot"] for run in runs}
+    code = {json.loads(run.record.read_text())["environment"]["code_hash"] for run in runs}
     assert code == {path.name for path in (tmp_path / "runs" / ".code").iterdir()}
     assert_once_and_the_same(runs, undisturbed, attempts=1)
     assert list((tmp_path / "runs").glob(".slurm/*/*_log.out"))

@@ -53,7 +53,10 @@ def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[P
     known = {name: keys_of(method) for name, method in facts.methods.items()}
     assigned = set_flags.assign(set_flags.parse(request.settings), listed, known)
     plan: dict[str, Planned] = {}
-    for name, backbone, seed in itertools.product(methods, backbones, request.seeds or suite.seeds):
+    pairs = list(itertools.product(methods, backbones))
+    if "all" in request.methods:  # of the suite's methods those that the recipe and the rule are for, if there are any
+        pairs = [pair for pair in pairs if resolver.is_for(*pair) or pair[0] in request.methods] or pairs
+    for (name, backbone), seed in itertools.product(pairs, request.seeds or suite.seeds):
         method, chosen = facts.methods[name], assigned[name]
         if method.pools() and seed != (request.seeds or suite.seeds)[0]:
             continue
@@ -112,6 +115,13 @@ class Resolver:
         if self.rule == "fixed" and not self.facts.methods[name].path:
             raise UserError(f"--rule fixed: is for methods with a path as wise_ft, got {name}; use another rule.")
         return self._resolve(name, backbone, seed, overrides, self.rule, requested=True)
+
+    def is_for(self, name: str, backbone: str) -> bool:
+        """Whether rule and recipe have values for a method on a backbone; what learns nothing needs no recipe's."""
+        method = self.facts.methods[name]
+        if self.rule == "fixed" and not method.path:
+            return False
+        return self.published is None or not learns(method) or bool(self.published.layers(name, backbone))
 
     def plain(self, name: str, backbone: str, seed: int) -> list[Planned]:
         """`resolve` without overrides, each made once: a board asks for the same few again for every record."""

@@ -30,6 +30,11 @@ def _is_read(parts: tuple[str, ...]) -> bool:
     return suffix == ".py" or parts[0] != "results" or parts[1] in READ_OF_RESULTS
 
 
+def is_clone() -> bool:
+    """Whether the package lies in a clone, which its owner may write to, and not among installed packages."""
+    return (PACKAGE / "pyproject.toml").exists()
+
+
 def content_hash(root: Path = PACKAGE) -> str:
     """16 hexadecimal digits that depend on names and content of the files alone."""
     digest = hashlib.sha256()

@@ -9,15 +9,17 @@ import gzip
 import io
 import json
 import math
+import os
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
-from ..backbones import tiny
+from ..backbones import WEIGHTS_VARIABLE, tiny
 from ..backbones.encoder import DualEncoder
 from ..datasets import catalogue, digits
 from ..datasets.card import DataError, Dataset
@@ -26,6 +28,8 @@ from ..datasets.randomness import derive, stable_key, uniforms
 from ..datasets.rendering import COLOURS
 from ..methods.objectives import info_nce
 from ..methods.schedules import learning_rate
+from .errors import UserError
+from .package import is_clone
 
 BATCH, WEIGHT_DECAY, WARMUP, SEED = 128, 0.1, 100, 0
 RECIPES = {
@@ -144,10 +148,29 @@ def pretrain(name: str, steps: int, lr: float, mnist: Dataset | None = None) -> 
     return encoder.eval()
 
 
+def place(name: str) -> Path:
+    """Where the weights of a backbone are put: beside the others, and never among installed packages.
+
+    Raises:
+        UserError: the package is installed, and there is no place for them.
+    """
+    if is_clone():
+        return tiny.weights_file(name)
+    if name in RECIPES:
+        raise UserError(f"{name}: ships with the package, so that only a clone makes it again; leave it out.")
+    folder = Path(os.environ.get(WEIGHTS_VARIABLE) or "").expanduser()
+    if not os.environ.get(WEIGHTS_VARIABLE) or not folder.is_dir():
+        raise UserError(
+            f"{WEIGHTS_VARIABLE}: must name a folder for the weights of {name}, which are not put among installed "
+            f"packages, got '{os.environ.get(WEIGHTS_VARIABLE, '')}'; set it here and for the runs."
+        )
+    return folder / f"{name}.safetensors"
+
+
 def write(encoder: DualEncoder) -> None:
-    """Writes the weights as float16 beside the backbones, and of those that ship their hash into the manifest."""
+    """Writes the weights as float16 to their place, and of those that ship their hash into the manifest."""
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, tiny.weights_file(encoder.name))
+    save_file({k: v.contiguous() for k, v in tensors.items()}, place(encoder.name))
     if encoder.name in tiny.MADE_HERE:
         return
     manifest = json.loads(tiny.MANIFEST.read_text()) if tiny.MANIFEST.exists() else {}
@@ -164,6 +187,11 @@ def main() -> None:
     if unknown := set(chosen) - set(known):
         parser.error(f"unknown backbone {sorted(unknown)[0]!r}; known: {', '.join(known)}")
     torch.set_num_threads(1)  # the thread count changes the last bits
+    try:
+        for name in chosen:
+            place(name)
+    except UserError as error:
+        parser.error(str(error))
     if set(chosen) & set(RECIPES):
         make_merges()
     for name in chosen:

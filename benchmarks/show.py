@@ -67,7 +67,8 @@ def catalogue(
     """Everything that has a name, or one method, backbone, dataset or benchmark in detail."""
     from .. import backbones
     from ..datasets import catalogue as datasets
-    from . import facts, suite
+    from ..datasets.card import DataError
+    from . import facts, slurm_profile, suite
 
     known = facts.methods()
     if name is None:
@@ -85,6 +86,8 @@ def catalogue(
             ("benchmarks", suite.names()),
         ):
             console.print(f"{title}: {', '.join(names)}")
+        profiles = ", ".join(slurm_profile.names())
+        console.print(f"profiles: {profiles}, to copy from {slurm_profile.SHIPPED}", soft_wrap=True)
         return
     kinds = {
         "method": known,
@@ -111,13 +114,17 @@ def catalogue(
         console.print(f"{name}: {backbones.identity(name)}")
     elif name in suite.names():
         loaded = suite.load(suite.find(name))
-        _card(console, facts.dataset(loaded.dataset_of(loaded.default_recipe)).card)
+        try:
+            _card(console, facts.dataset(loaded.dataset_of(loaded.default_recipe)).card)
+        except DataError as error:  # the card of one's own images is made from them
+            console.print(f"no card yet: {error}", soft_wrap=True)
         console.print(f"methods: {', '.join(loaded.methods)}\nbackbones: {', '.join(loaded.backbones)}")
         console.print(f"seeds: {loaded.seeds}, recipes: {', '.join(loaded.recipe_names)}")
         for method in loaded.grid:
             console.print(f"settings of {method}: {len(loaded.settings_of(method))}")
         for recipe_name, published in loaded.published.items():
             console.print(f"{recipe_name}: {published.about} Methods: {', '.join(published.methods)}.", soft_wrap=True)
+        console.print(f"file: {suite.find(name)}", soft_wrap=True)
     else:
         _card(console, facts.dataset(name).card)
 

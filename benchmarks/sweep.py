@@ -10,7 +10,7 @@ from rich.console import Console
 from .. import backbones
 from ..results.cells import OWN_TITLES
 from ..results.records import read_record
-from . import data_check, show, slurm_command, tracking
+from . import data_check, package, show, slurm_command, tracking
 from .console import complain
 from .errors import UserError
 from .facts import Benchmark, dataset
@@ -22,7 +22,7 @@ from .progress import Reporter
 from .request import Planned, Request, choose_backbones, choose_methods
 from .spec import RunSpec
 from .state import RunFolder, last_lines
-from .suite import part_text, tuned_path
+from .suite import SUITES, part_text, tuned_path
 
 RESULTS = {"acc_id": "ID accuracy", "acc_ood_mean": "OOD mean accuracy", "ece_id": "ID ECE", "nll_id": "ID NLL"}
 
@@ -44,7 +44,13 @@ def expand(
 ) -> list[Planned]:
     """The runs that the flags of a command mean; `companions` as in Request, for a sweep."""
     request = Request(methods, encoders, seeds, settings, rule, recipe, companions=companions)
-    return expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
+    plan = expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
+    planned = {each.spec.method for each in plan}
+    left_out = [name for name in choose_methods(methods, benchmark.suite, benchmark.facts) if name not in planned]
+    if left_out:
+        chosen = f"recipe {plan[0].spec.recipe}, rule {rule}"
+        complain(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
+    return plan
 
 
 def carry_out(
@@ -334,5 +340,10 @@ def tune(
 
 
 def _check_tuned_place(path: Path) -> None:
+    if path.parent.resolve() == SUITES.resolve() and not package.is_clone():
+        raise UserError(
+            f"{path}: is part of the installed package, where no tuned values are kept; "
+            "copy the suite file and give its path."
+        )
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: must be writable to keep the tuned values; copy the suite file and give its path.")

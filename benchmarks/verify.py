@@ -11,7 +11,7 @@ from rich.console import Console
 
 from . import flags
 from .console import complain, make_console
-from .errors import UserError, explain
+from .errors import UserError, explain, resolve_name
 from .rerun import judge
 
 SHOWN = 20
@@ -39,18 +39,24 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
 
 @click.command("verify")
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--reference", is_flag=True, help="FOLDER is the name of a benchmark: check its committed runs.")
 @click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any`: a short one.")
 @click.option("--suite", metavar="FILE", help="For --rerun of a run of your own suite: its file.")
 @click.option("--device", default="cpu", help="For --rerun: cpu, cuda or cuda:N.")
-def verify(folder: Path, rerun: str | None, suite: str | None, device: str) -> int:
+def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, device: str) -> int:
     """Check a bundle: hashes, run ids, metrics and the board from the samples, pages and pictures; code 1 if not."""
     from ..results import bundle as bundles
     from ..results.metrics import MetricError
     from ..results.predictions import PredictionError
-    from ..results.records import RecordError
+    from ..results.records import REFERENCE, RecordError
     from ..results.redrawn import picture_findings
     from ..results.rescoring import unchecked
 
+    known = sorted(path.parent.name for path in REFERENCE.glob(f"*/{bundles.manifest.NAME}"))
+    if reference:
+        folder = REFERENCE / resolve_name("benchmark", str(folder), known)
+    elif not folder.exists() and folder.name in known:
+        raise UserError(f"verify: there is no folder {folder} here; run `robustft verify {folder.name} --reference`.")
     console, read = make_console(), bundles.read(folder)
     findings = list(bundles.hash_findings(read))
     recorded, computed, every = [], [], []

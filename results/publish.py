@@ -210,6 +210,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, default=REFERENCE)
     parser.add_argument("--add", action="store_true", help="keep what the reference has and the runs have not")
     options = parser.parse_args(arguments)
+    if options.reference == REFERENCE and not (REFERENCE.parents[1] / "pyproject.toml").exists():
+        parser.error("--reference: must be named where the package is not in a clone, whose reference is committed.")
     try:
         board = publish(options.benchmark, options.runs, options.reference, options.add)
     except (ValueError, OSError, OutputError) as error:

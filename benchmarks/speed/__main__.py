@@ -31,6 +31,9 @@ def main(names: tuple[str, ...], **options) -> None:
 
     from .runner import Settings
 
+    device = options["device"]
+    if device != "cpu" and not (device.partition(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise click.UsageError(f"--device: must be cpu, or cuda where there is a GPU, got '{device}'.")
     settings = Settings(**options)
     torch.set_num_threads(settings.threads)
     where = torch.cuda.get_device_name(settings.device) if settings.device != "cpu" else f"{settings.threads} threads"

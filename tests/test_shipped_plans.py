@@ -1,0 +1,73 @@
+"""`robustft sweep S --method all --dry-run` of every suite that ships, by every rule and recipe, with the tuned values
+that ship; and `robustft list` of everything that has a name."""
+
+import itertools
+
+import pytest
+from runs_kit import call
+
+from robustft import backbones
+from robustft.benchmarks import slurm_profile, suite
+from robustft.datasets import catalogue
+from robustft.methods import registry
+
+
+def loaded(name):
+    return suite.load(suite.find(name))
+
+
+PLANS = [
+    pytest.param(name, recipe, rule, id=f"{name}-{recipe}-{rule}")
+    for name in suite.names()
+    for recipe, rule in itertools.product(loaded(name).recipe_names, suite.RULES)
+]
+
+
+@pytest.mark.parametrize(("name", "recipe", "rule"), PLANS)
+def test_all_methods_of_every_suite_are_planned(name, recipe, rule, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = call("sweep", name, "--method", "all", "--recipe", recipe, "--rule", rule, "--dry-run")
+    shown = capsys.readouterr()
+    if catalogue.is_own(loaded(name).dataset):  # one's own images are not here
+        assert code == 2 and "there is no such folder; give the path that holds" in shown.err
+        return
+    on_path = [method for method in loaded(name).methods if registry.get(method).path]
+    published = loaded(name).published.get(recipe)
+    if rule == "fixed" and not [method for method in on_path if published is None or method in published.methods]:
+        assert code == 2 and "--rule fixed: is for methods with a path" in shown.err
+        return
+    assert code == 0, shown.err
+    assert "dry run: nothing was started" in shown.out
+    said = [line for line in shown.err.splitlines() if line]
+    assert [line for line in said if "Traceback" in line or "other trials" in line] == []
+    left_out = [line for line in said if line.startswith("robustft: not planned: ")]
+    for method in loaded(name).methods:
+        assert f"│ {method} " in shown.out or any(method in line for line in left_out)
+
+
+@pytest.mark.parametrize("name", [n for n in suite.names() if loaded(n).tuning], ids=str)
+def test_all_trials_of_every_suite_are_planned(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = call("tune", name, "--dry-run")
+    shown = capsys.readouterr()
+    if catalogue.is_own(loaded(name).dataset):
+        assert code == 2 and "there is no such folder" in shown.err
+    else:
+        assert code == 0, shown.err
+        assert "nothing was started" in shown.out
+
+
+def test_everything_with_a_name_is_listed(capsys):
+    assert call("list") == 0
+    summary = capsys.readouterr().out
+    for name in (*registry.names(), *suite.names(), *slurm_profile.names()):
+        assert name in summary.replace("\n", "")
+    for name in (*registry.names(), *suite.names(), *catalogue.names(), *backbones.names()):
+        assert call("list", name) == 0, name
+
+
+def test_the_example_to_copy_is_listed_without_its_images_and_says_where_it_is(capsys):
+    assert call("list", "own_data") == 0
+    shown = capsys.readouterr().out
+    assert "no card yet: folder:own_data: there is no such folder" in shown
+    assert f"file: {suite.find('own_data')}" in shown.replace("\n", "")

@@ -1,9 +1,8 @@
 """Every command that we print: in README and docs, the Makefile, headers of suites and profiles, and --help."""
 
 import re
-import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 PROGRAMS = ("make", "robustft", "python", "torchrun", "pip")
@@ -24,6 +23,7 @@ def printed(root: Path) -> list[Printed]:
     """All commands of a checkout, in the order of a reader, each text once."""
     found: dict[str, Printed] = {}
     for command in (*_pages(root), *_makefile(root), *_headers(root), *_help()):
+        command = replace(command, text=command.text.removeprefix(".venv/bin/"))  # which a clone has on its PATH here
         found.setdefault(command.text, command)
     return list(found.values())
 
@@ -77,7 +77,7 @@ def _headers(root: Path) -> Iterator[Printed]:
             comments = re.findall(r"^#(.*)$", path.read_text(encoding="utf-8"), re.M)
             for line in comments:
                 if line.startswith("   ") and is_command(line.strip()):
-                    yield Printed(plain(re.split(r"\s{3,}", line.strip())[0]), where)
+                    yield Printed(_before_words(line), where)
             yield from _inline("\n".join(comments), where)
 
 
@@ -94,7 +94,7 @@ def _help() -> Iterator[Printed]:
         yield Printed(where, "command line")
         for line in text.splitlines():
             if is_command(line.strip()):
-                yield Printed(plain(re.split(r"\s{3,}", line.strip())[0]), where)
+                yield Printed(_before_words(line), where)
         yield from _inline(text, where)
 
 
@@ -111,11 +111,9 @@ def is_command(text: str) -> bool:
 def plain(line: str) -> str:
     """A line without prompt, comment and spaces around; "" where no more is left."""
     text = line.strip().removeprefix("$ ")
-    try:
-        return shlex.join(shlex.split(text, comments=True)) and _without_comment(text)
-    except ValueError:
-        return text
-
-
-def _without_comment(text: str) -> str:
     return re.split(r"(?:^|\s+)#", text)[0].strip()
+
+
+def _before_words(line: str) -> str:
+    """The command of a line that says after two spaces what it does."""
+    return plain(re.split(r"\s{2,}", line.strip())[0])

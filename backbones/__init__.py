@@ -14,6 +14,7 @@ from .weights import SUFFIXES, BackboneError, weights_hash
 __all__ = [
     "BackboneError",
     "DualEncoder",
+    "UnusedWeights",
     "available",
     "examine",
     "fetch",
@@ -25,7 +26,13 @@ __all__ = [
     "names",
     "nobodys_weights",
     "resolve",
+    "unused_weights",
 ]
+
+
+class UnusedWeights(BackboneError):
+    """Weights of one's own that would be passed over in silence, and the registered ones taken in their place."""
+
 
 WEIGHTS_VARIABLE = "ROBUSTFT_WEIGHTS"
 """Names a folder of weights files, each with the name of a backbone, that are taken in place of the registered ones."""
@@ -78,7 +85,8 @@ def local_weights(name: str) -> Path | None:
     It takes the place of the registered weights wherever that backbone is used. A scratch backbone has none.
 
     Raises:
-        BackboneError: there is no such folder, or it has two files of the backbone, as in two spellings of its name.
+        BackboneError: there is no such folder, it has two files of the backbone, as in two spellings of its name, or
+            something in it would be passed over in silence (`UnusedWeights`).
     """
     name = resolve(name)
     if name.endswith(tiny.SCRATCH):
@@ -87,27 +95,60 @@ def local_weights(name: str) -> Path | None:
     if len(found) > 1:
         both = " and ".join(path.name for path in found)
         raise BackboneError(f"{WEIGHTS_VARIABLE}: {both} are both weights of {name}; keep one in {found[0].parent}.")
+    unused = unused_weights()
+    if unused:
+        more = f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""
+        raise UnusedWeights(f"{WEIGHTS_VARIABLE}: {unused[0]}{more}.")
     return found[0] if found else None
 
 
 def nobodys_weights() -> list[Path]:
-    """Weights files in that folder that have the name of no backbone, and so are used by none."""
+    """Weights files in that folder that no backbone takes, by their names."""
     return [path for path, meant in _own_files() if meant is None]
 
 
+def unused_weights() -> list[str]:
+    """A sentence for each of them, or on a folder without any weights file."""
+    folder = os.environ.get(WEIGHTS_VARIABLE)
+    if folder and not _own_files():
+        return [f"{folder}: must hold weights ({', '.join(SUFFIXES)}), got no such file; name another, or unset it"]
+    return [f"{path}: {_why_unused(path.stem)}" for path in nobodys_weights()]
+
+
+def _why_unused(stem: str) -> str:
+    spellings = _spellings()
+    near = get_close_matches(_fold(stem).removesuffix(tiny.SCRATCH), set(spellings) - _scratch(), 1)
+    hint = f"; did you mean {spellings[near[0]]}?" if near else "."
+    if _fold(stem) in _scratch():
+        return f"has the name of a backbone whose weights are random{hint} Rename it, or move it elsewhere"
+    return f"is weights of no backbone by its name{hint} `robustft list` has the names; rename it, or move it elsewhere"
+
+
+def _scratch() -> set[str]:
+    return {folded for folded, name in _spellings().items() if name.endswith(tiny.SCRATCH)}
+
+
 def _own_files() -> list[tuple[Path, str | None]]:
-    """Weights files in the folder that WEIGHTS_VARIABLE names, each with the backbone that its name is."""
+    """Weights files in the folder that WEIGHTS_VARIABLE names, each with the backbone that takes it."""
     folder = os.environ.get(WEIGHTS_VARIABLE)
     if not folder:
         return []
+    place = Path(folder).expanduser()
     try:
-        files = sorted(path for path in Path(folder).expanduser().iterdir() if path.suffix in SUFFIXES)
+        files = sorted(path for path in place.iterdir() if path.suffix in SUFFIXES and not path.name.startswith("."))
     except OSError as error:
-        raise BackboneError(
-            f"{WEIGHTS_VARIABLE}: {folder} cannot be read ({error.strerror}); name a folder, or unset it."
-        ) from None
-    known = _spellings()
-    return [(path, path.stem if ":" in path.stem else known.get(_fold(path.stem))) for path in files]
+        remedy = f"name its folder, {place.parent}" if place.is_file() else "name a folder, or unset it"
+        raise BackboneError(f"{WEIGHTS_VARIABLE}: {folder} cannot be read ({error.strerror}); {remedy}.") from None
+    return [(path, _taker(path.stem)) for path in files]
+
+
+def _taker(stem: str) -> str | None:
+    """The backbone that takes weights of this file name; None where there is none, or its weights are random."""
+    try:
+        name = resolve(stem)
+    except BackboneError:
+        return None
+    return None if name.endswith(tiny.SCRATCH) else name
 
 
 def load(name: str, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> DualEncoder:

@@ -52,16 +52,16 @@ class Doctor:
                 wanted.setdefault(name, suite.name)
         for name, benchmark in wanted.items():
             self.weights(name, benchmark)
-        for path in self.unused_weights():
-            self.fault(f"{path}: is weights of no backbone by its name; `robustft list` has the names")
+        for sentence in self.unused_weights():
+            self.fault(sentence)
         named = [suite.dataset_of(recipe) for suite in suites for recipe in suite.recipe_names]
         for name in dict.fromkeys(map(catalogue.same_files, named or catalogue.names())):
             self.dataset(name)
 
-    def unused_weights(self) -> list[Path]:
-        """Files in the folder of one's own weights that no backbone takes."""
+    def unused_weights(self) -> list[str]:
+        """On the files in the folder of one's own weights that no backbone takes."""
         try:
-            return backbones.nobodys_weights()
+            return backbones.unused_weights()
         except backbones.BackboneError:
             return []  # said of each backbone
 
@@ -70,6 +70,8 @@ class Doctor:
         try:
             there = backbones.available(name)
             doubt = backbones.examine(name, thorough=not self.fast)
+        except backbones.UnusedWeights:
+            return None  # said once, for it is of the folder and not of this backbone
         except backbones.BackboneError as error:
             return self.fault(f"weights of {name}: {error}")
         if there:

@@ -28,6 +28,7 @@ from .request import (
     keys_of,
     learns,
     post_hoc,
+    seeds_of,
 )
 from .spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
 from .spec_check import check
@@ -56,13 +57,12 @@ def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[P
     pairs = list(itertools.product(methods, backbones))
     if "all" in request.methods:  # of the suite's methods those that the recipe and the rule are for, if there are any
         pairs = [pair for pair in pairs if resolver.is_for(*pair) or pair[0] in request.methods] or pairs
-    for (name, backbone), seed in itertools.product(pairs, request.seeds or suite.seeds):
+    for name, backbone in pairs:
         method, chosen = facts.methods[name], assigned[name]
-        if method.pools() and seed != (request.seeds or suite.seeds)[0]:
-            continue
         also_fixed = request.companions and resolver.rule == "one_se" and method.path
-        grid = suite.settings_of(name)
-        for setting, values in itertools.product(grid, itertools.product(*(s.values for s in chosen.values()))):
+        settings = itertools.product(suite.settings_of(name), itertools.product(*(s.values for s in chosen.values())))
+        seeds = seeds_of(method, request.seeds or suite.seeds, facts.methods)
+        for seed, (setting, values) in itertools.product(seeds, settings):
             overrides = {key: (value, f"grid of {suite.name}") for key, value in setting.items()}
             overrides |= {key: (value, "--set") for key, value in zip(chosen, values, strict=True)}
             add(plan, resolver.resolve(name, backbone, seed, overrides))

@@ -1,7 +1,7 @@
 """What planning is given and gives: facts of the installed package, what was asked for, and planned runs."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
@@ -99,6 +99,17 @@ class Planned:
 def learns(method: MethodClass) -> bool:
     """Whether a run depends on training: its own, or that of a run it reads (WiSE-FT)."""
     return method.trained or bool(method.inputs(method.Hyper()))
+
+
+def varies(method: MethodClass, known: Mapping[str, MethodClass]) -> bool:
+    """Whether its runs of several seeds are several runs: it trains or draws, or reads a run that does."""
+    draws = method.trained or getattr(method, "seeded", False)
+    return draws or any(varies(known[name], known) for name in method.inputs(method.Hyper()))
+
+
+def seeds_of(method: MethodClass, asked: Sequence[int], known: Mapping[str, MethodClass]) -> list[int]:
+    """The seeds that it is run under: the first one alone where the others would give no other run."""
+    return list(asked if varies(method, known) and not method.pools() else asked[:1])
 
 
 def post_hoc(method: MethodClass) -> bool:

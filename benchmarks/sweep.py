@@ -10,7 +10,7 @@ from rich.console import Console
 from .. import backbones
 from ..results.cells import OWN_TITLES
 from ..results.records import read_record
-from . import data_check, package, show, slurm_command, tracking
+from . import cautions, data_check, package, show, slurm_command, tracking
 from .console import complain
 from .errors import UserError
 from .facts import Benchmark, dataset
@@ -50,6 +50,9 @@ def expand(
     if left_out:
         chosen = f"recipe {plan[0].spec.recipe}, rule {rule}"
         complain(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
+    names = list(dict.fromkeys(planned.spec.method for planned in plan if planned.requested))
+    for sentence in cautions.one_run(names, seeds or benchmark.suite.seeds, benchmark.facts.methods):
+        complain(sentence)
     return plan
 
 
@@ -73,6 +76,9 @@ def carry_out(
     warn_of_stale_tuning(benchmark, plan)
     folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
+    unfinished = [planned for planned in plan if planned.spec.run_id not in done]
+    for sentence in cautions.of_plan(benchmark, unfinished, device, jobs, here=cluster is None):
+        complain(sentence)
     if dry_run:
         show.plan(console, plan, done)
         for recipe in dict.fromkeys(planned.spec.recipe for planned in plan):
@@ -85,7 +91,6 @@ def carry_out(
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
         return 0
-    unfinished = [planned for planned in plan if planned.spec.run_id not in done]
     _check_weights(plan, folders, keep)
     _check_place(unfinished, device, cluster)
     check_data(benchmark, [planned.spec for planned in unfinished])
@@ -208,10 +213,8 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
     limited = {(p.spec.method, p.spec.backbone) for p in plan if p.spec.train_limit or p.spec.allow_partial}
     for (method, backbone), recipe in tuned.items():
         tuned_in = benchmark.base or benchmark
-        entry = tuned_in.tuned.entry(method, backbone, recipe)
-        if entry is None:  # a soup has the values that were tuned for its input, which is told of itself
-            continue
-        if entry.part and (method, backbone) not in limited:
+        entry = tuned_in.tuned.entry(method, backbone, recipe)  # None: those of what it reads, as of a soup
+        if entry is not None and entry.part and (method, backbone) not in limited:
             complain(
                 f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "
                 f"these runs are not ranked; run `robustft tune {tuned_in.suite.name} --method {method}` on all images."

@@ -15,7 +15,7 @@ from ..results.records import write_atomic
 from .errors import UserError, resolve_name
 from .facts import Benchmark
 from .grid import CHOOSING, add
-from .request import Planned, keys_of, post_hoc
+from .request import Planned, keys_of, post_hoc, varies
 from .state import RunFolder
 from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, dump_yaml, load_tuned, part_text, tuned_path
 
@@ -97,10 +97,12 @@ class Search:
         for name, backbone in itertools.product(methods, backbones):
             entries = self.settings[name, backbone] = []
             self._check_inputs(name, backbone)
+            known = benchmark.facts.methods
+            seeds = self.tuning.seeds if varies(known[name], known) else self.tuning.seeds[:1]
             for values in _settings(self._space(name)):
                 overrides = {key: (value, "tuning space") for key, value in values.items()}
                 overrides |= {key: (value, "--set") for key, value in self.part.items()}
-                runs = [self.resolver.resolve(name, backbone, seed, overrides) for seed in self.tuning.seeds]
+                runs = [self.resolver.resolve(name, backbone, seed, overrides) for seed in seeds]
                 for run in runs:
                     add(plan, run)
                 entries.append((values, [run[-1] for run in runs]))

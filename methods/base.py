@@ -143,6 +143,8 @@ class Method:
     Hyper: ClassVar[type] = NoHyper
     trained: ClassVar[bool] = True
     """False: `fit` takes no optimizer step and goes straight to `finish`."""
+    seeded: ClassVar[bool] = False
+    """Whether a run depends on its seed although nothing is trained: `finish` draws, or sees augmented images."""
     needs_text: ClassVar[bool] = True
     """Whether the backbone must have a text tower."""
     anchored: ClassVar[bool] = False
@@ -197,7 +199,8 @@ class Method:
     def input_seeds(cls, hyper: Any, seed: int) -> tuple[int, ...]:
         """Seeds of the runs that it reads of each input: its own; a soup reads several.
 
-        A method that reads more than one seed runs once for each backbone, under the first seed asked for.
+        A method that reads more than one seed runs once for each backbone, under the first seed asked for; so does
+        one in which nothing is random.
         """
         return (seed,)
 

@@ -1,6 +1,7 @@
 """What a plan says before hours are spent on it, one line each: what can be run, and may not be what was meant."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from .. import backbones
@@ -89,9 +90,10 @@ def _by_few_images(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
         if images < FEW_IMAGES:
             chosen.setdefault(images, {}).setdefault(what, {})[name] = None
 
+    count_of = cache(lambda recipe, backbone, partial: _validation_images(benchmark, recipe, backbone, partial))
     for run in plan:
         spec, method = run.spec, benchmark.facts.methods[run.spec.method]
-        count = _validation_images(benchmark, run)
+        count = count_of(spec.recipe, spec.backbone, spec.allow_partial)
         if count is None:
             continue
         seen = min(count, spec.train_limit or count)
@@ -109,10 +111,10 @@ def _by_few_images(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
         )
 
 
-def _validation_images(benchmark: Benchmark, run: Planned) -> int | None:
+def _validation_images(benchmark: Benchmark, recipe: str, backbone: str, partial: bool) -> int | None:
     """Images of the whole validation set; None where there is none, or nobody can know on this machine."""
-    side = backbones.image_size(run.spec.backbone)  # as its plan asked, so that nothing is looked at twice
-    data = dataset(benchmark.suite.dataset_of(run.spec.recipe), side, run.spec.allow_partial)
+    side = backbones.image_size(backbone)  # as its plan asked, so that nothing is looked at twice
+    data = dataset(benchmark.suite.dataset_of(recipe), side, partial)
     for entry in data.card.sets:
         if entry.role == "validation":
             try:

@@ -32,7 +32,15 @@ def dataset(name: str, size: int = 224, allow_partial: bool = False, decode: str
     """
     base, shifts = catalogue.parts(name)
     known = base if catalogue.is_own(base) else resolve_name("dataset", base, catalogue.names())
+    if known in catalogue.embedded() and not shifts:
+        return _drawn(known)
     return catalogue.get(catalogue.with_shifts(known, shifts), size=size, allow_partial=allow_partial, decode=decode)
+
+
+@cache
+def _drawn(name: str) -> Dataset:
+    """An embedded dataset, the same for every size and decoder: its fingerprint, which is of pictures, is made once."""
+    return catalogue.get(name)
 
 
 @cache

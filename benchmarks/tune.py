@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..results import predictions, statistics
+from ..results import statistics
 from ..results.records import write_atomic
 from .errors import UserError, resolve_name
 from .facts import Benchmark
@@ -171,6 +171,8 @@ class Search:
 def _trial(
     values: dict[str, Any], runs: list[Planned], folders: dict[str, RunFolder], name: str, safer: str
 ) -> statistics.Trial:
+    from ..results import predictions  # late: pyarrow, which a plan does without
+
     losses, units = [], []
     for run in runs:
         columns = predictions.read(folders[run.spec.run_id].predictions / f"{name}.parquet")

@@ -23,6 +23,7 @@ import torch
 from .card import DataError, DatasetCard, EvalSet
 from .randomness import derive, permutation, stable_key, uniforms
 from .rendering import COLOURS, SIZE, STYLES, Jitter, draw
+from .shipped import package_file
 
 VERSION = "digits-v1"
 SUMMARY = "scikit-learn's 1,797 handwritten digits, drawn in colours and styles; one ID set, five shifts"
@@ -61,11 +62,13 @@ SETS = (
 
 @cache
 def _archive() -> tuple[np.ndarray, np.ndarray]:
-    """(1797, 8, 8) uint8 glyphs of 0..16 and (1797,) int64 labels."""
-    from sklearn.datasets import load_digits
+    """(1797, 8, 8) uint8 glyphs of 0..16 and (1797,) int64 labels.
 
-    data = load_digits()
-    return data.images.astype(np.uint8), data.target.astype(np.int64)
+    The file that `sklearn.datasets.load_digits` reads: a row is a glyph and its label. Importing scikit-learn takes as
+    long as planning a sweep.
+    """
+    rows = np.loadtxt(package_file("sklearn", "datasets", "data", "digits.csv.gz"), delimiter=",", dtype=np.int64)
+    return rows[:, :-1].reshape(-1, 8, 8).astype(np.uint8), rows[:, -1]
 
 
 def recover_blocks(labels: np.ndarray) -> list[tuple[int, int]]:

@@ -13,18 +13,19 @@ from types import ModuleType
 from .card import DataError
 
 
-def _file(package: str, *parts: str) -> Path:
+def package_file(package: str, *parts: str) -> Path:
+    """A file inside an installed package, which is not imported; DataError where it is not there."""
     spec = find_spec(package)
     path = Path(*(spec.submodule_search_locations or [""]), *parts) if spec else None
     if path is None or not path.is_file():
-        distribution = {"open_clip": "open_clip_torch"}.get(package, package)
+        distribution = {"open_clip": "open_clip_torch", "sklearn": "scikit-learn"}.get(package, package)
         raise DataError(f"{package}: {'/'.join(parts)} was not found; install {distribution} again.")
     return path
 
 
 @cache
 def _open_clip_metadata() -> ModuleType:
-    spec = spec_from_file_location("robustft_zero_shot_metadata", _file("open_clip", "zero_shot_metadata.py"))
+    spec = spec_from_file_location("robustft_zero_shot_metadata", package_file("open_clip", "zero_shot_metadata.py"))
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -46,7 +47,7 @@ def imagenet_prompts() -> tuple[str, ...]:
 
 
 def _lines(name: str) -> list[str]:
-    return _file("timm", "data", "_info", name).read_text().split()
+    return package_file("timm", "data", "_info", name).read_text().split()
 
 
 @cache

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
 
 RULES = ("one_se", "best_id")  # the first is a board's default
 
@@ -148,6 +147,8 @@ def smallest_resolvable_difference(
     _, spread = mean_sd([a - b for a, b in zip(first, second, strict=True)])
     if not spread:
         return 0.0
+    from scipy import optimize, stats  # late: as slow to import as all else that a plan needs beside torch
+
     critical = stats.t.ppf(1 - level / 2, n - 1)
 
     def excess_power(shift: float) -> float:

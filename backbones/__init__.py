@@ -1,15 +1,21 @@
-"""Pretrained dual encoders by name, and the zero-shot head. Only this folder imports open_clip, late: it is slow."""
+"""Pretrained dual encoders by name, and the zero-shot head. Only this folder imports open_clip, late: it is slow.
+
+So is torch, which names alone do not need: what needs it is imported by the first use.
+"""
 
 import os
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+from .errors import BackboneError, UnusedWeights
+from .registered import MADE_HERE, OPENAI, QUICK_GELU, SCRATCH, VISION
 
-from . import clip, tiny
-from .encoder import DualEncoder
-from .torchvision_ops import declare_missing_operators
-from .weights import SUFFIXES, BackboneError, weights_hash
+if TYPE_CHECKING:
+    import torch
+
+    from .encoder import DualEncoder
 
 __all__ = [
     "BackboneError",
@@ -29,21 +35,23 @@ __all__ = [
     "unused_weights",
 ]
 
-
-class UnusedWeights(BackboneError):
-    """Weights of one's own that would be passed over in silence, and the registered ones taken in their place."""
-
-
 WEIGHTS_VARIABLE = "ROBUSTFT_WEIGHTS"
 """Names a folder of weights files, each with the name of a backbone, that are taken in place of the registered ones."""
 
-declare_missing_operators()  # open_clip imports torchvision; whoever imports either after this package is safe
+
+def __getattr__(name: str) -> Any:
+    """`DualEncoder`, and the modules `clip` and `tiny`, when they are asked for first."""
+    if name == "DualEncoder":
+        return import_module(".encoder", __name__).DualEncoder
+    if name in ("clip", "tiny"):
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def names() -> list[str]:
     """Registered backbones; "-scratch" names the same architecture with random weights."""
-    scratch = (f"{name}{tiny.SCRATCH}" for name in tiny.VISION if name != "tiny-vit-grey")
-    return [*clip.OPENAI, *tiny.VISION, *tiny.MADE_HERE, *scratch]
+    scratch = (f"{name}{SCRATCH}" for name in VISION if name != "tiny-vit-grey")
+    return [*OPENAI, *VISION, *MADE_HERE, *scratch]
 
 
 def _fold(name: str) -> str:
@@ -53,9 +61,9 @@ def _fold(name: str) -> str:
 def _spellings() -> dict[str, str]:
     """Folded name -> registered name; open_clip's own name of a registered backbone is one of its spellings."""
     spellings = {_fold(name): name for name in names()}
-    for name in clip.OPENAI:
+    for name in OPENAI:
         for ending in ("", ":openai"):
-            spellings[_fold(f"{name}{clip.QUICK_GELU}{ending}")] = name
+            spellings[_fold(f"{name}{QUICK_GELU}{ending}")] = name
     return spellings
 
 
@@ -71,6 +79,8 @@ def resolve(name: str) -> str:
     if registered is not None:
         return registered
     if ":" in name:
+        from . import clip
+
         model, _, tag = name.strip().replace("/", "-").partition(":")
         clip.parse(f"{model}:{tag}")
         return f"{model}:{tag}"
@@ -89,7 +99,7 @@ def local_weights(name: str) -> Path | None:
             something in it would be passed over in silence (`UnusedWeights`).
     """
     name = resolve(name)
-    if name.endswith(tiny.SCRATCH):
+    if name.endswith(SCRATCH):
         return None
     found = [path for path, meant in _own_files() if meant == name]
     if len(found) > 1:
@@ -109,6 +119,8 @@ def nobodys_weights() -> list[Path]:
 
 def unused_weights() -> list[str]:
     """A sentence for each of them, or on a folder without any weights file."""
+    from .weights import SUFFIXES
+
     folder = os.environ.get(WEIGHTS_VARIABLE)
     if folder and not _own_files():
         return [f"{folder}: must hold weights ({', '.join(SUFFIXES)}), got no such file; name another, or unset it"]
@@ -117,7 +129,7 @@ def unused_weights() -> list[str]:
 
 def _why_unused(stem: str) -> str:
     spellings = _spellings()
-    near = get_close_matches(_fold(stem).removesuffix(tiny.SCRATCH), set(spellings) - _scratch(), 1)
+    near = get_close_matches(_fold(stem).removesuffix(SCRATCH), set(spellings) - _scratch(), 1)
     hint = f"; did you mean {spellings[near[0]]}?" if near else "."
     if _fold(stem) in _scratch():
         return f"has the name of a backbone whose weights are random{hint} Rename it, or move it elsewhere"
@@ -125,7 +137,7 @@ def _why_unused(stem: str) -> str:
 
 
 def _scratch() -> set[str]:
-    return {folded for folded, name in _spellings().items() if name.endswith(tiny.SCRATCH)}
+    return {folded for folded, name in _spellings().items() if name.endswith(SCRATCH)}
 
 
 def _own_files() -> list[tuple[Path, str | None]]:
@@ -133,6 +145,8 @@ def _own_files() -> list[tuple[Path, str | None]]:
     folder = os.environ.get(WEIGHTS_VARIABLE)
     if not folder:
         return []
+    from .weights import SUFFIXES
+
     place = Path(folder).expanduser()
     try:
         files = sorted(path for path in place.iterdir() if path.suffix in SUFFIXES and not path.name.startswith("."))
@@ -148,10 +162,10 @@ def _taker(stem: str) -> str | None:
         name = resolve(stem)
     except BackboneError:
         return None
-    return None if name.endswith(tiny.SCRATCH) else name
+    return None if name.endswith(SCRATCH) else name
 
 
-def load(name: str, pretrained: str | Path | None = None, device: str | torch.device = "cpu") -> DualEncoder:
+def load(name: str, pretrained: str | Path | None = None, device: "str | torch.device" = "cpu") -> "DualEncoder":
     """A pretrained dual encoder, float32, eval mode.
 
     Args:
@@ -164,6 +178,8 @@ def load(name: str, pretrained: str | Path | None = None, device: str | torch.de
     Raises:
         BackboneError: unknown name, missing or damaged weights, or weights that are not in the cache without network.
     """
+    import torch
+
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32 in convolutions too, on every GPU
     name = resolve(name)
     return _family(name).load(name, device, pretrained or local_weights(name))
@@ -177,6 +193,8 @@ def identity(name: str, pretrained: str | Path | None = None) -> str:
     """
     name = resolve(name)
     file = pretrained or local_weights(name)
+    from .weights import weights_hash
+
     return weights_hash(Path(file)) if file else _family(name).identity(name)
 
 
@@ -197,15 +215,15 @@ def examine(name: str, thorough: bool = False) -> str:
     """
     name = resolve(name)
     path = local_weights(name) or _family(name).cached(name)
-    if path is None or _family(name) is tiny:
+    if path is None or _bundled(name):
         return ""
-    return clip.examine(name, path, thorough)
+    return _family(name).examine(name, path, thorough)
 
 
 def how_to_make(name: str) -> str:
     """The command that makes the weights, of a backbone whose weights nobody gives out; "" for all others."""
     name = resolve(name)
-    return tiny.how_to_make(name) if name in tiny.MADE_HERE else ""
+    return _family(name).how_to_make(name) if name in MADE_HERE else ""
 
 
 def fetch(name: str) -> None:
@@ -225,5 +243,9 @@ def image_size(name: str) -> int:
     return _family(name).image_size(name)
 
 
-def _family(name: str):
-    return tiny if name in tiny.VISION | tiny.MADE_HERE or name.endswith(tiny.SCRATCH) else clip
+def _family(name: str) -> Any:
+    return import_module(".tiny" if _bundled(name) else ".clip", __name__)
+
+
+def _bundled(name: str) -> bool:
+    return name in VISION | MADE_HERE or name.endswith(SCRATCH)

@@ -16,19 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .encoder import PIXEL_MEAN, PIXEL_STD, DualEncoder
+from .registered import OPENAI, QUICK_GELU
 from .tiny import seeded_by
 from .weights import BackboneError, beyond_half, damaged, fill, read_weights, weights_hash
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
-OPENAI = {
-    "RN50": "timm/resnet50_clip.openai",
-    "ViT-B-16": "timm/vit_base_patch16_clip_224.openai",
-    "ViT-L-14": "timm/vit_large_patch14_clip_224.openai",
-}
-"""Registered name -> repository of its weights on the Hugging Face hub."""
-QUICK_GELU = "-quickgelu"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """In a hub repository that open_clip names without a file, in its order."""
 

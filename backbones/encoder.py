@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .torchvision_ops import declare_missing_operators
+
 if TYPE_CHECKING:
     from open_clip.model import CLIP
+
+declare_missing_operators()  # open_clip imports torchvision; whoever imports either after this module is safe
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .encoder import DualEncoder
+from .registered import MADE_HERE, SCRATCH, VISION
 from .weights import BackboneError, fill, weights_hash
 
 if TYPE_CHECKING:
@@ -25,20 +26,7 @@ FOLDER = Path(__file__).with_name("tiny")
 MERGES = FOLDER / "merges.txt.gz"
 MANIFEST = FOLDER / "weights.json"
 """Name -> hash of the weights that ship; `make pretrain` writes it."""
-EMBED_DIM, IMAGE_SIZE, CONTEXT = 64, 32, 16
-VISION = {
-    "tiny-vit-p8": dict(layers=4, width=96, head_width=32, patch_size=8, image_size=IMAGE_SIZE),
-    "tiny-vit-p16": dict(layers=4, width=128, head_width=32, patch_size=16, image_size=IMAGE_SIZE),
-    "tiny-rn": dict(layers=[1, 1, 1, 1], width=12, head_width=64, image_size=IMAGE_SIZE),
-    "tiny-vit-grey": dict(layers=3, width=96, head_width=32, patch_size=8, image_size=IMAGE_SIZE),
-}
-"""Two ViTs of different patch size and a ModifiedResNet for `digits`; `tiny-vit-grey` is the forgetting study's."""
-
-MADE_HERE = {"tiny-vit-mnist": dict(layers=4, width=128, head_width=32, patch_size=7, image_size=28)}
-"""Backbones whose weights do not ship, because their images do not: `pretrain NAME` makes them on this machine."""
-
-SCRATCH = "-scratch"
-"""Ending of a backbone's name that asks for random weights."""
+EMBED_DIM, CONTEXT = 64, 16
 
 
 @cache

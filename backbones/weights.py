@@ -9,16 +9,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .errors import BackboneError
+
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's original state dicts that are settings."""
 HALVED = ("text_projection", "visual.conv1.weight", "visual.proj", "visual.attnpool.c_proj.weight")
 """A few of the weights that OpenAI gave out in half precision (openai/CLIP, clip/model.py, `convert_weights`): whatever
 loads OpenAI's files, open_clip too, holds numbers of half precision in them, also after a conversion to float32."""
-
-
-class BackboneError(ValueError):
-    """A backbone that does not exist or whose weights cannot be used; one sentence."""
 
 
 def weights_hash(path: Path) -> str:

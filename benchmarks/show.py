@@ -1,6 +1,9 @@
 """Tables for people: the plan of a dry run, what is installed, and what tuning chose."""
 
+import ast
 import dataclasses
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +12,8 @@ from rich.table import Table
 from .errors import UserError, resolve_name, unknown
 from .request import Planned, choose_backbone, learns
 from .spec import OTHER_FIELDS, TRAINING_FIELDS
+
+PACKAGE = __package__.rpartition(".")[0]
 
 
 def plan(console: Console, planned: list[Planned], done: set[str]) -> None:
@@ -68,17 +73,16 @@ def catalogue(
     from .. import backbones
     from ..datasets import catalogue as datasets
     from ..datasets.card import DataError
-    from . import facts, slurm_profile, suite
+    from . import slurm_profile, suite
 
-    known = facts.methods()
     if name is None:
         if benchmark or backbone or recipe:
             raise UserError(
                 "list: --benchmark, --backbone and --recipe need the name of a method, got none; name a method."
             )
         table = Table("methods", "", show_header=True)
-        for method in known:
-            table.add_row(method, _first_line(known[method]))
+        for method, about in _methods().items():
+            table.add_row(method, about)
         console.print(table)
         for title, names in (
             ("backbones", backbones.names()),
@@ -89,6 +93,9 @@ def catalogue(
         profiles = ", ".join(slurm_profile.names())
         console.print(f"profiles: {profiles}, to copy from {slurm_profile.SHIPPED}", soft_wrap=True)
         return
+    from . import facts
+
+    known = facts.methods()
     kinds = {
         "method": known,
         "backbone": backbones.names(),
@@ -130,7 +137,42 @@ def catalogue(
 
 
 def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().partition("\n")[0]
+    return _of_text(thing.__doc__)
+
+
+def _of_text(docstring: str | None) -> str:
+    return (docstring or "").strip().partition("\n")[0]
+
+
+def _methods() -> dict[str, str]:
+    """Every method with its first line: read from the source where nothing has imported them yet, for torch is slow."""
+    read = None if f"{PACKAGE}.methods" in sys.modules else _read_methods(Path(__file__).parents[1] / "methods")
+    if read is not None:
+        return read
+    from . import facts
+
+    return {name: _first_line(method) for name, method in facts.methods().items()}
+
+
+def _read_methods(folder: Path) -> dict[str, str] | None:
+    """What importing the methods of a folder would register; None where the source alone does not say it."""
+    found: dict[str, str] = {}
+    listed = [node for node in _tree(folder / "__init__.py").body if isinstance(node, ast.ImportFrom)]
+    for file in (folder / f"{alias.name}.py" for node in listed for alias in node.names):
+        classes = [node for node in _tree(file).body if isinstance(node, ast.ClassDef)] if file.is_file() else []
+        named = [(each, call) for each in classes for call in each.decorator_list if _registers(call)]
+        if not named or not all(isinstance(getattr(call.args[0], "value", None), str) for _, call in named):
+            return None
+        found |= {call.args[0].value: _of_text(ast.get_docstring(each)) for each, call in named}
+    return dict(sorted(found.items()))
+
+
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_bytes())
+
+
+def _registers(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register" and len(node.args) == 1
 
 
 def _card(console: Console, card: Any) -> None:

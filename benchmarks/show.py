@@ -93,11 +93,8 @@ def catalogue(
         profiles = ", ".join(slurm_profile.names())
         console.print(f"profiles: {profiles}, to copy from {slurm_profile.SHIPPED}", soft_wrap=True)
         return
-    from . import facts
-
-    known = facts.methods()
     kinds = {
-        "method": known,
+        "method": list(_methods()),
         "backbone": backbones.names(),
         "dataset": datasets.names(),
         "benchmark": suite.names(),
@@ -116,13 +113,15 @@ def catalogue(
     if kind == "method":
         if recipe and not benchmark:
             raise UserError(f"list: --recipe needs --benchmark, whose recipe it is, got only '{recipe}'; name one.")
-        _method(console, name, known[name], benchmark, backbone, recipe)
+        from ..methods import registry
+
+        _method(console, name, registry.get(name), benchmark, backbone, recipe)
     elif kind == "backbone":
         console.print(f"{name}: {backbones.identity(name)}")
     elif name in suite.names():
         loaded = suite.load(suite.find(name))
         try:
-            _card(console, facts.dataset(loaded.dataset_of(loaded.default_recipe)).card)
+            _card(console, datasets.get(loaded.dataset_of(loaded.default_recipe)).card)
         except DataError as error:  # the card of one's own images is made from them
             console.print(f"no card yet: {error}", soft_wrap=True)
         console.print(f"methods: {', '.join(loaded.methods)}\nbackbones: {', '.join(loaded.backbones)}")
@@ -133,7 +132,7 @@ def catalogue(
             console.print(f"{recipe_name}: {published.about} Methods: {', '.join(published.methods)}.", soft_wrap=True)
         console.print(f"file: {suite.find(name)}", soft_wrap=True)
     else:
-        _card(console, facts.dataset(name).card)
+        _card(console, datasets.get(name).card)
 
 
 def _first_line(thing: Any) -> str:

@@ -308,7 +308,7 @@ def load_tuned(suite_path: Path, suite: Suite) -> Tuned:
     if not path.exists():
         return Tuned(suite=suite.name, version=suite.version, entries={})
     try:
-        tuned = Tuned.model_validate(_parse_quickly(_read(path), path.name))
+        tuned = Tuned.model_validate(parse_yaml(_read(path), path.name))
     except ValidationError as error:
         raise UserError(explain(error, path.name, "run `robustft tune` again")) from None
     if tuned.version != suite.version:
@@ -324,23 +324,6 @@ def load_tuned(suite_path: Path, suite: Suite) -> Tuned:
                     "it was changed by hand: run `robustft tune` again, or use --set for your own setting."
                 )
     return tuned
-
-
-def _parse_quickly(text: str, where: str) -> Any:
-    """`parse_yaml` with libyaml, where PyYAML has it: what a search wrote is long, and most of a plan's time."""
-    if not yaml.__with_libyaml__:
-        return parse_yaml(text, where)
-
-    class Loader(yaml.cyaml.CParser, _Loader):
-        def __init__(self, stream: str) -> None:
-            yaml.cyaml.CParser.__init__(self, stream)
-            yaml.constructor.SafeConstructor.__init__(self)
-            yaml.resolver.Resolver.__init__(self)
-
-    try:
-        return yaml.load(text, Loader=Loader)  # noqa: S506 - a subclass of the safe loader
-    except (ValueError, RecursionError, yaml.YAMLError):
-        return parse_yaml(text, where)  # raises, with the sentence
 
 
 def check_keys(where: str, settings: dict[str, Any], hyper: list[str]) -> None:

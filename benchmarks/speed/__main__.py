@@ -5,7 +5,7 @@ import time
 import click
 
 SCRIPTS = {"step": "step", "text": "text_tower", "head": "head", "teacher": "teacher_update",
-           "decode": "decode", "path": "path"}  # fmt: skip
+           "decode": "decode", "path": "path", "commands": "commands"}  # fmt: skip
 """Name on the command line -> module."""
 
 

@@ -52,16 +52,21 @@ class Timings(dict[str, list[float]]):
         return statistics.median(a / b for a, b in zip(self[slow], self[fast], strict=True))
 
 
-def take_turns(alternatives: Mapping[str, Callable[[], Any]], settings: Settings) -> Timings:
+def take_turns(
+    alternatives: Mapping[str, Callable[[], Any]], settings: Settings, clock: Callable[[], float] | None = None
+) -> Timings:
     """Seconds of each alternative in every round, after one call of each that is not timed.
 
     Every other round goes backwards, so that none always follows the same one.
+
+    Args:
+        clock: what counts the seconds, where it is neither the clock on the wall nor the CPU time of this process.
     """
     for call in alternatives.values():
         call()
     timings = Timings({name: [] for name in alternatives})
     alone = settings.device == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
+    clock = clock or (time.process_time if alone else time.perf_counter)
     for i in range(settings.repeats):
         for name in list(alternatives)[:: 1 if i % 2 == 0 else -1]:
             _wait(settings.device)

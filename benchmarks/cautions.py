@@ -1,6 +1,9 @@
-"""What a plan says before hours are spent on it, one line each: what can be run, and may not be what was meant."""
+"""What a plan says before hours are spent on it, one line each: what can be run, and may not be what was meant.
 
-from collections.abc import Iterator, Sequence
+Beside the plan of a dry run and before the first run of a real one, on the same stream as the plan.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -33,8 +36,9 @@ def of_plan(benchmark: Benchmark, plan: Sequence[Planned], device: str, jobs: in
     yield from _at_the_end(benchmark, plan)
 
 
-def one_run(methods: Sequence[str], seeds: Sequence[int], known: dict[str, MethodClass]) -> Iterator[str]:
+def one_run(plan: Sequence[Planned], seeds: Sequence[int], known: Mapping[str, MethodClass]) -> Iterator[str]:
     """A sentence where the seeds that were asked for are fewer runs of some method."""
+    methods = dict.fromkeys(run.spec.method for run in plan if run.requested)
     single = [name for name in methods if len(seeds_of(known[name], seeds, known)) < len(seeds)]
     same = [name for name in single if not varies(known[name], known)]
     pooled = [name for name in single if name not in same]

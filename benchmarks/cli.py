@@ -135,7 +135,8 @@ def sweep(
     work, loaded, console = slurm_command.choose(work), sweeps.load(benchmark), make_console()
     settings = _with_part(settings, limit, allow_partial)
     plan = sweeps.expand(loaded, methods, backbones, seeds, settings, rule, recipe, companions=True)
-    code = sweeps.carry_out(loaded, plan, console, jobs=jobs, results=results, **work)
+    asked = seeds or loaded.suite.seeds
+    code = sweeps.carry_out(loaded, plan, console, jobs=jobs, results=results, seeds=asked, **work)
     on_its_way = work["cluster"] is not None and not sweeps.finished(plan, work["runs"])
     if not work["dry_run"] and code != 130 and not on_its_way:
         known = finished.Suites(complain, {loaded.suite.name: loaded})

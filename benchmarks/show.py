@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from .spec import OTHER_FIELDS, TRAINING_FIELDS
 PACKAGE = __package__.rpartition(".")[0]
 
 
-def plan(console: Console, planned: list[Planned], done: set[str]) -> None:
-    """Runs in order, then each method's values with the place each came from."""
+def plan(console: Console, planned: list[Planned], done: set[str], told: Iterable[str] = ()) -> None:
+    """Runs in order, then each method's values with the place each came from, and what to be told of them."""
     table = Table("run", "method", "backbone", "seed", "state", title="plan", title_justify="left")
     for run in planned:
         spec = run.spec
@@ -27,8 +28,15 @@ def plan(console: Console, planned: list[Planned], done: set[str]) -> None:
     console.print(table)
     for method in dict.fromkeys(run.spec.method for run in planned):
         _values(console, method, [run for run in planned if run.spec.method == method])
+    cautions(console, told)
     to_do = sum(run.spec.run_id not in done for run in planned)
     console.print(f"{len(planned)} runs, {len(planned) - to_do} finished, {to_do} to run; dry run: nothing was started")
+
+
+def cautions(console: Console, told: Iterable[str]) -> None:
+    """A line for each sentence."""
+    for sentence in told:
+        console.print(f"caution: {sentence}", soft_wrap=True)
 
 
 def _values(console: Console, method: str, runs: list[Planned]) -> None:

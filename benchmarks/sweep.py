@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,6 @@ def expand(
     if left_out:
         chosen = f"recipe {plan[0].spec.recipe}, rule {rule}"
         complain(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
-    names = list(dict.fromkeys(planned.spec.method for planned in plan if planned.requested))
-    for sentence in cautions.one_run(names, seeds or benchmark.suite.seeds, benchmark.facts.methods):
-        complain(sentence)
     return plan
 
 
@@ -71,16 +69,23 @@ def carry_out(
     results: Path | None = None,
     cluster: slurm_command.Cluster | None = None,
     workers: int | None = None,
+    seeds: Sequence[int] = (),
 ) -> int:
-    """Make the runs of a plan that have no record yet, here or on a cluster; returns the exit code."""
+    """Make the runs of a plan that have no record yet, here or on a cluster; returns the exit code.
+
+    Args:
+        seeds: those that were asked for, where they are more than one run.
+    """
     warn_of_stale_tuning(benchmark, plan)
     folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     unfinished = [planned for planned in plan if planned.spec.run_id not in done]
-    for sentence in cautions.of_plan(benchmark, unfinished, device, jobs, here=cluster is None):
-        complain(sentence)
+    told = [
+        *cautions.one_run(plan, seeds, benchmark.facts.methods),
+        *cautions.of_plan(benchmark, unfinished, device, jobs, here=cluster is None),
+    ]
     if dry_run:
-        show.plan(console, plan, done)
+        show.plan(console, plan, done, told)
         for recipe in dict.fromkeys(planned.spec.recipe for planned in plan):
             if recipe in benchmark.suite.published:
                 methods = list(dict.fromkeys(planned.spec.method for planned in plan if planned.spec.recipe == recipe))
@@ -88,6 +93,7 @@ def carry_out(
         if cluster is not None:
             slurm_command.dry_run(plan, folders, console, runs, cluster, device, checkpoint_minutes)
         return 0
+    show.cautions(console, told)
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
         return 0

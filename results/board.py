@@ -51,6 +51,12 @@ class Row:
         return self.method == REFERENCE_METHOD
 
     @property
+    def varies(self) -> bool:
+        """Whether another seed would be another run: not where nothing was trained, nor where a run reads several."""
+        untrained = len(self.seeds) == 1 and self.settings.get("steps", 0) is None
+        return not (self.is_reference_method or self.pooled or untrained)
+
+    @property
     def trained(self) -> int:
         """The budget: settings that took a training of their own."""
         return self.trials - self.evaluated

@@ -95,7 +95,7 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
     asked = sets_of(section, column)
     if asked is None:
         return None
-    seeds = [_varies(row) for row in (first, second)]
+    seeds = [row.varies for row in (first, second)]
     if all(seeds):
         shared = sorted(first.runs.keys() & second.runs.keys())
     else:
@@ -111,10 +111,6 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
     difference = paired(tables(found[0], found[1], list(asked)))
     told = difference.seeds > 1 and not any(row.pooled for row in (first, second))
     return Comparison(tuple(shared), difference, random, not random or told)
-
-
-def _varies(row: Row) -> bool:
-    return not row.is_reference_method and not row.pooled
 
 
 def tables(first: Mapping[str, SetScores], second: Mapping[str, SetScores], names: Sequence[str]) -> list[np.ndarray]:
@@ -184,7 +180,7 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str
     """A sentence on the difference of two rows of a table that its seeds and images resolve; empty without files."""
     sizes, seeds, images = [], set(), set()
     for first, second in combinations([row for row in rows if row.competes], 2):
-        both = _varies(first) and _varies(second)
+        both = first.varies and second.varies
         comparison = compare(outcomes, section, first, second, section.ood_column) if both else None
         # WiSE-FT at alpha 1 is its FT, image by image: two rows of one model say nothing of noise.
         same = comparison is not None and comparison.difference.mean == comparison.difference.error == 0

@@ -31,7 +31,7 @@ def marked(
     if any(record["environment"].get("dirty") for record in used):
         marks["dirty"] = "made with uncommitted changes"
     missing = sorted(expected_seeds - set(row.seeds))
-    expects = (row.rules or row.kind in (GRID, ORACLE)) and not row.is_reference_method and not row.pooled
+    expects = (row.rules or row.kind in (GRID, ORACLE)) and row.varies
     if expects and missing:
         few = f"{len(row.seeds)} of {len(expected_seeds)} seeds"
         marks["seeds"] = f"{few}, missing {', '.join(map(str, missing))}"

@@ -130,7 +130,7 @@ def _with_forgetting(row: Row, rows: Sequence[Row]) -> Row:
 
 def _expected_seeds(rows: Sequence[Row]) -> tuple[set[int], set[int]]:
     """Seeds that every ranked row should have, and those that every row of a grid should have."""
-    several = [row for row in rows if not row.is_reference_method and not row.pooled]
+    several = [row for row in rows if row.varies]
     return (
         {seed for row in several if row.rules for seed in row.seeds},
         {seed for row in several if row.kind == GRID for seed in row.seeds},

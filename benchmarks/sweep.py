@@ -93,7 +93,6 @@ def carry_out(
         if cluster is not None:
             slurm_command.dry_run(plan, folders, console, runs, cluster, device, checkpoint_minutes)
         return 0
-    show.cautions(console, told)
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
         return 0
@@ -103,6 +102,7 @@ def carry_out(
     if results is not None:
         check_writable(results, "--results")
     check_writable(runs)
+    show.cautions(console, told)
     for planned in plan:
         if planned.spec.run_id not in done:
             selection = selection_of(benchmark, planned.spec)

@@ -108,6 +108,18 @@ def _cpu(about: Path = Path("/proc/cpuinfo")) -> str:
     return f"{name} ({'/'.join(numbers)})" if all(numbers) else name
 
 
+def vectors() -> str:
+    """The vector instructions that torch computes with here, as AVX2 or AVX512; others round otherwise."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def processor(device: str) -> str:
+    """What decides the last bits: the processor with the instructions that are used of it, or the model of the GPU."""
+    return f"{describe().get('cpu')} with {vectors()}" if device == "cpu" else device_name(device)
+
+
 def device_name(device: str) -> str:
     """ "cpu", or the model of the GPU."""
     if device == "cpu":

@@ -14,7 +14,7 @@ SPREADS = 4
 """Standard deviations over its row's seeds that a set's accuracy may differ by elsewhere: twice the largest of 72 that
 were measured, 9 reference runs of an Intel processor again on an AMD (up to 3.1 points on tiny-rn, 0.1 on ViTs)."""
 LEAST = 0.005
-"""Accuracy that it may always differ by elsewhere: seeds may happen to lie close."""
+"""Accuracy that it may always differ by elsewhere: seeds may happen to lie close. All that the same weights may."""
 ALONE = 0.02
 """The same, where the bundle has no other seed of the row."""
 METRICS = ("accuracy", "ece", "nll")
@@ -33,32 +33,36 @@ def judge(record: dict[str, Any], made: dict[str, Any], records: Sequence[dict[s
     if weights == now and off <= EXACT:
         told = f"the same final weights, sha256 {weights[:12]}, and" if weights else "no weights to compare,"
         return True, f"bit for bit: {told} the same accuracy, ECE and NLL on each of {len(made['sets'])} sets"
-    if weights == now and weights:
+    if not apart and weights == now and weights:
         return False, f"with the same final weights, but {key} on {name} differs by {off:.3g}"
     if not apart:
         return False, (
             f"with other final weights (largest difference: {off:.3g} of {key} on {name}), although machine, packages "
             "and code go by the same names, where it must be the same bit for bit"
         )
-    return _elsewhere(record, made, records, apart)
+    return _elsewhere(record, made, [] if weights == now and weights else records, apart)
 
 
 def _elsewhere(
     record: dict[str, Any], made: dict[str, Any], records: Sequence[dict[str, Any]], apart: Sequence[str]
 ) -> tuple[bool, str]:
+    """`judge` where the last bits may differ; without any records the weights are the same, and evaluation rounds."""
     row = [other for other in records if _is_of_row(other, record)]
     found = []
     for name, key, off in _differences(record, made):
         if key == "accuracy":
-            allowed = _allowed([other["sets"][name]["accuracy"] for other in row if name in other["sets"]])
+            seeds = [other["sets"][name]["accuracy"] for other in row if name in other["sets"]]
+            allowed = _allowed(seeds) if records else LEAST
             found.append((off / allowed, name, off, allowed))
     ratio, name, off, allowed = max(found)
-    why = "one seed"
+    rounds, why = "other last bits are amplified as another seed would be", "one seed"
     if len(row) > 1:
         why = f"{SPREADS} standard deviations over {len(row)} seeds, at least {100 * LEAST:g}"
+    if not records:
+        rounds, why = "the same final weights are evaluated with other last bits", "the same weights"
     return ratio <= 1, (
-        f"elsewhere ({'; '.join(apart)}), where other last bits are amplified as another seed would be: accuracy is "
-        f"nearest to what is allowed on {name}, {100 * off:.2f} points off of {100 * allowed:.2f} ({why})"
+        f"elsewhere ({'; '.join(apart)}), where {rounds}: accuracy is nearest to what is allowed on {name}, "
+        f"{100 * off:.2f} points off of {100 * allowed:.2f} ({why})"
     )
 
 
@@ -84,8 +88,9 @@ def _is_of_row(other: dict[str, Any], record: dict[str, Any]) -> bool:
 
 
 def _apart(recorded: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What differs of machine, packages and code, in words."""
+    """What differs of machine, packages and code, in words; records before `vectors` do not say which they had."""
     pairs = [(key, recorded.get(key), here.get(key)) for key in ("cpu", "platform", "device", "threads", "python")]
+    pairs += [(key, recorded.get(key, here[key]), here[key]) for key in ("vectors",) if key in here]
     packages = [one.get("packages", {}) for one in (recorded, here)]
     pairs += [(name, *(found.get(name) for found in packages)) for name in sorted({*packages[0], *packages[1]})]
     if recorded.get("code_hash") and here.get("code_hash"):  # another commit may have the same code
@@ -93,4 +98,7 @@ def _apart(recorded: dict[str, Any], here: dict[str, Any]) -> list[str]:
     else:
         pairs += [("commit", *(str(one.get("commit"))[:8] for one in (recorded, here)))]
         pairs += [("uncommitted changes", *("yes" if one.get("dirty") else "no" for one in (recorded, here)))]
-    return [f"{key} {now}, recorded {before}" for key, before, now in pairs if before != now]
+    found = [f"{key} {now}, recorded {before}" for key, before, now in pairs if before != now]
+    if len(recorded.get("processors", ())) > 1:
+        found.append(f"recorded on several processors: {', '.join(recorded['processors'])}")
+    return found

@@ -64,6 +64,8 @@ class Attempt:
         code = now["commit"] or now["code_hash"]  # a wheel has no commit
         self.code = sorted({*state.get("code", []), f"{code}{'+' if now['dirty'] else ''}"})
         """Every commit that worked on this run, "+" after one with uncommitted changes."""
+        self.processors = state.get("processors", [])
+        """Every kind of processor that worked on this run: on one kind alone it has the bits of an undisturbed run."""
         self.told = 0.0
         self.step = self.start_step = self._start_step()
         self.restarts = 0 if self.start_step > state.get("start_step", -1) else state.get("restarts", 0) + 1
@@ -128,7 +130,7 @@ class Attempt:
     def _data(self) -> Any:
         """What the run sees, checked against the plan."""
         torch.set_num_threads(self.spec.threads)
-        environment.describe()
+        self.processors = sorted({*self.processors, environment.processor(self.options.device)})
         environment.start_peak_memory(self.options.device)
         size = backbones.image_size(self.spec.backbone)
         whole = facts.dataset(self.plan.dataset, size, self.spec.allow_partial, self.spec.decode)
@@ -160,6 +162,7 @@ class Attempt:
             fence=holder.fence,
             wall_seconds=self.wall_seconds(),
             code=self.code,
+            processors=self.processors,
             **self.where,
             **more,
         )
@@ -297,6 +300,8 @@ class Attempt:
                 # A run that more than one state of the code worked on is nobody's clean commit.
                 **({"dirty": True} if len(self.code) > 1 or self.code[0].endswith("+") else {}),
                 "device": environment.device_name(device),
+                "vectors": environment.vectors(),
+                **({"processors": self.processors} if len(self.processors) > 1 else {}),
                 "threads": torch.get_num_threads(),
                 **({"processes": self.options.team.size} if self.options.team is not None else {}),
                 **({"micro_batch": self.options.micro_batch} if self.options.micro_batch is not None else {}),

@@ -83,10 +83,11 @@ def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, 
         every += numbers
         recorded.append(record)
         computed.append(again)
-    cells, wrong = bundles.board_findings(read, computed)
-    pages, odd, told = bundles.page_findings(read, recorded)
+    cells, turned = bundles.board_findings(read, computed)
+    pages, odd = bundles.page_findings(read, recorded)
     drawn, skipped, other = picture_findings(read, recorded)
-    findings += [*wrong, *odd, *other]
+    found = [*findings, *turned, *odd, *other]
+    findings, told = [one for one in found if one.wrong], [one for one in found if not one.wrong]
     for finding in findings[:SHOWN]:
         console.print(str(finding), soft_wrap=True)
     if len(findings) > SHOWN:
@@ -103,7 +104,7 @@ def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, 
         names = ", ".join(name for name in skipped if skipped[name] == reason)
         console.print(f"not drawn again: {names}: {reason}", soft_wrap=True)
     for finding in told:
-        console.print(f"made by another version: {finding}", soft_wrap=True)
+        console.print(f"{finding.reason}: {finding}", soft_wrap=True)
     untold = ", ".join(filter(None, (unchecked(every), TAKEN_AS_RECORDED)))
     console.print(f"not checked, for no sample tells it: {untold}", soft_wrap=True)
     if rerun is not None:

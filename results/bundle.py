@@ -20,6 +20,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,12 +40,23 @@ class BundleError(ValueError):
     """A folder that is no bundle."""
 
 
+VERSION = "made by another version"
+ROUNDED = "rounded as on another processor, and not wrong"
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What does not hold in a bundle."""
+    """What does not hold in a bundle, or differs from what is made here for a reason that makes nothing wrong."""
 
     where: str
     what: str
+    reason: str = ""
+    """VERSION or ROUNDED; empty: it is wrong."""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it does not hold."""
+        return not self.reason
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -167,7 +179,11 @@ def rescored(bundle: Bundle, path: Path) -> tuple[Record, dict[str, Any], list[N
 
 
 def board_findings(bundle: Bundle, records: list[Record]) -> tuple[int, list[Finding]]:
-    """How many cells leaderboard.csv has, and those that are others on the board of these records."""
+    """How many cells leaderboard.csv has, and those that are others on the board of these records.
+
+    A cell must be the same but for its last printed digit, which float32 and the order of a sum may turn; those are
+    counted and told. Whole numbers and words must be the same.
+    """
     path = bundle.folder / "leaderboard.csv"
     try:
         written = _rows(path.read_text(encoding="utf-8"))
@@ -177,7 +193,7 @@ def board_findings(bundle: Bundle, records: list[Record]) -> tuple[int, list[Fin
         computed = _rows(bundle.build(records).to_csv())
     except (BoardError, OutcomeError, PredictionError) as error:
         return 0, [Finding(path.name, f"cannot be computed again: {error}")]
-    cells, findings = 0, []
+    cells, findings, turned = 0, [], list[str]()
     for key in [*written, *(key for key in computed if key not in written)]:
         theirs, ours = written.get(key, []), computed.get(key, [])
         name = " ".join(part for part in (key[5], key[4], key[7], key[3]) if part)
@@ -186,15 +202,22 @@ def board_findings(bundle: Bundle, records: list[Record]) -> tuple[int, list[Fin
             continue
         for row, own in zip(theirs, ours, strict=True):
             cells += len(row)
-            findings += [
-                Finding(path.name, f"{name}: {column} is '{text}', but its samples give '{own.get(column, 'nothing')}'")
-                for column, text in row.items()
-                if not _same(text, own.get(column))
-            ]
+            for column, text in row.items():
+                here = own.get(column)
+                if text == here:
+                    continue
+                if here is not None and differ_in_last_digit(text, here):
+                    turned.append(f"{name}: {column} is '{text}', here '{here}'")
+                    continue
+                said = "nothing" if here is None else here
+                findings.append(Finding(path.name, f"{name}: {column} is '{text}', but its samples give '{said}'"))
+    if turned:
+        what = f"{len(turned)} of {cells} cells differ in their last digit, the first: {turned[0]}"
+        findings.append(Finding(path.name, what, ROUNDED))
     return cells, findings
 
 
-def page_findings(bundle: Bundle, records: list[Record]) -> tuple[list[str], list[Finding], list[Finding]]:
+def page_findings(bundle: Bundle, records: list[Record]) -> tuple[list[str], list[Finding]]:
     """The other files of the board that are there, what does not hold in them, and text that may be another version's.
 
     Args:
@@ -208,8 +231,8 @@ def page_findings(bundle: Bundle, records: list[Record]) -> tuple[list[str], lis
         board = bundle.build(records)
         texts = (board.to_long_csv(), board.to_markdown(), board.to_latex(), board.to_html())
     except (BoardError, OutcomeError, PredictionError):
-        return [], [], []  # `board_findings` has said so
-    compared, findings, told = [], [], []
+        return [], []  # `board_findings` has said so
+    compared, findings = [], []
     for name, text in zip(leaderboard.FILES[1:], texts, strict=True):
         path = bundle.folder / name
         lines = str.splitlines if path.suffix == ".csv" else _table_rows
@@ -232,9 +255,9 @@ def page_findings(bundle: Bundle, records: list[Record]) -> tuple[list[str], lis
         ]
         findings += other
         if page != text and not other:
-            same = bundle.code == manifest.code()
-            (findings if same else told).append(Finding(name, _text_difference(page, text)))
-    return compared, findings, told
+            reason = "" if bundle.code == manifest.code() else VERSION
+            findings.append(Finding(name, _text_difference(page, text), reason))
+    return compared, findings
 
 
 def _text_difference(page: str, own: str) -> str:
@@ -262,11 +285,13 @@ def _rows(text: str) -> dict[tuple[str, ...], list[dict[str, str]]]:
     return rows
 
 
-def _same(text: str, own: str | None) -> bool:
-    """Whether two cells are equal but for the last printed digit, which float32 may turn."""
-    if text == own:
-        return True
+def differ_in_last_digit(one: str, other: str) -> bool:
+    """Whether two cells are decimal numbers at most one unit apart, of the finer one's last digit; never whole ones."""
     try:
-        return own is not None and abs(float(text) - float(own)) <= 1.5 * 10.0 ** -len(text.partition(".")[2])
-    except ValueError:
+        pair = Decimal(one), Decimal(other)
+    except InvalidOperation:
         return False
+    digits = [number.as_tuple().exponent for number in pair if number.is_finite()]
+    if len(digits) < 2 or min(digits) >= 0:
+        return False
+    return abs(pair[0] - pair[1]) <= Decimal(1).scaleb(min(digits))

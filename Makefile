@@ -40,7 +40,7 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest
 .PHONY: help
 help: ## this list
 	@echo "make TARGET [VARIABLE=value ...]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "First steps:  make sweep METHOD=tracer"
 	@echo "PYTHON=/path uses an existing environment instead of .venv and leaves its torch alone."
@@ -111,6 +111,10 @@ pretrain: $(STAMP) ## make the bundled backbones again (up to 25 minutes)
 test: $(STAMP) ## all tests but those that kill processes
 	@$(PYTEST) -q -n 2 -m 'not faults and not slurm and not browser'
 
+.PHONY: test-processors
+test-processors: $(STAMP) ## the tests that compute, verify of the references among them, with vector extensions off
+	@OMP_NUM_THREADS=1 $(PY) tests/processors.py $(PY) -m pytest -q -n 2 -m computes
+
 .PHONY: test-faults
 test-faults: $(STAMP) ## kill real processes and compare what they leave
 	@$(PYTEST) -q -m faults
@@ -141,7 +145,7 @@ format: $(STAMP) ## sort imports and format
 	@$(PY) -m ruff format .
 
 .PHONY: check
-check: lint test test-faults test-slurm test-browser ## what CI runs
+check: lint test test-processors test-faults test-slurm test-browser ## what CI runs
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay

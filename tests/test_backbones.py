@@ -15,6 +15,8 @@ from robustft.datasets import digits
 from robustft.datasets.catalogue import get
 from robustft.datasets.loaders import eval_batches
 
+pytestmark = pytest.mark.computes
+
 CARD = json.loads((Path(digits.__file__).parent / "digits_card.json").read_text())
 BUNDLED = list(tiny.VISION)
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "zero_shot_head.json").read_text())

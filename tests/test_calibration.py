@@ -10,6 +10,8 @@ from robustft.results import calibration
 from robustft.results.metrics import BatchAveragedECE, MetricError, expected_calibration_error
 from robustft.results.scores import basic, by_group, per_class, score
 
+pytestmark = pytest.mark.computes
+
 
 def softmax(logits):
     p = np.exp(logits - logits.max(axis=1, keepdims=True))

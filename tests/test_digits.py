@@ -16,6 +16,8 @@ from robustft.datasets.catalogue import get
 from robustft.datasets.randomness import derive, permutation, stable_key, uniforms
 from robustft.results.records import gather_reference
 
+pytestmark = pytest.mark.computes
+
 TOKENS = torch.tensor([[[7, 2, 9, 0, 0], [7, 3, 4, 9, 0]]] * 10)
 CARD = json.loads((Path(digits.__file__).parent / "digits_card.json").read_text())
 

@@ -22,6 +22,8 @@ from robustft.methods.tracer import TRACER
 from robustft.methods.trainer import Interrupted, NonFinite
 from robustft.methods.two_tower import DistillingMethod, TwoTower
 
+pytestmark = pytest.mark.computes
+
 NUMBERS = {"gap", "kl_teacher_student", "kl_start_student"} | {
     f"{who}_{what}" for who in ("teacher", "student") for what in ("entropy", "confidence")
 }

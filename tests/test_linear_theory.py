@@ -14,6 +14,8 @@ from robustft.methods import linear_theory as theory
 from robustft.methods.teachers import EMATeacher, WMATeacher, beta_kernel, kernel_weights, online_weights
 from robustft.results.theory_plots import plot_geometry
 
+pytestmark = pytest.mark.computes
+
 EXACT = {"rtol": 0, "atol": 1e-10}
 quick = settings(max_examples=12, deadline=None, derandomize=True)
 

@@ -33,6 +33,8 @@ from robustft.methods.classifier import Classifier, interpolate
 from robustft.methods.probe import ProbeError
 from robustft.methods.trainer import Training, fit
 
+pytestmark = pytest.mark.computes
+
 EVERY = registry.names()
 TRAINED = [name for name in EVERY if registry.get(name).trained]
 KINDS = ["vit", "rn"]

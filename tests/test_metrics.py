@@ -21,6 +21,8 @@ from robustft.results.metrics import (
     expected_calibration_error,
 )
 
+pytestmark = pytest.mark.computes
+
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "calibration.json").read_text())
 
 
@@ -98,8 +100,9 @@ def test_bin_edges_are_the_golden_float32_grid(bins):
 
 
 def test_bin_edges_are_torch_linspace():
+    """To the last bit where torch fuses products and sums; it does not on every processor."""
     for bins in range(1, 60):
-        assert np.array_equal(bin_edges(bins), torch.linspace(0, 1, bins + 1).numpy()), bins
+        np.testing.assert_array_max_ulp(bin_edges(bins), torch.linspace(0, 1, bins + 1).numpy(), maxulp=1)
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15, 20])

@@ -21,6 +21,8 @@ from robustft.methods.distillation import (
 )
 from robustft.methods.objectives import cross_frobenius, info_nce, l2_to_start, orthogonality
 
+pytestmark = pytest.mark.computes
+
 CONTRASTIVE, TERMS = golden("contrastive.json"), golden("distillation_terms.json")
 
 

@@ -22,6 +22,8 @@ from robustft.results.records import summarise
 from robustft.results.rows import BoardError
 from robustft.results.tables import signs_of
 
+pytestmark = pytest.mark.computes
+
 BACKBONE = "tiny-vit-p8"
 F1, WORST = "macro_f1_labels", "worst_group_accuracy"
 OWN = {"id": F1, "ood": F1, "validation": F1}

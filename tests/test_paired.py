@@ -9,6 +9,8 @@ from scipy import stats
 from robustft.results.paired import holm, paired, resolvable
 from robustft.results.statistics import StatisticsError
 
+pytestmark = pytest.mark.computes
+
 REPLICATES = 4000  # the standard error of a coverage of 95 % is 0.34 %
 EFFECT = 0.03
 

@@ -27,6 +27,8 @@ from robustft.methods.tracer import TRACER
 from robustft.methods.trainer import Interrupted, Training
 from robustft.methods.two_tower import TwoTower
 
+pytestmark = pytest.mark.computes
+
 
 class Lipsum(LipsumFT):
     """In float64: two outputs per sample, and neither is `Embeddings`."""

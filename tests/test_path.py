@@ -30,6 +30,8 @@ from robustft.results.records import RecordError, read_record, validate
 from robustft.results.rescoring import FolderFiles, rescore
 from robustft.results.scores import LISTED_GROUPS, basic, by_group
 
+pytestmark = pytest.mark.computes
+
 
 def plan_runs(root, method):
     """Runs of six steps, evaluated on 16 samples of each set."""

@@ -18,6 +18,8 @@ from test_pixels import exif_orientation, normalised, photograph
 from robustft.datasets import pixels
 from robustft.datasets.card import DataError
 
+pytestmark = pytest.mark.computes
+
 SIZE = 32
 LONGEST, LARGEST = 3000, 2**21
 """Sides and pixels of a drawn file; the resized picture has at most 8 times the latter."""

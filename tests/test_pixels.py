@@ -12,6 +12,8 @@ from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.randomness import derive, stable_key
 
+pytestmark = pytest.mark.computes
+
 SIZE = 224
 
 

@@ -17,6 +17,8 @@ from robustft.results.publish import PublishError, main, publish, read_reference
 from robustft.results.records import gather_reference, publish_record
 from robustft.results.report import PAGE
 
+pytestmark = pytest.mark.computes
+
 
 def columns(seed, n=40, start=0):
     rng = np.random.default_rng(seed)

@@ -10,6 +10,8 @@ from PIL import Image
 
 from robustft.datasets import resample
 
+pytestmark = pytest.mark.computes
+
 KINDS = ("noise", "black and white", "levels", "ramp")
 
 

@@ -18,6 +18,8 @@ from robustft.results import predictions, rescoring
 from robustft.results.records import REFERENCE, gather_reference
 from robustft.results.rescoring import FolderFiles, ReferenceFiles, rescore, rescore_set, with_rescored
 
+pytestmark = pytest.mark.computes
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

@@ -20,6 +20,8 @@ from robustft.results.statistics import (
     smallest_resolvable_difference,
 )
 
+pytestmark = pytest.mark.computes
+
 UNITS = ["a", "a", "b", "b"]  # two source images, two renderings each
 
 

@@ -20,6 +20,8 @@ from robustft.methods.teachers import (
     online_weights,
 )
 
+pytestmark = pytest.mark.computes
+
 TEACHERS, SCHEDULES = golden("teachers.json"), golden("schedules.json")
 
 

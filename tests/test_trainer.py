@@ -28,6 +28,8 @@ from robustft.methods.two_tower import TwoTower
 
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # isort: skip  (after robustft.backbones)
 
+pytestmark = pytest.mark.computes
+
 TRAJECTORY = golden("train_trajectory.json")
 INITIAL = np.load(Path(__file__).parent / "golden" / "train_trajectory_init.npz")
 

@@ -21,6 +21,8 @@ from robustft.results.material import Material
 from robustft.results.plots import save
 from robustft.results.records import REFERENCE, gather_reference, publish_record
 
+pytestmark = pytest.mark.computes
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):

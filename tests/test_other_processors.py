@@ -13,7 +13,7 @@ import processors
 import pytest
 from make_records import make_record
 from PIL import Image
-from runs_kit import call, plan_runs
+from runs_kit import call, plan_runs, program, write_suite
 
 from robustft.benchmarks import environment
 from robustft.benchmarks.rerun import judge
@@ -201,3 +201,13 @@ def test_the_record_of_a_run_on_one_kind_of_processor_names_it_once(tmp_path):
     work(folder.path, Options(), never)
     about = json.loads(folder.record.read_text())["environment"]
     assert about["vectors"] == environment.vectors() and "processors" not in about
+
+
+def test_a_run_made_again_with_other_vector_extensions_is_judged_as_made_elsewhere(tmp_path):
+    (folder,) = plan_runs(tmp_path, "ft", "limit=16")
+    assert work(folder.path, Options(), never)["event"] == "done"
+    assert call("bundle", tmp_path / "out", "--benchmark", write_suite(tmp_path), "--runs", tmp_path / "runs") == 0
+    process = program("verify", tmp_path / "out", "--rerun", "any", env=os.environ | processors.plain())
+    said = process.communicate()[0]
+    assert process.returncode == 0 and said.rstrip().endswith(": holds")
+    assert f"elsewhere (vectors DEFAULT, recorded {environment.vectors()}), where " in said or "bit for bit" in said

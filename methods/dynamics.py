@@ -29,6 +29,8 @@ FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 """Parts of a run after which the gap is measured."""
 PROBE_IMAGES = 256
 """Images that it is measured on, at most."""
+ROUNDING = 1e-9
+"""Nats below which a divergence is that of rounded weights and features; those of the reference are above 0.1."""
 
 
 def measured_steps(total_steps: int) -> dict[int, float]:
@@ -70,9 +72,7 @@ def entropy(p: Tensor) -> Tensor:
     return -(p.exp() * p).sum(dim=-1)
 
 
-def compare(
-    student: Sequence[Embeddings], teacher: Sequence[Embeddings], start: Sequence[Embeddings]
-) -> Tensor:
+def compare(student: Sequence[Embeddings], teacher: Sequence[Embeddings], start: Sequence[Embeddings]) -> Tensor:
     """The six measured numbers, means over all rows of all batches and both directions.
 
     Args:
@@ -138,7 +138,7 @@ class Dynamics:
 
         Returns:
             step, fraction, the values of `NAMES`, and gap = kl_teacher_student / kl_start_student. The gap is
-            None where kl_start_student is 0: of a student that has not moved there is no share to state. None
+            None up to a kl_start_student of ROUNDING: of a student that has not moved there is no share to state. None
             instead of the row for other steps, and for models that do not give `Embeddings`.
         """
         if step not in self.steps or not self.start:
@@ -146,7 +146,7 @@ class Dynamics:
         values = compare(self._embed(student), self._embed(teacher), self.start).tolist()
         named = dict(zip(NAMES, values, strict=True))
         way = named["kl_start_student"]
-        gap = named["kl_teacher_student"] / way if way else None
+        gap = named["kl_teacher_student"] / way if way > ROUNDING else None
         return {"step": step, "fraction": self.steps[step], **named, "gap": gap}
 
     def _embed(self, model: nn.Module) -> list[Embeddings]:
@@ -172,9 +172,7 @@ def probe_batches(probe: "EvalData", caption_tokens: Tensor, batch_size: int) ->
         labels = torch.as_tensor(probe.labels[first:last]).long()
         tokens = caption_tokens[labels, indices % prompts]
         longest = int(tokens.argmax(dim=-1).max()) + 1
-        yield Batch(
-            probe.images(first, last), labels, tokens[:, :longest], indices, torch.zeros_like(indices)
-        )
+        yield Batch(probe.images(first, last), labels, tokens[:, :longest], indices, torch.zeros_like(indices))
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from rich.progress import (
 )
 
 PLAIN_SECONDS = 30.0
+SHORT_SECONDS = 5.0
+"""Between the plain lines of what takes seconds, not hours."""
 WORDS = {"done": "done", "failed": "FAILED", "interrupted": "stopped", "cancelled": "cancelled"}
 
 
@@ -98,3 +100,38 @@ class Reporter:
     def _print(self, text: str) -> None:
         console = self.bars.console if self.bars else self.console
         console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Steps:
+    """How far a command is that works for seconds: a bar on a terminal, a line every few seconds elsewhere.
+
+    Args:
+        total: how often `step` will be called.
+    """
+
+    def __init__(self, console: Console, title: str, total: int) -> None:
+        self.console, self.title, self.total, self.done = console, title, total, 0
+        self.bar: Progress | None = None
+        self.told = time.monotonic()
+
+    def __enter__(self) -> "Steps":
+        if self.console.is_terminal and self.total:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar.start()
+            self.bar.add_task(self.title, total=self.total)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def step(self) -> None:
+        """One more is done."""
+        self.done += 1
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.done)
+        elif now - self.told >= SHORT_SECONDS and self.done < self.total:
+            self.told = now
+            self.console.print(f"{self.title}: {self.done} of {self.total}", soft_wrap=True)

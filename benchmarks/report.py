@@ -45,11 +45,13 @@ def gather(runs: Path, benchmark: str | None, console: Console) -> object:
 @with_roots
 def report(benchmark: str | None, runs: Path, results: Path) -> int:
     """One HTML file with tables, figures and every run: results/report.html."""
+    from ..results.gallery import ENTRIES
     from ..results.report import write
-    from .figures import pictures
+    from .figures import absent, draw, pictures, tell_broken
 
     console = make_console()
     material = gather(runs, benchmark, console)
-    path = write(material, results / "report.html", pictures(material))
+    made = draw(material, list(ENTRIES), results / "figures", console, png=False)
+    path = write(material, results / "report.html", pictures(made), absent(made))
     console.print(f"wrote {path}: open it in a browser; it needs no network", soft_wrap=True)
-    return 0
+    return tell_broken(made)

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from . import predictions
 from .board import ASIDE, Row, Section
 from .leaderboard import Board, build
 from .outcomes import Outcomes
 from .predictions import PredictionError
-from .publish import read_reference_predictions
 from .records import REFERENCE
 from .rows import Record
 from .statistics import RULES
@@ -120,18 +118,26 @@ class Material:
 
     def predictions(self, record: Record, provenance: str) -> dict[str, dict[str, np.ndarray]]:
         """Per-sample columns of each set, validation left out; {} where the files are not there."""
+        names = [name for name, metrics in record["sets"].items() if metrics["role"] != "validation"]
         try:
-            if provenance == "reference":
-                every = read_reference_predictions(record["benchmark"], record["run_id"], self.reference_root)
-                return {
-                    name: {key: values[every["set"] == name] for key, values in every.items() if key != "set"}
-                    for name in dict.fromkeys(every["set"])
-                }
-            folder = self.folder(record)
-            names = [name for name, metrics in record["sets"].items() if metrics["role"] != "validation"]
-            return {name: predictions.read(folder / "predictions" / f"{name}.parquet") for name in names if folder}
+            found = {
+                name: self.outcomes.columns(record["benchmark"], provenance, record["run_id"], name) for name in names
+            }
         except PredictionError:
             return {}
+        return {} if None in found.values() else found
+
+    def side_files(self) -> Iterator[tuple[str, Path]]:
+        """(name, file) of what may lie beside the records and be drawn: samples, and the comparison of layers."""
+        for record in self.local if self.runs is not None else ():
+            folder = self.folder(record)
+            names = [f"predictions/{name}.parquet" for name in sorted(record["sets"])] + [LAYERS]
+            yield from ((f"{record['run_id']}/{name}", folder / name) for name in names if folder is not None)
+        for benchmark in sorted({record["benchmark"] for record in self.reference}):
+            yield f"{benchmark}/samples", self.reference_root / benchmark / "samples.parquet"
+        for record in self.reference:
+            name = f"{record['benchmark']}/predictions/{record['run_id']}.parquet"
+            yield name, self.reference_root / name
 
     def layers(self, record: Record) -> list[dict[str, Any]]:
         """Similarity to the pretrained model of each layer of a local run: layer, cka, svcca; [] where unknown."""

@@ -83,7 +83,7 @@ class Outcomes:
     def _read(self, benchmark: str, row: Row, name: str, score: str) -> SetScores | None:
         sums = []
         for seed, run_id in row.runs.items():
-            columns = self._columns(benchmark, row.provenance, run_id, name)
+            columns = self.columns(benchmark, row.provenance, run_id, name)
             if columns is None:
                 return None
             units, inverse, counts = self._layout(benchmark, name, columns["unit_id"], columns["sample_id"], run_id)
@@ -125,7 +125,12 @@ class Outcomes:
             raise OutcomeError(f"run {run_id}: its samples of {name} are not those of the other runs; run it again.")
         return known[1:]
 
-    def _columns(self, benchmark: str, provenance: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
+    def columns(self, benchmark: str, provenance: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
+        """The per-sample columns of a run on a set; None where there is no file of them.
+
+        Raises:
+            PredictionError: a file is damaged.
+        """
         if provenance == "reference":
             return self._reference_columns(benchmark, run_id, name)
         folder = self._run_folders(benchmark).get(run_id)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .atomic import write_atomic
-from .board import FIXED, ORACLE, Row, Section
+from .board import FIXED, ORACLE, REFERENCE_METHOD, Row, Section
 from .cells import OWN_TITLES, in_percent, ood_title
 from .leaderboard import Board
 from .statistics import RULES
@@ -51,6 +52,9 @@ SPARE = (
     ("#d43f3a", (7, 1, 0)),
     ("#6a8f73", (4, 1, 45)),
 )
+"""Of methods that are not in STYLES, whoever wrote them."""
+LINES = 6
+"""Methods whose lines can still be told apart in one panel, beside zero-shot's."""
 # Same bytes each time, and a method's name is no formula.
 STYLE = {"svg.hashsalt": "robustft", "font.size": 9, "text.parse_math": False}
 SIZE, FIXED_SIZE, START_SIZE = 7, 5, 13  # of markers: a row's, a fixed point's, zero-shot's
@@ -58,12 +62,25 @@ HOLLOW = " (reference)"
 BELOW = 1.5  # times as large is a marker that lies below another
 
 
-def style(method: str, others: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker of a method; a method without its own gets one by its place among `others`."""
+def style(method: str, others: Iterable[str]) -> tuple[str, str]:
+    """Colour and marker of a method: its own, or, of a method that STYLES does not know, one of SPARE.
+
+    Args:
+        others: every method of the benchmark, whether a figure shows it or not, so that all figures agree. The name
+            chooses, and gives way where another took the same, so that a new method changes few of the old.
+    """
     if method in STYLES:
         return STYLES[method]
-    unknown = sorted(set(others) - set(STYLES))
-    return SPARE[unknown.index(method) % len(SPARE)]
+    looks = [(SPARE[i][0], SPARE[(i + ring) % len(SPARE)][1]) for ring in range(len(SPARE)) for i in range(len(SPARE))]
+    chosen: dict[int, str] = {}
+    for name in sorted({*others, method} - STYLES.keys()):
+        first, count = zlib.crc32(name.encode()), len(SPARE)
+        order = [ring + (first + i) % count for ring in range(0, len(looks), count) for i in range(count)]
+        place = next((place for place in order if place not in chosen), order[0])
+        chosen[place] = name
+        if name == method:
+            break
+    return looks[place]
 
 
 @contextlib.contextmanager
@@ -101,7 +118,9 @@ def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
 
 def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
     """One legend below all panels, zero-shot first, then by name; as many columns as fit, `columns` at most."""
-    names = sorted(handles, key=lambda name: (name != "zero_shot", name))
+    if not handles:
+        return
+    names = sorted(handles, key=lambda name: (name != REFERENCE_METHOD, name))
     longest = max(len(line) for name in names for line in name.split("\n"))
     inches = 0.75 + 0.08 * longest  # a handle, and letters of this font size
     columns = max(1, min(columns, int(figure.get_figwidth() / inches)))
@@ -114,13 +133,21 @@ def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
     )
 
 
-def encode(figure: Figure) -> dict[str, bytes]:
-    """Suffix -> file content, ".svg" and ".png", without a date or a program's version in them."""
+FORMATS = {
+    ".svg": {"metadata": {"Date": None, "Creator": None}},
+    ".png": {"dpi": 160, "metadata": {"Software": None}},
+}
+"""Suffix -> how it is saved, in this order: panels are laid out anew for each, from where they were before."""
+
+
+def encode(figure: Figure, png: bool = True) -> dict[str, bytes]:
+    """Suffix -> file content, ".svg" and ".png", without a date or a program's version in them.
+
+    Args:
+        png: whether both are asked for; the SVG is the same either way.
+    """
     files = {}
-    for suffix, options in (
-        (".svg", {"metadata": {"Date": None, "Creator": None}}),
-        (".png", {"dpi": 160, "metadata": {"Software": None}}),
-    ):
+    for suffix, options in FORMATS.items() if png else [(".svg", FORMATS[".svg"])]:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix[1:], **options)
         files[suffix] = buffer.getvalue()
@@ -152,16 +179,16 @@ def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
     """ID score against OOD mean, a panel per backbone: seed means with standard deviations, zero-shot as a star.
 
     Args:
-        board: its first section that ranks is drawn; incomplete rows are left out. Where a method has local and
-            reference rows, the local ones are filled and the reference ones hollow. A fixed point of a path has a
-            smaller marker.
+        board: its first section that ranks is drawn, one with local runs before others; incomplete rows are left out.
+            Where a method has local and reference rows, the local ones are filled and the reference ones hollow. A
+            fixed point of a path has a smaller marker.
         rule: selection rule whose rows are drawn.
 
     Raises:
         ValueError: the board has no such rows.
     """
     section, found = ranked_panels(board, rule)
-    methods = sorted({row.method for _, rows in found for row in rows})
+    methods = methods_of(board)
     figure, axes = panels(len(found), height=4.2)
     handles: dict[str, Any] = {}
     both = {row.provenance for _, rows in found for row in rows} == {"local", "reference"}
@@ -186,26 +213,52 @@ def score_titles(section: Section) -> tuple[str, str]:
     return f"ID {identity} (%)", f"mean {ood_title(section)} over {len(section.shifts)} shifts (%)"
 
 
-def ranked_panels(board: Board, rule: str = RULES[0]) -> tuple[Section, list[tuple[str, list[Row]]]]:
+def own_first(board: Board) -> list[Section]:
+    """The sections of a board, those with local runs first, and in each half those that rank."""
+    own = {id(section) for section in board.sections if any(row.provenance == "local" for row in section.rows)}
+    return sorted(board.sections, key=lambda section: (id(section) not in own, not section.ranks))
+
+
+def methods_of(board: Board) -> list[str]:
+    """Every method of a board, as `style` asks for them."""
+    return sorted({row.method for section in board.sections for row in section.rows})
+
+
+def ranked_panels(board: Board, rule: str = RULES[0], both: bool = True) -> tuple[Section, list[tuple[str, list[Row]]]]:
     """The first section that ranks, and per backbone its complete rows with an ID score and an OOD mean.
 
+    Args:
+        both: False: one of the two is enough.
+
     Raises:
-        ValueError: there is none.
+        ValueError: there is none; the sentence says what is missing.
     """
-    for section in sorted(board.sections, key=lambda section: not section.ranks):
+    lacking = ""
+    for section in own_first(board):
+        enough = all if both else any
         found = []
         for backbone in section.backbones:
-            rows = [row for row in section.table(rule, backbone) if row.complete and _point(section, row)]
+            complete = [row for row in section.table(rule, backbone) if row.complete]
+            columns = (section.id_column, section.ood_column)
+            rows = [row for row in complete if enough(row.cell(column)[0] is not None for column in columns)]
             if any(not row.is_reference_method for row in rows):
                 found.append((backbone, rows))
+            elif any(not row.is_reference_method for row in complete):
+                lacking = lacking or lacks(section)
         if found:
             return section, found
+    if lacking:
+        raise ValueError(f"figure: needs an ID score and an OOD mean, and {lacking}.")
     raise ValueError(f"figure: no complete rows of rule {rule} to draw; run a sweep first.")
 
 
-def _point(section: Section, row: Row) -> tuple[float, float] | None:
-    x, y = row.cell(section.id_column)[0], row.cell(section.ood_column)[0]
-    return None if x is None or y is None else (100 * x, 100 * y)
+def lacks(section: Section) -> str:
+    """Which sets the data of a section are without, as the end of a sentence; "" where they have an ID set and shifts.
+
+    Nothing that somebody runs makes a figure of them.
+    """
+    gone = [*([] if section.id_set else ["no ID test set"]), *([] if section.shifts else ["no shift"])]
+    return f"the data of {section.benchmark} have {' and '.join(gone)}" if gone else ""
 
 
 def dot(

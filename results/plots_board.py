@@ -10,7 +10,19 @@ from . import paper
 from .board import FIXED, GRID, Row, Section, natural
 from .material import Material, Missing, without_doubles
 from .paths import at_point
-from .plots import dot, draw_start, legend, panels, ranked_panels, score_titles, style, tidy
+from .plots import (
+    dot,
+    draw_start,
+    lacks,
+    legend,
+    methods_of,
+    own_first,
+    panels,
+    ranked_panels,
+    score_titles,
+    style,
+    tidy,
+)
 from .rows import Record
 from .statistics import RULES, mean_sd
 
@@ -27,18 +39,21 @@ Point = tuple[Any, list[float], list[float]]
 
 def draw_calibration(material: Material) -> Figure:
     """Accuracy against calibration error, ID above and OOD below, a panel per backbone; seed means with deviations."""
-    section, found = ranked(material, "calibration")
-    methods = sorted({row.method for _, rows in found for row in rows})
-    figure, axes = panels(2 * len(found), len(found), height=3.2)
+    section, found = ranked(material, "calibration", both=False)
+    methods = methods_of(material.board)
+    sides = [("ID", "acc_id", "ece_id")] if section.id_set else []
+    sides += [("OOD", "acc_ood_mean", "ece_ood_mean")] if section.shifts else []
+    figure, axes = panels(len(sides) * len(found), len(found), height=3.2)
     handles: dict[str, Any] = {}
-    for i, (title, accuracy, error) in enumerate((("ID", "acc_id", "ece_id"), ("OOD", "acc_ood_mean", "ece_ood_mean"))):
+    for i, (title, accuracy, error) in enumerate(sides):
         for axis, (backbone, rows) in zip(axes[i * len(found) :], found, strict=False):
             for row in rows:
                 if not row.is_reference_method:
                     dot(axis, row, accuracy, error, methods, handles)
             draw_start(axis, rows, accuracy, error, methods, handles)
             tidy(axis, backbone if i == 0 else "", f"{title} accuracy (%)")
-        axes[i * len(found)].set_ylabel(f"{title} ECE" if i == 0 else f"{title} ECE (mean over shifts)", fontsize=9)
+        over = "" if title == "ID" else " (mean over shifts)"
+        axes[i * len(found)].set_ylabel(f"{title} ECE{over}", fontsize=9)
     legend(figure, handles, 2 * min(3, len(found)) + 1)
     return figure
 
@@ -54,20 +69,22 @@ def draw_paths(material: Material) -> Figure:
             if points:
                 lines.setdefault(backbone, []).append((method, points))
     if not lines:
+        if lacks(section):
+            raise Missing(f"figure paths: needs an ID score and an OOD mean, and {lacks(section)}.")
         raise Missing(
             "figure paths: needs a finished run of a method with a path, got none; "
             "run `robustft sweep BENCHMARK --method wise_ft`."
         )
-    others = {row.method for row in section.rows}
+    others = methods_of(material.board)
     figure, axes = panels(len(lines))
     handles: dict[str, Any] = {}
     for axis, (backbone, found) in zip(axes, lines.items(), strict=True):
         rows = [r for r in without_doubles(section.table(RULES[0], backbone)) if r.complete and r.kind != FIXED]
         for row in rows:
             if row.method not in {method for method, _ in found}:
-                dot(axis, row, section.id_column, section.ood_column, sorted(others), handles)
+                dot(axis, row, section.id_column, section.ood_column, others, handles)
         for i, (method, points) in enumerate(found):
-            colour, marker = style(method, sorted(others))
+            colour, marker = style(method, others)
             xs, ys = [100 * x for _, x, _ in points], [100 * y for _, _, y in points]
             drawn = axis.plot(xs, ys, color=colour, linewidth=1.4, linestyle="-" if i == 0 else "--", zorder=2)
             for (value, _, _), x, y in zip(points, xs, ys, strict=True):
@@ -128,7 +145,7 @@ def draw_cost(material: Material) -> Figure:
             "figure cost: needs the training time of ft and of another method from one machine, got none; "
             "run `robustft sweep BENCHMARK --method ft,flyp`."
         )
-    methods = sorted({row.method for _, times in drawn for row, _ in times})
+    methods = methods_of(material.board)
     figure, axes = panels(len(drawn))
     handles: dict[str, Any] = {}
     for axis, (backbone, times) in zip(axes, drawn, strict=True):
@@ -169,15 +186,20 @@ def _time_of(record: Record) -> float | None:
 
 def draw_ablation(material: Material) -> Figure:
     """Accuracy and calibration at every value of a study's grid, a row of panels per study and one for the paper's."""
-    studies = [(section, key, rows) for section in material.board.sections for key, rows in _studies(section).items()]
+    studies = [(section, *study) for section in material.board.sections for study in _studies(section)]
     if not studies:
         raise Missing(
             "figure ablation: needs finished runs of a study's grid, got none; "
             "run `robustft sweep ablation-beta --method tracer`."
         )
     columns = {"acc_id": "ID accuracy (%)", "acc_ood_mean": "OOD mean accuracy (%)", "ece_ood_mean": "OOD ECE"}
+    every = [row for _, _, _, rows in studies for row in rows]
+    columns = {column: label for column, label in columns.items() if any(row.cell(column)[2] for row in every)}
+    if not columns:
+        raise Missing(f"figure ablation: needs an ID score or an OOD mean, and {lacks(studies[0][0])}.")
     lines: list[tuple[str, str, list[tuple[str, list[Point]]]]] = []
-    for section, key, rows in studies:
+    for section, method, key, rows in studies:
+        several = len({other for of, other, *_ in studies if of is section}) > 1
         for clock, of_clock in _by_clock(rows).items():
             series = []
             for backbone in section.backbones:
@@ -185,19 +207,22 @@ def draw_ablation(material: Material) -> Figure:
                 points = [(_value(row.varied), *_cells(row, list(columns))) for row in mine]
                 if points:
                     series.append((backbone, points))
-            lines.append((f"{section.benchmark}{clock}", _without_clock(key), series))
-        printed = _paper(_without_clock(key), list(columns))
+            where = f"{section.benchmark}, {method}{clock}" if several else f"{section.benchmark}{clock}"
+            lines.append((where, _without_clock(key), series))
+        printed = _paper(_without_clock(key), list(columns), method)
         if printed:
             lines.append(("paper, ImageNet", _without_clock(key), [(f"ViT-B-16 {PAPER}", printed)]))
     words = [point[0] for _, _, series in lines for _, points in series for point in points if type(point[0]) is str]
-    figure, axes = panels(3 * len(lines), 3, height=2.4 + 0.05 * max(map(len, words), default=0))
+    wide = len(columns)
+    figure, axes = panels(wide * len(lines), wide, height=2.4 + 0.05 * max(map(len, words), default=0))
     handles: dict[str, Any] = {}
     for i, (where, key, series) in enumerate(lines):
         for j, label in enumerate(columns.values()):
-            axis = axes[3 * i + j]
+            axis = axes[wide * i + j]
             _draw_series(axis, series, j, handles)
             switches = set(key.split("+")) <= set(paper.SWITCHES)
-            tidy(axis, where if j == 1 else "", "terms that are on" if switches else key.replace("+", ", "), label)
+            varied = "terms that are on" if switches else key.replace("+", ", ")
+            tidy(axis, where if j == wide // 2 else "", varied, label)
     legend(figure, handles, 4)
     return figure
 
@@ -233,13 +258,13 @@ def _draw_series(axis: Any, series: Sequence[tuple[str, list]], column: int, han
         axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _studies(section: Section) -> dict[str, list[Row]]:
-    """What a grid varies -> its rows."""
-    found: dict[str, list[Row]] = {}
+def _studies(section: Section) -> list[tuple[str, str, list[Row]]]:
+    """(method, what a grid varies of it, its rows)."""
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in section.aside(GRID):
         if row.varied:
-            found.setdefault("+".join(sorted(row.varied)), []).append(row)
-    return {key: rows for key, rows in found.items() if len({_value(row.varied) for row in rows}) > 1}
+            found.setdefault((row.method, "+".join(sorted(row.varied))), []).append(row)
+    return [(*key, rows) for key, rows in found.items() if len({_value(row.varied) for row in rows}) > 1]
 
 
 def _by_clock(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -278,9 +303,9 @@ def _cells(row: Row, columns: Sequence[str]) -> tuple[list[float], list[float]]:
     return means, sds
 
 
-def _paper(key: str, columns: Sequence[str]) -> list[Point]:
-    """The paper's ablation of a key, ViT-B/16 on ImageNet, in the unit of `_cells`."""
-    found = [row for row in paper.ablations() if "+".join(sorted(row.varied)) == key]
+def _paper(key: str, columns: Sequence[str], method: str = "tracer") -> list[Point]:
+    """The paper's ablation of a key of a method, ViT-B/16 on ImageNet, in the unit of `_cells`."""
+    found = [row for row in paper.ablations() if row.method == method and "+".join(sorted(row.varied)) == key]
     points = []
     for row in sorted(found, key=lambda row: _order(dict(sorted(row.varied.items())))):
         scales = [100 if column.startswith("acc") else 1 for column in columns]
@@ -289,19 +314,17 @@ def _paper(key: str, columns: Sequence[str]) -> list[Point]:
     return points
 
 
-def ranked(material: Material, figure: str) -> tuple[Section, list[tuple[str, list[Row]]]]:
-    """The rows of the default rule; a reference row only where there is no local one."""
+def ranked(material: Material, figure: str, both: bool = True) -> tuple[Section, list[tuple[str, list[Row]]]]:
+    """The rows of the default rule; a reference row only where there is no local one. `both` as in `ranked_panels`."""
     try:
-        section, found = ranked_panels(material.board)
-    except ValueError:
-        raise Missing(
-            f"figure {figure}: needs complete rows of rule {RULES[0]}, got none; run `robustft sweep BENCHMARK` first."
-        ) from None
+        section, found = ranked_panels(material.board, both=both)
+    except ValueError as error:
+        raise Missing(f"figure {figure}: {str(error).removeprefix('figure: ')}") from None
     return section, [(backbone, without_doubles(rows)) for backbone, rows in found]
 
 
 def _first_section(material: Material, figure: str) -> Section:
-    sections = sorted(material.board.sections, key=lambda section: not section.ranks)
+    sections = own_first(material.board)
     if not sections:
         raise Missing(f"figure {figure}: needs finished runs, got none; run `robustft sweep BENCHMARK` first.")
     return sections[0]

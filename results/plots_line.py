@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .effective_robustness import LEAST_MODELS, Line, LineError, fit
 from .material import Material, Missing
-from .plots import dot, legend, panels, tidy
+from .plots import dot, legend, methods_of, panels, tidy
 from .plots_board import ranked
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def draw_robustness(material: Material) -> Figure:
         line = fit(*zip(*points, strict=True))
     except LineError as error:
         raise Missing(f"figure robustness: {str(error).removeprefix('effective robustness: ')}") from error
-    methods = sorted({row.method for _, rows in found for row in rows})
+    methods = methods_of(material.board)
     figure, axes = panels(len(found), height=3.6)
     handles: dict[str, Any] = {}
     for axis, (backbone, rows) in zip(axes, found, strict=True):

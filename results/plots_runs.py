@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .board import OLD_TASK, Section
+from .board import OLD_TASK, REFERENCE_METHOD, Section
 from .material import Material, Missing
-from .plots import legend, panels, style, tidy
+from .plots import LINES, legend, methods_of, own_first, panels, style, tidy
 from .rows import Record
-from .statistics import mean_sd
+from .statistics import RULES, mean_sd
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 PUBLISHED = Path(__file__).with_name("published")
 TEACHERS = {"tracer": ("WMA", "-"), "tracer_ema_teacher": ("EMA", "--")}
 """Methods with one loss and two teachers, as in the paper's Figures 5 and 6."""
-LAYERS_OF = ("ft", "lp_ft", "flyp", "ema", "carot", "tracer")
-"""Methods that are compared layer by layer; the paper's Figure 4 has ft and tracer."""
 
 
 def draw_dynamics(material: Material) -> Figure:
     """Gap, divergence, entropy and confidence of an EMA and a WMA teacher with the same loss, at quarters of a run."""
     found: list[tuple[str, str, list[Record]]] = []
-    for section in material.board.sections:
+    for section in own_first(material.board):
         for backbone in section.backbones:
             both = [
                 (method, material.chosen(section, backbone, method, lambda record: bool(_dynamics(record)))[1])
@@ -103,10 +101,10 @@ def _dynamics(record: Record) -> list[dict[str, Any]]:
 def draw_layers(material: Material) -> Figure:
     """Linear CKA and SVCCA of each layer with the pretrained model, means over seeds; the paper's Figure 4 below."""
     lines: list[tuple[str, list[str], dict[str, dict[str, list[float]]]]] = []
-    for section in material.board.sections:
+    for section in own_first(material.board):
         for backbone in section.backbones:
             series, names = {}, []
-            for method in LAYERS_OF:
+            for method in layered(material, section, backbone):
                 _, records = material.chosen(section, backbone, method, lambda record: bool(material.layers(record)))
                 if records:
                     per_run = [material.layers(record) for record in records]
@@ -121,9 +119,10 @@ def draw_layers(material: Material) -> Figure:
             break
     if not lines:
         raise Missing(
-            f"figure layers: needs the final weights of a local run of one of {', '.join(LAYERS_OF)}, got none; "
+            "figure layers: needs the final weights of a local run that trained, got none; "
             "run `robustft sweep BENCHMARK --method ft,tracer`."
         )
+    methods = methods_of(material.board)
     lines.append(_paper_layers())
     figure, axes = panels(2 * len(lines), 2, width=4.2, height=2.3)
     handles: dict[str, Any] = {}
@@ -132,7 +131,7 @@ def draw_layers(material: Material) -> Figure:
         for j, (key, label) in enumerate((("cka", "linear CKA"), ("svcca", "SVCCA"))):
             axis = axes[2 * i + j]
             for method, keys in series.items():
-                colour, marker = style(method, ())
+                colour, marker = style(method, methods)
                 drawn = axis.plot(
                     range(len(names)), keys[key], color=colour, marker=marker, markersize=5, linewidth=1.2
                 )
@@ -143,6 +142,21 @@ def draw_layers(material: Material) -> Figure:
             axis.tick_params(axis="x", labelsize=7)
     legend(figure, handles, 6)
     return figure
+
+
+def layered(material: Material, section: Section, backbone: str) -> list[str]:
+    """Methods that are compared layer by layer: those with local runs, as they stand in the table, `LINES` at most.
+
+    What reads finished runs and trains nothing itself is left out: its record says that it saw no image.
+    """
+    local = [row for row in section.rows if row.backbone == backbone and row.provenance == "local"]
+    trained = {
+        row.method
+        for row in local
+        if any(record["cost"].get("images_seen") != 0 for record in material.records_of(row))
+    }
+    order = (row.method for row in (*section.table(RULES[0], backbone), *local))
+    return [m for m in dict.fromkeys(order) if m in trained and m != REFERENCE_METHOD][:LINES]
 
 
 def _paper_layers() -> tuple[str, list[str], dict[str, dict[str, list[float]]]]:
@@ -166,7 +180,7 @@ def draw_forgetting(material: Material) -> Figure:
         new, old = (row.cell(column) for column in ("acc_id", f"acc/{OLD_TASK}")) if row else ((None,), (None,))
         if new[0] is not None and old[0] is not None:
             bars.append((method, 100 * new[0], 100 * old[0], 100 * (new[1] or 0), 100 * (old[1] or 0)))
-    if not any(method != "zero_shot" for method, *_ in bars):
+    if not any(method != REFERENCE_METHOD for method, *_ in bars):
         raise Missing(
             "figure forgetting: needs finished runs of the forgetting study, got none; "
             "run `robustft sweep forgetting --method all`."
@@ -185,25 +199,29 @@ def draw_forgetting(material: Material) -> Figure:
     figure, axes = panels(2, 2, width=4.4, height=3.2)
     handles: dict[str, Any] = {}
     for axis, title, values in zip(axes, (section.benchmark, "paper, Figure 3"), (bars, paper), strict=True):
-        _draw_bars(axis, values, handles)
+        _draw_bars(axis, values, methods_of(material.board), handles)
         tidy(axis, title, "", "accuracy (%)" if axis is axes[0] else "")
     legend(figure, handles, 2)
     return figure
 
 
 def _forgetting_methods(section: Section | None) -> list[str]:
-    return [] if section is None else sorted({row.method for row in section.rows}, key=lambda m: (m != "zero_shot", m))
+    if section is None:
+        return []
+    return sorted({row.method for row in section.rows}, key=lambda method: (method != REFERENCE_METHOD, method))
 
 
-def _draw_bars(axis: Any, bars: Sequence[tuple[str, float, float, float, float]], handles: dict[str, Any]) -> None:
-    start = next((old for method, _, old, _, _ in bars if method == "zero_shot"), None)
+def _draw_bars(
+    axis: Any, bars: Sequence[tuple[str, float, float, float, float]], others: Sequence[str], handles: dict[str, Any]
+) -> None:
+    start = next((old for method, _, old, _, _ in bars if method == REFERENCE_METHOD), None)
     methods = [method for method, *_ in bars]
     for i, (method, new, old, new_sd, old_sd) in enumerate(bars):
-        colour = style(method, methods)[0]
+        colour = style(method, others)[0]
         error = {"error_kw": {"elinewidth": 0.8}, "capsize": 2}
         axis.bar(i - 0.2, new, 0.38, color="white", edgecolor=colour, hatch="////", yerr=new_sd or None, **error)
         axis.bar(i + 0.2, old, 0.38, color=colour, edgecolor=colour, yerr=old_sd or None, **error)
-        if start is not None and method != "zero_shot":
+        if start is not None and method != REFERENCE_METHOD:
             change = f"{old - start:+.1f}".replace("-", "−")
             options = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 7}
             paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}  # keeps the dotted line off the number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from .compare import flips
 from .material import Material, Missing, without_doubles
 from .metrics import bin_edges
 from .outcomes import OutcomeError
-from .plots import legend, panels, style, tidy
+from .plots import LINES, lacks, legend, methods_of, own_first, panels, style, tidy
 from .predictions import PredictionError
 from .statistics import RULES
 
@@ -22,40 +23,45 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, np.ndarray]
 
-RELIABILITY_OF = ("zero_shot", "ft", "wise_ft", "flyp", "ema", "tracer")
-"""Methods of the reliability diagrams: more lines than these cannot be told apart."""
 LEAST_SHARE = 0.005
 """Bins with a smaller share of the samples are not drawn: their accuracy is noise."""
 
 
 def draw_reliability(material: Material) -> Figure:
-    """Accuracy against mean confidence in 15 equal-width bins, ID above and all shifts below, all seeds pooled."""
-    found, beneath = [], set()  # methods of a path, whose run may be another method's
-    for section, backbone, rows in _tables(material):
+    """Accuracy against mean confidence in 15 equal-width bins, ID above and all shifts below, all seeds pooled.
+
+    The panels of sets that the data do not have are left out.
+    """
+    tables = _tables(material)
+    shown, left_out = _told_apart([rows for _, _, rows in tables])
+    found, beneath, sides = [], set(), []  # beneath: methods of a path, whose run may be another method's
+    for section, backbone, rows in tables:
+        sides = [("ID", [section.id_set])] if section.id_set else []
+        sides += [("all shifts", section.shifts)] if section.shifts else []
         curves = {}
         for row in rows:
-            if row.method in RELIABILITY_OF and row.title == row.method:
+            if row.method in shown and row.title == row.method:
                 beneath |= {row.method} if row.evaluated else set()
                 parts = [material.predictions(record, row.provenance) for record in material.records_of(row)]
                 if parts and all(parts):
                     curves[row.method] = [
                         reliability([part[name] for part in parts for name in names if name in part])
-                        for names in ([section.id_set], section.shifts)
+                        for _, names in sides
                     ]
-        if set(curves) - {REFERENCE_METHOD}:
+        if sides and set(curves) - {REFERENCE_METHOD}:
             found.append((backbone, curves))
     if not found:
         raise Missing(
             "figure reliability: needs the per-sample files of ranked runs, got none; "
             "run `robustft sweep BENCHMARK --method zero_shot,ft,tracer` first."
         )
-    figure, axes = panels(2 * len(found), len(found), height=2.8)
-    handles: dict[str, Any] = {}
-    for i, title in enumerate(("ID", "all shifts")):
+    figure, axes = panels(len(sides) * len(found), len(found), height=2.8)
+    methods, handles = methods_of(material.board), dict[str, Any]()
+    for i, (title, _) in enumerate(sides):
         for axis, (backbone, curves) in zip(axes[i * len(found) :], found, strict=False):
             axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
             for method, pair in curves.items():
-                colour, marker = style(method, ())
+                colour, marker = style(method, methods)
                 confidence, accuracy, _ = pair[i]
                 size, width, order = (7, 2.8, 2.0) if method in beneath else (4.5, 1.1, 2.5)
                 drawn = axis.plot(
@@ -64,10 +70,28 @@ def draw_reliability(material: Material) -> Figure:
                 handles.setdefault(method, drawn[0])
             axis.set_xlim(0, 1.02)
             axis.set_ylim(0, 1.02)
-            tidy(axis, backbone if i == 0 else "", "mean confidence" if i else "")
+            tidy(axis, backbone if i == 0 else "", "mean confidence" if i == len(sides) - 1 else "")
         axes[i * len(found)].set_ylabel(f"accuracy, {title}", fontsize=9)
+    if left_out:
+        text = textwrap.fill(f"not drawn, so that lines can be told apart: {', '.join(left_out)}", 34 * len(found) + 30)
+        figure.supxlabel(text, fontsize=7)
     legend(figure, handles, 6)
     return figure
+
+
+def _told_apart(tables: Sequence[Sequence[Row]]) -> tuple[set[str], list[str]]:
+    """Methods whose lines one panel has room for, zero-shot among them, and those that it has none for.
+
+    Local runs go first, then what stands highest in any of the tables.
+    """
+    places: dict[str, tuple[bool, int]] = {}
+    for rows in tables:
+        for i, row in enumerate(rows):
+            if row.title == row.method and not row.is_reference_method:
+                place = row.provenance != "local", i
+                places[row.method] = min(place, places.get(row.method, place))
+    order = sorted(places, key=lambda method: (places[method], method))
+    return {REFERENCE_METHOD, *order[:LINES]}, sorted(order[LINES:])
 
 
 def reliability(parts: Sequence[Columns], bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,8 +115,10 @@ def reliability(parts: Sequence[Columns], bins: int = 15) -> tuple[np.ndarray, n
 
 def draw_flips(material: Material) -> Figure:
     """Images that zero-shot had right and finetuning gets wrong, and the reverse, in percent, means over the shifts."""
-    found = []
+    found, methods = [], methods_of(material.board)
     for section, backbone, rows in _tables(material):
+        if not section.shifts:
+            raise Missing(f"figure flips: shows what turned under a shift, and {lacks(section)}.")
         start = next((row for row in rows if row.is_reference_method), None)
         bars = {}
         for row in rows if start is not None else ():
@@ -114,7 +140,7 @@ def draw_flips(material: Material) -> Figure:
         order = sorted(bars, key=lambda title: bars[title][1], reverse=True)
         for y, title in enumerate(order):
             method, lost, won = bars[title]
-            colour = style(method, [])[0] if method else "0.3"
+            colour = style(method, methods)[0]
             handles["right before, now wrong"] = axis.barh(y, -lost, 0.7, color=colour, edgecolor=colour)
             handles["wrong before, now right"] = axis.barh(y, won, 0.7, color="white", edgecolor=colour, hatch="////")
             axis.annotate(f"{lost:.1f}", (-lost, y), xytext=(-2, 0), textcoords="offset points", **_SMALL, ha="right")
@@ -153,7 +179,7 @@ def _mean_flips(material: Material, section: Section, row: Row, start: Row) -> t
 
 def _tables(material: Material) -> list[tuple[Section, str, list[Row]]]:
     """The default rule's complete rows of the first section that has any, per backbone."""
-    for section in sorted(material.board.sections, key=lambda section: not section.ranks):
+    for section in own_first(material.board):
         tables = [
             (section, backbone, without_doubles(row for row in section.table(RULES[0], backbone) if row.complete))
             for backbone in section.backbones

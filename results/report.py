@@ -14,7 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from .cells import (
 )
 from .material import Material
 from .packing import pack
+from .plots import own_first
 from .rows import Record
 from .statistics import RULES
 from .tables import (
@@ -67,12 +68,17 @@ class Picture:
     svg: str
 
 
-def render(material: Material, pictures: Mapping[str, Sequence[Picture]] | None = None) -> str:
-    """The page.
+def render(
+    material: Material,
+    pictures: Mapping[str, Sequence[Picture]] | None = None,
+    absent: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """The page: what was run here first, then the committed reference.
 
     Args:
         material: records, with the files beside them where there are any.
         pictures: benchmark -> figures; the benchmark's section shows them.
+        absent: benchmark -> title of a figure that there is none of -> why.
 
     Returns:
         HTML that needs no other file. Without a finished run it says so.
@@ -92,8 +98,7 @@ def render(material: Material, pictures: Mapping[str, Sequence[Picture]] | None 
     environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))  # at its underscores
     environment.filters["svg"] = lambda picture: Markup(inline_svg(picture.svg))
     script = own("page.js")
-    order = sorted(material.board.sections, key=lambda section: not section.ranks)  # studies come last
-    found = [_section(section, material, pictures or {}) for section in order]
+    found = [_section(section, material, pictures or {}, absent or {}) for section in in_order(material)]
     return environment.get_template("page.html.j2").render(
         sections=found,
         runs=[_run_line(provenance, record) for provenance, record in material.entries()],
@@ -106,10 +111,24 @@ def render(material: Material, pictures: Mapping[str, Sequence[Picture]] | None 
     )
 
 
-def write(material: Material, path: Path, pictures: Mapping[str, Sequence[Picture]] | None = None) -> Path:
-    """Write the page, atomically; OutputError where the file system refuses."""
-    write_atomic(Path(path), render(material, pictures).encode())
+def write(
+    material: Material,
+    path: Path,
+    pictures: Mapping[str, Sequence[Picture]] | None = None,
+    absent: Mapping[str, Mapping[str, str]] | None = None,
+) -> Path:
+    """Write the page that `render` makes, atomically; OutputError where the file system refuses."""
+    write_atomic(Path(path), render(material, pictures, absent).encode())
     return Path(path)
+
+
+def in_order(material: Material) -> list[Section]:
+    """Sections as a reader wants them: with local runs first, of those the newest; studies behind what ranks."""
+    newest: dict[str, str] = {}
+    for record in material.local:
+        newest[record["benchmark"]] = max(record["finished"], newest.get(record["benchmark"], ""))
+    late_first = sorted(material.board.sections, key=lambda section: newest.get(section.benchmark, ""), reverse=True)
+    return own_first(replace(material.board, sections=tuple(late_first)))
 
 
 def key_of(provenance: str, record: Record) -> str:
@@ -145,8 +164,13 @@ def is_wide(text: str) -> bool:
 # Tables
 
 
-def _section(section: Section, material: Material, pictures: Mapping[str, Sequence[Picture]]) -> dict[str, Any]:
-    same = [other for other in material.board.sections if other.benchmark == section.benchmark]
+def _section(
+    section: Section,
+    material: Material,
+    pictures: Mapping[str, Sequence[Picture]],
+    absent: Mapping[str, Mapping[str, str]],
+) -> dict[str, Any]:
+    same = [other for other in in_order(material) if other.benchmark == section.benchmark]
     name = section.benchmark
     if len({other.recipe for other in same}) > 1:
         name += f", {section.recipe}"
@@ -155,12 +179,17 @@ def _section(section: Section, material: Material, pictures: Mapping[str, Sequen
     return {
         "id": "-".join([section.benchmark, section.recipe, section.fingerprint[:6]]),
         "name": name,
-        "about": f"{section.version} · recipe {section.recipe} · {len(section.shifts)} shifts",
+        "about": f"{section.version} · recipe {section.recipe} · {_count(len(section.shifts))}",
         "backbones": section.backbones,
         "provenances": sorted({row.provenance for row in section.rows}),
         "views": [_view(section, material, *view) for view in _views(section)],
         "pictures": list(pictures.get(section.benchmark, ())) if section is same[0] else [],
+        "absent": list(absent.get(section.benchmark, {}).items()) if section is same[0] else [],
     }
+
+
+def _count(shifts: int) -> str:
+    return {0: "no shift", 1: "1 shift"}.get(shifts, f"{shifts} shifts")
 
 
 def _views(section: Section) -> Iterable[tuple[str, str, list[str], list[Row], bool]]:

@@ -59,6 +59,7 @@ LINES = 6
 STYLE = {"svg.hashsalt": "robustft", "font.size": 9, "text.parse_math": False}
 SIZE, FIXED_SIZE, START_SIZE = 7, 5, 13  # of markers: a row's, a fixed point's, zero-shot's
 HOLLOW = " (reference)"
+MANY_LINES = 8  # of a legend: for more a figure becomes higher
 BELOW = 1.5  # times as large is a marker that lies below another
 
 
@@ -124,11 +125,15 @@ def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
     longest = max(len(line) for name in names for line in name.split("\n"))
     inches = 0.75 + 0.08 * longest  # a handle, and letters of this font size
     columns = max(1, min(columns, int(figure.get_figwidth() / inches)))
+    columns = min(len(names), columns)
+    lines = math.ceil(sum(1 + name.count("\n") for name in names) / columns)
+    if lines > MANY_LINES:  # else they would take the room of the panels
+        figure.set_figheight(figure.get_figheight() + 0.19 * (lines - MANY_LINES))
     figure.legend(
         [handles[name] for name in names],
         names,
         loc="outside lower center",
-        ncols=min(len(names), columns),
+        ncols=columns,
         frameon=False,
     )
 
@@ -249,7 +254,19 @@ def ranked_panels(board: Board, rule: str = RULES[0], both: bool = True) -> tupl
             return section, found
     if lacking:
         raise ValueError(f"figure: needs an ID score and an OOD mean, and {lacking}.")
-    raise ValueError(f"figure: no complete rows of rule {rule} to draw; run a sweep first.")
+    raise ValueError(unchosen(board) or f"figure: no complete rows of rule {rule} to draw; run a sweep first.")
+
+
+def unchosen(board: Board) -> str:
+    """A sentence where there are rows, but none that a selection rule chose; else ""."""
+    rows = [row for section in board.sections for row in section.rows if not row.is_reference_method]
+    if not rows or any(row.rules for row in rows):
+        return ""
+    names = " and ".join(sorted({section.benchmark for section in board.sections}))
+    return (
+        f"figure: shows rows that a selection rule chose, and no rule chose any of {names}, "
+        "as where nothing is tuned; `robustft tune` chooses, of what a suite lets it."
+    )
 
 
 def lacks(section: Section) -> str:

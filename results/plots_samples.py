@@ -14,7 +14,7 @@ from .compare import flips
 from .material import Material, Missing, without_doubles
 from .metrics import bin_edges
 from .outcomes import OutcomeError
-from .plots import LINES, lacks, legend, methods_of, own_first, panels, style, tidy
+from .plots import LINES, lacks, legend, methods_of, own_first, panels, style, tidy, unchosen
 from .predictions import PredictionError
 from .statistics import RULES
 
@@ -51,6 +51,7 @@ def draw_reliability(material: Material) -> Figure:
         if sides and set(curves) - {REFERENCE_METHOD}:
             found.append((backbone, curves))
     if not found:
+        _check_chosen(material, "reliability")
         raise Missing(
             "figure reliability: needs the per-sample files of ranked runs, got none; "
             "run `robustft sweep BENCHMARK --method zero_shot,ft,tracer` first."
@@ -128,6 +129,7 @@ def draw_flips(material: Material) -> Figure:
         if bars:
             found.append((backbone, bars))
     if not found:
+        _check_chosen(material, "flips")
         raise Missing(
             f"figure flips: needs the per-sample files of {REFERENCE_METHOD} and of another ranked method, got none; "
             f"run `robustft sweep BENCHMARK --method {REFERENCE_METHOD},ft` first."
@@ -175,6 +177,12 @@ def _mean_flips(material: Material, section: Section, row: Row, start: Row) -> t
         return None
     lost, won = ([getattr(one, side) for one in turned] for side in ("negative", "positive"))
     return 100 * math.fsum(lost) / len(turned), 100 * math.fsum(won) / len(turned)
+
+
+def _check_chosen(material: Material, figure: str) -> None:
+    reason = unchosen(material.board)
+    if reason:
+        raise Missing(f"figure {figure}: {reason.removeprefix('figure: ')}")
 
 
 def _tables(material: Material) -> list[tuple[Section, str, list[Row]]]:

@@ -28,6 +28,7 @@ def suite_of(folder, name, data):
             "common": {"steps": 3, "batch_size": 4, "lr": 1e-4, "weight_decay": 0.1, "warmup_steps": 1}
             | {"precision": "fp32"},
         },
+        "tuning": {"trials": 1, "seeds": [100], "space": {"ft": {"lr": [1e-4]}}},
     }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(suite))
@@ -48,7 +49,8 @@ def swept(tmp_path_factory):
         for name, splits in SHAPES.items():
             make_folder(root / "data" / name, splits)
             suite = suite_of(root, name, root / "data" / name)
-            assert call("sweep", suite, "--method", "zero_shot,ft", "--seeds", "0") == 0
+            assert call("tune", suite, "--method", "ft") == 0
+            assert call("sweep", suite, "--method", "zero_shot,ft") == 0
     return root
 
 
@@ -113,6 +115,7 @@ RECORDS = {
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("shape", RECORDS)
 def test_a_figure_is_drawn_or_says_what_is_missing(shape):
     made = Material(tuple(RECORDS[shape]), baselines=BASELINES)
@@ -127,7 +130,11 @@ def test_a_figure_is_drawn_or_says_what_is_missing(shape):
 
 @pytest.mark.parametrize(
     ("shape", "words"),
-    [("no shift", "have no shift"), ("no ID test set", "have no ID test set"), ("neither", "no ID test set and no sh")],
+    [
+        ("no shift", "have no shift"),
+        ("no ID test set", "have no ID test set"),
+        ("neither", "have no ID test set and no shift"),
+    ],
 )
 def test_what_the_data_lack_is_told_and_not_that_a_sweep_would_help(shape, words):
     made = Material(tuple(RECORDS[shape]), baselines=BASELINES)
@@ -135,6 +142,15 @@ def test_what_the_data_lack_is_told_and_not_that_a_sweep_would_help(shape, words
         with pytest.raises(Missing, match=f"the data of digits {words}") as raised:
             gallery.make(name, made)
         assert "robustft sweep" not in str(raised.value)
+
+
+def test_of_runs_that_nothing_was_tuned_for_the_sentence_says_so():
+    made = Material((make_record("zero_shot", rules=()), make_record("ft", rules=())), baselines=BASELINES)
+    for name in ("id_ood", "robustness", "calibration", "reliability", "flips", "cost"):
+        with pytest.raises(
+            Missing, match=f"^figure {name}: .* no rule chose any of digits, .* `robustft tune` chooses"
+        ):
+            gallery.make(name, made)
 
 
 def test_a_study_of_one_method_has_no_points_of_another_or_of_a_paper_that_varied_a_third():

@@ -5,9 +5,6 @@ from .request import DataFacts, Facts, check_chooses_nothing, learns
 from .spec import TRAINING_FIELDS, RunSpec
 from .suite import Suite
 
-TERMS = ("fd_weight", "crd_weight", "icl_weight", "cross_kd_weight")
-"""Weights of the distillation terms of TRACER's family; `lambda_sd` multiplies their sum."""
-
 
 def check(spec: RunSpec, sources: dict[str, str], suite: Suite, facts: Facts, data: DataFacts) -> None:
     """UserError, with the source of the value, for a spec that cannot be run or would not be what its name says.
@@ -19,7 +16,7 @@ def check(spec: RunSpec, sources: dict[str, str], suite: Suite, facts: Facts, da
         for key in TRAINING_FIELDS:
             if getattr(spec, key) is None:
                 raise UserError(f"{key}: must be set for {spec.method}, got null ({sources[key]}); give a value.")
-    _check_distillation(spec, sources)
+    _check_distillation(spec, sources, facts.methods[spec.method].distils_by)
     if facts.embedded and spec.decode != "exact":
         raise UserError(
             f"decode: must be 'exact' on {suite.dataset}, whose pictures are drawn and not read from files, "
@@ -40,11 +37,13 @@ def check(spec: RunSpec, sources: dict[str, str], suite: Suite, facts: Facts, da
         check_chooses_nothing(facts.methods[spec.method], spec, suite.dataset_of(spec.recipe))
 
 
-def _check_distillation(spec: RunSpec, sources: dict[str, str]) -> None:
-    """Refuse a distilling method whose weights are all 0, as in the released tracer.sh, unless a person says so."""
-    terms = [key for key in TERMS if key in spec.hyper]
-    off = [key for key in ("lambda_sd",) if spec.hyper.get(key) == 0]
-    off += terms if terms and all(spec.hyper[key] == 0 for key in terms) else []
+def _check_distillation(spec: RunSpec, sources: dict[str, str], groups: tuple[tuple[str, ...], ...]) -> None:
+    """Refuse a distilling method whose weights are all 0, as in the released tracer.sh, unless a person says so.
+
+    Args:
+        groups: `Method.distils_by`.
+    """
+    off = [key for group in groups for key in group if all(spec.hyper.get(other) == 0 for other in group)]
     if off and not any(sources[key].startswith(("--set", "grid")) for key in off):
         raise UserError(
             f"{spec.method}: must distil with some weight above 0, got {off[0]}=0 ({sources[off[0]]}), which "

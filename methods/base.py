@@ -151,6 +151,9 @@ class Method:
     """Whether `penalty` reads the starting values, so that the trainer keeps a copy."""
     strength: ClassVar[str | None] = None
     """The one hyperparameter beside the learning rate that tuning may move."""
+    distils_by: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of hyperparameters. Where all of a group are 0, nothing is distilled and plain FLYP is left, which a plan
+    refuses unless a person gave one of them."""
     introduced: ClassVar[Mapping[str, Any]] = {}
     """Hyperparameters that came after the first runs, with the value that means "as before": left out of the
     run id while they have it, so that they rename no finished run."""

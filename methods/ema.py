@@ -64,6 +64,7 @@ class SoftTargets(DistillingMethod):
 
     Hyper = SoftTargetHyper
     strength = "lambda_sd"
+    distils_by = (("lambda_sd",),)
 
     def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
         """Nats; both directions of the distillation added, as released."""

@@ -53,6 +53,7 @@ class Terms(DistillingMethod):
 
     Hyper = TermsHyper
     strength = "lambda_sd"
+    distils_by = (("lambda_sd",), ("fd_weight", "crd_weight", "icl_weight", "cross_kd_weight"))
     introduced = TwoTowerMethod.introduced | {"fd_reduction": "sum"}
 
     def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:

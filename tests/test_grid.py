@@ -42,6 +42,7 @@ class Fake:
     strength = None
     path = None
     introduced = {}
+    distils_by = ()
     reads = ()
 
     @classmethod
@@ -75,7 +76,7 @@ ALONG = {"trained": False, "strength": "alpha", "path": "alpha"}
 METHODS = {
     "zero_shot": make_method("zero_shot", trained=False),
     "ft": make_method("ft"),
-    "tracer": make_method("tracer", Strength, needs_text=True, strength="lambda_sd"),
+    "tracer": make_method("tracer", Strength, needs_text=True, strength="lambda_sd", distils_by=(("lambda_sd",),)),
     "wise_ft": make_method("wise_ft", Alpha, reads=("ft",), **ALONG),
     "wise_tracer": make_method("wise_tracer", Alpha, reads=("tracer",), **ALONG),
     "soup": make_method("soup", Members, Pooled),

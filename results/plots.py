@@ -117,8 +117,12 @@ def tidy(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
     axis.tick_params(labelsize=8)
 
 
-def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
-    """One legend below all panels, zero-shot first, then by name; as many columns as fit, `columns` at most."""
+def legend(figure: Figure, handles: Mapping[str, Any], columns: int, note: str = "") -> None:
+    """One legend below all panels, zero-shot first, then by name; as many columns as fit, `columns` at most.
+
+    Args:
+        note: small print above the names.
+    """
     if not handles:
         return
     names = sorted(handles, key=lambda name: (name != REFERENCE_METHOD, name))
@@ -135,6 +139,8 @@ def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
         loc="outside lower center",
         ncols=columns,
         frameon=False,
+        title=note or None,
+        title_fontsize=7,
     )
 
 

@@ -73,10 +73,8 @@ def draw_reliability(material: Material) -> Figure:
             axis.set_ylim(0, 1.02)
             tidy(axis, backbone if i == 0 else "", "mean confidence" if i == len(sides) - 1 else "")
         axes[i * len(found)].set_ylabel(f"accuracy, {title}", fontsize=9)
-    if left_out:
-        text = textwrap.fill(f"not drawn, so that lines can be told apart: {', '.join(left_out)}", 34 * len(found) + 30)
-        figure.supxlabel(text, fontsize=7)
-    legend(figure, handles, 6)
+    told = f"not drawn, so that lines can be told apart: {', '.join(left_out)}" if left_out else ""
+    legend(figure, handles, 6, textwrap.fill(told, 34 * len(found) + 30))
     return figure
 
 

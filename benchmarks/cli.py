@@ -140,7 +140,7 @@ def sweep(
     on_its_way = work["cluster"] is not None and not sweeps.finished(plan, work["runs"])
     if not work["dry_run"] and code != 130 and not on_its_way:
         known = finished.Suites(complain, {loaded.suite.name: loaded})
-        leaderboards.board(known, work["runs"], results, console, only=loaded.suite.name)
+        leaderboards.of_sweep(known, loaded, plan, rule, work["runs"], results, console)
     return code
 
 

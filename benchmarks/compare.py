@@ -13,7 +13,7 @@ from rich.text import Text
 
 from . import flags
 from .console import complain, make_console
-from .errors import UserError, resolve_name
+from .errors import UserError, fold, resolve_name
 
 EXPLAINED = (
     "Percent and points; 95 % intervals. The first interval is for new seeds and new source images (variance "
@@ -39,9 +39,10 @@ def command(first: str, second: str, benchmark: str, reference: bool, runs: Path
     """Difference of two methods with its interval, and per shift what each flipped, from per-sample files."""
     from ..results import leaderboard, records
     from ..results.outcomes import Outcomes
+    from ..results.statistics import RULES
     from . import finished
 
-    console = make_console()
+    console, choice["rule"] = make_console(), resolve_name("rule", choice["rule"], RULES)
     if reference:
         benchmark = resolve_name("benchmark", benchmark, sorted(path.name for path in records.REFERENCE.glob("*/")))
         board = leaderboard.build([], records.gather_reference(benchmark))
@@ -49,47 +50,96 @@ def command(first: str, second: str, benchmark: str, reference: bool, runs: Path
         known = finished.Suites(complain)
         benchmark = known.of(benchmark, runs)
         gathered = [record for record in records.gather(runs) if record["benchmark"] == benchmark]
-        board = leaderboard.build(list(known.with_selections(gathered)))
+        board = leaderboard.build(list(known.for_board(gathered)))
+    methods = _methods((first, second), board.sections)
     outcomes = Outcomes(runs=None if reference else runs)
-    shown = 0
+    where = "the committed reference" if reference else f"--runs {runs}"
+    remedy = "" if reference else f": run `robustft sweep {benchmark} --method {{}}`, or add --reference"
+    have = {row.method for section in board.sections for row in section.rows}
+    lacking = [
+        f"{where} has no run of {name} of {benchmark}{remedy.format(name)}" for name in methods if name not in have
+    ]
+    if lacking:
+        of_these = f"; it has {', '.join(sorted(have))}" if reference else ""
+        raise UserError(f"compare: {'; '.join(lacking)}{of_these}.")
+    shown, reasons = 0, {}
     for section in board.sections:
-        shown += _section(console, outcomes, section, first, second, **choice)
+        shown += _section(console, outcomes, section, methods, reasons, **choice)
     if not shown:
-        where = "the committed reference" if reference else f"--runs {runs}"
-        known = sorted({row.method for section in board.sections for row in section.rows if row.rules})
-        raise UserError(
-            f"compare: {where} must hold ranked runs of {first} and {second} on one backbone of {benchmark}, found "
-            f"{', '.join(known) or 'none'}; " + ("name two of these." if reference else "run them, or add --reference.")
-        )
+        raise UserError(f"compare: no ranked runs of both {' and '.join(methods)}: {'; '.join(reasons)}.")
+    for reason, backbones in reasons.items():
+        console.print(f"not on {', '.join(backbones)}: {reason}", soft_wrap=True)
     console.print(EXPLAINED + UNCORRECTED.format(shown=shown), soft_wrap=True)
     return 0
 
 
-def _section(
-    console: Console, outcomes: Any, section: Any, first: str, second: str, backbone: str | None, rule: str
-) -> int:
-    """Prints a section's comparisons; returns how many differences they tell."""
-    from ..results.statistics import RULES
+def _methods(asked: tuple[str, str], sections: Any) -> list[str]:
+    """The names of two methods, of which there are runs or which are installed.
 
-    rule, known = resolve_name("rule", rule, RULES), section.backbones
+    Raises:
+        UserError: a name is of none, or both are one method.
+    """
+    names = {row.method for section in sections for row in section.rows}
+    if not {fold(name) for name in asked} <= set(map(fold, names)):
+        from . import facts  # methods, and so torch: only to tell a method without runs from a slip of the pen
+
+        names |= set(facts.methods())
+    found = [resolve_name("method", name, names) for name in asked]
+    if found[0] == found[1]:
+        raise UserError(f"compare: must be given two methods, got {found[0]} twice; name another one.")
+    return found
+
+
+def _section(
+    console: Console,
+    outcomes: Any,
+    section: Any,
+    methods: list[str],
+    reasons: dict[str, list[str]],
+    backbone: str | None,
+    rule: str,
+) -> int:
+    """Prints a section's comparisons; returns how many differences they tell.
+
+    Args:
+        reasons: why there is none, reason -> backbones; added to.
+    """
+    known = section.backbones
     chosen = [resolve_name("backbone", backbone, known)] if backbone else known
     shown = 0
     for name in chosen:
         rows = section.table(rule, name)
-        pair = [_row(rows, method) for method in (first, second)]
+        pair = [_row(rows, method) for method in methods]
         if None not in pair:
             shown += _show(console, outcomes, section, rule, rows, pair)
+            continue
+        for method in (method for method, row in zip(methods, pair, strict=True) if row is None):
+            backbones = reasons.setdefault(_why_not(section, method, name, rule), [])
+            backbones += [name] if name not in backbones else []
     return shown
 
 
 def _row(rows: list[Any], method: str) -> Any:
     """The row of a method, as its rule chose it; a fixed point of a path only where nothing else is there."""
-    found = [row for row in rows if row.method == method.replace("-", "_")]
+    found = [row for row in rows if row.method == method]
     return min(found, key=lambda row: (bool(row.kind), not row.complete, row.name), default=None)
 
 
+def _why_not(section: Any, method: str, backbone: str, rule: str) -> str:
+    """Why a method has no row in the table of a rule on a backbone, and what to do."""
+    from ..results.board import UNRANKED
+
+    rows = [row for row in section.rows if (row.method, row.backbone) == (method, backbone)]
+    if not rows:
+        return f"{method} has no run on {backbone} under recipe {section.recipe}"
+    if ranked := [row for row in rows if row.rules]:
+        return f"{method} is a result of rule {ranked[0].rules[0]} and not of {rule}: add --rule {ranked[0].rules[0]}"
+    told = [row.marks[key] for row in rows for key in (UNRANKED, "stale") if key in row.marks]
+    return f"{method} is {told[0] if told else 'of a study, which ranks nothing'}"
+
+
 def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[Any], pair: list[Any]) -> int:
-    from ..results.cells import cell_text, in_percent, judged, metric_columns
+    from ..results.cells import cell_text, footnotes, in_percent, judged, metric_columns
     from ..results.compare import compare, flips, sets_of
     from ..results.tables import TESTED_SCORES
 
@@ -121,6 +171,8 @@ def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[A
             cells += ["", ""] if turned is None else [f"{100 * turned.negative:.1f}", f"{100 * turned.positive:.1f}"]
         table.add_row(*map(Text, cells))
     console.print(table)
+    for note in footnotes(pair):
+        console.print(note, soft_wrap=True)
     if judged(section):
         console.print(judged(section) + TESTED_SCORES, soft_wrap=True)
     mean = found.get(section.ood_column)

@@ -137,6 +137,12 @@ def _names(data: EvalData, size: int) -> Columns:
     return {key: np.asarray(values, dtype=object) for key, values in names.items()}
 
 
+def class_count(data: EvalData, total: int) -> int:
+    """How many classes a prediction on the set is one of: those of the card, or the set's own."""
+    project = getattr(data, "project", None)
+    return total if project is None else project(torch.zeros(1, total)).shape[1]
+
+
 def score(columns: Columns, data: EvalData, batch_size: int, limit: int | None = None) -> dict[str, Any]:
     """The metrics of a set.
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ..datasets.card import DataError
-from . import suite
+from ..results.board import UNRANKED
+from . import suite, unranked
 from .errors import resolve_name
 from .spec import RunSpec
 
@@ -78,6 +79,18 @@ class Suites:
         for record in records:
             benchmark = self.get(record["benchmark"])
             yield record if benchmark is None else self._selected(benchmark, record)
+
+    def for_board(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """`with_selections`, and beside the keys of a record why no rule ranks it: what a board says of its row."""
+        for record in self.with_selections(records):
+            reason = self._reason(record)
+            yield {**record, UNRANKED: reason} if reason else record
+
+    def _reason(self, record: dict[str, Any]) -> str:
+        try:
+            return unranked.reason(record, self.get(record["benchmark"]))
+        except ValueError:  # its suite needs what is not here, which was told
+            return unranked.reason(record, None)
 
     def _selected(self, benchmark: "Benchmark", record: dict[str, Any]) -> dict[str, Any]:
         from ..backbones import BackboneError

@@ -12,7 +12,7 @@ from ..methods.parallel import World
 from ..results import calibration, predictions, scores
 from ..results.atomic import write_atomic
 from . import data_check
-from .evaluate import Columns, Maker, lineage_batch, predict, score
+from .evaluate import Columns, Maker, class_count, lineage_batch, predict, score
 from .plan import Plan
 from .shares import Share
 from .state import RunFolder
@@ -48,7 +48,7 @@ def measure(
 
     Returns:
         Of the record: sets, in the card's order; temperature, but for trials and for data without a validation set;
-        path, where there is one.
+        path, where there is one. Beside it `classes`: set -> how many classes a prediction is one of.
     """
     spec, trial = plan.spec, plan.spec.kind == "trial"
     parameter = registry.get(spec.method).path or ""
@@ -57,7 +57,8 @@ def measure(
     batch_size, temperature = lineage_batch(base, spec.backbone), None
     sets: dict[str, dict[str, Any]] = {}
     points: dict[float, dict[str, Any]] = {value: {} for value in along}
-    classes: list[Columns] = []
+    classes: dict[str, int] = {}
+    per_class: list[Columns] = []
     for entry, data in data_check.evaluation_sets(dataset, spec):
         calibrates = entry.role == "validation" and temperature is None and not trial
         columns, *others = predict(
@@ -75,7 +76,8 @@ def measure(
             temperature = calibration.fit_temperature(columns["logits"], columns["label"])
             columns["confidence_scaled"] = calibration.confidence_at(columns["logits"], temperature)
         sets[entry.name] = {"role": entry.role, **score(columns, data, batch_size, spec.limit)}
-        classes.append(scores.per_class(columns, entry.name))
+        classes[entry.name] = class_count(data, len(dataset.card.class_names))
+        per_class.append(scores.per_class(columns, entry.name))
         theirs = dict(zip(along, others, strict=True))
         for value, kept in theirs.items():
             metrics = scores.basic(kept) | (scores.by_group(kept, columns["group"]) if "group" in columns else {})
@@ -87,7 +89,7 @@ def measure(
                 predictions.write_path(folder.path_predictions(entry.name), parameter, theirs, guard)
         after_set()
     if share.rank == 0 and not trial:
-        write_atomic(folder.per_class, _parquet(classes), guard)
+        write_atomic(folder.per_class, _parquet(per_class), guard)
     if share.rank == 0:
         shutil.rmtree(folder.predictions / "parts", ignore_errors=True)  # all have read what was in it
     made = [{"value": value, "sets": found} for value, found in points.items()]
@@ -95,6 +97,7 @@ def measure(
         "sets": {entry.name: sets[entry.name] for entry in dataset.card.sets if entry.name in sets},
         **({} if temperature is None else {"temperature": temperature}),
         **({"path": {"parameter": parameter, "points": made}} if made else {}),
+        "classes": {entry.name: classes[entry.name] for entry in dataset.card.sets if entry.name in classes},
     }
 
 

@@ -29,7 +29,7 @@ def gather(runs: Path, benchmark: str | None, console: Console) -> object:
     def report(sentence: str) -> None:
         console.print(sentence, markup=False, soft_wrap=True)
 
-    local = list(finished.Suites(complain).with_selections(records.gather(runs, report)))
+    local = list(finished.Suites(complain).for_board(records.gather(runs, report)))
     reference = records.gather_reference(report=report)
     material = Material(tuple(local), tuple(reference), runs)
     if benchmark is None:

@@ -22,6 +22,7 @@ from ..methods.base import Context, Method
 from ..methods.checkpoints import Checkpoints
 from ..methods.classifier import Classifier
 from ..methods.trainer import Fitted, Settings, Task, fit
+from ..results.chance import CLASSES
 from ..results.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from . import data_check, environment, facts
 from .errors import UserError
@@ -278,7 +279,7 @@ class Attempt:
         return lambda: shared.overwrite(stored_tensors(path)), {value: partial(line.at, value) for value in line.values}
 
     def _record(self, found: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-        spec, device = self.spec, self.options.device
+        spec, device, classes = self.spec, self.options.device, found.pop("classes")
         seconds = about["train_seconds"]
         return {
             "schema": SCHEMA,
@@ -321,6 +322,7 @@ class Attempt:
                 **({"dynamics": about["dynamics"]} if "dynamics" in about else {}),
                 **({"sets_left_out": self.left_out} if self.left_out else {}),
                 **self.about_data,
+                CLASSES: classes,
                 "weights_sha256": about["sha256"],
                 "code": self.code,
             },

@@ -88,13 +88,18 @@ class Selector:
         """The tuned entries that a rule rests on, the method's own first; None where one is missing, old or partial."""
         if rule == "fixed" and not method.path:
             return None
+        needed = self.needed(method, backbone, rule)
+        entries = [self.tuned.entry(name, backbone, self.recipe) for name in needed]
+        whole = all(entry is not None and not entry.part for entry in entries)
+        return entries if whole and all(current(name, backbone) for name in needed) else None
+
+    def needed(self, method: MethodClass, backbone: str, rule: str) -> list[str]:
+        """The methods whose tuned entries a rule rests on, the method itself first; none where nothing is learnt."""
         if not learns(method):
             return []
         own = self.tuned.entry(method.name, backbone, self.recipe)
         chooses = method.trained or (method.strength is not None and rule != "fixed")
-        needed = [method.name] if chooses else []
+        names = [method.name] if chooses else []
         if not method.trained and not (chooses and own is not None and "lr" in own.one_se.values):
-            needed += method.inputs(method.Hyper())
-        entries = [self.tuned.entry(name, backbone, self.recipe) for name in needed]
-        whole = all(entry is not None and not entry.part for entry in entries)
-        return entries if whole and all(current(name, backbone) for name in needed) else None
+            names += method.inputs(method.Hyper())
+        return names

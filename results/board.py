@@ -10,8 +10,19 @@ from typing import Any
 
 from .statistics import mean_sd
 
+BASELINE = "ft"  # plain finetuning: what every method is to beat
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
-MARKS = {"dirty": "*", "seeds": "†", "sets": "‡", "partial": "§", "stale": "¶", "twice": "#", "budget": "‖"}
+UNRANKED = "unranked"  # why no rule ranks a row of this machine, and what to do
+MARKS = {
+    "dirty": "*",
+    "seeds": "†",
+    "sets": "‡",
+    "partial": "§",
+    "stale": "¶",
+    "twice": "#",
+    "budget": "‖",
+    UNRANKED: "°",
+}
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
@@ -133,6 +144,7 @@ class Section:
     paths: tuple[Any, ...] = ()  # `paths.Path`: methods as lines in the ID/OOD plane
     own: tuple[tuple[str, str], ...] = ()  # (set, metric) of the sets whose protocol names another than accuracy
     doubts: tuple[str, ...] = ()  # sentences on weights that cannot be those that their backbone's name says
+    classes: Mapping[str, int] = field(default_factory=dict)  # set -> its classes, where somebody knows
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from itertools import combinations
 
 from .board import FORGOTTEN, GRID, MARKS, OLD_TASK, ORACLE, PUBLISHED, SCORE, Row, Section
+from .chance import sentence as chance
 from .statistics import smallest_resolvable_difference
 
 TIED, UNTESTED = "≈", "?"
@@ -59,8 +60,8 @@ def ood_title(section: Section) -> str:
 
 
 def remarks(section: Section) -> list[str]:
-    """What must be known of all its tables: weights that are not what they are called, scores beside accuracy."""
-    return [*(f"In some rows, {doubt}." for doubt in section.doubts), *filter(None, [judged(section)])]
+    """What must be known of all its tables: weights that are not what they are called, other scores, and chance."""
+    return [*(f"In some rows, {doubt}." for doubt in section.doubts), *filter(None, [judged(section), chance(section)])]
 
 
 def judged(section: Section) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .board import GRID, ORACLE, Row, natural
+from .board import ASIDE, GRID, ORACLE, UNRANKED, Row, natural
 
 Record = Mapping[str, Any]
 
@@ -58,6 +58,10 @@ def marked(
     if row.method_version < newest[row.method]:
         marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"
         rules = ()
+    # What ranks nothing by design needs no excuse; nor does the reference, which is as it was published.
+    reasons = sorted({record.get(UNRANKED, "") for record in used} - {""})
+    if reasons and not rules and row.kind not in ASIDE:
+        marks[UNRANKED] = "; ".join(reasons)
     return replace(row, marks=marks, rules=rules)
 
 

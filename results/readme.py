@@ -14,6 +14,7 @@ from pathlib import Path
 from . import gallery, manifest
 from .board import Section
 from .cells import best_rows, cell_text, footnotes, marks_text, metric_columns, resolution
+from .chance import sentence as chance
 from .leaderboard import build, write
 from .material import Material, Missing
 from .outcomes import Outcomes
@@ -67,7 +68,7 @@ def table(benchmark: str = "digits") -> str:
         if section.ranks:
             notes.append(f"{backbone}: {board.judge.resolution(section, rows) or resolution(section, rows)}")
         marked += rows
-    notes += map(escape, footnotes(marked))
+    notes += [*filter(None, [chance(section)]), *map(escape, footnotes(marked))]
     parts = ["\n".join(lines), f"{section.version}, recipe {section.recipe}{_caption(section)}"]
     return "\n\n".join([*parts, *(["\n".join(f"- {note}" for note in notes)] if notes else [])])
 

@@ -24,6 +24,7 @@ from .board import (
     Section,
     settings_text,
 )
+from .chance import classes_of
 from .marks import Record, is_partial, marked, with_budgets
 from .oracle import at_best_points
 from .records import RecordError, summarise
@@ -105,6 +106,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         tuple(_told_apart(rows)),
         own=tuple(sorted(own.items())),
         doubts=tuple(sorted({record.get("info", {}).get("weights_doubt", "") for record in everything} - {""})),
+        classes=classes_of(everything, fingerprint, tuple(roles)),
     )
     return replace(made, paths=tuple(_paths(local, reference, newest, made)))
 
@@ -369,5 +371,29 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
                 shown |= {
                     key: row.settings.get(key) for key in keys if row.settings.get(key) != other.settings.get(key)
                 }
-        labelled.append(replace(row, label=settings_text(shown)))
-    return labelled
+        labelled.append(replace(row, label=settings_text(_readable(shown))))
+    return _still_alike(labelled)
+
+
+def _still_alike(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one table that have one name after all, as two versions of a method, also name what differs."""
+    alike: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        alike[row.name, row.backbone, row.provenance, row.kind].append(row)
+    told = []
+    for row in rows:
+        more: dict[str, Any] = {}
+        for other in alike[row.name, row.backbone, row.provenance, row.kind]:
+            one_table = set(other.rules) & set(row.rules) or not (other.rules or row.rules)
+            if other is not row and one_table:
+                mine, theirs = ({**each.settings, "version": each.method_version} for each in (row, other))
+                more |= {key: mine.get(key) for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
+        label = ", ".join(filter(None, (row.label, settings_text(_readable(more)))))
+        told.append(replace(row, label=label))
+    return told
+
+
+def _readable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a hash, as many digits as tell two apart."""
+    hashes = {key: value for key, value in values.items() if key in ("weights", "fingerprint")}
+    return {**values, **{key: str(value).rpartition(":")[2][:8] for key, value in hashes.items()}}

@@ -40,6 +40,7 @@ SIGNS = {
     "→": r"$\rightarrow$",
     "·": r"$\cdot$",
     "²": "$^2$",
+    "°": r"$^\circ$",
 }
 SIGNS |= {
     letter: f"$\\{name}$"

@@ -96,7 +96,7 @@ def run(
         raise UserError(f"run: makes one run, got {requested}; use `robustft sweep` for a grid.")
     code, console = sweeps.carry_out(loaded, plan, make_console(), jobs=1, **work), make_console()
     if not work["dry_run"]:
-        sweeps.tell_result(plan, work["runs"], console)
+        sweeps.tell_result(loaded, plan, work["runs"], console)
     return code
 
 

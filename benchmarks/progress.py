@@ -18,6 +18,8 @@ from rich.progress import (
 PLAIN_SECONDS = 30.0
 SHORT_SECONDS = 5.0
 """Between the plain lines of what takes seconds, not hours."""
+NAMED = 4
+"""Active runs that a plain line names."""
 WORDS = {"done": "done", "failed": "FAILED", "interrupted": "stopped", "cancelled": "cancelled"}
 
 
@@ -89,7 +91,8 @@ class Reporter:
                 self.bars.update(self.tasks[job.run_id], completed=step)
             shown.append(f"{job.planned.spec.title} {step}/{total}")
         if shown and not self.bars:
-            self._print(f"[{self._settled():>3}/{len(self.jobs)}] running: {'; '.join(shown)}")
+            more = [f"{len(shown) - NAMED} more"] if len(shown) > NAMED else []
+            self._print(f"[{self._settled():>3}/{len(self.jobs)}] running: {'; '.join(shown[:NAMED] + more)}")
 
     def _settled(self) -> int:
         return sum(job.state not in ("waiting", "active") for job in self.jobs)

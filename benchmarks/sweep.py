@@ -11,7 +11,7 @@ from rich.console import Console
 from .. import backbones
 from ..results.cells import OWN_TITLES
 from ..results.records import read_record
-from . import cautions, data_check, package, show, slurm_command, tracking
+from . import cautions, data_check, package, show, slurm_command, tracking, unranked
 from .console import complain
 from .errors import UserError
 from .facts import Benchmark, dataset
@@ -233,8 +233,8 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
             )
 
 
-def tell_result(plan: list[Planned], runs: Path, console: Console) -> None:
-    """What the one run that was asked for has come to, and where its record is."""
+def tell_result(benchmark: Benchmark, plan: list[Planned], runs: Path, console: Console) -> None:
+    """What the one run that was asked for has come to, where its record is, and why no rule ranks it."""
     (spec,) = (planned.spec for planned in plan if planned.requested)
     folder = RunFolder.of(runs, spec)
     if not folder.done():
@@ -250,6 +250,8 @@ def tell_result(plan: list[Planned], runs: Path, console: Console) -> None:
         if metric in record["sets"].get(name, {}):
             parts.append(f"{name} {OWN_TITLES[metric]} {100 * record['sets'][name][metric]:.1f} %")
     console.print(f"{', '.join(parts)}: {folder.record}", soft_wrap=True)
+    if reason := unranked.reason({**record, "selection": selection_of(benchmark, spec)}, benchmark):
+        console.print(f"{reason}.", soft_wrap=True)
 
 
 def _check_device(device: str) -> None:

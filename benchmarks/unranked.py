@@ -71,12 +71,12 @@ def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
         return f"it pools seeds, and only its run of seed {suite.seeds[0]} counts: {again}"
     if suite.tuning is not None and record["seed"] in suite.tuning.seeds:
         return f"seed {record['seed']} is one of those that values are chosen with: {again}"
+    if suite.tuning is None and benchmark.selector(recipe).needed(known, backbone, "one_se"):
+        return f"{name} tunes nothing: for ranks, add `tuning` to the suite and run `robustft tune {name}`"
     for needed in benchmark.selector(recipe).needed(known, backbone, "one_se"):
         entry = benchmark.tuned.entry(needed, backbone, recipe)
         tune = f"run `robustft tune {name} --method {needed}`"
-        if suite.tuning is None:
-            tune = f"add `tuning` to {name} and {tune}"
-        elif needed not in suite.tuning.space:
+        if needed not in suite.tuning.space:
             tune = f"add {needed} to tuning.space of {name} and {tune}"
         if entry is None:
             return f"{'not' if needed == method else f'{needed} is not'} tuned: {tune}"

@@ -17,7 +17,7 @@ from .board import ASIDE, ORACLE, Row, Section
 from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns, remarks
 from .compare import Judge
 from .statistics import RULES
-from .tables import signs_of
+from .tables import signs_of, told_by_data
 
 
 class ConsoleBoard:
@@ -35,8 +35,10 @@ class ConsoleBoard:
         )
         if not self.sections:
             yield Text("No finished runs yet.")
+        several = told_by_data(self.sections)
         for section in self.sections:
-            yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}", style="bold")
+            data = f", data {section.fingerprint[:12]}" if several else ""
+            yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}{data}", style="bold")
             for remark in remarks(section):
                 yield Text(remark, style="dim")
             groups = self._groups(section)

@@ -16,7 +16,7 @@ from .board import BASELINE, MARKS, UNRANKED, Row, Section, natural
 from .cells import best_rows, cell_text, metric_columns, remarks
 from .compare import Judge
 from .statistics import RULES
-from .tables import signs_of
+from .tables import signs_of, told_by_data
 
 LINES, WIDTH = 25, 100
 BESIDE = 3
@@ -81,7 +81,7 @@ class Screen:
     ) -> Iterator[RenderableType]:
         if not found:
             yield Text("No finished run of this sweep.")
-        several = len({(s.version, s.recipe) for s, _ in found}) < len(found)
+        several = told_by_data([section for section, _ in found])
         seen: set[int] = set()
         for section, groups in found:
             data = f", data {section.fingerprint[:12]}" if several else ""
@@ -92,7 +92,8 @@ class Screen:
             seen |= set(map(id, rows))
             yield from (Text(note) for note in _notes(section, rows))
         if found:
-            yield Text("Accuracy in percent; ECE in [0, 1]; mean±sd over n seeds; bold: best of all on the backbone.")
+            bold = "; bold: best of all on the backbone" if console.is_terminal else ""
+            yield Text(f"Accuracy in percent; ECE in [0, 1]; mean±sd over n seeds{bold}.")
         if self.judge.tests and any(row.rules for section, _ in found for row in section.rows):
             yield Text("≈: not separable from the best of its column; ?: not tested.")
         yield from map(Text, self.more)
@@ -102,7 +103,9 @@ class Screen:
 
     def _groups(self, section: Section) -> Iterator[Group]:
         asked = set(self.run_ids)
-        mine = [row for row in section.rows if not asked.isdisjoint(row.runs.values())]
+        # The reference has runs of the same ids: they are made from the same specs.
+        local = [row for row in section.rows if row.provenance == "local"]
+        mine = [row for row in local if not asked.isdisjoint(row.runs.values())]
         for backbone in sorted({row.backbone for row in mine}, key=natural):
             table = section.table(self.rule, backbone)
             own = [row for row in mine if row.backbone == backbone and not row.is_reference_method]
@@ -119,20 +122,26 @@ class Screen:
         every = [(key, name) for key, name in metric_columns(section) if any(row.cell(key)[2] for row in rows)]
         ranking, calibration = {section.id_column, section.ood_column}, {"ece_id", "ece_ood_mean"}
         wider = [set(), {"ece_ood_mean"}, calibration, calibration | {section.column(name) for name in section.shifts}]
-        for more in reversed(wider):
+        for narrow, more in [*((False, more) for more in reversed(wider)), (True, set())]:
             columns = [(key, name) for key, name in every if key in ranking | more]
-            table = self._table(section, groups, beside, columns)
+            table = self._table(section, groups, beside, columns, narrow)
             if Measurement.get(console, options.update(width=1000), table).maximum <= options.max_width:
                 break
         return table
 
     def _table(
-        self, section: Section, groups: Sequence[Group], beside: int, columns: Sequence[tuple[str, str]]
+        self,
+        section: Section,
+        groups: Sequence[Group],
+        beside: int,
+        columns: Sequence[tuple[str, str]],
+        narrow: bool,
     ) -> Table:
+        """Rows of these columns; a narrow one says of which rows are the reference's beside their names."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("method", "provenance"):
+        for name in ("method", *(() if narrow else ("provenance",))):
             table.add_column(name, overflow="fold")
-        for name in ("n", *(heading for _, heading in columns)):
+        for name in (*(() if narrow else ("n",)), *(heading for _, heading in columns)):
             table.add_column(name, justify="right", no_wrap=True)
         for group in groups:
             ranked = list(group.table)
@@ -143,7 +152,11 @@ class Screen:
             rows = group.shown(beside)
             for row, name in zip(rows, _names(rows), strict=True):
                 place = places.get(id(row), -1)
-                cells = [Text(INDENT + name + _signs(row)), Text(row.provenance), Text(str(len(row.seeds)))]
+                if narrow:
+                    of = f" ({row.provenance})" if row.provenance != "local" else ""
+                    cells = [Text(INDENT + name + _signs(row) + of)]
+                else:
+                    cells = [Text(INDENT + name + _signs(row)), Text(row.provenance), Text(str(len(row.seeds)))]
                 for key, _ in columns:
                     text = cell_text(row, key, short=True) + signs[key].get(place, "")
                     cells.append(Text(text, style="bold" if place in best[key] else ""))
@@ -162,7 +175,7 @@ def _to_compare_with(section: Section, table: Sequence[Row], mine: Sequence[Row]
         names = {(row.name, row.backbone) for row in mine}
         return [row for row in section.rows if (row.name, row.backbone) in names and row.provenance == "reference"]
     same = [row for row in others if row.method in methods and not row.kind]
-    plain = [row for row in others if row.method == BASELINE and not row.kind]
+    plain = sorted((row for row in others if row.method == BASELINE and not row.kind), key=lambda row: row.provenance)
     best = [
         max(rows, key=lambda row, column=column: row.cell(column)[0])
         for column in (section.ood_column, section.id_column)

@@ -88,7 +88,7 @@ def blocks(sections: Sequence[Section], judge: Judge, published: bool = False) -
     yield Text(HEADER, ours=True)
     if not sections:
         yield Text("No finished runs yet.", ours=True)
-    several = len({(s.benchmark, s.version, s.recipe) for s in sections}) < len(sections)
+    several = told_by_data(sections)
     for section in sections:
         data = f", data {section.fingerprint[:12]}" if several else ""
         yield Heading(2, f"{section.benchmark} ({section.version}), recipe {section.recipe}{data}")
@@ -114,6 +114,11 @@ def blocks(sections: Sequence[Section], judge: Judge, published: bool = False) -
     if judge.problems:
         yield Heading(2, "Not tested")
         yield Notes(tuple(judge.problems))
+
+
+def told_by_data(sections: Sequence[Section]) -> bool:
+    """Whether two sections differ in their data alone, so that headings must name them."""
+    return len({(section.benchmark, section.version, section.recipe) for section in sections}) < len(sections)
 
 
 def _of_rule(section: Section, rule: str, judge: Judge) -> Iterable[Block]:

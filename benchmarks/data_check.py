@@ -7,8 +7,11 @@ from typing import Any
 
 from ..datasets import catalogue
 from ..datasets.card import Dataset, EvalData, EvalSet, MissingData
+from ..datasets.overlaps import Shared
 from ..datasets.rehearsal import Rehearsal
+from ..datasets.trees import Tree
 from ..results.atomic import create_atomic
+from ..results.marks import unread_text
 from .launch import cores
 from .plan import Plan
 from .spec import RunSpec
@@ -100,12 +103,50 @@ def keep_withheld(data: Dataset, folder: Path) -> dict[str, str]:
 
 def about(data: Dataset, folder: Path) -> dict[str, Any]:
     """What a record says of the data: `keep_withheld`, and where there are any, how many files of one's own are no
-    images of a class (`passed_over`) and which sets are judged by another metric than accuracy (`own_metrics`)."""
+    images of a class (`passed_over`), which of them are images all the same (`not_read`), which images stand in two
+    sets (`shared_images`), and which sets are judged by another metric than accuracy (`own_metrics`)."""
+    unread = {name: (len(tree), dict(tree.unread)) for name, tree in _trees(data).items() if tree.unread}
     told = {
         "passed_over": {name: count for name, (count, _) in getattr(data, "passed_over", {}).items()},
+        "not_read": {name: {"read": read, "endings": endings} for name, (read, endings) in unread.items()},
+        "shared_images": [
+            {"set": pair.name, "also_in": pair.other, "images": pair.images, "of": pair.of} for pair in shared(data)
+        ],
         "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
     }
     return {**keep_withheld(data, folder), **{key: value for key, value in told.items() if value}}
+
+
+def shared(data: Dataset) -> list[Shared]:
+    """The pairs of sets of one's own data that share images; of registered data nobody looks."""
+    return getattr(data, "shared", [])
+
+
+def _trees(data: Dataset) -> dict[str, Tree]:
+    """Set -> what lies in its folder, of one's own data in folders."""
+    return getattr(data, "trees", {})
+
+
+def doubts(data: Dataset) -> Iterator[str]:
+    """A sentence on each thing about one's own data that a person should know before a run starts."""
+    where = data.card.name
+    for name, tree in _trees(data).items():
+        if tree.unread:
+            lost = f", and none is left of the class folder {', '.join(map(repr, tree.lost))}" if tree.lost else ""
+            yield (
+                f"{where}: {unread_text(name, len(tree), dict(tree.unread))}{lost}; convert them to PNG (a .jfif is a "
+                ".jpg: rename it), or take them away."
+            )
+        if tree.astray[0]:
+            yield (
+                f"{where}: {tree.astray[0]} entries of {name} are passed over, images outside of class folders or "
+                f"folders inside of them, first {tree.astray[1]!r}; move the images into their class folders."
+            )
+    for pair in shared(data):
+        yield (
+            f"{where}: {pair.text()}, first {pair.example[0]} as {pair.example[1]}; take the copies away, or say so "
+            "beside the numbers."
+        )
 
 
 def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, EvalData]]:

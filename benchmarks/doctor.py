@@ -11,7 +11,6 @@ from rich.table import Table
 from .. import backbones
 from ..datasets import catalogue
 from ..datasets.card import DataError, Dataset
-from ..datasets.folder import Folder
 from ..datasets.holdings import Holding, first_unreadable, holdings
 from ..datasets.trees import ROOT_VARIABLE
 from . import data_check, machine
@@ -105,6 +104,8 @@ class Doctor:
         for part, (count, first) in getattr(partial, "passed_over", {}).items():
             about = f"{count} entries are passed over, no images in a class folder, as {first}"
             self.say(f"{partial.card.name}, {part}: {about}")
+        for sentence in data_check.doubts(partial):
+            self.fault(sentence)
         validation = partial.card.names("validation")
         listed = any(entry.images for entry in found if entry.name in validation) and data_check.withheld(partial)
         if listed:
@@ -114,12 +115,7 @@ class Doctor:
             self.decode(partial, found)
 
     def decode(self, data: Dataset, found: list[Holding]) -> None:
-        """Read every image that is there once; of one's own folder also tell images that stand in train too."""
-        own = getattr(data, "data", data)  # without the further shifts beside it
-        doubles = own.doubles() if isinstance(own, Folder) else []
-        if doubles:
-            first = " those of ".join(doubles[0])
-            self.fault(f"{data.card.name}: {len(doubles)} images have the bytes of one in train, first {first}")
+        """Read every image that is there once."""
         for entry in found:
             if entry.images:
                 images = entry.images if entry.used is None else entry.used

@@ -37,6 +37,12 @@ def dataset(name: str, size: int = 224, allow_partial: bool = False, decode: str
     return catalogue.get(catalogue.with_shifts(known, shifts), size=size, allow_partial=allow_partial, decode=decode)
 
 
+def dataset_now(name: str, size: int, allow_partial: bool, decode: str) -> Dataset:
+    """`dataset`, of one's own data as they are on the disk at this moment: they may have changed since."""
+    anew = dataset.__wrapped__ if catalogue.has_own(name) else dataset
+    return anew(name, size, allow_partial, decode)
+
+
 @cache
 def _drawn(name: str) -> Dataset:
     """An embedded dataset, the same for every size and decoder: its fingerprint, which is of pictures, is made once."""

@@ -7,16 +7,19 @@ file, so that a run that was cut between training and evaluation does exactly wh
 
 import datetime
 import hashlib
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
 from .. import backbones
+from ..datasets import catalogue
 from ..methods import registry
 from ..methods.base import Context, Method
 from ..methods.checkpoints import Checkpoints
@@ -103,6 +106,7 @@ class Attempt:
         if self.options.team is not None:
             self.options.team.call("measure", self.folder.path)
         found = self._measure(dataset, encoder, about)
+        self._check_data_still([self.folder.predictions])
         record = self._record(found, about)
         publish_record(self.folder.path, record, guard=self.guard)
         self.tracker.record(record)
@@ -133,14 +137,32 @@ class Attempt:
         torch.set_num_threads(self.spec.threads)
         self.processors = sorted({*self.processors, environment.processor(self.options.device)})
         environment.start_peak_memory(self.options.device)
-        size = backbones.image_size(self.spec.backbone)
-        whole = facts.dataset(self.plan.dataset, size, self.spec.allow_partial, self.spec.decode)
+        whole = self._whole()
         trains = make_method(self.spec).trained
         self.left_out = data_check.check(whole, self.spec, trains)
         self.train_images = data_check.training_images(whole) if trains else {}
         self._check_fit(whole)
         self.about_data = data_check.about(whole, self.folder.path.parents[2]) if self.lease is not None else {}
         return data_check.part(whole, self.spec)
+
+    def _whole(self) -> Any:
+        size = backbones.image_size(self.spec.backbone)
+        return facts.dataset_now(self.plan.dataset, size, self.spec.allow_partial, self.spec.decode)
+
+    def _check_data_still(self, made: list[Path]) -> None:
+        """UserError where one's own data are no longer those that the run began with; what was made of them goes."""
+        if not catalogue.has_own(self.plan.dataset):
+            return
+        now = data_check.fingerprint(self._whole(), self.spec.allow_partial)
+        if now == self.spec.fingerprint:
+            return
+        self.guard()
+        for path in made:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        raise UserError(
+            f"fingerprint: the data changed while the run was made, from {self.spec.fingerprint} to {now}; start the "
+            "command again to plan anew."
+        )
 
     def tell(self, state: str, force: bool = False, **more: Any) -> None:
         """Write the state, at most once a second unless forced."""
@@ -188,8 +210,9 @@ class Attempt:
         }
         for key, (planned, now) in found.items():
             if planned != now:
+                why = "; the data changed since" if key == "fingerprint" else ""
                 raise UserError(
-                    f"{key}: must be {planned} as planned, got {now}; start the command again to plan anew."
+                    f"{key}: must be {planned} as planned, got {now}{why}; start the command again to plan anew."
                 )
 
     def _fit(self, dataset: Any, encoder: Any) -> Fitted:
@@ -225,6 +248,7 @@ class Attempt:
                 print(shares(self.spec.batch_size, team.size, self.options.micro_batch), flush=True)
             team.call("train", self.folder.path)
         fitted = self._fit(dataset, encoder)
+        self._check_data_still([self.folder.checkpoints])
         weights = save_weights(fitted.classifier.tensors(), fitted.classifier.meta())
         about = {
             "sha256": hashlib.sha256(weights).hexdigest(),

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from .. import backbones
+from ..datasets import catalogue
 from ..results.cells import OWN_TITLES
 from ..results.records import read_record
 from . import cautions, data_check, package, show, slurm_command, tracking, unranked
@@ -77,6 +78,7 @@ def carry_out(
         seeds: those that were asked for, where they are more than one run.
     """
     warn_of_stale_tuning(benchmark, plan)
+    warn_of_data(benchmark, plan)
     folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     unfinished = [planned for planned in plan if planned.spec.run_id not in done]
@@ -211,6 +213,16 @@ def check_data(benchmark: Benchmark, specs: list[RunSpec]) -> None:
             seen.add(view)
             data = dataset(benchmark.suite.dataset_of(spec.recipe), view[1], spec.allow_partial)
             data_check.check(data, spec, trains)
+
+
+def warn_of_data(benchmark: Benchmark, plan: list[Planned]) -> None:
+    """Say what a person should know of one's own data: images that are not read, or that stand in two sets."""
+    of_name = {benchmark.suite.dataset_of(planned.spec.recipe): planned.spec for planned in plan}
+    for name, spec in of_name.items():
+        if catalogue.has_own(name):
+            size = backbones.image_size(spec.backbone)
+            for sentence in data_check.doubts(dataset(name, size, spec.allow_partial)):
+                complain(sentence)
 
 
 def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:

@@ -131,6 +131,11 @@ def is_own(name: str) -> bool:
     return prefix in _PREFIXED and bool(rest)
 
 
+def has_own(name: str) -> bool:
+    """Whether any of it is one's own data, the dataset or shifts beside it."""
+    return is_own(name) or bool(parts(name)[1])
+
+
 def same_files(name: str) -> str:
     """The dataset whose files it reads: itself, unless it is a variant of another one."""
     base, shifts = parts(name)

@@ -9,8 +9,9 @@
 
 Images lie in the class folders themselves: what lies in folders inside of them is passed over, and counted.
 Without a validation folder, a tenth of each class of train is withheld by hash, and the card says so. A shift may lack
-classes, but may have no others; all columns count in it. The data's version is a fingerprint of what is there, so the
-same images in another place are the same data, and a changed set is other data.
+classes, but may have no others; all columns count in it. The data's version is a fingerprint of every byte that is
+there (`contents`), so the same images in another place are the same data, and other images under the same names are
+other data. No folder may stand for two sets, and no set may be a copy of another (`overlaps`).
 """
 
 import hashlib
@@ -22,10 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
+from . import contents, overlaps
 from .card import DataError, DatasetCard, EvalSet, is_set_name, is_template
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
 from .pixels import Decode
-from .trees import Tree, relabel, scan, size_of, subfolders
+from .trees import Tree, kinds_text, relabel, scan, subfolders
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 VALIDATION_FOLDERS = ("validation", "val")
@@ -40,7 +42,6 @@ class Folder(TrainsOnPictures):
         path: the folder described above.
         size: side of the pictures in pixels.
         decode: how they are made, see `pixels`.
-        hash_bytes: fingerprint every byte of every image instead of its name and size; reads all of them once.
 
     Raises:
         DataError: the folder or its classes.txt, train or id_test is missing, or they do not fit together.
@@ -48,11 +49,8 @@ class Folder(TrainsOnPictures):
 
     randomness = "folder-v1"
 
-    def __init__(
-        self, path: str | os.PathLike, *, size: int = 224, decode: Decode = "exact", hash_bytes: bool = False
-    ) -> None:
+    def __init__(self, path: str | os.PathLike, *, size: int = 224, decode: Decode = "exact") -> None:
         self.path, self.size, self.decode = Path(path).expanduser().resolve(), size, decode
-        self.hash_bytes = hash_bytes
         self.name = f"folder:{self.path.name}"
         if not self.path.is_dir():
             raise DataError(f"folder:{path}: there is no such folder; give the path that holds train and classes.txt.")
@@ -89,7 +87,12 @@ class Folder(TrainsOnPictures):
 
     @cached_property
     def card(self) -> DatasetCard:
-        """The card; its fingerprint is one of classes, prompts and the files' names and sizes."""
+        """The card; its fingerprint is one of classes, prompts and the files' names and bytes.
+
+        DataError where two sets are the same images.
+        """
+        overlaps.refuse_same_folders(self.name, {self._called(role): tree for role, tree in self.trees.items()})
+        overlaps.refuse_copies(self.name, self.parts, self.shared)
         rule = "" if self._own_validation else "; 10 % of train by hash is the validation set"
         sets = [EvalSet("validation", "validation", f"every choice is made here{rule}", _UNKNOWN, "yes, other images"),
                 EvalSet("id", "id", f"the folder {self._id}", _UNKNOWN, "yes, other images")]  # fmt: skip
@@ -100,15 +103,48 @@ class Folder(TrainsOnPictures):
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps([self._classes, self._prompts, self.size, self.randomness]).encode())
-        roles = {"train": "train", "id": self._id, "validation": self._own_validation}
-        roles |= {f"shift:{name}": name for name in self._shifts}
-        for role, folder in roles.items():
-            tree = self._sets[folder][0] if folder else None
-            for i in range(len(tree) if tree else 0):
-                path = tree.folder / tree.name(i)
-                content = hashlib.sha256(path.read_bytes()).hexdigest() if self.hash_bytes else size_of(path)
-                digest.update(json.dumps([role, tree.name(i), content]).encode())
+        for role, tree in self.trees.items():
+            about = role if role in ("train", "id", "validation") else f"shift:{role}"
+            for i, content in enumerate(self._contents[role]):
+                digest.update(json.dumps([about, tree.name(i), content.tobytes().hex()]).encode())
         return digest.hexdigest()
+
+    def _called(self, role: str) -> str:
+        """The folder of a role."""
+        return {"id": self._id, "validation": self._own_validation or "train"}.get(role, role)
+
+    @property
+    def trees(self) -> dict[str, Tree]:
+        """Role -> the images of its folder: train, id, validation where it has a folder, and each shift."""
+        roles = ["train", "id", *(["validation"] if self._own_validation else []), *self._shifts]
+        return {role: self._sets[self._called(role)][0] for role in roles}
+
+    @cached_property
+    def _contents(self) -> dict[str, np.ndarray]:
+        """Role -> (N, 32) uint8 sha256 of its files."""
+        return {
+            role: contents.of_files(tree.folder, [tree.name(i) for i in range(len(tree))], f"{self.name}, {role}")
+            for role, tree in self.trees.items()
+        }
+
+    @cached_property
+    def parts(self) -> list[overlaps.Part]:
+        """What each set holds, train without what is withheld from it."""
+        found = []
+        for role, tree in self.trees.items():
+            parts = {role: np.ones(len(tree), dtype=bool)}
+            if role == "train" and self.withholds:
+                parts = {"train": ~self._withheld, "validation": self._withheld}
+            for name, kept in parts.items():
+                rows, folder = np.flatnonzero(kept), self._called(role)
+                names = TreePictures(tree.take(rows)).name
+                found.append(overlaps.Part(name, folder, self._contents[role][rows], names, self.withholds))
+        return found
+
+    @cached_property
+    def shared(self) -> list[overlaps.Shared]:
+        """The pairs of sets that share images."""
+        return overlaps.shared(self.parts)
 
     @cached_property
     def _sets(self) -> dict[str, tuple[Tree, np.ndarray]]:
@@ -120,40 +156,26 @@ class Folder(TrainsOnPictures):
             tree = scan(self.path / name)
             labels = relabel(tree, self.name, list(self._classes), "add a line to classes.txt, or take them away")
             if len(tree) == 0:
-                raise DataError(f"{self.name}: no images in class folders under {tree.folder}; fill or remove it.")
+                kinds = f" but of a kind that is not read ({kinds_text(tree.unread)})" if tree.unread else ""
+                fix = "convert them to PNG or remove the folder" if kinds else "fill or remove it"
+                raise DataError(f"{self.name}: no images in class folders under {tree.folder}{kinds}; {fix}.")
             sets[name] = tree, labels
         lacking = set(range(len(self._classes))) - set(sets["train"][1].tolist())
         if lacking:
             first = list(self._classes)[min(lacking)]
             inside = sets["train"][0].folder / first
             below = subfolders(inside) if inside.is_dir() else []
-            raise DataError(
-                f"{self.name}: class folder {first!r} of classes.txt has no training image; "
-                + (f"move those of its folder {below[0]!r} into it." if below else "add one or drop it.")
-            )
+            fix = f"move those of its folder {below[0]!r} into it" if below else "add one or drop it"
+            if first in sets["train"][0].lost:
+                kinds = kinds_text(sets["train"][0].unread)
+                fix = f"images there are of a kind that is not read ({kinds}): convert them to PNG"
+            raise DataError(f"{self.name}: class folder {first!r} of classes.txt has no training image; {fix}.")
         return sets
 
     @property
     def passed_over(self) -> dict[str, tuple[int, str]]:
         """Folder -> how many entries in it are no images of a class, and the first; those without any left out."""
         return {name: tree.passed for name, (tree, _) in self._sets.items() if tree.passed[0]}
-
-    def doubles(self) -> list[tuple[str, str]]:
-        """(image of another folder, one of train with the same bytes), paths below the path; reads equal sizes only."""
-        sizes: dict[int, list[str]] = {}
-        for folder, (tree, _) in self._sets.items():
-            for i in range(len(tree)):
-                sizes.setdefault(size_of(tree.folder / tree.name(i)), []).append(f"{folder}/{tree.name(i)}")
-        found = []
-        for paths in sizes.values():
-            trained: dict[bytes, str] = {}  # train is the first of the sets
-            for path in paths if len(paths) > 1 else ():
-                content = hashlib.sha256((self.path / path).read_bytes()).digest()
-                if path.startswith("train/"):
-                    trained.setdefault(content, path)
-                elif content in trained:
-                    found.append((path, trained[content]))
-        return found
 
     @cached_property
     def _withheld(self) -> np.ndarray:

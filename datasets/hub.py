@@ -25,7 +25,6 @@ is run.
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from . import contents, hub_splits, overlaps
 from .card import DataError, DatasetCard, EvalSet, MissingData, is_set_name, is_template
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
 from .pixels import Decode, read
@@ -87,6 +87,8 @@ class HubPictures:
     column: str
     place: str
     """Dataset and split, for messages."""
+    split: str
+    """As it was asked for."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,16 +104,25 @@ class HubPictures:
             raise DataError(f"{name}: column {self.column!r} is empty; leave the row out.")
         return read(io.BytesIO(stored["bytes"]) if stored.get("bytes") is not None else stored["path"], name)
 
-    def sizes(self) -> list[int | None]:
-        """Bytes of each stored image; of one that lies beside the table, of its file."""
+    def contents(self) -> np.ndarray:
+        """(N, 32) uint8: sha256 of each stored image; of one that lies beside the table, of its file."""
         import pyarrow.compute as compute
 
         stored = self.rows.data.column(self.column)
-        sizes = compute.binary_length(compute.struct_field(stored, "bytes")).to_pylist()
-        if None not in sizes:
-            return sizes
-        paths = compute.struct_field(stored, "path").to_pylist()
-        return [os.stat(p).st_size if size is None and p else size for size, p in zip(sizes, paths, strict=True)]
+        data, paths = (compute.struct_field(stored, name) for name in ("bytes", "path"))
+        beside = [i for i, found in enumerate(data.is_valid().to_pylist()) if not found]
+        files = [file["filename"] for file in self.rows.cache_files]
+        values = lambda: (b"" if value is None else value for part in data.chunks for value in _buffers(part))  # noqa: E731
+        digests = contents.of_rows(len(self), values, files, f"{self.split} {self.column}", self.place)
+        names = [paths[i].as_py() for i in beside]
+        there = [i for i, name in zip(beside, names, strict=True) if name]
+        if there:
+            digests[there] = contents.of_files(Path(), [name for name in names if name], self.place)
+        return digests
+
+
+def _buffers(part: Any) -> Iterator[memoryview | None]:
+    return (memoryview(value.as_buffer()) if value.is_valid else None for value in part)
 
 
 class Hub(TrainsOnPictures):
@@ -145,7 +156,12 @@ class Hub(TrainsOnPictures):
 
     @cached_property
     def card(self) -> DatasetCard:
-        """The card; its fingerprint is one of names, prompts, labels and the sizes of the stored images."""
+        """The card; its fingerprint is one of names, prompts, labels and the bytes of the stored images.
+
+        DataError where two sets are the same images.
+        """
+        hub_splits.refuse_same_rows(self.name, {name: pictures for name, (pictures, _) in self._loaded.items()})
+        overlaps.refuse_copies(self.name, self.parts, self.shared)
         rule = "" if self.columns.validation else "; 10 % of train by hash is the validation set"
         sets = [EvalSet("validation", "validation", f"every choice is made here{rule}", _UNKNOWN, "yes, other images"),
                 EvalSet("id", "id", f"the split {self.columns.id}", _UNKNOWN, "yes, other images")]  # fmt: skip
@@ -230,7 +246,10 @@ class Hub(TrainsOnPictures):
         local = self.base / Path(part.dataset).expanduser()
         source, place = str(local) if local.exists() else part.dataset, f"{self.name}: {part.dataset}, {part.split}"
         own = None
-        if part.revision and not local.exists():
+        if local.is_dir():
+            # The library takes files of the same date for the same, and would give those that it read before.
+            own = Path(datasets.config.HF_DATASETS_CACHE, "local", contents.state_of(local.resolve()))
+        elif part.revision and not local.exists():
             # Without network the library takes the newest that it finds in its cache, whichever revision is asked for.
             own = Path(datasets.config.HF_DATASETS_CACHE, "revisions", quote(part.revision, safe=""))
         with _one_sentence(place, None if local.exists() else part):
@@ -246,7 +265,7 @@ class Hub(TrainsOnPictures):
         if not isinstance(rows.features[part.image], datasets.Image):
             raise DataError(f"{place}: column {part.image!r} does not hold images; set image in YAML.")
         images = rows.select_columns([part.image]).cast_column(part.image, datasets.Image(decode=False))
-        return HubPictures(images, part.image, place), names, list(rows[part.label])
+        return HubPictures(images, part.image, place, part.split), names, list(rows[part.label])
 
     @cached_property
     def _loaded(self) -> dict[str, tuple[HubPictures, np.ndarray]]:
@@ -301,9 +320,34 @@ class Hub(TrainsOnPictures):
     def _fingerprint(self) -> str:
         about = [self._class_names, self.columns.prompts, self.size, self.randomness]
         digest = hashlib.sha256(json.dumps(about).encode())
-        for name, (pictures, labels) in self._loaded.items():
-            digest.update(json.dumps([name, labels.tolist(), pictures.sizes()]).encode())
+        for name, (_, labels) in self._loaded.items():
+            digest.update(json.dumps([name, labels.tolist()]).encode())
+            digest.update(self._contents[name].tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def _contents(self) -> dict[str, np.ndarray]:
+        """Set, or train -> (N, 32) uint8 sha256 of its stored images."""
+        return {name: pictures.contents() for name, (pictures, _) in self._loaded.items()}
+
+    @cached_property
+    def parts(self) -> list[overlaps.Part]:
+        """What each set holds, train without what is withheld from it."""
+        found = []
+        for name, (pictures, _) in self._loaded.items():
+            kept = {name: np.ones(len(pictures), dtype=bool)}
+            if name == "train" and self.withholds:
+                kept = {"train": ~self._withheld, "validation": self._withheld}
+            for part, mask in kept.items():
+                rows = np.flatnonzero(mask)
+                names = Picked(pictures, rows).name
+                found.append(overlaps.Part(part, pictures.split, self._contents[name][rows], names, self.withholds))
+        return found
+
+    @cached_property
+    def shared(self) -> list[overlaps.Shared]:
+        """The pairs of sets that share images."""
+        return overlaps.shared(self.parts)
 
 
 def _parse(path: Path) -> Columns:

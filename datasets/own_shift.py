@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from . import contents, overlaps
 from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
 from .folder import ID_FOLDERS, read_classes
 from .hub import Hub
 from .image_sets import ImageSet, Pictures, TreePictures
 from .pixels import Decode
-from .trees import composed, scan, size_of
+from .trees import Tree, composed, kinds_text, scan
 
 _UNKNOWN = "not known"
 
@@ -42,10 +43,15 @@ class OwnShift:
     pictures: Pictures
     labels: np.ndarray
     """(N,) int64 positions in `names`."""
-    content: str
-    """sha256 over the names and sizes of the images."""
-    passed: tuple[int, str] = (0, "")
-    """Entries of its folder that are no images of a class, as `trees.Tree` has them."""
+    digests: np.ndarray
+    """(N, 32) uint8: sha256 of the bytes of each image."""
+
+    @property
+    def content(self) -> str:
+        """sha256 over the names and bytes of the images."""
+        digest = hashlib.sha256(json.dumps([self.pictures.name(i) for i in range(len(self.labels))]).encode())
+        digest.update(self.digests.tobytes())
+        return digest.hexdigest()
 
 
 def of_folder(source: str, path: Path) -> OwnShift:
@@ -58,25 +64,24 @@ def of_folder(source: str, path: Path) -> OwnShift:
         raise DataError(f"{source}: is a whole dataset; a shift is one of its folders, as {source.rstrip('/')}/{one}.")
     tree = scan(path)
     if len(tree) == 0:
-        raise DataError(f"{source}: no images in class folders under {path}; fill the folder, or name another.")
+        kinds = f" but of a kind that is not read ({kinds_text(tree.unread)})" if tree.unread else ""
+        fix = "convert them to PNG" if kinds else "fill the folder, or name another"
+        raise DataError(f"{source}: no images in class folders under {path}{kinds}; {fix}.")
     listed = next((folder for folder in (path, path.parent) if (folder / "classes.txt").is_file()), None)
     known = {composed(k): name for k, name in read_classes(listed / "classes.txt", source).items()} if listed else {}
     strange = [tree.classes[c] for c in np.unique(tree.class_of) if known and composed(tree.classes[c]) not in known]
     if strange:
         raise DataError(f"{source}: {listed / 'classes.txt'} has no line for the folder {strange[0]!r}; add one.")
-    digest = hashlib.sha256()
-    for i in range(len(tree)):
-        digest.update(json.dumps([tree.name(i), size_of(path / tree.name(i))]).encode())
     names = tuple(known.get(composed(folder), folder) for folder in tree.classes)
     labels = tree.class_of.astype(np.int64)
-    return OwnShift(source, names, TreePictures(tree), labels, digest.hexdigest(), tree.passed)
+    digests = contents.of_files(path, [tree.name(i) for i in range(len(tree))], source)
+    return OwnShift(source, names, TreePictures(tree), labels, digests)
 
 
 def of_hub(source: str, name: str) -> OwnShift:
     """The split `id` of a dataset that the hub's library reads; the others are not loaded."""
     pictures, names, labels = Hub(name).id_alone()
-    content = hashlib.sha256(json.dumps(pictures.sizes()).encode()).hexdigest()
-    return OwnShift(source, names, pictures, labels, content)
+    return OwnShift(source, names, pictures, labels, pictures.contents())
 
 
 def positions(shift: OwnShift, data: Dataset) -> np.ndarray:
@@ -153,7 +158,12 @@ class WithShifts:
 
     @cached_property
     def card(self) -> DatasetCard:
-        """The dataset's, with further sets; its fingerprint also covers their classes and content."""
+        """The dataset's, with further sets; its fingerprint also covers their classes and content.
+
+        DataError where one is the same images as another set.
+        """
+        overlaps.refuse_same_folders(self.data.card.name, self.trees)
+        overlaps.refuse_copies(self.data.card.name, self.parts, self.shared)
         card, sets, parts = self.data.card, [], [self.data.card.fingerprint]
         for name, shift in self.shifts.items():
             classes = np.unique(self._classes[name]).tolist()
@@ -165,10 +175,36 @@ class WithShifts:
         return replace(card, sets=(*card.sets, *sets), fingerprint=fingerprint)
 
     @property
+    def trees(self) -> dict[str, Tree]:
+        """Set -> its folder's images, of the dataset if it is one's own and of the further shifts."""
+        return {**self._of_data("trees", {}), **self._own_trees}
+
+    @property
     def passed_over(self) -> dict[str, tuple[int, str]]:
         """The dataset's own, if it counts them, and those of the further shifts."""
-        beside = {name: shift.passed for name, shift in self.shifts.items() if shift.passed[0]}
-        return {**getattr(self.data, "passed_over", {}), **beside}
+        beside = {name: tree.passed for name, tree in self._own_trees.items() if tree.passed[0]}
+        return {**self._of_data("passed_over", {}), **beside}
+
+    @property
+    def _own_trees(self) -> dict[str, Tree]:
+        found = {name: shift.pictures for name, shift in self.shifts.items()}
+        return {name: pictures.tree for name, pictures in found.items() if isinstance(pictures, TreePictures)}
+
+    def _of_data(self, name: str, default: Any) -> Any:
+        return getattr(self.data, name, default)
+
+    @cached_property
+    def parts(self) -> list[overlaps.Part]:
+        """What each set holds whose bytes are known: those of one's own."""
+        own = [
+            overlaps.Part(name, shift.source, shift.digests, shift.pictures.name) for name, shift in self.shifts.items()
+        ]
+        return [*self._of_data("parts", []), *own]
+
+    @cached_property
+    def shared(self) -> list[overlaps.Shared]:
+        """The pairs of sets that share images."""
+        return overlaps.shared(self.parts)
 
     @cached_property
     def _classes(self) -> dict[str, np.ndarray]:

@@ -2,7 +2,8 @@
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,20 @@ from .card import DataError, MissingData
 
 ROOT_VARIABLE = "ROBUSTFT_DATA"
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""Files with another ending (README, checksums) are no images and are passed over."""
+"""Files with another ending are passed over: README and checksums, but also images of the kinds below."""
+NOT_READ = frozenset(
+    ".jfif .jfi .jif .jpe .heic .heif .hif .avif .avifs .jp2 .j2k .jpf .jpx .jpm .jpc .j2c .jxl .jxr .wdp .hdp .dng "
+    ".raw .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .srw .pef .x3f .3fr .erf .kdc .mrw .rwl .iiq .svg "
+    ".svgz .ico .cur .icns .tga .psd .psb .xcf .exr .hdr .pcx .dds .dib .apng .qoi .pnm .pbm .pam .pfm .sgi .rgb "
+    ".rgba .bw .ras .xbm .xpm .eps .wmf .emf .fits .dcm .nii .npy .npz".split()
+)
+"""Endings of images that are not read, because their pixels would depend on the decoder, or nobody asked for them."""
+JUNK = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "@eadir", "lost+found"})
+"""What systems leave in folders, in lower case; the rest of it is hidden."""
+_BEGINNINGS = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
+    b"\0\0\0\x0cJXL ", b"\xff\x0a", b"8BPS", b"qoif", b"P4\n", b"P5\n", b"P6\n",
+)  # fmt: skip
 ARCHIVES = (".tar", ".tgz", ".tar.gz", ".zip")
 
 
@@ -98,6 +112,13 @@ class Tree:
     passed: tuple[int, str] = (0, "")
     """How many entries were passed over, and the first: files outside of class folders, folders inside of them, and
     files with no ending of an image; not the hidden ones."""
+    unread: tuple[tuple[str, int], ...] = ()
+    """(ending, how many) of the files of a class that are images by their ending or their first bytes, and are passed
+    over all the same, the most frequent first; "no ending" is one."""
+    lost: tuple[str, ...] = ()
+    """Class folders that hold such files and no image that is read."""
+    astray: tuple[int, str] = (0, "")
+    """How many images lie outside of class folders, or folders inside of them, and the first of these entries."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -117,7 +138,7 @@ def scan(folder: Path) -> Tree:
     Raises:
         DataError: a folder that may not be read, or a name that is no UTF-8.
     """
-    folder, listed, passed = Path(folder), [], []
+    folder, listed, passed, unread, lost, astray = Path(folder), [], [], Counter(), [], []
     top = {entry.name: _is_folder(entry) for entry in _entries(folder)}
     classes = sorted(name for name, is_folder in top.items() if is_folder)
     outside = [name for name, is_folder in top.items() if not is_folder]
@@ -129,12 +150,48 @@ def scan(folder: Path) -> Tree:
         if len(images) < len(names):
             first = min(f for f in names if not f.lower().endswith(SUFFIXES))
             passed.append((len(names) - len(images), f"{name}/{first}"))
+            others = [f for f in names if not f.lower().endswith(SUFFIXES)]
+            astray += [f"{name}/{f}" for f in others if os.path.isdir(folder / name / f)]
+            left = _unread(folder / name, others)
+            unread.update(left)
+            lost += [name] if left and not images else []
+    astray = [f for f in outside if f.lower().endswith(SUFFIXES)] + astray
     if outside:
         passed.insert(0, (len(outside), min(outside)))
     class_of = np.repeat(np.arange(len(classes)), [len(files) for files in listed])
     files = np.array([f for files in listed for f in files], dtype=bytes)
     over = (sum(count for count, _ in passed), passed[0][1]) if passed else (0, "")
-    return Tree(folder, tuple(classes), class_of, files, over)
+    kinds = tuple(sorted(unread.items(), key=lambda kind: (-kind[1], kind[0])))
+    aside = (len(astray), min(astray)) if astray else (0, "")
+    return Tree(folder, tuple(classes), class_of, files, over, kinds, tuple(lost), aside)
+
+
+def _unread(folder: Path, names: list[str]) -> Counter[str]:
+    """Ending -> how many of these files of a folder are images: by the ending, or by how the first one begins."""
+    of_ending: dict[str, list[str]] = {}
+    for name in sorted(names):
+        of_ending.setdefault(os.path.splitext(name)[1].lower(), []).append(name)
+    found: Counter[str] = Counter()
+    for ending, several in of_ending.items():
+        if ending in NOT_READ or _begins_like_an_image(folder / several[0]):
+            found[ending or "no ending"] = len(several)
+    return found
+
+
+def _begins_like_an_image(path: Path) -> bool:
+    """Whether the first bytes are those of a known format; not of a folder, or of what cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(16)
+    except OSError:
+        return False
+    bitmap, webp = begin[:2] == b"BM" and begin[6:10] == bytes(4), begin[8:12] == b"WEBP"
+    return begin.startswith(_BEGINNINGS) or bitmap or webp or begin[4:12] in (b"ftypavif", b"ftypheic")
+
+
+def kinds_text(kinds: Iterable[tuple[str, int]]) -> str:
+    """.heic, .jfif"""
+    return ", ".join(ending for ending, _ in kinds)
 
 
 def _check_names(folder: Path, below: str, names: list[str]) -> None:
@@ -155,10 +212,10 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    """What is in a folder and not hidden."""
+    """What is in a folder, neither hidden nor left there by a system."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [entry for entry in entries if entry.name[0] != "." and entry.name.lower() not in JUNK]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); make it readable.") from None
 

@@ -22,6 +22,8 @@ MARKS = {
     "twice": "#",
     "budget": "‖",
     UNRANKED: "°",
+    "shared": "◊",
+    "unread": "△",
 }
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy

@@ -54,6 +54,10 @@ def marked(
         marks["partial"] = f"{marks['partial']}; {lacks}" if "partial" in marks else lacks
     if twice := _told_twice(used):
         marks["twice"] = f"{twice}; the first to finish is shown: find out which is right and remove the others"
+    if pairs := _shared(used):
+        marks["shared"] = f"by the bytes of the files, {'; '.join(pairs)}"
+    if kinds := _unread(used):
+        marks["unread"] = "; ".join(kinds)
     rules = row.rules
     if row.method_version < newest[row.method]:
         marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"
@@ -63,6 +67,25 @@ def marked(
     if reasons and not rules and row.kind not in ASIDE:
         marks[UNRANKED] = "; ".join(reasons)
     return replace(row, marks=marks, rules=rules)
+
+
+def _shared(records: Sequence[Record]) -> list[str]:
+    """Which images stand in two sets; earlier records do not say."""
+    found = {json.dumps(pair): pair for record in records for pair in record.get("info", {}).get("shared_images", ())}
+    return [f"{p['images']} of {p['of']} images of {p['set']} are also in {p['also_in']}" for p in found.values()]
+
+
+def _unread(records: Sequence[Record]) -> list[str]:
+    """Which images were passed over because their kind is not read; earlier records do not say."""
+    told = (record.get("info", {}).get("not_read", {}).items() for record in records)
+    return list(dict.fromkeys(unread_text(name, on["read"], on["endings"]) for sets in told for name, on in sets))
+
+
+def unread_text(name: str, read: int, endings: Mapping[str, int]) -> str:
+    """12 of 18 images of shift1 are of a kind that is not read (.heic, .jfif)"""
+    kinds = ", ".join(sorted(endings, key=lambda ending: (-endings[ending], ending)))
+    count = sum(endings.values())
+    return f"{count} of {read + count} images of {name} are of a kind that is not read ({kinds})"
 
 
 def _told_twice(records: Sequence[Record]) -> str:

@@ -36,6 +36,8 @@ SIGNS = {
     "§": r"\S{}",
     "¶": r"\P{}",
     "‖": r"$\Vert$",
+    "◊": r"$\diamond$",
+    "◦": r"$\circ$",
     "…": r"\dots{}",
     "→": r"$\rightarrow$",
     "·": r"$\cdot$",

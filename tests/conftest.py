@@ -20,8 +20,9 @@ IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
 @pytest.fixture(autouse=True)
-def own_folders(monkeypatch):
-    """No data or weights folder of the user's, nor of a test before: `--data` sets the variable for what it starts."""
+def own_folders(monkeypatch, tmp_path_factory):
+    """No data, weights or cache folder of the user's, nor of a test before: `--data` sets a variable for good."""
+    monkeypatch.setenv("ROBUSTFT_CACHE", str(tmp_path_factory.getbasetemp() / "contents"))
     for name in ("ROBUSTFT_DATA", "ROBUSTFT_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
 

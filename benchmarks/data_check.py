@@ -7,7 +7,7 @@ from typing import Any
 
 from ..datasets import catalogue
 from ..datasets.card import Dataset, EvalData, EvalSet, MissingData
-from ..datasets.overlaps import Shared
+from ..datasets.overlaps import Shared, refuse_folders_of_others
 from ..datasets.rehearsal import Rehearsal
 from ..datasets.trees import Tree
 from ..results.atomic import create_atomic
@@ -104,7 +104,8 @@ def keep_withheld(data: Dataset, folder: Path) -> dict[str, str]:
 def about(data: Dataset, folder: Path) -> dict[str, Any]:
     """What a record says of the data: `keep_withheld`, and where there are any, how many files of one's own are no
     images of a class (`passed_over`), which of them are images all the same (`not_read`), which images stand in two
-    sets (`shared_images`), and which sets are judged by another metric than accuracy (`own_metrics`)."""
+    sets (`shared_images`), whether the fingerprint is of the content of one's own data (`fingerprint_of`), and which
+    sets are judged by another metric than accuracy (`own_metrics`)."""
     unread = {name: (len(tree), dict(tree.unread)) for name, tree in _trees(data).items() if tree.unread}
     told = {
         "passed_over": {name: count for name, (count, _) in getattr(data, "passed_over", {}).items()},
@@ -112,6 +113,7 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
         "shared_images": [
             {"set": pair.name, "also_in": pair.other, "images": pair.images, "of": pair.of} for pair in shared(data)
         ],
+        "fingerprint_of": "content" if hasattr(data, "parts") else "",
         "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
     }
     return {**keep_withheld(data, folder), **{key: value for key, value in told.items() if value}}
@@ -132,7 +134,8 @@ def doubts(data: Dataset) -> Iterator[str]:
     where = data.card.name
     for name, tree in _trees(data).items():
         if tree.unread:
-            lost = f", and none is left of the class folder {', '.join(map(repr, tree.lost))}" if tree.lost else ""
+            folders = f"class folder{'s' if len(tree.lost) > 1 else ''} {', '.join(map(repr, tree.lost))}"
+            lost = f", and none is left of the {folders}" if tree.lost else ""
             yield (
                 f"{where}: {unread_text(name, len(tree), dict(tree.unread))}{lost}; convert them to PNG (a .jfif is a "
                 ".jpg: rename it), or take them away."
@@ -143,10 +146,21 @@ def doubts(data: Dataset) -> Iterator[str]:
                 f"folders inside of them, first {tree.astray[1]!r}; move the images into their class folders."
             )
     for pair in shared(data):
-        yield (
-            f"{where}: {pair.text()}, first {pair.example[0]} as {pair.example[1]}; take the copies away, or say so "
-            "beside the numbers."
-        )
+        if not pair.withheld:
+            yield (
+                f"{where}: {pair.text()}, first {pair.example[0]} as {pair.example[1]}; take the copies away, or say "
+                "so beside the numbers."
+            )
+
+
+def copies_in_train(data: Dataset) -> Iterator[str]:
+    """A sentence where train holds images twice, of which the rule by hash withheld one and left the other."""
+    for pair in shared(data):
+        if pair.withheld:
+            yield (
+                f"{data.card.name}: train holds images twice, so that {pair.text()}, first {pair.example[0]} as "
+                f"{pair.example[1]}; choices are made on images that are trained on."
+            )
 
 
 def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, EvalData]]:
@@ -183,7 +197,10 @@ def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
         return []
     if trains:
         data.train_labels()
-    read = {entry.name for entry, _ in evaluation_sets(data, spec)}
+    read = {entry.name: getattr(found, "tree", None) for entry, found in evaluation_sets(data, spec)}
+    trees = {name: tree for name, tree in read.items() if tree is not None}
+    own = {name: tree for name, tree in trees.items() if name in getattr(data, "shifts", ())}
+    refuse_folders_of_others(data.card.name, own, trees)
     return [] if spec.kind == "trial" else [entry.name for entry in data.card.sets if entry.name not in read]
 
 

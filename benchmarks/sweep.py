@@ -221,7 +221,8 @@ def warn_of_data(benchmark: Benchmark, plan: list[Planned]) -> None:
     for name, spec in of_name.items():
         if catalogue.has_own(name):
             size = backbones.image_size(spec.backbone)
-            for sentence in data_check.doubts(dataset(name, size, spec.allow_partial)):
+            data = dataset(name, size, spec.allow_partial)
+            for sentence in (*data_check.doubts(data), *data_check.copies_in_train(data)):
                 complain(sentence)
 
 

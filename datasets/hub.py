@@ -41,6 +41,7 @@ from . import contents, hub_splits, overlaps
 from .card import DataError, DatasetCard, EvalSet, MissingData, is_set_name, is_template
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
 from .pixels import Decode, read
+from .trees import SUFFIXES, Tree, scan
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 _UNKNOWN = "not known"
@@ -103,6 +104,14 @@ class HubPictures:
         if not stored or (stored.get("bytes") is None and stored.get("path") is None):
             raise DataError(f"{name}: column {self.column!r} is empty; leave the row out.")
         return read(io.BytesIO(stored["bytes"]) if stored.get("bytes") is not None else stored["path"], name)
+
+    def files(self) -> list[Path]:
+        """The files that the images are in; none where they are stored in a table."""
+        import pyarrow.compute as compute
+
+        stored = self.rows.data.column(self.column)
+        data, paths = (compute.struct_field(stored, name) for name in ("bytes", "path"))
+        return [] if data.null_count < len(self) else [Path(path) for path in paths.to_pylist() if path]
 
     def contents(self) -> np.ndarray:
         """(N, 32) uint8: sha256 of each stored image; of one that lies beside the table, of its file."""
@@ -244,11 +253,12 @@ class Hub(TrainsOnPictures):
         import datasets
 
         local = self.base / Path(part.dataset).expanduser()
-        source, place = str(local) if local.exists() else part.dataset, f"{self.name}: {part.dataset}, {part.split}"
+        source = str(local.resolve()) if local.exists() else part.dataset  # by whichever link it was named
+        place = f"{self.name}: {part.dataset}, {part.split}"
         own = None
         if local.is_dir():
             # The library takes files of the same date for the same, and would give those that it read before.
-            own = Path(datasets.config.HF_DATASETS_CACHE, "local", contents.state_of(local.resolve()))
+            own = Path(datasets.config.HF_DATASETS_CACHE, "local", contents.state_of(Path(source)))
         elif part.revision and not local.exists():
             # Without network the library takes the newest that it finds in its cache, whichever revision is asked for.
             own = Path(datasets.config.HF_DATASETS_CACHE, "revisions", quote(part.revision, safe=""))
@@ -329,6 +339,18 @@ class Hub(TrainsOnPictures):
     def _contents(self) -> dict[str, np.ndarray]:
         """Set, or train -> (N, 32) uint8 sha256 of its stored images."""
         return {name: pictures.contents() for name, (pictures, _) in self._loaded.items()}
+
+    @cached_property
+    def trees(self) -> dict[str, Tree]:
+        """Set, or train -> the class folders of a whole split of image files, for what is said of those not read."""
+        found = {}
+        for name, (pictures, _) in self._loaded.items():
+            paths = pictures.files() if pictures.split.isidentifier() else []
+            folders = {path.parent.parent for path in paths}
+            if len(folders) == 1:
+                read = {path.suffix.lower() for path in paths}  # by that library, which lists more kinds
+                found[name] = scan(folders.pop(), (*SUFFIXES, *sorted(read - {""})))
+        return found
 
     @cached_property
     def parts(self) -> list[overlaps.Part]:

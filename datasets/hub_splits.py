@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from .card import DataError
@@ -12,15 +12,19 @@ if TYPE_CHECKING:
 
 
 def refuse_same_rows(where: str, sets: Mapping[str, "HubPictures"]) -> None:
-    """DataError where two sets, or train and a set, have rows of one split in common.
+    """DataError where two sets, or train and a set, have rows of one split in common, or one has a row twice.
 
     Args:
         sets: name, or train -> its pictures.
     """
     rows = {name: list(_intervals(pictures)) for name, pictures in sets.items()}
+    for name, intervals in rows.items():
+        twice = _common(itertools.combinations(intervals, 2))
+        if twice:
+            split = sets[name].split
+            raise DataError(f"{where}: {name} has {twice} rows twice, by the split {split!r}; name each once.")
     for (one, first), (two, second) in itertools.combinations(rows.items(), 2):
-        pairs = itertools.product(first, second)
-        common = sum(max(0, min(a[2], b[2]) - max(a[1], b[1])) for a, b in pairs if a[0] == b[0])
+        common = _common(itertools.product(first, second))
         if common:
             a, b = sets[one].split, sets[two].split
             split = f"the split {a!r}" if a == b else f"the splits {a!r} and {b!r}"
@@ -28,8 +32,17 @@ def refuse_same_rows(where: str, sets: Mapping[str, "HubPictures"]) -> None:
             raise DataError(f"{where}: {one} and {two} have {common} rows in common, by {split}; {fix}.")
 
 
-def _intervals(pictures: "HubPictures") -> Iterator[tuple[tuple[str, str], int, int]]:
-    """(place and name of the split, first row, row after the last) of each part that a split is made of."""
+Interval = tuple[tuple[str, str], int, int]
+"""Place and name of a split, first row, row after the last."""
+
+
+def _common(pairs: Iterable[tuple[Interval, Interval]]) -> int:
+    """How many rows stand in both intervals of a pair, in all."""
+    return sum(max(0, min(a[2], b[2]) - max(a[1], b[1])) for a, b in pairs if a[0] == b[0])
+
+
+def _intervals(pictures: "HubPictures") -> Iterator[Interval]:
+    """The parts that a split is made of."""
     import datasets
 
     splits = pictures.rows.info.splits or {}

@@ -110,6 +110,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def tree(self) -> Tree | None:
+        """The class folders that its images lie in; None where they lie in no such."""
+        return self._pictures.tree if isinstance(self._pictures, TreePictures) else None
+
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 (stop - start, 3, size, size), the evaluation view."""
         rows = range(start, min(stop, len(self)))

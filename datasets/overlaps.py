@@ -54,6 +54,8 @@ class Shared:
     """Whether each image of one of the two is in the other one."""
     same: bool
     """Whether each image of both is."""
+    withheld: bool
+    """Whether they are train and what a rule by hash withholds from it: train holds images twice."""
 
     def text(self) -> str:
         """3 of 18 images of id are also in train"""
@@ -75,7 +77,8 @@ def shared(parts: Sequence[Part]) -> list[Shared]:
         example = f"{part.place}/{part.image(first)}", f"{other.place}/{other.image(there)}"
         back = bool(np.isin(keys[other.name], keys[part.name]).all())
         whole, count = bool(inside.all()), int(inside.sum())
-        found.append(Shared(part.name, other.name, count, len(part), example, whole or back, whole and back))
+        withheld = part.withheld and {part.name, other.name} == {"train", "validation"}
+        found.append(Shared(part.name, other.name, count, len(part), example, whole or back, whole and back, withheld))
     return found
 
 
@@ -84,9 +87,7 @@ def refuse_copies(where: str, parts: Sequence[Part], found: Sequence[Shared]) ->
     by_name = {part.name: part for part in parts}
     for pair in found:
         one, two = by_name[pair.name], by_name[pair.other]
-        if {one.name, two.name} == {"train", "validation"} and one.withheld:
-            continue  # train holds copies of its own images, which the rule by hash parts
-        if not (pair.same or pair.whole and two.name in ("train", "validation")):
+        if pair.withheld or not (pair.same or pair.whole and two.name in ("train", "validation")):
             continue
         lesser, greater = (one, two) if pair.images == pair.of else (two, one)
         what = "the same images as" if pair.same else "all of them also images of"
@@ -112,6 +113,13 @@ def refuse_same_folders(where: str, trees: Mapping[str, Tree]) -> None:
                     f"{where}: {name}{below} and {other} are one folder, {place}; give each set images of its own, or "
                     "drop one of them."
                 )
+
+
+def refuse_folders_of_others(where: str, own: Mapping[str, Tree], sets: Mapping[str, Tree]) -> None:
+    """DataError where a further shift has a folder, or a class folder, of another set."""
+    for one, (two, tree) in itertools.product(own, sets.items()):
+        if one != two:
+            refuse_same_folders(where, {two: tree, one: own[one]})
 
 
 def _named(part: Part) -> str:

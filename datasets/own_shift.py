@@ -162,8 +162,6 @@ class WithShifts:
 
         DataError where one is the same images as another set.
         """
-        overlaps.refuse_same_folders(self.data.card.name, self.trees)
-        overlaps.refuse_copies(self.data.card.name, self.parts, self.shared)
         card, sets, parts = self.data.card, [], [self.data.card.fingerprint]
         for name, shift in self.shifts.items():
             classes = np.unique(self._classes[name]).tolist()
@@ -171,6 +169,8 @@ class WithShifts:
             about = f"{shift.source}, {len(shift.labels)} images of {where}, all columns count"
             sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN))
             parts.append([name, self._classes[name].tolist(), shift.content, self.size])
+        overlaps.refuse_folders_of_others(card.name, self._own_trees, self.trees)
+        overlaps.refuse_copies(card.name, self.parts, self.shared)
         fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return replace(card, sets=(*card.sets, *sets), fingerprint=fingerprint)
 

@@ -132,8 +132,8 @@ class Tree:
         return replace(self, class_of=self.class_of[rows], files=self.files[rows])
 
 
-def scan(folder: Path) -> Tree:
-    """Lists the images of a folder of class folders; opens none of them.
+def scan(folder: Path, endings: tuple[str, ...] = SUFFIXES) -> Tree:
+    """Lists the images of a folder of class folders, those with one of the endings; opens none of them.
 
     Raises:
         DataError: a folder that may not be read, or a name that is no UTF-8.
@@ -144,18 +144,18 @@ def scan(folder: Path) -> Tree:
     outside = [name for name, is_folder in top.items() if not is_folder]
     for name in classes:
         names = [e.name for e in _entries(folder / name)]  # not asked what they are: that may take long on a cluster
-        images = [f for f in names if f.lower().endswith(SUFFIXES)]
+        images = [f for f in names if f.lower().endswith(endings)]
         _check_names(folder, f"{name}/", images)
         listed.append(sorted(map(os.fsencode, images)))
         if len(images) < len(names):
-            first = min(f for f in names if not f.lower().endswith(SUFFIXES))
+            first = min(f for f in names if not f.lower().endswith(endings))
             passed.append((len(names) - len(images), f"{name}/{first}"))
-            others = [f for f in names if not f.lower().endswith(SUFFIXES)]
+            others = [f for f in names if not f.lower().endswith(endings)]
             astray += [f"{name}/{f}" for f in others if os.path.isdir(folder / name / f)]
             left = _unread(folder / name, others)
             unread.update(left)
             lost += [name] if left and not images else []
-    astray = [f for f in outside if f.lower().endswith(SUFFIXES)] + astray
+    astray = [f for f in outside if f.lower().endswith(endings)] + astray
     if outside:
         passed.insert(0, (len(outside), min(outside)))
     class_of = np.repeat(np.arange(len(classes)), [len(files) for files in listed])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +35,8 @@ FLOOR = "ece_expected"  # what the ECE of a set would be under perfect calibrati
 LINEAGE = "ece_lineage_"  # with the batch that it is averaged over in the name; not in earlier records
 AS_BEFORE = {"bn": "frozen", "train_limit": None, "allow_partial": False}
 """Fields that earlier records do not have, with what they mean there."""
+OWN_VERSION = re.compile(r".+-[0-9a-f]{12}")
+"""The version of one's own data: a name and the beginning of their fingerprint."""
 NOT_SETTINGS = {
     "seed",
     "inputs",
@@ -105,10 +108,17 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         tuple(name for name, role in roles.items() if role == "diagnostic"),
         tuple(_told_apart(rows)),
         own=tuple(sorted(own.items())),
-        doubts=tuple(sorted({record.get("info", {}).get("weights_doubt", "") for record in everything} - {""})),
+        doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
         classes=classes_of(everything, fingerprint, tuple(roles)),
     )
     return replace(made, paths=tuple(_paths(local, reference, newest, made)))
+
+
+def _doubts(record: Record) -> tuple[str, ...]:
+    """What must be known of a record's weights and data, as clauses."""
+    info, named = record.get("info", {}), OWN_VERSION.fullmatch(record["benchmark_version"])
+    by_size = "the data are known by the names and sizes of their files, as earlier versions of this package did it"
+    return info.get("weights_doubt", ""), by_size if named and "fingerprint_of" not in info else ""
 
 
 def _paths(

@@ -37,7 +37,7 @@ SIGNS = {
     "¶": r"\P{}",
     "‖": r"$\Vert$",
     "◊": r"$\diamond$",
-    "◦": r"$\circ$",
+    "△": r"$\triangle$",
     "…": r"\dots{}",
     "→": r"$\rightarrow$",
     "·": r"$\cdot$",

@@ -66,6 +66,7 @@ def test_validation_by_hash_is_not_trained_on(place):
 def test_columns_splits_and_shifts_from_yaml(place):
     parquet(place / "far", "probe", [0, 1, 1], names=("emu", "cat"), image="img", label="kind", base=50)
     parquet(place / "pets", "night", [1, 1], base=70)
+    parquet(place / "pets", "day", [1, 1], base=80)
     data = write(
         place,
         """
@@ -74,7 +75,7 @@ def test_columns_splits_and_shifts_from_yaml(place):
           night: night
           far: {dataset: far, split: probe, image: img, label: kind}
         validation: test
-        id: night
+        id: day
         class_names: [a cat, a dog, an emu]
         prompts: ["a picture of {}."]
         """,
@@ -105,7 +106,7 @@ def test_revision_and_config_are_those_of_the_dataset_that_they_are_given_for(pl
           far: {dataset: other/far, split: probe}
           near: {dataset: other/near, split: probe, revision: def, config: large}
         """
-    write(place, text).card  # noqa: B018
+    write(place, text).stored("train")
     assert asked == {
         ("lab/pets", "train"): ("small", "abc"),
         ("lab/pets", "test"): ("small", "abc"),
@@ -135,12 +136,12 @@ def test_labels_written_as_text_are_matched_by_name(place):
 
 
 def test_a_folder_of_images_is_read_too(place):
-    for split in ("train", "test"):
+    for split, base in (("train", 1), ("test", 0)):
         for name in ("cat", "dog"):
             for k in range(3):
                 path = place / "imgs" / split / name / f"{k}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("L", (9, 9), 20 * k).save(path)
+                Image.new("L", (9, 9), base + 20 * k).save(path)
     data = write(place, "dataset: imgs")
     assert data.card.class_names == ("cat", "dog") and data.train_size == 4
     assert data.eval_data("id").images(0, 6)[:, 0, 0, 0].tolist() == [0, 20, 40] * 2

@@ -108,9 +108,10 @@ def of_rows(
 
 def state_of(folder: Path) -> str:
     """sha256 over name, size and times of change of all files below a folder; reads none of them."""
-    digest = hashlib.sha256()
+    digest, seen = hashlib.sha256(), set()
     for place, below, files in os.walk(folder, followlinks=True):
-        below.sort()
+        seen.add(os.path.realpath(place))
+        below[:] = sorted(name for name in below if os.path.realpath(os.path.join(place, name)) not in seen)
         for name in sorted(files):
             with suppress(OSError):
                 found = os.stat(os.path.join(place, name))

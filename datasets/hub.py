@@ -169,7 +169,7 @@ class Hub(TrainsOnPictures):
 
         DataError where two sets are the same images.
         """
-        hub_splits.refuse_same_rows(self.name, {name: pictures for name, (pictures, _) in self._loaded.items()})
+        hub_splits.refuse_same_rows(self.name, self.pictures)
         overlaps.refuse_copies(self.name, self.parts, self.shared)
         rule = "" if self.columns.validation else "; 10 % of train by hash is the validation set"
         sets = [EvalSet("validation", "validation", f"every choice is made here{rule}", _UNKNOWN, "yes, other images"),
@@ -339,6 +339,11 @@ class Hub(TrainsOnPictures):
     def _contents(self) -> dict[str, np.ndarray]:
         """Set, or train -> (N, 32) uint8 sha256 of its stored images."""
         return {name: pictures.contents() for name, (pictures, _) in self._loaded.items()}
+
+    @property
+    def pictures(self) -> dict[str, HubPictures]:
+        """Set, or train -> its pictures, nothing withheld."""
+        return {name: pictures for name, (pictures, _) in self._loaded.items()}
 
     @cached_property
     def trees(self) -> dict[str, Tree]:

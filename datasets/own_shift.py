@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from . import contents, overlaps
+from . import contents, hub_splits, overlaps
 from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
 from .folder import ID_FOLDERS, read_classes
-from .hub import Hub
+from .hub import Hub, HubPictures
 from .image_sets import ImageSet, Pictures, TreePictures
 from .pixels import Decode
 from .trees import Tree, composed, kinds_text, scan
@@ -170,6 +170,8 @@ class WithShifts:
             sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN))
             parts.append([name, self._classes[name].tolist(), shift.content, self.size])
         overlaps.refuse_folders_of_others(card.name, self._own_trees, self.trees)
+        tables = {name: shift.pictures for name, shift in self.shifts.items() if isinstance(shift.pictures, HubPictures)}
+        hub_splits.refuse_same_rows(card.name, {**self._of_data("pictures", {}), **tables})
         overlaps.refuse_copies(card.name, self.parts, self.shared)
         fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return replace(card, sets=(*card.sets, *sets), fingerprint=fingerprint)

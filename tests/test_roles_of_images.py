@@ -348,6 +348,14 @@ def test_one_split_or_slice_in_two_roles_is_refused(hub, capfd, text, words):
     assert words in said and said.count("\n") == 1 and said.startswith("robustft: huggingface:d.hub: "), said
 
 
+def test_a_shift_beside_a_dataset_of_the_hub_counts_once(hub, capfd):
+    (hub / "d.hub.yaml").write_text("dataset: d\n")
+    (hub / "part.yaml").write_text("dataset: d\nid: 'test[20:]'\n")
+    suite(hub, "huggingface:d.hub.yaml", shifts="{part: 'huggingface:part.yaml'}")
+    assert plan() == 2
+    assert "id and part have 4 rows in common, by the splits 'test' and 'test[20:]'" in capfd.readouterr().err
+
+
 def test_slices_that_do_not_overlap_are_used(hub, capfd):
     (hub / "d.hub.yaml").write_text("dataset: d\ntrain: 'train[:75%]'\nvalidation: 'train[75%:]'\n")
     assert plan() == 0 and "also in" not in capfd.readouterr().err
@@ -471,6 +479,17 @@ def test_a_shift_of_one_class_and_one_image_beside_empty_class_folders_is_run(ow
     folder = planned()
     assert carry_out(folder)["event"] == "done"
     assert json.loads(folder.record.read_text())["sets"]["shift1"]["n"] == 1
+
+
+def test_sets_of_one_image_are_run(own, tmp_path):
+    suite(tmp_path, "folder:own")
+    for name in ("validation", "id_test", "shift1"):
+        for path in list((own / name).rglob("*.bmp"))[1:]:
+            path.unlink()
+    folder = planned("ft")
+    assert carry_out(folder)["event"] == "done"
+    assert {found["n"] for found in json.loads(folder.record.read_text())["sets"].values()} == {1}
+    board()
 
 
 def test_a_file_that_never_stops_changing_is_named(own, monkeypatch):

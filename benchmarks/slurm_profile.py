@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ..datasets import plain_yaml
 from .errors import UserError, explain, resolve_name
 from .private import NAMED
 
@@ -58,7 +58,7 @@ class Profile(BaseModel):
     @field_validator("time", mode="before")
     @classmethod
     def _is_text(cls, value: Any) -> Any:
-        if not isinstance(value, str):  # YAML reads 12:00:00 without quotes as a number of seconds
+        if not isinstance(value, str):  # a number has no unit
             raise ValueError(f'must be text such as 24h or "12:00:00" in quotes, got {value!r}')
         return value
 
@@ -120,12 +120,10 @@ def load(name: str) -> Profile:
         remedy = f"shipped: {', '.join(names())}; or give the path of your own file, my-cluster.yaml"
         path = SHIPPED / f"{resolve_name('profile', name, names(), remedy)}.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--profile: {path} cannot be read ({error}); give the path of a YAML file.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"--profile: {path.name} is no YAML ({' '.join(str(error).split())}); correct it.") from None
-    return read(content if content is not None else {}, path.name)
+        content = plain_yaml.read_mapping(path)
+    except plain_yaml.YamlError as error:
+        raise UserError(f"--profile: {error}") from None
+    return read(content, path.name)
 
 
 def read(content: Any, where: str) -> Profile:

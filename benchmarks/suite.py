@@ -7,14 +7,12 @@ row names.
 
 import hashlib
 import itertools
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ..datasets import catalogue
+from ..datasets import catalogue, plain_yaml
 from ..results.identity import canonical_json
 from .errors import UserError, explain, resolve_name, unknown
 from .private import refuse
@@ -28,44 +26,20 @@ RULES = ("one_se", "best_id", "fixed")
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with two differences: 1e-3 is a number (in YAML 1.1 a text), and a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_NUMBER = "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-_Loader.add_implicit_resolver(*_NUMBER)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes a text that `_Loader` would read as a number: a run id may be 12 digits around an e."""
-
-
-_Dumper.add_implicit_resolver(*_NUMBER)
-
-
-def dump_yaml(value: Any) -> str:
-    """The YAML text that `parse_yaml` reads as the same value, keys in their order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=110)
-
-
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text; UserError that names the place in it."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
-    except (ValueError, RecursionError) as error:  # 2024-13-45, 0x_, thousands of brackets or digits
-        raise UserError(f"{where}: not a value that YAML can hold ({type(error).__name__}); correct it.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{where}{line}: not valid YAML ({problem}); correct the file.") from None
+        return plain_yaml.parse(text, where)
+    except plain_yaml.YamlError as error:
+        raise UserError(str(error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; UserError where it is none."""
+    try:
+        return plain_yaml.read_mapping(path)
+    except plain_yaml.YamlError as error:
+        raise UserError(str(error)) from None
 
 
 class Tuning(Strict):
@@ -222,18 +196,9 @@ def base_path(path: Path, name: str) -> Path:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    content = parse_yaml(_read(path), str(path.name))
-    if not isinstance(content, dict):
-        raise UserError(f"{path.name}: must be a mapping of keys to values, got {type(content).__name__}; correct it.")
+    content = read_yaml(path)
     refuse(content, path.name)
     return content
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore the file.") from None
 
 
 class Choice(Strict):
@@ -308,7 +273,7 @@ def load_tuned(suite_path: Path, suite: Suite) -> Tuned:
     if not path.exists():
         return Tuned(suite=suite.name, version=suite.version, entries={})
     try:
-        tuned = Tuned.model_validate(parse_yaml(_read(path), path.name))
+        tuned = Tuned.model_validate(read_yaml(path))
     except ValidationError as error:
         raise UserError(explain(error, path.name, "run `robustft tune` again")) from None
     if tuned.version != suite.version:

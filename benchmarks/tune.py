@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..datasets import plain_yaml
 from ..results import statistics
 from ..results.records import write_atomic
 from .errors import UserError, resolve_name
@@ -17,7 +18,7 @@ from .facts import Benchmark
 from .grid import CHOOSING, add
 from .request import Planned, keys_of, post_hoc, varies
 from .state import RunFolder
-from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, dump_yaml, load_tuned, part_text, tuned_path
+from .suite import Choice, TrialResult, Tuned, TunedEntry, Tuning, load_tuned, part_text, tuned_path
 
 HEADER = """\
 # Written by `robustft tune {suite}`; do not edit: `tuning` is a hash of each entry, and an entry that was
@@ -212,7 +213,7 @@ def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tu
         name: {backbone: entry.content() for backbone, entry in backbones.items()}
         for name, backbones in ordered.items()
     }
-    text = dump_yaml(tuned.model_dump(mode="json") | {"entries": content})
+    text = plain_yaml.dump(tuned.model_dump(mode="json") | {"entries": content})
     write_atomic(path, (HEADER.format(suite=benchmark.suite.name) + text).encode())
     return tuned
 

@@ -34,10 +34,9 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from . import contents, hub_splits, overlaps
+from . import contents, hub_splits, overlaps, plain_yaml
 from .card import DataError, DatasetCard, EvalSet, MissingData, is_set_name, is_template
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
 from .pixels import Decode, read
@@ -378,18 +377,19 @@ class Hub(TrainsOnPictures):
 
 
 def _parse(path: Path) -> Columns:
+    if not path.is_file():
+        raise DataError(f"huggingface:{path}: there is no such file; give the YAML that names dataset and columns.")
     try:
-        return Columns.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError:
-        raise DataError(
-            f"huggingface:{path}: there is no such file; give the YAML that names dataset and columns."
-        ) from None
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not valid YAML ({str(error).splitlines()[0]}); correct the file.") from None
+        content = plain_yaml.read_mapping(path)
+    except plain_yaml.YamlError as error:
+        raise DataError(f"huggingface:{path.name}: {error}") from None
+    try:
+        return Columns.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: {where or 'the file'}: {first['msg']}; correct the file.") from None
+        where, text = ".".join(map(str, first["loc"])), first["type"] == "string_type"
+        found = f", got {first['input']!r}; put it in quotes" if text else "; correct the file"
+        raise DataError(f"{path}: {where or 'the file'}: {first['msg']}{found}.") from None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ So is torch, which names alone do not need: what needs it is imported by the fir
 """
 
 import os
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "names",
     "nobodys_weights",
     "resolve",
+    "tokenizer",
     "unused_weights",
 ]
 
@@ -235,6 +237,12 @@ def fetch(name: str) -> None:
     name = resolve(name)
     if local_weights(name) is None:
         _family(name).fetch(name)
+
+
+def tokenizer(name: str) -> "Callable[[list[str]], torch.Tensor]":
+    """Texts -> (N, context) token ids as the backbone's text tower takes them, padded with 0; needs no weights."""
+    name = resolve(name)
+    return _family(name).tokenizer_of(name)
 
 
 def image_size(name: str) -> int:

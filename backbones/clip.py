@@ -79,6 +79,11 @@ def _config(model: str, name: str) -> dict[str, Any]:
     return config
 
 
+def tokenizer_of(name: str) -> "SimpleTokenizer":
+    """The tokenizer with the context of the text tower; needs no weights."""
+    return tokenizer(_config(parse(name)[0], name)["text_cfg"].get("context_length", 77))
+
+
 def image_size(name: str) -> int:
     """Side of the pictures that the image tower takes, in pixels; needs no weights."""
     if name in OPENAI:

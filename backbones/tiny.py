@@ -37,6 +37,11 @@ def tokenizer() -> "SimpleTokenizer":
     return SimpleTokenizer(bpe_path=str(MERGES), context_length=CONTEXT)
 
 
+def tokenizer_of(name: str) -> "SimpleTokenizer":
+    """The tokenizer of a bundled backbone; they share one."""
+    return tokenizer()
+
+
 def vocabulary_size() -> int:
     """256 bytes, the same 256 at the end of a word, the merges, and the start and end tokens."""
     with gzip.open(MERGES, "rt", encoding="utf-8") as lines:

@@ -13,7 +13,7 @@ from ..datasets import catalogue
 from ..datasets.card import DataError, Dataset
 from ..datasets.holdings import Holding, first_unreadable, holdings
 from ..datasets.trees import ROOT_VARIABLE
-from . import data_check, machine
+from . import captions, data_check, machine
 from .data_check import many_cores
 from .errors import UserError
 from .suite import Suite, find, load
@@ -56,6 +56,24 @@ class Doctor:
         named = [suite.dataset_of(recipe) for suite in suites for recipe in suite.recipe_names]
         for name in dict.fromkeys(map(catalogue.same_files, named or catalogue.names())):
             self.dataset(name)
+        for suite in suites:
+            for name in dict.fromkeys(map(suite.dataset_of, suite.recipe_names)):
+                self.captions(name, suite.backbones)
+
+    def captions(self, dataset: str, encoders: list[str]) -> None:
+        """A sentence on the classes of a dataset that have one and the same caption to one of these backbones."""
+        for encoder in encoders:
+            try:
+                twins = captions.check(catalogue.get(dataset, root=self.root), dataset, encoder)
+            except backbones.BackboneError:
+                continue  # said of its weights
+            except UserError as error:
+                self.fault(str(error))
+            except DataError:
+                return  # said of the data
+            else:
+                if twins:
+                    self.say(f"{twins}.")
 
     def unused_weights(self) -> list[str]:
         """On the files in the folder of one's own weights that no backbone takes."""

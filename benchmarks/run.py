@@ -27,7 +27,7 @@ from ..methods.classifier import Classifier
 from ..methods.trainer import Fitted, Settings, Task, fit
 from ..results.chance import CLASSES
 from ..results.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
-from . import data_check, environment, facts
+from . import captions, data_check, environment, facts
 from .errors import UserError
 from .evaluate import Maker, Stopped, validation_nll
 from .final_weights import load_input, load_weights, save_weights, stored_tensors
@@ -142,6 +142,9 @@ class Attempt:
         self.left_out = data_check.check(whole, self.spec, trains)
         self.train_images = data_check.training_images(whole) if trains else {}
         self._check_fit(whole)
+        self.same_captions = captions.check(whole, self.plan.dataset, self.spec.backbone)
+        if self.same_captions and self.lease is not None:
+            print(f"{self.same_captions}.", flush=True)
         self.about_data = data_check.about(whole, self.folder.path.parents[2]) if self.lease is not None else {}
         return data_check.part(whole, self.spec)
 
@@ -344,6 +347,7 @@ class Attempt:
             "info": {
                 **about["info"],
                 **({"dynamics": about["dynamics"]} if "dynamics" in about else {}),
+                **({"same_captions": self.same_captions} if self.same_captions else {}),
                 **({"sets_left_out": self.left_out} if self.left_out else {}),
                 **self.about_data,
                 CLASSES: classes,

@@ -12,7 +12,7 @@ from .. import backbones
 from ..datasets import catalogue
 from ..results.cells import OWN_TITLES
 from ..results.records import read_record
-from . import cautions, data_check, package, show, slurm_command, tracking, unranked
+from . import captions, cautions, data_check, package, show, slurm_command, tracking, unranked
 from .console import complain
 from .errors import UserError
 from .facts import Benchmark, dataset
@@ -79,6 +79,7 @@ def carry_out(
     """
     warn_of_stale_tuning(benchmark, plan)
     warn_of_data(benchmark, plan)
+    check_captions(benchmark, [planned.spec for planned in plan])
     folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     unfinished = [planned for planned in plan if planned.spec.run_id not in done]
@@ -201,6 +202,14 @@ def _launch(
     if stopped:
         errors.print(f"robustft: stopped with {stopped} runs to go; the same command goes on where it was.")
     return results
+
+
+def check_captions(benchmark: Benchmark, specs: list[RunSpec]) -> None:
+    """Refuse one's own data whose classes have one and the same caption to a backbone of the plan."""
+    for recipe, backbone in dict.fromkeys((spec.recipe, spec.backbone) for spec in specs):
+        name = benchmark.suite.dataset_of(recipe)
+        if catalogue.is_own(name):  # of other data the runs say so, and a plan need not read them
+            captions.check(dataset(name), name, backbone)
 
 
 def check_data(benchmark: Benchmark, specs: list[RunSpec]) -> None:

@@ -145,7 +145,7 @@ class Section:
     rows: tuple[Row, ...]
     paths: tuple[Any, ...] = ()  # `paths.Path`: methods as lines in the ID/OOD plane
     own: tuple[tuple[str, str], ...] = ()  # (set, metric) of the sets whose protocol names another than accuracy
-    doubts: tuple[str, ...] = ()  # sentences on weights that cannot be those that their backbone's name says
+    doubts: tuple[str, ...] = ()  # sentences on weights not what they are called, and on classes of one caption
     classes: Mapping[str, int] = field(default_factory=dict)  # set -> its classes, where somebody knows
 
     def score(self, name: str | None) -> str:

@@ -115,10 +115,11 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
 
 
 def _doubts(record: Record) -> tuple[str, ...]:
-    """What must be known of a record's weights and data, as clauses."""
+    """What must be known of a record's weights and data, and of classes that captions cannot tell apart."""
     info, named = record.get("info", {}), OWN_VERSION.fullmatch(record["benchmark_version"])
     by_size = "the data are known by the names and sizes of their files, as earlier versions of this package did it"
-    return info.get("weights_doubt", ""), by_size if named and "fingerprint_of" not in info else ""
+    told = (info.get("weights_doubt", ""), info.get("same_captions", ""))
+    return (*told, by_size) if named and "fingerprint_of" not in info else told
 
 
 def _paths(

@@ -185,7 +185,10 @@ def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, Eva
 
 
 def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
-    """DataError unless every set that the run reads is complete, or may be partial; opens no image.
+    """DataError unless every set that the run reads is complete, or may be partial.
+
+    Of one's own data the first image of each set is opened, since all images of a set come from one program, and what
+    is wrong with them should be known before anything is trained; `robustft doctor` opens all. Of others, none is.
 
     Args:
         trains: whether training images are read.
@@ -195,12 +198,18 @@ def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
     """
     if _drawn(data):
         return []
+    own, beside = catalogue.is_own(data.card.name), getattr(data, "shifts", {})
     if trains:
         data.train_labels()
-    read = {entry.name: getattr(found, "tree", None) for entry, found in evaluation_sets(data, spec)}
+        if own:
+            data.train_images([(0, 0)], 0)
+    read = {}
+    for entry, found in evaluation_sets(data, spec):
+        read[entry.name] = getattr(found, "tree", None)
+        if own or entry.name in beside:
+            found.images(0, 1)
     trees = {name: tree for name, tree in read.items() if tree is not None}
-    own = {name: tree for name, tree in trees.items() if name in getattr(data, "shifts", ())}
-    refuse_folders_of_others(data.card.name, own, trees)
+    refuse_folders_of_others(data.card.name, {name: trees[name] for name in beside if name in trees}, trees)
     return [] if spec.kind == "trial" else [entry.name for entry in data.card.sets if entry.name not in read]
 
 

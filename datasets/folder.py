@@ -27,7 +27,7 @@ from . import contents, overlaps
 from .card import DataError, DatasetCard, EvalSet, is_set_name, is_template
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
 from .pixels import Decode
-from .trees import Tree, kinds_text, relabel, scan, subfolders
+from .trees import Tree, composed, kinds_text, relabel, scan, subfolders
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 VALIDATION_FOLDERS = ("validation", "val")
@@ -205,11 +205,12 @@ class Folder(TrainsOnPictures):
 
 def read_classes(path: Path, where: str) -> dict[str, str]:
     """Folder -> class name of a classes.txt, in its order; DataError, begun with `where`, on what is none."""
-    rows = [tuple(part.strip() for part in line.split("\t")) for line in _lines(path, where)]
-    wrong = next((row for row in rows if len(row) != 2 or not all(row)), None)
+    lines = _lines(path, where)
+    rows = [tuple(part.strip() for part in line.split("\t")) for line in lines]
+    wrong = next((line for line, row in zip(lines, rows, strict=True) if len(row) != 2 or not all(row)), None)
     if wrong is not None:
-        raise DataError(f"{where}: classes.txt needs lines of folder, tab, class name; found {wrong}.")
-    folders = [folder for folder, _ in rows]
+        raise DataError(f"{where}: classes.txt needs lines of folder, tab, class name; found {wrong!r}.")
+    folders = [composed(folder) for folder, _ in rows]
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None or len(rows) < 2:
         found = f"{twice!r} twice" if twice else f"{len(rows)} classes"
@@ -220,7 +221,7 @@ def read_classes(path: Path, where: str) -> dict[str, str]:
 def _lines(path: Path, where: str) -> list[str]:
     """Lines of a text file that are not empty."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a form feed or U+2028 ends no line
     except FileNotFoundError:
         raise DataError(f"{where}: no file {path}; write one line a class: folder name, tab, class name.") from None
     except (OSError, UnicodeDecodeError) as error:

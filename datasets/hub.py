@@ -12,20 +12,20 @@ says what is what (`huggingface:own.yaml`):
     id: test
     validation: null              # without one, 10 % of train by hash
     shifts:                       # name: split, or a dataset of its own with any of the keys above but validation
-      sketches: {dataset: other/sketches, split: test}
+      sketches: {dataset: other/sketches, split: test}    # class_names: names of its integers, where it has none
     class_names: [zero, one]      # default: the names of the label column; in its order
     prompts: ["a photo of the number {}."]
 
 In a folder of Parquet files, splits of names of one's own are found as `data/<split>-00000-of-00001.parquet`.
-A shift's labels are matched by the names of its label column where it has names. Pixels are read by this package's own
-code, so they are those of the same files in a folder. Nothing is fetched with HF_HUB_OFFLINE=1; no code from the hub
-is run.
+A shift's labels are matched by the names of its label column, text or `class_names` of its own; bare integers beside
+training labels with names are refused. Pixels are read by this package's own code, so they are those of the same files
+in a folder. Nothing is fetched with HF_HUB_OFFLINE=1; no code from the hub is run.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import contents, hub_splits, overlaps, plain_yaml
 from .card import DataError, DatasetCard, EvalSet, MissingData, is_set_name, is_template
+from .hub_columns import are_numbers, check_names_of_files, encoded, label_names
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
 from .pixels import Decode, read
 from .trees import SUFFIXES, Tree, scan
@@ -60,6 +61,8 @@ class Shift(_Model):
     config: str | None = None
     image: str | None = None
     label: str | None = None
+    class_names: list[str] | None = None
+    """Of its integers, in their order, where its label column has no names."""
 
 
 class Columns(_Model):
@@ -202,7 +205,7 @@ class Hub(TrainsOnPictures):
         main = dict(dataset=c.dataset, revision=c.revision, config=c.config, image=c.image, label=c.label)
         pictures, stored, raw = self._load(Shift(split=c.id, **main))
         names = self._names(stored)
-        return pictures, names, self._positions(pictures, stored, raw, stored or list(names))
+        return pictures, names, self._positions(pictures, stored, raw, stored, names)
 
     def _shift(self, name: str) -> Shift:
         """A shift with everything that it left out filled in."""
@@ -212,7 +215,7 @@ class Hub(TrainsOnPictures):
         return Shift(
             split=shift.split, dataset=shift.dataset or c.dataset, image=shift.image or c.image,
             revision=shift.revision or (None if own else c.revision), label=shift.label or c.label,
-            config=shift.config or (None if own else c.config),
+            config=shift.config or (None if own else c.config), class_names=shift.class_names,
         )  # fmt: skip
 
     @cached_property
@@ -221,15 +224,19 @@ class Hub(TrainsOnPictures):
 
     def _names(self, stored: list[str] | None) -> tuple[str, ...]:
         """Class names: those of YAML, else those of the label column; DataError where neither has any."""
-        given = self.columns.class_names
+        c, given = self.columns, self.columns.class_names
         if given is None and stored is None:
             raise DataError(f"{self.name}: column {self.columns.label!r} has no class names; give class_names in YAML.")
-        if given is not None and stored is not None and len(given) != len(stored):
+        return tuple(stored if given is None else self._given(given, stored, f"{self.name}: class_names", c.label))
+
+    def _given(self, given: list[str], stored: list[str] | None, where: str, column: str) -> list[str]:
+        """The names that YAML gives to the classes of a column; DataError where it has another number of them."""
+        if stored is not None and len(given) != len(stored):
             raise DataError(
-                f"{self.name}: class_names has {len(given)} names, column {self.columns.label!r} has {len(stored)} "
-                "classes; give one name a class, in the column's order."
+                f"{where} has {len(given)} names, column {column!r} has {len(stored)} classes; give one name a class, "
+                "in the column's order."
             )
-        return tuple(given or stored)
+        return given
 
     @cached_property
     def _stored_names(self) -> list[str] | None:
@@ -270,18 +277,19 @@ class Hub(TrainsOnPictures):
                 raise DataError(
                     f"{place}: no column {column!r}; it has {', '.join(rows.column_names)}; set {key} in YAML."
                 )
-        names = getattr(rows.features[part.label], "names", None)
-        if not isinstance(rows.features[part.image], datasets.Image):
-            raise DataError(f"{place}: column {part.image!r} does not hold images; set image in YAML.")
-        images = rows.select_columns([part.image]).cast_column(part.image, datasets.Image(decode=False))
-        return HubPictures(images, part.image, place, part.split), names, list(rows[part.label])
+        names = label_names(rows, part.label, place)
+        if local.is_dir():
+            check_names_of_files(local, part.config, part.split, part.label, names)
+        if part.class_names is not None:
+            names = self._given(part.class_names, names, f"{place}: class_names", part.label)
+        pictures = HubPictures(encoded(rows, part.image, place), part.image, place, part.split)
+        return pictures, names, list(rows[part.label])
 
     @cached_property
     def _loaded(self) -> dict[str, tuple[HubPictures, np.ndarray]]:
         """Pictures and (N,) int64 labels, positions in the card's class names, of every set and of train."""
-        known = self._stored_names or list(self._class_names)
         loaded = {
-            name: (pictures, self._positions(pictures, names, raw, known))
+            name: (pictures, self._positions(pictures, names, raw, self._stored_names, self._class_names))
             for name, (pictures, names, raw) in self._raw.items()
         }
         trained = set(loaded["train"][1].tolist())
@@ -294,16 +302,29 @@ class Hub(TrainsOnPictures):
                 )
         return loaded
 
-    def _positions(self, pictures: HubPictures, names: list[str] | None, raw: list, known: Sequence[str]) -> np.ndarray:
-        """(N,) int64 positions in `known` of the raw labels of a column whose classes have `names`, if it has any."""
+    def _positions(
+        self, pictures: HubPictures, names: list[str] | None, raw: list, stored: list[str] | None, classes: tuple
+    ) -> np.ndarray:
+        """(N,) int64 positions in `classes` of the raw labels of a column whose classes have `names`, if it has any.
+
+        `stored` are the names in the column that the classes come from: they, too, name the classes.
+        """
+        known = stored or list(classes)
         if len(raw) == 0:
             raise DataError(f"{pictures.place}: no rows; leave the split out.")
-        position = {name: i for i, name in enumerate(known)}
-        if names is not None and names != known or isinstance(raw[0], str):
-            raw = [names[label] if names and 0 <= label < len(names) else label for label in raw]
-            if len(position) < len(known):
+        text = any(isinstance(label, str) for label in raw)
+        if text or not are_numbers(names) and names != stored:
+            raw = [names[x] if names and isinstance(x, int) and 0 <= x < len(names) else x for x in raw]
+            position = {name: i for given in (classes, known) for i, name in enumerate(given)}
+            if min(len(set(known)), len(set(classes))) < len(known):
                 raise DataError(f"{pictures.place}: classes cannot be matched by name, one name stands twice.")
-            raw = [position.get(label, label) for label in raw]
+            raw = [position.get(label, label) if isinstance(label, str) else None if text else label for label in raw]
+        elif are_numbers(names) and not are_numbers(stored):
+            raise DataError(
+                f"{pictures.place}: its labels are bare integers, and the training labels have the names "
+                f"{', '.join(known[:5])}{', ...' if len(known) > 5 else ''}, so which is which is not known; give "
+                "class_names to the shift in YAML, or cast its label column to datasets.ClassLabel(names=[...])."
+            )
         wrong = [x for x in raw if not isinstance(x, int) or not 0 <= x < len(known)]  # None is one of them
         if wrong:
             raise DataError(

@@ -3,7 +3,8 @@
 The evaluation view is the one of open_clip and of the code this line of work shares: shortest side to `size`, centre
 crop. The training view is a random crop of 90 to 100 % of the area, of shape 3:4 to 4:3, resized to `size`; no flip.
 Normalisation is the backbone's, on its device. Orientation tags are not applied, and an alpha channel is dropped, as
-everywhere in that code.
+everywhere in that code. Pixels that are no integers of at most 8 bits (floats, 16 and 32 bits) are refused, whatever
+their values: how they are meant to be scaled is not in the file.
 
 Two ways to get there. "exact": what open_clip's transform makes of an image that torchvision's ImageFolder opens, that
 is, in RGB; to the last bit (`resample`). "fast": torch's resize of bytes in place of Pillow's. Its weights have 15 bits
@@ -17,6 +18,7 @@ simplejpeg, whose pixels are Pillow's, and everything else with Pillow.
 import io
 import math
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,10 +70,33 @@ def read(file: str | os.PathLike | BinaryIO, name: str) -> np.ndarray:
         if pixels is not None:
             return pixels
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode[0] in "IF" and (top := np.array(image).max(initial=0)) > 255:
-                # Pillow, and ImageFolder with it, makes white of all that does not fit.
-                raise DataError(f"{name}: has values up to {top:g}, which 8 bits do not hold; scale it to 0..255.")
+            if _is_deep(image):
+                # Pillow, and ImageFolder with it, makes white or black of all that does not fit, or drops digits.
+                raise DataError(
+                    f"{name}: its pixels are no 8-bit integers (mode {image.mode}, {_stored(image)}); scale them to "
+                    "0..255 and save them as uint8."
+                )
             return np.array(image.convert("RGB"))
+
+
+def _stored(image: Image.Image) -> str:
+    """How an image's file has its pixels, in Pillow's words: the decoder's raw modes."""
+    raw = [tile[3] for tile in image.tile]
+    names = [str(args[0] if isinstance(args, tuple) and args else args) for args in raw]
+    return f"{image.format} of {', '.join(dict.fromkeys(names)) or image.mode}"
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image that is open and not decoded yet has other pixels than integers of at most 8 bits."""
+    if image.mode[0] in "IF":
+        return True
+    for tile in image.tile:
+        args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if any(isinstance(arg, str) and re.search(r";(16|32|64)[A-Z]+$", arg) for arg in args):
+            return True
+        if tile[0].startswith("ppm") and isinstance(args[-1], int) and args[-1] > 255:
+            return True
+    return False
 
 
 def _plain_jpeg(data: bytes) -> np.ndarray | None:

@@ -230,10 +230,8 @@ def test_a_row_without_a_picture_is_named(place):
     features = library.Features({"image": library.Image(), "label": library.ClassLabel(names=["cat", "dog", "emu"])})
     rows = {"image": [Image.new("RGB", (9, 9)), None], "label": [0, 1]}
     library.Dataset.from_dict(rows, features=features).to_parquet(place / "pets/data/test-00000-of-00001.parquet")
-    test = Hub(str(place / "pets"), size=SIZE).eval_data("id")
-    assert test.images(0, 1).shape == (1, 3, SIZE, SIZE)
     with pytest.raises(DataError, match="test, row 1: column 'image' is empty; leave the row out"):
-        test.images(1, 2)
+        Hub(str(place / "pets"), size=SIZE).eval_data("id")
 
 
 def test_a_damaged_picture_is_named(place):

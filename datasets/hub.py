@@ -314,24 +314,30 @@ class Hub(TrainsOnPictures):
             raise DataError(f"{pictures.place}: no rows; leave the split out.")
         text = any(isinstance(label, str) for label in raw)
         if text or not are_numbers(names) and names != stored:
-            raw = [names[x] if names and isinstance(x, int) and 0 <= x < len(names) else x for x in raw]
+            if not text:
+                self._check_range(pictures, raw, len(names))
+                raw = [names[label] for label in raw]
             position = {name: i for given in (classes, known) for i, name in enumerate(given)}
             if min(len(set(known)), len(set(classes))) < len(known):
                 raise DataError(f"{pictures.place}: classes cannot be matched by name, one name stands twice.")
-            raw = [position.get(label, label) if isinstance(label, str) else None if text else label for label in raw]
+            raw = [position.get(label, label) for label in raw]
         elif are_numbers(names) and not are_numbers(stored):
             raise DataError(
                 f"{pictures.place}: its labels are bare integers, and the training labels have the names "
                 f"{', '.join(known[:5])}{', ...' if len(known) > 5 else ''}, so which is which is not known; give "
                 "class_names to the shift in YAML, or cast its label column to datasets.ClassLabel(names=[...])."
             )
-        wrong = [x for x in raw if not isinstance(x, int) or not 0 <= x < len(known)]  # None is one of them
+        self._check_range(pictures, raw, len(known))
+        return np.array(raw, dtype=np.int64)
+
+    def _check_range(self, pictures: HubPictures, labels: list, classes: int) -> None:
+        """DataError where a label is no integer below the number of classes; None is one of them."""
+        wrong = [label for label in labels if not isinstance(label, int) or not 0 <= label < classes]
         if wrong:
             raise DataError(
-                f"{pictures.place}: the label {wrong[0]!r} is none of the {len(known)} classes; leave such rows out, "
+                f"{pictures.place}: the label {wrong[0]!r} is none of the {classes} classes; leave such rows out, "
                 "or correct class_names."
             )
-        return np.array(raw, dtype=np.int64)
 
     @cached_property
     def _withheld(self) -> np.ndarray:

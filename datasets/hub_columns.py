@@ -87,11 +87,13 @@ def check_names_of_files(folder: Path, config: str | None, split: str, column: s
     """
     import datasets
     import pyarrow.parquet
+    from datasets.info import DatasetInfosDict
 
     builder = datasets.load_dataset_builder(str(folder), config)
     parts = re.split(r"[+\[]", split)
     files = [file for part, found in (builder.config.data_files or {}).items() if part in parts for file in found]
-    stated = column in (builder.info.features or {})
+    # Not the builder's own features: those are of the last time that the folder was read.
+    stated = any(column in (info.features or {}) for info in DatasetInfosDict.from_directory(str(folder)).values())
     for file in files:
         if not str(file).endswith(".parquet") or not Path(file).is_file():
             continue

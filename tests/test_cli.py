@@ -265,7 +265,7 @@ def refused(capsys, *arguments):
         (["run", "digits", "--method", "ft", "--set", "batch_size=4096"], "batch_size: must be at most 200"),
         (["run", "digits", "--method", "ft", "--set", "api_key=1"], "must hold no secrets, got the key 'api_key'"),
         (["run", "digits", "--method", "ft", "--set", "lr=null"], "lr: must be set for ft, got null (--set)"),
-        (["run", "digits", "--method", "ft", "--set", "lr=2024-13-45"], "not a value that YAML can hold"),
+        (["run", "digits", "--method", "ft", "--set", "lr=2024-13-45"], "got '2024-13-45'"),
         (["run", "digits", "--method", "ft", "--set", "steps=" + "9" * 5000], "not a value that YAML can hold"),
         (["sweep", "digits", "--method", "ft", "--seeds", "0-99999999999"], "must be seeds below 2**31"),
         (["sweep", "digits", "--method", "ft", "--results", "/dev/full"], "--results: must be a folder"),

@@ -216,10 +216,11 @@ def examine(name: str, thorough: bool = False) -> str:
         BackboneError: they are damaged.
     """
     name = resolve(name)
-    path = local_weights(name) or _family(name).cached(name)
-    if path is None or _bundled(name):
+    own, family = local_weights(name), _family(name)
+    path = own or family.cached(name)
+    if path is None or (_bundled(name) and own is None):
         return ""
-    return _family(name).examine(name, path, thorough)
+    return family.examine(name, path, thorough)
 
 
 def how_to_make(name: str) -> str:

@@ -76,6 +76,12 @@ def weights_file(name: str) -> Path:
     return FOLDER / f"{name}.safetensors"
 
 
+def examine(name: str, path: Path, thorough: bool) -> str:
+    """Loads weights of one's own, which takes no longer than a look; BackboneError where that fails, else ""."""
+    load(name, weights=path)
+    return ""
+
+
 def cached(name: str) -> Path | None:
     """The weights on this machine; of a scratch backbone, which has none, the folder."""
     path = FOLDER if name.endswith(SCRATCH) else weights_file(name)

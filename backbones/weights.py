@@ -1,7 +1,15 @@
-"""Weights files: safetensors, or a state dict of tensors alone that torch.load reads without running code."""
+"""Weights files: safetensors, or a state dict of tensors alone that torch.load reads without running code.
+
+What a file is, its first bytes say and not its ending. Whatever wrapped the model when it was saved (torch.compile,
+DataParallel, Lightning, a checkpoint with an optimizer beside it) is taken off, but only where all names and shapes then
+are the model's: a part of a model, or another one, is never taken for it.
+"""
 
 import hashlib
-from collections.abc import Mapping
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from zipfile import ZipFile, is_zipfile
 
@@ -14,9 +22,16 @@ from .errors import BackboneError
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's original state dicts that are settings."""
+WRAPPERS = ("_orig_mod", "module")
+"""What torch.compile and DataParallel put into names, wherever the wrapped part stands."""
 HALVED = ("text_projection", "visual.conv1.weight", "visual.proj", "visual.attnpool.c_proj.weight")
 """A few of the weights that OpenAI gave out in half precision (openai/CLIP, clip/model.py, `convert_weights`): whatever
 loads OpenAI's files, open_clip too, holds numbers of half precision in them, also after a conversion to float32."""
+LARGEST_LOG_SCALE = 10.0
+"""CLIP ends at ln 100 = 4.6. A larger logit_scale is one of which exp was taken before it was saved."""
+SHOWN = 3
+"""Names that a sentence tells of a file."""
+SAVE = "save the tensors alone, torch.save(model.state_dict(), FILE), and give that"
 
 
 def weights_hash(path: Path) -> str:
@@ -31,26 +46,37 @@ def weights_hash(path: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file under the names of open_clip's CLIP, which are OpenAI's too.
+def read_weights(path: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a weights file under the names of a model, open_clip's CLIP, which are OpenAI's too.
 
-    Takes safetensors, a state dict, and a training checkpoint with a "state_dict"; "module." (of a wrapped model) and
-    "clip." (of a DualEncoder) at the beginning of every name are left out.
+    Takes safetensors, a state dict, and a training checkpoint in which one is stored under a key of its own. All names
+    and shapes are the model's, and every number may have a fraction where the model's may; of the values, only logit_scale is looked at.
+
+    Args:
+        name: of the backbone, for messages.
+        model: needs no weights; it may be on the device "meta".
 
     Raises:
-        Exception: of whichever reader failed; what a damaged file raises depends on where it is damaged.
+        BackboneError: the file is missing, cannot be read, or holds something else.
     """
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-    else:
-        if is_zipfile(path) and any(entry.endswith("/constants.pkl") for entry in ZipFile(path).namelist()):
-            raise ValueError("a TorchScript archive, which is code: torch.save the state_dict() of it and give that")
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-        tensors = dict(tensors.get("state_dict", tensors))
-    for prefix in ("module.", "clip."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return {name: tensor for name, tensor in tensors.items() if name not in NOT_WEIGHTS}
+    wanted = model.state_dict()
+    found = list(_candidates(_content(path, name)))
+    fitting = [(key, prefix, tensors) for key, stored in found for prefix, tensors in [_unwrapped(stored, wanted)]
+               if tensors.keys() == wanted.keys()]  # fmt: skip
+    if len(fitting) > 1:
+        keys = " and ".join(_shown([key for key, _, _ in fitting]))
+        raise BackboneError(
+            f"backbone {name}: {path} holds {len(fitting)} models, under {keys}; save the one that you mean alone."
+        )
+    if not fitting:
+        raise BackboneError(f"backbone {name}: {path} {_misfit(found, wanted)}")
+    ((key, prefix, tensors),) = fitting
+    _check(tensors, wanted, path, name)
+    if prefix:
+        warnings.warn(f"backbone {name}: {prefix} was taken off the names in {path.name}", stacklevel=3)
+    if key not in ("", "state_dict"):
+        warnings.warn(f"backbone {name}: the weights are those under {key!r} in {path.name}", stacklevel=3)
+    return tensors
 
 
 def beyond_half(tensors: Mapping[str, Tensor]) -> str | None:
@@ -66,24 +92,172 @@ def fill(model: nn.Module, path: Path, name: str) -> None:
     """Copies the weights at `path` into `model`, whatever their float type; every name and shape must fit.
 
     Raises:
-        BackboneError: if the file is missing, cannot be read, belongs to another architecture, or holds NaN or
-            infinity.
+        BackboneError: if the file is missing, cannot be read, belongs to another architecture, or holds NaN, infinity,
+            or a logit_scale that no model has.
     """
-    if not path.exists():
-        raise BackboneError(f"backbone {name}: no weights at {path}; correct the path or restore the file.")
+    tensors = read_weights(path, name, model)
     try:
-        model.load_state_dict(read_weights(path))
-    except Exception as error:
+        model.load_state_dict(tensors)
+    except Exception as error:  # what mapped memory raises where the disk fails is not documented
         raise damaged(path, name, error) from None
     wrong = next((key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()), None)
     if wrong is not None:
-        raise BackboneError(f"backbone {name}: {wrong} in {path} holds values that are no numbers; restore the file.")
+        raise BackboneError(
+            f"backbone {name}: {wrong} in {path} holds values that are no numbers, or none that float32 can hold; give "
+            "weights without NaN and infinity."
+        )
 
 
-def damaged(path: Path, name: str, error: Exception) -> BackboneError:
-    """The sentence on a file that cannot be read, or does not fit, for the reason of `error`."""
-    reason = " ".join(str(error).split())[:200]
-    return BackboneError(
-        f"backbone {name}: damaged weights at {path}, or those of another architecture ({reason}); "
-        "restore the file or name its backbone."
+def damaged(path: Path, name: str, error: Exception | str) -> BackboneError:
+    """The sentence on a file that is cut off or changed, for the reason of `error`."""
+    return BackboneError(f"backbone {name}: damaged weights at {path} ({_plain(error)}); restore the file.")
+
+
+def _content(path: Path, name: str) -> Mapping:
+    """What a file holds, read as its first bytes say."""
+    try:
+        if path.is_dir():
+            raise BackboneError(f"backbone {name}: {path} is a folder; give the path of a weights file.")
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError:
+        raise BackboneError(
+            f"backbone {name}: no weights at {path}; correct the path or restore the file."
+        ) from None
+    except OSError as error:
+        raise BackboneError(
+            f"backbone {name}: the weights at {path} cannot be read ({error.strerror}); give a file that can."
+        ) from None
+    if not head.strip(b"\0"):
+        raise damaged(path, name, "it is empty" if not head else "it holds zeros")
+    if other := _no_weights(head):
+        raise BackboneError(f"backbone {name}: {path} is no weights file but {other}.")
+    try:
+        if head[8:9] == b"{" and head[4:8] == bytes(4):  # 8 bytes of length, then JSON
+            return load_file(path)
+        zipped = is_zipfile(path)
+        if zipped and any(entry.endswith("/constants.pkl") for entry in ZipFile(path).namelist()):
+            raise BackboneError(
+                f"backbone {name}: {path} is a TorchScript archive, which is code: torch.save the state_dict() of it "
+                "and give that."
+            )
+        if path.suffix == ".safetensors":  # by whose ending torch.load would go
+            with path.open("rb") as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except BackboneError:
+        raise
+    except Exception as error:  # whichever reader failed; what a damaged file raises depends on where it is damaged
+        # torch names what it would have had to run as "GLOBAL argparse.Namespace" or "Unsupported class ...".
+        foreign = re.search(r"(?:GLOBAL|class|global|type)\s+([\w.]+\.[\w.]+)", _plain(error, 2000))
+        if "weights_only" in str(error).lower().replace(" ", "_") and foreign and "nsupported" in str(error):
+            raise BackboneError(
+                f"backbone {name}: {path} holds more than tensors ({foreign.group(1)}), which is not read, because "
+                f"reading it could run code; {SAVE}."
+            ) from None
+        raise damaged(path, name, error) from None
+    if not isinstance(content, Mapping):
+        kind = "one tensor" if isinstance(content, Tensor) else f"a {type(content).__name__}"
+        raise BackboneError(f"backbone {name}: {path} holds {kind} and no tensors with names; {SAVE}.")
+    return content
+
+
+def _no_weights(head: bytes) -> str:
+    """What a file is that begins like text; "" for one that does not."""
+    try:
+        text = head.decode("utf-8", "strict" if len(head) < 512 else "ignore")
+    except UnicodeDecodeError:
+        return ""
+    if not all(sign.isprintable() or sign in "\r\n\t\f\ufeff" for sign in text):
+        return ""
+    start = text.lstrip("\ufeff \r\n\t").lower()
+    if start.startswith("version https://git-lfs"):
+        return "a pointer of Git LFS, which stands for one; fetch the file itself, `git lfs pull`"
+    if start.startswith(("<!doctype html", "<html")):
+        return "a page of HTML, as a failed download leaves; fetch it again"
+    if start.startswith("{") and ('"weight_map"' in start or '"metadata"' in start):
+        return "the index of weights in several files; load them all, and save their tensors as one file"
+    return f"text, which begins with {_shown([text.strip()])[0]}; give safetensors or a state dict of tensors"
+
+
+def _candidates(content: Mapping, key: str = "", depth: int = 2) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """(Key under which it is stored, tensors with names): each state dict in a file, that of its top first."""
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor) and isinstance(name, str)}
+    if tensors or depth == 2:
+        yield key, {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in NOT_WEIGHTS}
+    for name, value in content.items() if depth else ():
+        if isinstance(value, Mapping) and isinstance(name, str):
+            yield from _candidates(value, f"{key}.{name}" if key else name, depth - 1)
+
+
+def _unwrapped(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """What was taken off the names, for a person, and the tensors under the rest; ("", stored) where that fits not."""
+    if stored.keys() == wanted.keys() or len(stored) != len(wanted):
+        return "", stored
+    taken: list[str] = []
+    parts = {name: name.split(".") for name in stored}
+    for wrapper in WRAPPERS:
+        if any(wrapper in split for split in parts.values()):
+            parts = {name: [part for part in split if part != wrapper] for name, split in parts.items()}
+            taken.append(f"{wrapper}.")
+    while len(first := {split[0] for split in parts.values()}) == 1 and all(len(split) > 1 for split in parts.values()):
+        taken.append(f"{next(iter(first))}.")
+        parts = {name: split[1:] for name, split in parts.items()}
+    renamed = {".".join(parts[name]): tensor for name, tensor in stored.items()}
+    told = [] if taken == ["clip."] else taken  # a DualEncoder's own, as in the weights that ship
+    return (" and ".join(map(repr, told)), renamed) if renamed.keys() == wanted.keys() else ("", stored)
+
+
+def _misfit(found: list[tuple[str, dict[str, Tensor]]], wanted: Mapping[str, Tensor]) -> str:
+    """Why no state dict of a file is the model's, with names of both, as the end of a sentence."""
+
+    def alike(stored: dict[str, Tensor]) -> int:
+        return len(stored.keys() & wanted.keys())
+
+    key, stored = max(found, key=lambda pair: (alike(pair[1]), len(pair[1])))
+    if not stored:
+        return f"holds no tensors with names; {SAVE}."
+    lacking, strange = [k for k in wanted if k not in stored], [k for k in stored if k not in wanted]
+    under = f" under {_shown([key])[0]}" if key else ""
+    said = [f"lacks {len(lacking)} of {len(wanted)} tensors, as {', '.join(_shown(lacking))}"] if lacking else []
+    said += [f"has {len(strange)} that the model has not, as {', '.join(_shown(strange))}"] if strange else []
+    return (
+        f"holds weights of another architecture or a part of this one: it {' and '.join(said)}; its own names{under} "
+        f"begin with {', '.join(_shown(list(stored)))}; give all tensors under open_clip's names, or name their "
+        "backbone."
     )
+
+
+def _check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Refuse other shapes, integers or complex numbers in the place of float numbers, and a scale that is none."""
+    for key, model in wanted.items():
+        stored = tensors[key]
+        if stored.shape != model.shape and not (model.dim() == 0 and stored.numel() == 1):
+            raise BackboneError(
+                f"backbone {name}: {path} holds weights of another architecture: {key} is of shape "
+                f"{list(stored.shape)}, and of {list(model.shape)} in {name}; name their backbone."
+            )
+        if model.is_floating_point() and not stored.is_floating_point():
+            kind = str(stored.dtype).removeprefix("torch.")
+            raise BackboneError(
+                f"backbone {name}: {key} in {path} must hold float numbers, got {kind}, as quantised weights are; give "
+                "those before quantisation."
+            )
+    scale = tensors["logit_scale"].float().max().item() if "logit_scale" in tensors else 0.0
+    if LARGEST_LOG_SCALE < scale < math.inf:
+        raise BackboneError(
+            f"backbone {name}: logit_scale in {path} must be a logarithm, as CLIP's ln 100 = 4.6, got {scale:g}, whose "
+            f"exp no model has; if {scale:g} is the scale itself, save its logarithm, {math.log(scale):.4g}."
+        )
+
+
+def _shown(names: list[str]) -> list[str]:
+    """The first names of a list, quoted, short, and without signs that a terminal obeys."""
+    return [repr(name if len(name) <= 60 else name[:57] + "...") for name in names[:SHOWN]]
+
+
+def _plain(error: Exception | str, length: int = 200) -> str:
+    """The text of an error on one line, without the control codes of a terminal."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error))
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:length]

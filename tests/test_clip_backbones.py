@@ -231,7 +231,7 @@ def test_a_file_in_the_cache_has_the_hash_that_is_its_name(cache, shrunken):
     with pytest.raises(BackboneError, match="RN50: damaged weights at .*safetensors: their sha256 is not the one"):
         backbones.examine("RN50", thorough=True)
     blob.write_bytes(content[:-100])
-    with pytest.raises(BackboneError, match="RN50: damaged weights at .*safetensors, or those of another"):
+    with pytest.raises(BackboneError, match="RN50: damaged weights at .*safetensors \\("):
         backbones.examine("RN50")
 
 
@@ -249,11 +249,11 @@ def test_files_that_are_no_weights_are_refused_and_run_nothing(shrunken, tmp_pat
     encoder = small("ViT-B-16")
     path, tensors = tmp_path / "weights.pt", encoder.clip.state_dict()
     torch.save(tensors | {"trap": Trap(tmp_path / "ran")}, path)
-    with pytest.raises(BackboneError, match="damaged weights at .*weights.pt"):
+    with pytest.raises(BackboneError, match="weights.pt holds more than tensors \\(.*open\\)"):
         backbones.load("ViT-B-16", path)
     assert not (tmp_path / "ran").exists()
     path.write_bytes(b"nonsense")
-    with pytest.raises(BackboneError, match="damaged weights"):
+    with pytest.raises(BackboneError, match="is no weights file but text"):
         backbones.load("ViT-B-16", path)
     torch.jit.script(nn.Linear(2, 2)).save(path)
     with pytest.raises(BackboneError, match="TorchScript archive, which is code: torch.save the state_dict"):

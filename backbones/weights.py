@@ -1,8 +1,8 @@
 """Weights files: safetensors, or a state dict of tensors alone that torch.load reads without running code.
 
 What a file is, its first bytes say and not its ending. Whatever wrapped the model when it was saved (torch.compile,
-DataParallel, Lightning, a checkpoint with an optimizer beside it) is taken off, but only where all names and shapes then
-are the model's: a part of a model, or another one, is never taken for it.
+DataParallel, Lightning, a checkpoint with an optimizer beside it) is taken off, but only where all names and shapes
+then are the model's: a part of a model, or another one, is never taken for it.
 """
 
 import hashlib
@@ -50,7 +50,8 @@ def read_weights(path: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a weights file under the names of a model, open_clip's CLIP, which are OpenAI's too.
 
     Takes safetensors, a state dict, and a training checkpoint in which one is stored under a key of its own. All names
-    and shapes are the model's, and every number may have a fraction where the model's may; of the values, only logit_scale is looked at.
+    and shapes are the model's, and every number may have a fraction where the model's may; of the values, only
+    logit_scale is looked at.
 
     Args:
         name: of the backbone, for messages.
@@ -121,9 +122,7 @@ def _content(path: Path, name: str) -> Mapping:
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:
-        raise BackboneError(
-            f"backbone {name}: no weights at {path}; correct the path or restore the file."
-        ) from None
+        raise BackboneError(f"backbone {name}: no weights at {path}; correct the path or restore the file.") from None
     except OSError as error:
         raise BackboneError(
             f"backbone {name}: the weights at {path} cannot be read ({error.strerror}); give a file that can."

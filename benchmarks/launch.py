@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import imports
 from .grid import Planned
 from .lease import Observer, tidy
 from .private import discreet
@@ -73,7 +74,10 @@ def visible_gpus(device: str) -> tuple[str, ...]:
 
 @dataclass
 class Worker:
-    """A child process that takes run folders on its stdin and answers each with a JSON line."""
+    """A child process that takes run folders on its stdin and answers each with a JSON line, on a pipe of its own.
+
+    Its stdout is everybody's: what libraries, or a sitecustomize, print there is no answer.
+    """
 
     threads: int
     arguments: tuple[str, ...]
@@ -81,31 +85,31 @@ class Worker:
     """The one GPU that it sees, as CUDA_VISIBLE_DEVICES names it."""
     job: Job | None = None
     process: Any = field(init=False)
+    answers: Any = field(init=False)
     errors: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        environment = dict(os.environ)
+        environment = imports.environment()
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment[name] = str(self.threads)  # read when torch and NumPy load; their number changes bits
         if self.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpu
-        command = [
-            sys.executable,
-            "-m",
-            "robustft.benchmarks.worker",
-            "--parent",
-            str(os.getpid()),
-            *self.arguments,
-        ]
-        self.errors = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches the launcher alone, which then asks each worker to stop
-        )
+        reading, writing = os.pipe()
+        command = [sys.executable, *imports.starting("robustft.benchmarks.worker", "main")]
+        command += ["--parent", str(os.getpid()), "--answers", str(writing), *self.arguments]
+        self.answers, self.errors = os.fdopen(reading, "rb"), tempfile.TemporaryFile()
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=self.errors,
+                stderr=self.errors,
+                pass_fds=(writing,),
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which then asks each worker to stop
+            )
+        finally:
+            os.close(writing)
 
     def give(self, job: Job) -> bool:
         """Hand over a run; False where the process has died."""
@@ -119,7 +123,7 @@ class Worker:
 
     def answer(self) -> dict[str, Any] | None:
         """The next line; None where the process has ended."""
-        line = self.process.stdout.readline()
+        line = self.answers.readline()
         return json.loads(line) if line.endswith(b"\n") else None
 
     def obituary(self) -> str:
@@ -244,7 +248,7 @@ class Launcher:
         taken = [worker.gpu for worker in self.workers]
         worker = Worker(threads, self.arguments, min(self.gpus, key=taken.count, default=None))
         self.workers.append(worker)
-        self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+        self.selector.register(worker.answers, selectors.EVENT_READ, worker)
         return worker
 
     def _start(self, job: Job, worker: Worker) -> None:
@@ -256,7 +260,7 @@ class Launcher:
         self._end(job, "failed", reason)
 
     def _forget(self, worker: Worker) -> None:
-        self.selector.unregister(worker.process.stdout)
+        self.selector.unregister(worker.answers)
         self.workers.remove(worker)
 
     def _listen(self) -> None:

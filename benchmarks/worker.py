@@ -1,7 +1,8 @@
 """The process that works: `python -m robustft.benchmarks.worker [folder ...]`, or run folders as lines on
 stdin.
 
-It claims the lease of a run folder, makes the run, and says what became of it in one JSON line on stdout.
+It claims the lease of a run folder, makes the run, and says what became of it in one JSON line: on stdout, or to the
+launcher that started it, on a pipe in which nobody else prints.
 While it works, everything that is printed goes to the run's log. Asked to stop (SIGTERM, SIGINT, or the death
 of the launcher), it saves a checkpoint at the next step boundary and leaves. SIGKILL at any time loses at
 most the time since the last checkpoint.
@@ -248,6 +249,7 @@ def requests(folders: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:
 @click.option("--micro-batch", type=click.IntRange(min=1), default=None, help="Images of a forward pass, at most.")
 @click.option("--workers", type=click.IntRange(min=0), default=None, help="Processes that load images.")
 @click.option("--parent", type=int, default=None, help="Stop when this process is no longer the parent.")
+@click.option("--answers", type=int, default=None, help="The open file that answers go to; stdout by default.")
 def main(
     folders: tuple[str, ...],
     device: str,
@@ -255,6 +257,7 @@ def main(
     micro_batch: int | None,
     workers: int | None,
     parent: int | None,
+    answers: int | None,
 ) -> None:
     """Make runs, one after the other."""
     environment.ask_no_network()
@@ -268,12 +271,13 @@ def main(
     if together is not None and together.rank:
         team.follow(together, options, should_stop)
         return
+    listener = sys.stdout if answers is None else os.fdopen(answers, "w", encoding="utf-8")
     failed = False
     for path, dead in requests(folders):
         outcome = work(path, options, should_stop, dead)
         failed = failed or outcome["event"] == "failed"
         try:
-            print(json.dumps(outcome), flush=True)
+            print(json.dumps(outcome), file=listener, flush=True)
         except OSError:  # nobody listens any more
             break
         if should_stop() or (failed and together is not None):

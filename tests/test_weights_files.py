@@ -13,7 +13,11 @@ from robustft import backbones
 from robustft.backbones import BackboneError, tiny
 
 TENSORS = {name.removeprefix("clip."): t.float() for name, t in load_file(tiny.weights_file(BACKBONE)).items()}
-STRANGER = {"image_encoder.conv.weight": torch.ones(2), "image_encoder.conv.bias": torch.ones(2), "head.a": torch.ones(1)}
+STRANGER = {
+    "image_encoder.conv.weight": torch.ones(2),
+    "image_encoder.conv.bias": torch.ones(2),
+    "head.a": torch.ones(1),
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,10 @@ WRAPPED = {
     "params": {"params": named("module.")},
     "nested": {"checkpoint": {"model": named("net.")}},
     "one tower compiled": {k.replace("visual.", "visual._orig_mod.", 1): t for k, t in TENSORS.items()},
-    "with optimizer": {"state_dict": TENSORS, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}},
+    "with optimizer": {
+        "state_dict": TENSORS,
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []},
+    },
     "openai's settings": {**TENSORS, "input_resolution": torch.tensor(32), "context_length": torch.tensor(16)},
 }
 
@@ -86,25 +93,43 @@ TOWER = {name: t for name, t in TENSORS.items() if name.startswith("visual.")}
 REFUSED = {
     "image tower": (TOWER, r"a part of this one: it lacks \d+ of \d+ tensors, as 'positional_embedding', 'text_proj"),
     "another": (STRANGER, r"its own names begin with 'image_encoder.conv.weight', 'image_encoder.conv.bias', 'head.a'"),
-    "another in lightning": ({"state_dict": named("model.", TOWER)}, r"its own names under 'state_dict' begin with 'mod"),
+    "another in lightning": (
+        {"state_dict": named("model.", TOWER)},
+        r"its own names under 'state_dict' begin with 'mod",
+    ),
     "one more": ({**TENSORS, "loss.weight": torch.ones(1)}, r"has 1 that the model has not, as 'loss.weight'"),
     "two models": ({"model": TENSORS, "ema": TENSORS}, r"holds 2 models, under 'model' and 'ema'; save the one"),
-    "args": ({"args": argparse.Namespace(a=1), "state_dict": TENSORS}, r"more than tensors \(argparse.Namespace\).*torch.save\(mo"),
+    "args": (
+        {"args": argparse.Namespace(a=1), "state_dict": TENSORS},
+        r"more than tensors \(argparse.Namespace\).*torch.save\(mo",
+    ),
     "function": ({"hook": function, "state_dict": TENSORS}, r"more than tensors \(test_weights_files.function\)"),
     "module": (torch.nn.Linear(2, 2), r"more than tensors \(torch.nn.modules.linear.Linear\)"),
     "no names": ([1, 2], r"holds a list and no tensors with names"),
     "a tensor": (torch.ones(3), r"holds one tensor and no tensors with names"),
     "no tensors": ({"epoch": 3}, r"holds no tensors with names"),
-    "int8": ({n: t if t.dim() == 0 else t.to(torch.int8) for n, t in TENSORS.items()}, r"must hold float numbers, got int8"),
+    "int8": (
+        {n: t if t.dim() == 0 else t.to(torch.int8) for n, t in TENSORS.items()},
+        r"must hold float numbers, got int8",
+    ),
     "complex": ({n: t.to(torch.complex64) for n, t in TENSORS.items()}, r"must hold float numbers, got complex64"),
-    "scale": ({**TENSORS, "logit_scale": torch.tensor(100.0)}, r"must be a logarithm.*got 100.*save its logarithm, 4.605"),
+    "scale": (
+        {**TENSORS, "logit_scale": torch.tensor(100.0)},
+        r"must be a logarithm.*got 100.*save its logarithm, 4.605",
+    ),
     "1 / 0.07": ({**TENSORS, "logit_scale": torch.tensor(1 / 0.07)}, r"must be a logarithm.*got 14.28"),
     "infinite scale": ({**TENSORS, "logit_scale": torch.tensor(torch.inf)}, r"logit_scale in .* no numbers"),
     "no number": ({**TENSORS, "text_projection": torch.full((64, 64), torch.nan)}, r"text_projection in .* no numbers"),
-    "beyond float32": ({**TENSORS, "logit_scale": torch.tensor(-1e300, dtype=torch.float64)}, r"none that float32 can hold"),
-    "other shape": ({**TENSORS, "visual.proj": torch.ones(2, 2)}, r"another architecture: visual.proj is of shape \[2, 2\]"),
+    "beyond float32": (
+        {**TENSORS, "logit_scale": torch.tensor(-1e300, dtype=torch.float64)},
+        r"none that float32 can hold",
+    ),
+    "other shape": (
+        {**TENSORS, "visual.proj": torch.ones(2, 2)},
+        r"another architecture: visual.proj is of shape \[2, 2\]",
+    ),
     "terminal codes": ({"\x1b[31mred": torch.ones(1)}, r"begin with '\\x1b\[31mred'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -118,11 +143,17 @@ def test_a_whole_file_that_does_not_fit_is_refused_with_what_is_in_it(kind, tmp_
 
 
 NOT_WEIGHTS = {
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a pointer of Git LFS.*git lfs pull"),
+    "lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+        "a pointer of Git LFS.*git lfs pull",
+    ),
     "html": (b"<!DOCTYPE html>\n<html><body>404</body></html>" * 50, "a page of HTML"),
     "text": ("Größe: nothing".encode(), "text, which begins with 'Größe: nothing'"),
-    "index": (b'{"metadata": {"total_size": 1}, "weight_map": {"a": "model-00001.safetensors"}}', "the index of weights"),
-}  # fmt: skip
+    "index": (
+        b'{"metadata": {"total_size": 1}, "weight_map": {"a": "model-00001.safetensors"}}',
+        "the index of weights",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", NOT_WEIGHTS)

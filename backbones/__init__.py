@@ -149,7 +149,7 @@ def _own_files() -> list[tuple[Path, str | None]]:
         return []
     from .weights import SUFFIXES
 
-    place = Path(folder).expanduser()
+    place = Path(os.path.expanduser(folder))  # without a home folder, ~ is a name like any other
     try:
         files = sorted(path for path in place.iterdir() if path.suffix in SUFFIXES and not path.name.startswith("."))
     except OSError as error:

@@ -82,7 +82,7 @@ def build(records: list[dict]) -> dict[str, Any]:
 def main() -> None:
     """`python -m robustft.benchmarks.card [--runs DIR] [--write]`: prints the windows; --write commits the card."""
     parser = argparse.ArgumentParser(description="The card of the digits benchmark, from records.")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--runs", type=lambda text: Path(text).expanduser(), default=Path("runs"))
     parser.add_argument("--write", action="store_true", help=f"write {CARD.name}")
     arguments = parser.parse_args()
     card = build(list(gather(arguments.runs)))

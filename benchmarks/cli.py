@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from . import compare, environment, flags, rescore, verify
+from . import compare, environment, flags, places, rescore, verify
 from . import figures as drawing
 from . import report as reports
 from . import theory as theories
@@ -203,6 +203,7 @@ def status(benchmark: str | None, runs: Path, as_json: bool, watch: bool, every:
 @flags.method
 @flags.backbone
 @flags.ids
+@flags.data
 @flags.runs
 @flags.jobs
 @flags.place
@@ -263,6 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.formatwarning = lambda message, *_: f"robustft: {message}\n"
     environment.ask_no_network()
     try:
+        places.settle_variables()
         code = robustft.main(args=arguments, prog_name="robustft", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.ctx.get_help())

@@ -22,25 +22,32 @@ OWN_VERSION = "own"
 
 
 @cache
-def dataset(name: str, size: int = 224, allow_partial: bool = False, decode: str = "exact") -> Dataset:
+def dataset(
+    name: str, size: int = 224, allow_partial: bool = False, decode: str = "exact",
+    root: str | None = None, start: str | None = None,
+) -> Dataset:  # fmt: skip
     """The dataset of that name, registered or one's own (folder:<path>); loading may be slow, so each is made once.
 
     Args:
         size: side in pixels of the pictures that are made from image files.
         allow_partial: take what is there of a registered dataset.
         decode: "exact" or "fast", how the pictures are made.
+        root, start: where they are looked for, as in `catalogue.get`.
     """
     base, shifts = catalogue.parts(name)
     known = base if catalogue.is_own(base) else resolve_name("dataset", base, catalogue.names())
     if known in catalogue.embedded() and not shifts:
         return _drawn(known)
-    return catalogue.get(catalogue.with_shifts(known, shifts), size=size, allow_partial=allow_partial, decode=decode)
+    joined = catalogue.with_shifts(known, shifts)
+    return catalogue.get(joined, size=size, allow_partial=allow_partial, decode=decode, root=root, start=start)
 
 
-def dataset_now(name: str, size: int, allow_partial: bool, decode: str) -> Dataset:
+def dataset_now(
+    name: str, size: int, allow_partial: bool, decode: str, root: str | None = None, start: str | None = None
+) -> Dataset:
     """`dataset`, of one's own data as they are on the disk at this moment: they may have changed since."""
     anew = dataset.__wrapped__ if catalogue.has_own(name) else dataset
-    return anew(name, size, allow_partial, decode)
+    return anew(name, size, allow_partial, decode, root, start)
 
 
 @cache

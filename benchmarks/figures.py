@@ -20,6 +20,7 @@ from rich.console import Console
 
 from .console import complain, make_console
 from .errors import UserError, is_mistake, resolve_name
+from .places import Place
 from .progress import Steps
 from .report import gather, with_roots
 
@@ -38,7 +39,7 @@ _png = True
 @click.option("--benchmark", default=None, help="Draw for this benchmark alone.")
 @click.option(
     "--baselines",
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="CSV of models without pretraining (columns id and ood, in percent) for the figure robustness of BENCHMARK.",
 )
 @with_roots

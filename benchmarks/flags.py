@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .errors import UserError
+from .places import Place
 from .state import KEEP
 from .tracking import MODES
 
@@ -57,8 +58,8 @@ settings = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A value, a grid a,b or a list [a,b]."
 )
 data = click.option(
-    "--data", type=click.Path(path_type=Path), expose_value=False, is_eager=True,
-    callback=lambda _, __, path: path and os.environ.update(ROBUSTFT_DATA=str(path.expanduser().resolve())),
+    "--data", type=Place(), expose_value=False, is_eager=True,
+    callback=lambda _, __, path: path and os.environ.update(ROBUSTFT_DATA=str(path.resolve())),
     help="Folder that holds the datasets; else that of ROBUSTFT_DATA.",
 )  # fmt: skip
 part = together(
@@ -70,14 +71,14 @@ rule = click.option("--rule", default="one_se", help="Which tuned values apply: 
 recipe = click.option("--recipe", default=None, help="A recipe of the suite; its first one by default.")
 runs = click.option(
     "--runs",
-    type=click.Path(path_type=Path),
+    type=Place(),
     envvar="ROBUSTFT_RUNS",
     default=Path("runs"),
     help="Root of all run folders.",
 )
 results = click.option(
     "--results",
-    type=click.Path(path_type=Path),
+    type=Place(),
     default=Path("results"),
     help="Where the leaderboard goes: leaderboard.csv, _long.csv, .md, .tex and .html.",
 )

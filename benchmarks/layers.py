@@ -13,7 +13,7 @@ from .. import backbones
 from ..datasets.loaders import eval_batches
 from ..methods.classifier import Classifier
 from ..results.similarity import linear_cka, svcca
-from . import data_check, facts
+from . import data_check, whereabouts
 from .errors import UserError
 from .final_weights import load_weights
 from .plan import Plan
@@ -40,9 +40,7 @@ def similarity_to_start(path: Path) -> list[dict[str, Any]]:
     folder = RunFolder(Path(path))
     plan = Plan.read(folder)
     tensors, about = load_weights(folder)
-    spec = plan.spec
-    data = facts.dataset(plan.dataset, backbones.image_size(spec.backbone), spec.allow_partial, spec.decode)
-    images = data_check.validation(data)
+    images = data_check.validation(whereabouts.find(plan, folder))
     if images is None:
         raise UserError(f"{plan.dataset} has no ID validation set, on which layers are compared")
     before = activations(backbones.load(plan.spec.backbone), images)

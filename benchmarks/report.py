@@ -8,10 +8,11 @@ from rich.console import Console
 from . import flags
 from .console import complain, make_console
 from .errors import UserError, resolve_name
+from .places import Place
 
 with_roots = flags.together(
     flags.runs,
-    click.option("--results", type=click.Path(path_type=Path), default=Path("results"), help="Where the files go."),
+    click.option("--results", type=Place(), default=Path("results"), help="Where the files go."),
 )
 """The two options that say where runs are and where results go."""
 

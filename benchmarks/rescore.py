@@ -12,6 +12,7 @@ import click
 from . import flags
 from .console import complain, make_console
 from .errors import UserError, resolve_name
+from .places import Place
 
 if TYPE_CHECKING:
     from ..results.rescoring import Number
@@ -25,7 +26,7 @@ COLUMNS = ("run_id", "method", "backbone", "seed", "set", "metric", "recorded", 
 @click.argument("benchmark", required=False)
 @flags.runs
 @click.option("--reference", is_flag=True, help="The committed runs instead of those of this machine.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV of every number, recorded or not.")
+@click.option("--out", type=Place(dir_okay=False), help="CSV of every number, recorded or not.")
 def command(benchmark: str | None, runs: Path, reference: bool, out: Path | None) -> int:
     """Recompute every metric from the per-sample files; code 1 where a record says something else."""
     from ..results.atomic import write_atomic

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from .cancel import Chosen
+from .errors import UserError, is_mistake
 from .lease import Observer
 from .state import RunFolder
 from .survey import Queue, Seen, choose, slurm, survey
@@ -55,10 +56,43 @@ def retry(
         return 0
     from . import sweep
 
+    lacking = _lacking(again)
+    if len(lacking) == len(again):
+        raise UserError(f"{next(iter(lacking.values()))}; nothing was started.")
+    for seen in again:
+        if seen.path in lacking:
+            console.print(f"left out: {seen.title}: {lacking[seen.path]}", soft_wrap=True)
+    again = [seen for seen in again if seen.path not in lacking]
     for seen in again:
         seen.folder.forget_cancel()
     code = sweep.make(with_inputs(seen.folder for seen in again), console, runs=runs, **work)
     return code or int(len(again) < len(picked))
+
+
+def _lacking(found: Iterable[Seen]) -> dict[str, str]:
+    """Run -> what its data or weights lack, of those that would fail for that and so become failed ones."""
+    from . import whereabouts
+    from .plan import Plan
+
+    told: dict[tuple, str] = {}
+    lacking = {}
+    for seen in found:
+        try:
+            plan = Plan.read(seen.folder)
+        except UserError:
+            continue  # the run itself says it
+        spec, place = plan.spec, whereabouts.Whereabouts.planned(seen.folder)
+        view = (plan.dataset, place, spec.fingerprint, spec.backbone, spec.allow_partial, spec.method, spec.kind)
+        if view not in told:
+            try:
+                told[view] = whereabouts.missing(plan, seen.folder)
+            except ValueError as error:  # what else is wrong with it, the run itself says
+                if not is_mistake(error):
+                    raise
+                told[view] = ""
+        if told[view]:
+            lacking[seen.path] = told[view]
+    return lacking
 
 
 def _has_record(folder: RunFolder) -> bool:

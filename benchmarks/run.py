@@ -27,7 +27,7 @@ from ..methods.classifier import Classifier
 from ..methods.trainer import Fitted, Settings, Task, fit
 from ..results.chance import CLASSES
 from ..results.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
-from . import captions, data_check, environment, facts
+from . import captions, data_check, environment, whereabouts
 from .errors import UserError
 from .evaluate import Maker, Stopped, validation_nll
 from .final_weights import load_input, load_weights, save_weights, stored_tensors
@@ -149,8 +149,7 @@ class Attempt:
         return data_check.part(whole, self.spec)
 
     def _whole(self) -> Any:
-        size = backbones.image_size(self.spec.backbone)
-        return facts.dataset_now(self.plan.dataset, size, self.spec.allow_partial, self.spec.decode)
+        return whereabouts.find(self.plan, self.folder)
 
     def _check_data_still(self, made: list[Path]) -> None:
         """UserError where one's own data are no longer those that the run began with; what was made of them goes."""

@@ -48,6 +48,7 @@ class Submitter:
 
     def __init__(self, runs: Path, cluster: Cluster, device: str, checkpoint_seconds: float, tell: Any) -> None:
         self.runs, self.cluster, self.device = runs.absolute(), cluster, device
+        slurm_submitit.check_place(self.runs, cluster.live)
         self.checkpoint_seconds, self.tell = checkpoint_seconds, tell
         self.home = self.runs / ".slurm"
         self.arranger = Arranger(self.runs, cluster)

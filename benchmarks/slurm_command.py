@@ -1,7 +1,5 @@
 """What `--executor slurm` does for a command: submit and say so, or show what would be submitted."""
 
-import shlex
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -135,8 +133,7 @@ def dry_run(
         after += sorted({flying[path].job for path in array.needs if path in flying})
         given = submitter.parameters(array, name, after)
         console.print(f"\n{name}/submission.sh", markup=False)
-        python = profile.python or shlex.quote(sys.executable)
-        text = slurm_submitit.text(submitter.home / name, python, given, len(array.tasks))
+        text = slurm_submitit.text(submitter.home / name, profile.python, given, len(array.tasks))
         console.print(discreet(text), markup=False, soft_wrap=True)
 
 

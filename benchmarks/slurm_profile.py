@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..datasets import plain_yaml
 from .errors import UserError, explain, resolve_name
+from .places import expanded
 from .private import NAMED
 
 SHIPPED = Path(__file__).parent / "profiles"
@@ -115,7 +116,7 @@ def names() -> list[str]:
 
 def load(name: str) -> Profile:
     """A profile by the name of a shipped one, or by the path of a file; UserError where it is not right."""
-    path = Path(name).expanduser()
+    path = expanded(name, "--profile")
     if path.suffix not in (".yaml", ".yml") and path.parent == Path("."):
         remedy = f"shipped: {', '.join(names())}; or give the path of your own file, my-cluster.yaml"
         path = SHIPPED / f"{resolve_name('profile', name, names(), remedy)}.yaml"

@@ -5,12 +5,15 @@ nothing of the environment, of a spec or of live training.
 """
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..results.records import write_atomic
+from . import imports
 from .errors import UserError
 from .private import discreet
 from .slurm_profile import Profile
@@ -31,6 +34,10 @@ OF_KEYS = {
     "elsewhere": ("CLUSTERS", "RESERVATION", "WCKEY"),
 }
 """Parameter -> the variables (SBATCH_ACCOUNT) in which a user may have a value for all jobs; the last are of none."""
+
+
+REPLACED = ("%j", "%t", "%A", "%a")
+"""What submitit puts numbers in place of, also in the name of a folder."""
 
 
 class Refused(Exception):
@@ -97,8 +104,13 @@ def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str,
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    executor = submitit.SlurmExecutor(folder, max_num_timeout=RESTARTS, python=python)
-    executor.update_parameters(**given)
+    class Executor(submitit.SlurmExecutor):
+        """With our own command; the arrays that it makes are submitit's, and are given it."""
+
+        _submitit_command_str = _command(folder, python, given, len(tasks))
+
+    executor = Executor(folder, max_num_timeout=RESTARTS, python=python)
+    executor.update_parameters(**_told(folder, given, len(tasks)))
     try:
         with _environment(given), executor.batch():
             jobs = [executor.submit(MakeRuns(), *folders) for folders in tasks]
@@ -112,7 +124,7 @@ def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str,
         for left in folder.glob(".submission_file_*.sh"):
             left.unlink(missing_ok=True)
         for kept in folder.glob("*_submission.sh"):
-            write_atomic(kept, discreet(kept.read_text()).encode())
+            write_atomic(kept, discreet(kept.read_text(encoding="utf-8")).encode())
     return [job.job_id for job in jobs]
 
 
@@ -138,13 +150,51 @@ def _environment(given: dict) -> Iterator[None]:
         os.environ.update(taken)
 
 
-def text(folder: Path, python: str, given: dict, count: int) -> str:
+def text(folder: Path, python: str | None, given: dict, count: int) -> str:
     """The sbatch file of an array of `count` jobs."""
     _require()
     from submitit.slurm.slurm import _make_sbatch_string
 
     more = {"map_count": count} if count > 1 else {}
-    return _make_sbatch_string(f"{python} -u -m submitit.core._submit {folder}", folder, **given, **more)
+    command = _command(folder, python, given, count)
+    return _make_sbatch_string(command, folder, **_told(folder, given, count), **more)
+
+
+def check_place(runs: Path, live: bool) -> None:
+    """UserError where jobs could not find their files below a folder of this name."""
+    path = str(runs)
+    wrong = [sign for sign in ("\\", *REPLACED, *(() if live else (":",))) if sign in path]
+    wrong += [] if path.isprintable() else ["a sign that cannot be printed"]  # a line break, or no UTF-8
+    if wrong:
+        raise UserError(
+            f"--runs: must have none of \\ {' '.join(REPLACED)} : and line breaks in its path with --executor slurm, "
+            f"which SLURM, submitit or PYTHONPATH read otherwise, got {path!r}; choose another folder."
+        )
+
+
+def _command(folder: Path, python: str | None, given: dict, count: int) -> str:
+    """The line of the sbatch file that starts a job's processes.
+
+    Ours, because submitit starts them with `-m`, which imports from the folder of the call, and takes a % in a path for
+    one of SLURM's patterns.
+    """
+    output = _pattern(folder, count, "%t")
+    srun = shlex.join(["srun", "--unbuffered", "--output", output, *given["srun_args"]])
+    start = shlex.join(["-u", *imports.starting("submitit.core.submission", "submitit_main"), str(folder)])
+    return f"{srun} {python or shlex.quote(sys.executable)} {start}"
+
+
+def _told(folder: Path, given: dict, count: int) -> dict:
+    """What submitit is told: `given`, but for what `_command` says."""
+    more = {**given["additional_parameters"], "output": _pattern(folder, count, "0")}
+    rest = {key: value for key, value in given.items() if key != "srun_args"}
+    return {**rest, "use_srun": False, "additional_parameters": more}
+
+
+def _pattern(folder: Path, count: int, task: str) -> str:
+    """The file of a job's output, as sbatch and srun read it: where submitit looks for it, with its numbers."""
+    job = "%A_%a" if count > 1 else "%j"
+    return f"{str(folder).replace('%', '%%')}/{job}_{task}_log.out"
 
 
 def meet() -> None:

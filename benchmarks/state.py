@@ -35,6 +35,11 @@ class RunFolder:
         return self.path / "spec.json"
 
     @property
+    def place(self) -> Path:
+        """Where its data were, see `whereabouts`."""
+        return self.path / "place.json"
+
+    @property
     def state(self) -> Path:
         return self.path / "state.json"
 

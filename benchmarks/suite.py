@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..datasets import catalogue, plain_yaml
 from ..results.identity import canonical_json
 from .errors import UserError, explain, resolve_name, unknown
+from .places import expanded
 from .private import refuse
 from .recipes import Published, Recipe, Strict
 from .spec import OTHER_FIELDS, TRAINING_FIELDS, Positive
@@ -137,7 +138,7 @@ def names() -> list[str]:
 def find(name: str) -> Path:
     """The file of a suite, by its name or by a path that ends in .yaml."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
+        path = expanded(name, "benchmark")
         if not path.is_file():
             raise UserError(
                 f"benchmark '{name}': no such file; give a path that exists or one of {', '.join(names())}."

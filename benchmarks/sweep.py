@@ -25,6 +25,7 @@ from .request import Planned, Request, choose_backbones, choose_methods
 from .spec import RunSpec
 from .state import RunFolder, last_lines
 from .suite import SUITES, part_text, tuned_path
+from .whereabouts import Whereabouts
 
 RESULTS = {"acc_id": "ID accuracy", "acc_ood_mean": "OOD mean accuracy", "ece_id": "ID ECE", "nll_id": "ID NLL"}
 
@@ -110,7 +111,9 @@ def carry_out(
         if planned.spec.run_id not in done:
             selection = selection_of(benchmark, planned.spec)
             data = benchmark.suite.dataset_of(planned.spec.recipe)
-            Plan(planned.spec, data, planned.sources, selection).write(folders[planned.spec.run_id])
+            written = Plan(planned.spec, data, planned.sources, selection)
+            written.write(folders[planned.spec.run_id])
+            Whereabouts.now().keep(written, folders[planned.spec.run_id])
             if keep is not None:
                 folders[planned.spec.run_id].keep(keep)
             if wandb is not None:

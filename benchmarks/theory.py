@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from .console import make_console
+from .places import Place
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -193,7 +194,7 @@ paper's words and its Figure 2b ("blends all directions"). They differ on the ta
 @click.option("--steps", type=click.IntRange(min=4, max=100_000), default=1000, help="Steps of student and teacher.")
 @click.option("--momentum", type=click.FloatRange(0, 1), default=0.99, help="Of the EMA teacher, constant.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of weights and data.")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), help="Where the figures go.")
+@click.option("--results", type=Place(), default=Path("results"), help="Where the figures go.")
 def theory(strength: float, steps: int, momentum: float, seed: int, results: Path) -> int:
     """The linear theory (paper, section 3): a table, and two figures in results/."""
     from ..results.theory_plots import plot_gap, plot_geometry

@@ -12,6 +12,7 @@ from rich.console import Console
 from . import flags
 from .console import complain, make_console
 from .errors import UserError, explain, resolve_name
+from .places import Place
 from .rerun import judge
 
 SHOWN = 20
@@ -20,7 +21,7 @@ TAKEN_AS_RECORDED = "cost, numbers of trials, what chose each value, dynamics, e
 
 
 @click.command("bundle")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=Place(file_okay=False))
 @click.option("--benchmark", required=True, help="Whose runs.")
 @flags.runs
 def bundle(folder: Path, benchmark: str, runs: Path) -> int:
@@ -38,7 +39,7 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
 
 
 @click.command("verify")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 @click.option("--reference", is_flag=True, help="FOLDER is the name of a benchmark: check its committed runs.")
 @click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any`: a short one.")
 @click.option("--suite", metavar="FILE", help="For --rerun of a run of your own suite: its file.")

@@ -3,10 +3,9 @@
 import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 
 from .card import DataError, Dataset
-from .trees import ROOT_VARIABLE
+from .trees import own_place
 
 
 def _digits() -> Dataset:
@@ -63,13 +62,11 @@ def _mnist_forgetting(**options) -> Dataset:
     return MNISTForgetting(**options)
 
 
-def _folder(path: str, root: str | os.PathLike | None, **options) -> Dataset:
+def _folder(path: str, root: str | os.PathLike | None, start: str | os.PathLike | None, **options) -> Dataset:
     """A path that does not exist as it stands is looked for below the data root, where there is one."""
     from .folder import Folder
 
-    base = root if root is not None else os.environ.get(ROOT_VARIABLE)
-    given = Path(path).expanduser()
-    return Folder(given if given.is_dir() or not base else Path(base).expanduser() / given, **options)
+    return Folder(own_place(path, root, start), **options)
 
 
 JOINT = " + "
@@ -87,10 +84,10 @@ def parts(name: str) -> tuple[str, dict[str, str]]:
     return base, {key: source for key, _, source in (shift.partition("=") for shift in shifts)}
 
 
-def _hub(name: str, root: str | os.PathLike | None, **options) -> Dataset:
+def _hub(name: str, root: str | os.PathLike | None, start: str | os.PathLike | None, **options) -> Dataset:
     from .hub import Hub
 
-    return Hub(name, **options)
+    return Hub(name, root=root, start=start, **options)
 
 
 _EMBEDDED: dict[str, Callable[[], Dataset]] = {
@@ -149,7 +146,7 @@ def from_hub(name: str) -> bool:
 
 def get(
     name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False, size: int = 224,
-    decode: str = "exact",
+    decode: str = "exact", start: str | os.PathLike | None = None,
 ) -> Dataset:  # fmt: skip
     """The dataset of that name, registered, `folder:<path>` or `huggingface:<name>`; with what `with_shifts` added.
 
@@ -160,6 +157,7 @@ def get(
         allow_partial: also run where images of registered data are missing.
         size: side in pixels of the pictures made from image files, which the backbone must take.
         decode: "exact" or "fast", how they are made from files (`pixels`); embedded pictures are drawn, always alike.
+        start: folder in which a relative path of one's own data begins; None is the current one.
 
     Raises:
         DataError: no dataset has this name; says the nearest right one.
@@ -168,16 +166,15 @@ def get(
     if shifts:
         from .own_shift import WithShifts, load
 
-        below = root if root is not None else os.environ.get(ROOT_VARIABLE)
-        data = get(base, root=root, allow_partial=allow_partial, size=size, decode=decode)
-        return WithShifts(data, {key: load(source, below) for key, source in shifts.items()}, size, decode)
+        data = get(base, root=root, allow_partial=allow_partial, size=size, decode=decode, start=start)
+        return WithShifts(data, {key: load(source, root, start) for key, source in shifts.items()}, size, decode)
     if name in _EMBEDDED:
         return _EMBEDDED[name]()
     if name in _ON_DISK:
         return _ON_DISK[name](root=root, allow_partial=allow_partial, size=size, decode=decode)
     if is_own(name):
         prefix, _, rest = name.partition(":")
-        return _PREFIXED[prefix](rest, root, size=size, decode=decode)
+        return _PREFIXED[prefix](rest, root, start, size=size, decode=decode)
     near = get_close_matches(name, names(), 1)
     hint = f"; did you mean {near[0]!r}" if near else ""
     raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>, huggingface:<name>.")

@@ -27,7 +27,7 @@ from . import contents, overlaps
 from .card import DataError, DatasetCard, EvalSet, is_set_name, is_template
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
 from .pixels import Decode
-from .trees import Tree, composed, kinds_text, relabel, scan, subfolders
+from .trees import Tree, composed, expanded, kinds_text, relabel, scan, subfolders
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 VALIDATION_FOLDERS = ("validation", "val")
@@ -50,10 +50,13 @@ class Folder(TrainsOnPictures):
     randomness = "folder-v1"
 
     def __init__(self, path: str | os.PathLike, *, size: int = 224, decode: Decode = "exact") -> None:
-        self.path, self.size, self.decode = Path(path).expanduser().resolve(), size, decode
+        self.path, self.size, self.decode = expanded(path).resolve(), size, decode
         self.name = f"folder:{self.path.name}"
         if not self.path.is_dir():
-            raise DataError(f"folder:{path}: there is no such folder; give the path that holds train and classes.txt.")
+            raise DataError(
+                f"folder:{path}: there is no such folder; give the path that holds train and classes.txt, or name the "
+                "folder that has it with --data or ROBUSTFT_DATA."
+            )
         self._classes = read_classes(self.path / "classes.txt", self.name)
         self.class_ids = tuple(self._classes)
         self._prompts = self._read_prompts()

@@ -25,6 +25,7 @@ in a folder. Nothing is fetched with HF_HUB_OFFLINE=1; no code from the hub is r
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ from .card import DataError, DatasetCard, EvalSet, MissingData, is_set_name, is_
 from .hub_columns import are_numbers, check_names_of_files, encoded, label_names
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
 from .pixels import Decode, read
-from .trees import SUFFIXES, Tree, scan
+from .trees import SUFFIXES, Tree, expanded, own_place, scan
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 _UNKNOWN = "not known"
@@ -143,6 +144,7 @@ class Hub(TrainsOnPictures):
         name: a dataset on the hub, or the path of a YAML file.
         size: side of the pictures in pixels.
         decode: how they are made, see `pixels`.
+        root, start: where a relative path is looked for, see `trees.own_place`.
 
     Raises:
         DataError: the file is not what it must be, or the data are neither in the cache nor within reach.
@@ -150,10 +152,13 @@ class Hub(TrainsOnPictures):
 
     randomness = "huggingface-v1"
 
-    def __init__(self, name: str, *, size: int = 224, decode: Decode = "exact") -> None:
-        self.size, self.decode, self.base = size, decode, Path()
+    def __init__(
+        self, name: str, *, size: int = 224, decode: Decode = "exact",
+        root: str | os.PathLike | None = None, start: str | os.PathLike | None = None,
+    ) -> None:  # fmt: skip
+        self.size, self.decode, self.base = size, decode, expanded(start or "")
         if name.endswith((".yaml", ".yml")):
-            path = Path(name).expanduser()
+            path = own_place(name, root, start)
             self.columns, self.base, short = _parse(path), path.parent, path.stem
         else:
             self.columns, short = Columns(dataset=name), name
@@ -258,7 +263,7 @@ class Hub(TrainsOnPictures):
     def _load(self, part: Shift) -> tuple[HubPictures, list[str] | None, list]:
         import datasets
 
-        local = self.base / Path(part.dataset).expanduser()
+        local = self.base / expanded(part.dataset)
         source = str(local.resolve()) if local.exists() else part.dataset  # by whichever link it was named
         place = f"{self.name}: {part.dataset}, {part.split}"
         own = None

@@ -14,7 +14,6 @@ import json
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from .hub import Hub
 from .image_sets import lowest_by_hash
 from .pixels import Decode, centre_view
 from .randomness import derive, stable_key, uniforms
-from .trees import ROOT_VARIABLE
+from .trees import ROOT_VARIABLE, expanded
 
 VERSION = "mnist-forgetting-v1"
 ON_THE_HUB = "ylecun/mnist"
@@ -114,7 +113,7 @@ class MNISTForgetting:
     @cached_property
     def _hub(self) -> Hub:
         base = self.root if self.root is not None else os.environ.get(ROOT_VARIABLE)
-        local = Path(base).expanduser() / "mnist" if base else None
+        local = expanded(base) / "mnist" if base else None
         return Hub(str(local) if local is not None and local.is_dir() else ON_THE_HUB, size=self.size)
 
     def _split(self, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from .folder import ID_FOLDERS, read_classes
 from .hub import Hub, HubPictures
 from .image_sets import ImageSet, Pictures, TreePictures
 from .pixels import Decode
-from .trees import Tree, composed, kinds_text, scan
+from .trees import Tree, composed, kinds_text, own_place, scan
 
 _UNKNOWN = "not known"
 
@@ -57,7 +57,10 @@ class OwnShift:
 def of_folder(source: str, path: Path) -> OwnShift:
     """The images in the class folders of a path; DataError where there are none."""
     if not path.is_dir():
-        raise DataError(f"{source}: there is no folder {path}; give the path that holds the class folders.")
+        raise DataError(
+            f"{source}: there is no folder {path}; give the path that holds the class folders, or name the folder that "
+            "has it with --data or ROBUSTFT_DATA."
+        )
     if (path / "train").is_dir():
         sets = [p.name for p in sorted(path.iterdir()) if p.is_dir() and p.name != "train"]
         one = next((name for name in sets if name not in ID_FOLDERS), next(iter(sets), "id_test"))
@@ -78,9 +81,9 @@ def of_folder(source: str, path: Path) -> OwnShift:
     return OwnShift(source, names, TreePictures(tree), labels, digests)
 
 
-def of_hub(source: str, name: str) -> OwnShift:
+def of_hub(source: str, hub: Hub) -> OwnShift:
     """The split `id` of a dataset that the hub's library reads; the others are not loaded."""
-    pictures, names, labels = Hub(name).id_alone()
+    pictures, names, labels = hub.id_alone()
     return OwnShift(source, names, pictures, labels, pictures.contents())
 
 
@@ -234,10 +237,9 @@ class WithShifts:
         return ImageSet(name, self.shifts[name].pictures, self._classes[name], self.size, decode=self.decode)
 
 
-def load(source: str, root: str | os.PathLike | None) -> OwnShift:
+def load(source: str, root: str | os.PathLike | None, start: str | os.PathLike | None = None) -> OwnShift:
     """The images that `folder:<path>` or `huggingface:<name>` means; a path may stand below the root."""
     prefix, _, rest = source.partition(":")
     if prefix == "huggingface":
-        return of_hub(source, rest)
-    given = Path(rest).expanduser()
-    return of_folder(source, given if given.is_dir() or not root else Path(root).expanduser() / given)
+        return of_hub(source, Hub(rest, root=root, start=start))
+    return of_folder(source, own_place(rest, root, start))

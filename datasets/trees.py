@@ -35,7 +35,24 @@ def data_root(root: str | os.PathLike | None) -> Path:
     chosen = root if root is not None else os.environ.get(ROOT_VARIABLE, "")
     if not str(chosen):
         raise DataError(f"no data root; set {ROOT_VARIABLE} to the folder that holds the datasets, or pass --data.")
-    return Path(chosen).expanduser()
+    return expanded(chosen)
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """A path with the home folder in place of a leading `~`, where that folder is known."""
+    return Path(os.path.expanduser(path))
+
+
+def own_place(path: str, root: str | os.PathLike | None, start: str | os.PathLike | None) -> Path:
+    """Where one's own data are: a relative path begins at `start`, else at the data root, where that has it.
+
+    Args:
+        root: the data root; None takes the environment's.
+        start: a folder; None is the current one.
+    """
+    base = root if root is not None else os.environ.get(ROOT_VARIABLE)
+    given = expanded(start or "") / expanded(path)
+    return given if given.exists() or not base else expanded(base) / expanded(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m robustft.results.publish", description=__doc__.split(":")[0])
     parser.add_argument("benchmark")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--runs", type=lambda text: Path(text).expanduser(), default=Path("runs"))
     parser.add_argument("--reference", type=Path, default=REFERENCE)
     parser.add_argument("--add", action="store_true", help="keep what the reference has and the runs have not")
     options = parser.parse_args(arguments)

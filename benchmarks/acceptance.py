@@ -48,7 +48,7 @@ class Line:
 
 def expected() -> dict[tuple[str, str], float]:
     """(backbone, set) -> printed zero-shot accuracy in percent."""
-    with PUBLISHED.open(newline="") as file:
+    with PUBLISHED.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "zero_shot" and row["table"] in TABLES]
     return {(r["backbone"], r["dataset"]): float(r["mean"]) for r in rows if r["metric"] == "accuracy_percent"}
 

@@ -18,7 +18,7 @@ from . import compare, environment, flags, places, rescore, verify
 from . import figures as drawing
 from . import report as reports
 from . import theory as theories
-from .console import complain, make_console
+from .console import complain, make_console, speak_plainly
 from .errors import UserError, is_mistake, resolve_name
 from .private import discreet
 
@@ -262,6 +262,7 @@ def doctor(**asked: Any) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `robustft` and `python -m robustft.benchmarks`; exits with the codes above."""
     warnings.formatwarning = lambda message, *_: f"robustft: {message}\n"
+    speak_plainly()
     environment.ask_no_network()
     try:
         places.settle_variables()

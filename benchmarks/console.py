@@ -1,8 +1,26 @@
 """Where commands print, and what they say on stderr beside it."""
 
+import codecs
 import os
+import sys
+import unicodedata
 
 from rich.console import Console
+
+PLAIN = {
+    "±": "+-",
+    "≈": "~",
+    "²": "^2",
+    "×": "x",
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "→": "->",
+    "≥": ">=",
+    "≤": "<=",
+    "█": "#",
+}
+"""Signs of ours for a terminal that has not got them."""
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -18,3 +36,23 @@ def make_console(stderr: bool = False) -> Console:
 def complain(sentence: str) -> None:
     """One line on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"robustft: {sentence}", markup=False)
+
+
+def speak_plainly() -> None:
+    """Have a sign that the terminal's encoding lacks printed as one that it has; it would end the command."""
+    codecs.register_error("robustft-plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="robustft-plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_sign, error.object[error.start : error.end])), error.end
+
+
+def _sign(sign: str) -> str:
+    if "\udc80" <= sign <= "\udcff":  # a byte of a file name that is no text
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return PLAIN.get(sign) or unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode() or "?"

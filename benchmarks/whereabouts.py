@@ -4,6 +4,7 @@ What data a run is of, its fingerprint says; where they lie is no part of it, an
 `place.json`. So `robustft retry`, and a job that starts days later, find what `sweep --data` named.
 """
 
+import json
 import os
 from dataclasses import asdict, dataclass
 
@@ -12,7 +13,7 @@ from ..datasets import catalogue
 from ..datasets.card import DataError, Dataset
 from ..datasets.trees import ROOT_VARIABLE
 from ..methods import registry
-from ..results.records import write_json_atomic
+from ..results.records import write_atomic
 from . import data_check, facts
 from .plan import Plan
 from .private import discreet
@@ -46,7 +47,8 @@ class Whereabouts:
         """Write it beside a plan whose data do not come with the package."""
         if plan.dataset in catalogue.embedded() or Whereabouts.planned(folder) == self:
             return
-        write_json_atomic(folder.place, {key: discreet(value or "") or None for key, value in asdict(self).items()})
+        told = {key: discreet(value or "") or None for key, value in asdict(self).items()}
+        write_atomic(folder.place, json.dumps(told).encode())  # escaped: the name of a folder may be no text
 
 
 def find(plan: Plan, folder: RunFolder) -> Dataset:

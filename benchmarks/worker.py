@@ -188,9 +188,11 @@ def _note(text: str) -> None:
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Send everything that this process and its libraries print to the run's log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """Send everything that this process and its libraries print to the run's log, which is UTF-8 everywhere."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
+    before = [(stream.encoding, stream.errors) for stream in streams]
+    for stream in streams:  # which flushes it
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     kept = os.dup(1), os.dup(2)
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -206,6 +208,9 @@ def _logged(path: Path) -> Iterator[None]:
             os.dup2(copy, number)
             os.close(copy)
         os.close(log)
+        with contextlib.suppress(OSError):
+            for stream, (encoding, errors) in zip(streams, before, strict=True):
+                stream.reconfigure(encoding=encoding, errors=errors)
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ class Place:
     def shell(self, command: str) -> Ended:
         """Run anything else, as typed."""
         ended = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=300
+            ["bash", "-c", command], cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=1800
         )
         return Ended(ended.returncode, ended.stdout + ended.stderr)
 

@@ -11,6 +11,8 @@ from robustft.benchmarks import slurm_profile, suite
 from robustft.datasets import catalogue
 from robustft.methods import registry
 
+BUNDLED = [name for name in backbones.names() if backbones.available(name) and name.startswith("tiny-")]
+
 
 def loaded(name):
     return suite.load(suite.find(name))
@@ -71,3 +73,13 @@ def test_the_example_to_copy_is_listed_without_its_images_and_says_where_it_is(c
     shown = capsys.readouterr().out
     assert "no card yet: folder:own_data: there is no such folder" in shown
     assert f"file: {suite.find('own_data')}" in shown.replace("\n", "")
+
+
+@pytest.mark.parametrize("name", [n for n in suite.names() if not set(loaded(n).backbones) <= set(BUNDLED)])
+def test_without_weights_or_images_a_sweep_is_refused_in_one_sentence(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path))
+    assert call("sweep", name, "--method", "all") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if line.startswith("robustft: ") and "not planned" not in line]) == 1, said
+    assert list(tmp_path.iterdir()) == []

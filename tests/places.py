@@ -19,7 +19,7 @@ OFFLINE = ("--no-deps", "--no-index", "--no-build-isolation")
 
 SERVER = """
 import json, os, runpy, sys, traceback
-import torch  # loaded once; what is ours is loaded anew by each command, in a process of its own
+import pandas, pydantic, rich.table, scipy.stats, sklearn.datasets, torch  # once; ours anew, in a process a command
 
 sys.path.pop(0)
 for line in sys.stdin:

@@ -22,8 +22,6 @@ from robustft.results.plots_samples import reliability
 from robustft.results.records import gather_reference, publish_record, write_json_atomic
 from robustft.results.similarity import SimilarityError, linear_cka, svcca
 
-pytestmark = pytest.mark.computes
-
 GRID = {"beta": "grid of ablation-beta"}
 
 

@@ -18,8 +18,6 @@ from robustft.datasets.card import DataError
 from robustft.datasets.mnist import MNISTForgetting
 from robustft.methods.classifier import Classifier
 
-pytestmark = pytest.mark.computes
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):

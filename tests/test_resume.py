@@ -15,8 +15,6 @@ from robustft.benchmarks.run import Options
 from robustft.benchmarks.state import RunFolder
 from robustft.benchmarks.worker import work
 
-pytestmark = pytest.mark.computes
-
 STEPS = 6
 METHODS = ("ft", "tracer", "ema", "lp_ft")
 

@@ -173,8 +173,8 @@ class WithShifts:
             sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN))
             parts.append([name, self._classes[name].tolist(), shift.content, self.size])
         overlaps.refuse_folders_of_others(card.name, self._own_trees, self.trees)
-        own = {name: shift.pictures for name, shift in self.shifts.items()}
-        tables = {name: pictures for name, pictures in own.items() if isinstance(pictures, HubPictures)}
+        pictures = {name: shift.pictures for name, shift in self.shifts.items()}
+        tables = {name: table for name, table in pictures.items() if isinstance(table, HubPictures)}
         hub_splits.refuse_same_rows(card.name, {**self._of_data("pictures", {}), **tables})
         overlaps.refuse_copies(card.name, self.parts, self.shared)
         fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()

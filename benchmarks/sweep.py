@@ -291,6 +291,10 @@ def _check_device(device: str) -> None:
 
 def check_writable(root: Path, option: str = "--runs") -> None:
     """Refuse a root that cannot be written to, or is full, before any work starts."""
+    try:
+        os.fsencode(root).decode()
+    except UnicodeDecodeError:  # safetensors opens no such path
+        raise UserError(f"{option}: must be a name in UTF-8, got {str(root)!r}; choose another folder.") from None
     probe = root / f".probe-{uuid.uuid4().hex}"
     try:
         root.mkdir(parents=True, exist_ok=True)

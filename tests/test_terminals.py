@@ -17,13 +17,13 @@ PLAIN = {
 }
 
 
-def program(*words, cwd, **variables):
+def program(*words, cwd, code=0, **variables):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ROBUSTFT_", "LC_", "LANG"))}
-    command = [Path(sys.executable).with_name("robustft"), *map(str, words)]
+    command = [Path(sys.executable).with_name("robustft"), *map(os.fsencode, words)]
     given = {**kept, "OMP_NUM_THREADS": "1", **variables}
     made = subprocess.run(command, cwd=cwd, env=given, capture_output=True, timeout=600)
-    assert b"Traceback" not in made.stderr and made.returncode == 0, made.stderr.decode()
-    return made.stdout
+    assert b"Traceback" not in made.stderr and made.returncode == code, made.stderr.decode()
+    return made.stderr if code else made.stdout
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,13 @@ def test_boards_are_the_same_bytes_on_every_terminal(tmp_path):
 
 
 def test_a_run_in_a_folder_whose_name_the_terminal_cannot_show(tmp_path):
-    """Neither its letters, nor a byte that is no text, nor what rich and glob would read as their own."""
-    suite, runs = write_suite(tmp_path), b"L\xc3\xa4ufe [red]*\xff".decode("utf-8", "surrogateescape")
+    """Neither its letters, nor what rich and glob would read as their own."""
+    suite, runs = write_suite(tmp_path), "Läufe [red]*"
     for variables in (PLAIN, {"LC_ALL": "C.UTF-8"}):
         program("sweep", suite, "--method", "zero_shot", "--set", "limit=8", "--runs", runs, cwd=tmp_path, **variables)
         shown = program("status", "--runs", runs, cwd=tmp_path, **variables)
         assert b"1 of 1 runs done" in shown
+    no_text = program("sweep", suite, "--method", "ft", "--runs", b"no\xfftext", cwd=tmp_path, code=2, **PLAIN)
+    assert b"--runs: must be a name in UTF-8, got 'no\\udcfftext'" in no_text
     (folder,) = folders(tmp_path / runs)
     assert (folder / "record.json").read_text(encoding="utf-8") and (folder / "log").read_text(encoding="utf-8")

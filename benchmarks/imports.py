@@ -19,10 +19,9 @@ def leave_out_current_folder() -> None:
         here = ""
     library = os.path.dirname(os.__file__)
     before = sys.path.index(library) if library in sys.path else 1  # what stands behind it hides nothing of it
-    meant = _entries(os.environ)
-    sys.path[:before] = [
-        place for place in sys.path[:before] if place and (place in meant or os.path.abspath(place) != here)
-    ]
+    meant = {os.path.abspath(place) for place in _entries(os.environ) if os.path.isabs(place)}
+    kept = (place for place in sys.path[:before] if place)
+    sys.path[:before] = [place for place in kept if os.path.abspath(place) in meant or os.path.abspath(place) != here]
 
 
 def environment() -> dict[str, str]:

@@ -202,7 +202,7 @@ def test_every_printed_command_holds_in_a_clone(clone, tmp_path):
     assert changed().replace("?? FOLDER/\n", "").replace("?? my-cluster.yaml\n", "") == before
 
 
-def test_every_printed_command_holds_from_a_wheel(installed, tmp_path, capsys):
+def test_every_printed_command_holds_from_a_wheel(installed, wheel, tmp_path, capsys):
     home = places.site(installed.environment)
 
     def there():
@@ -223,7 +223,7 @@ def test_every_printed_command_holds_from_a_wheel(installed, tmp_path, capsys):
     assert call(*shlex.split(text)[1:], "--limit", "32", "--set", "steps=3", "--dry-run") == 0
     assert record["run_id"] in capsys.readouterr().out
     assert record["environment"]["commit"] is None
-    assert record["environment"]["code_hash"] == package.content_hash(places.ROOT)
+    assert record["environment"]["code_hash"] == package.content_hash(wheel.parent.parent / "source")
 
 
 def test_a_wheel_has_every_file_of_the_package(wheel):

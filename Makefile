@@ -96,16 +96,16 @@ report: $(STAMP) ## write all results as one HTML file, results/report.html [BEN
 reference: $(STAMP) ## run everything with five seeds under both rules and write results/reference/BENCHMARK (hours)
 	@for rule in one_se best_id; do \
 		$(ROBUSTFT) sweep $(BENCHMARK) --method all --seeds 0-4 --rule $$rule $(call flag,RUNS,runs) $(call flag,JOBS,jobs); done
-	@$(PY) -m robustft.results.publish $(BENCHMARK) $(call flag,RUNS,runs)
-	@$(PY) -m robustft.results.readme
+	@$(PY) -m robustft.results.release.publish_reference $(BENCHMARK) $(call flag,RUNS,runs)
+	@$(PY) -m robustft.results.release.readme_tables
 
 .PHONY: readme
 readme: $(STAMP) ## make the README's table, the reference's boards and their pictures again from the committed records
-	@$(PY) -m robustft.results.readme
+	@$(PY) -m robustft.results.release.readme_tables
 
 .PHONY: pretrain
 pretrain: $(STAMP) ## make the bundled backbones again (up to 25 minutes)
-	@$(PY) -m robustft.benchmarks.pretrain
+	@$(PY) -m robustft.benchmarks.maintenance.pretrain
 
 .PHONY: test
 test: $(STAMP) ## all tests but those that kill processes

@@ -1,7 +1,7 @@
 """The bundled backbones: open_clip's own CLIP class with small configurations, and their tokenizer.
 
-`python -m robustft.benchmarks.pretrain` (`make pretrain`) makes the weights; they ship beside this file as float16
-safetensors (OpenAI's checkpoints are float16 too) and are trained and evaluated in float32.
+`python -m robustft.benchmarks.maintenance.pretrain` (`make pretrain`) makes the weights; they ship beside this file as
+float16 safetensors (OpenAI's checkpoints are float16 too) and are trained and evaluated in float32.
 """
 
 import gzip
@@ -104,7 +104,7 @@ def _unmade(name: str) -> str:
 
 def how_to_make(name: str) -> str:
     """The command that makes the weights of a backbone of MADE_HERE."""
-    return f"`python -m robustft.benchmarks.pretrain {name}`, about twenty minutes on one core"
+    return f"`python -m robustft.benchmarks.maintenance.pretrain {name}`, about twenty minutes on one core"
 
 
 def shipped_hash(name: str) -> str:

@@ -14,13 +14,15 @@ from typing import Any
 
 import click
 
-from . import compare, environment, flags, places, rescore, verify
-from . import figures as drawing
-from . import report as reports
-from . import theory as theories
-from .console import complain, make_console, speak_plainly
+from .commands import options as flags
+from .commands import theory as theories
+from .commands.boards import compare, rescore, verify
+from .commands.boards import figures as drawing
+from .commands.boards import report as reports
+from .commands.console import complain, make_console, speak_plainly
 from .errors import UserError, is_mistake, resolve_name
-from .private import discreet
+from .host import environment, places
+from .host.redaction import discreet
 
 
 class Commands(click.Group):
@@ -55,9 +57,9 @@ def robustft() -> None:
 @flags.recipe
 def list_command(name: str | None, benchmark: str | None, backbone: str | None, recipe: str | None) -> None:
     """Methods, backbones, datasets and benchmarks; or one of them in detail."""
-    from . import show
+    from .commands import listing
 
-    show.catalogue(make_console(), name, benchmark, backbone, recipe)
+    listing.catalogue(make_console(), name, benchmark, backbone, recipe)
 
 
 @robustft.command()
@@ -84,10 +86,10 @@ def run(
     **work: Any,
 ) -> int:
     """One run (with the run it reads, if any)."""
-    from . import slurm_command
-    from . import sweep as sweeps
+    from .commands import executor_options
+    from .commands import sweep as sweeps
 
-    work, loaded = slurm_command.choose(work), sweeps.load(benchmark)
+    work, loaded = executor_options.choose(work), sweeps.load(benchmark)
     backbones = backbones or (loaded.suite.backbones[0],)
     settings = _with_part(settings, limit, allow_partial)
     plan = sweeps.expand(loaded, methods, backbones, (seed,), settings, rule, recipe)
@@ -128,18 +130,19 @@ def sweep(
     **work: Any,
 ) -> int:
     """A grid of runs, and the board of all results."""
-    from . import finished, slurm_command
-    from . import leaderboard as leaderboards
-    from . import sweep as sweeps
+    from .commands import executor_options
+    from .commands import sweep as sweeps
+    from .commands.boards import leaderboard as leaderboards
+    from .planning import current_selection
 
-    work, loaded, console = slurm_command.choose(work), sweeps.load(benchmark), make_console()
+    work, loaded, console = executor_options.choose(work), sweeps.load(benchmark), make_console()
     settings = _with_part(settings, limit, allow_partial)
     plan = sweeps.expand(loaded, methods, backbones, seeds, settings, rule, recipe, companions=True)
     asked = seeds or loaded.suite.seeds
     code = sweeps.carry_out(loaded, plan, console, jobs=jobs, results=results, seeds=asked, **work)
     on_its_way = work["cluster"] is not None and not sweeps.finished(plan, work["runs"])
     if not work["dry_run"] and code != 130 and not on_its_way:
-        known = finished.Suites(complain, {loaded.suite.name: loaded})
+        known = current_selection.Suites(complain, {loaded.suite.name: loaded})
         leaderboards.of_sweep(known, loaded, plan, rule, work["runs"], results, console)
     return code
 
@@ -163,11 +166,14 @@ def tune(
     **work: Any,
 ) -> int:
     """Trials on the validation set; writes the suite's tuned values."""
-    from . import slurm_command
-    from . import sweep as sweeps
+    from .commands import executor_options
+    from .commands import sweep as sweeps
+    from .commands import tune as tunes
 
-    work, part = slurm_command.choose(work), _part_of(limit, allow_partial)
-    return sweeps.tune(sweeps.load(benchmark), methods, backbones, recipe, make_console(), jobs=jobs, part=part, **work)
+    work, part = executor_options.choose(work), _part_of(limit, allow_partial)
+    return tunes.tune(
+        sweeps.load(benchmark), methods, backbones, recipe, make_console(), jobs=jobs, part=part, **work
+    )
 
 
 @robustft.command()
@@ -177,10 +183,10 @@ def tune(
 @click.option("--with-published", is_flag=True, help="Show papers' printed numbers beside ours (results/published).")
 def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published: bool) -> int:
     """Gather all records into results/leaderboard.csv, _long.csv, .md, .tex and .html."""
-    from . import finished
-    from . import leaderboard as leaderboards
+    from .commands.boards import leaderboard as leaderboards
+    from .planning import current_selection
 
-    known = finished.Suites(complain)
+    known = current_selection.Suites(complain)
     only = known.of(benchmark, runs) if benchmark else None
     return leaderboards.board(known, runs, results, make_console(), with_published, only)
 
@@ -193,7 +199,7 @@ def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published
 @click.option("--every", type=click.FloatRange(min=0.5), default=5.0, help="With --watch: seconds between two looks.")
 def status(benchmark: str | None, runs: Path, as_json: bool, watch: bool, every: float) -> int:
     """What is done, running, waiting or failed, from the run folders and the queue."""
-    from . import status as statuses
+    from .commands.monitoring import status as statuses
 
     return statuses.status(make_console(), runs, benchmark, as_json=as_json, watch=every if watch else None)
 
@@ -214,11 +220,11 @@ def status(benchmark: str | None, runs: Path, as_json: bool, watch: bool, every:
 @click.option("--dry-run", is_flag=True, help="Print what would be started; start nothing.")
 def retry(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, runs: Path, **options: Any) -> int:
     """Start again what failed, vanished or was stopped."""
-    from . import retry as retries
-    from . import slurm_command
+    from .commands import executor_options
+    from .commands.monitoring import retry as retries
 
     chosen = (benchmark, methods, backbones, ids)
-    return retries.retry(make_console(), runs, chosen, **slurm_command.choose(options))
+    return retries.retry(make_console(), runs, chosen, **executor_options.choose(options))
 
 
 @robustft.command()
@@ -230,7 +236,7 @@ def retry(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, r
 @flags.runs
 def cancel(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, everything: bool, runs: Path) -> int:
     """End runs: running ones save a checkpoint first, planned ones are not started."""
-    from . import cancel as cancels
+    from .commands.monitoring import cancel as cancels
 
     return cancels.cancel(make_console(), runs, (benchmark, methods, backbones, ids), everything)
 
@@ -254,7 +260,7 @@ robustft.add_command(verify.verify)
 @flags.runs
 def doctor(**asked: Any) -> int:
     """Data, weights and software on this machine; code 1 where a named benchmark lacks something."""
-    from . import doctor as examination
+    from .commands.doctor import doctor as examination
 
     return examination.run(make_console(), **asked)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from .card import DataError, Dataset
-from .trees import own_place
+from .image_folders import own_place
 
 
 def _digits() -> Dataset:
@@ -164,7 +164,7 @@ def get(
     """
     base, shifts = parts(name)
     if shifts:
-        from .own_shift import WithShifts, load
+        from .extra_shifts import WithShifts, load
 
         data = get(base, root=root, allow_partial=allow_partial, size=size, decode=decode, start=start)
         return WithShifts(data, {key: load(source, root, start) for key, source in shifts.items()}, size, decode)

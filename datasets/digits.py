@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from .card import DataError, DatasetCard, EvalSet
+from .digit_rendering import COLOURS, SIZE, STYLES, Jitter, draw
+from .imagenet_metadata import package_file
 from .randomness import derive, permutation, stable_key, uniforms
-from .rendering import COLOURS, SIZE, STYLES, Jitter, draw
-from .shipped import package_file
 
 VERSION = "digits-v1"
 SUMMARY = "scikit-learn's 1,797 handwritten digits, drawn in colours and styles; one ID set, five shifts"
@@ -144,9 +144,7 @@ def coloured(images: np.ndarray, keys: np.ndarray, correlation: float = COLOUR_C
     return paint(images, np.where((archive_labels()[images] < 5) == keeps, _RED, _BLUE), "street", keys)
 
 
-def mixture(
-    images: np.ndarray, keys: np.ndarray, plain: bool = False
-) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+def mixture(images: np.ndarray, keys: np.ndarray, plain: bool = False) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     """The pretraining mixture: pictures, and colour and style numbers (B,) for captions; `plain` is one style."""
     shares = np.cumsum(list(PRETRAIN_STYLES.values()))
     style = np.searchsorted(shares / shares[-1], uniforms(derive(keys, 2), 1)[:, 0], side="right")

@@ -25,9 +25,9 @@ import numpy as np
 
 from . import contents, overlaps
 from .card import DataError, DatasetCard, EvalSet, is_set_name, is_template
+from .decoding import Decode
+from .image_folders import Tree, composed, expanded, kinds_text, relabel, scan, subfolders
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
-from .pixels import Decode
-from .trees import Tree, composed, expanded, kinds_text, relabel, scan, subfolders
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 VALIDATION_FOLDERS = ("validation", "val")

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from .card import EvalSet
+from .digit_rendering import COLOURS
 from .digits import Digits, coloured, paint
-from .rendering import COLOURS
 
 _GREY = list(COLOURS).index("grey")
 

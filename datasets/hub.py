@@ -23,15 +23,12 @@ in a folder. Nothing is fetched with HF_HUB_OFFLINE=1; no code from the hub is r
 """
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -39,10 +36,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import contents, hub_splits, overlaps, plain_yaml
 from .card import DataError, DatasetCard, EvalSet, MissingData, is_set_name, is_template
+from .decoding import Decode
 from .hub_columns import are_numbers, check_names_of_files, encoded, label_names
+from .hub_splits import HubPictures
+from .image_folders import SUFFIXES, Tree, expanded, own_place, scan
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
-from .pixels import Decode, read
-from .trees import SUFFIXES, Tree, expanded, own_place, scan
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 _UNKNOWN = "not known"
@@ -80,61 +78,6 @@ class Columns(_Model):
     shifts: dict[str, Shift | str] = Field(default_factory=dict)
     class_names: list[str] | None = None
     prompts: list[str] = Field(default_factory=lambda: list(DEFAULT_PROMPTS), min_length=1)
-
-
-@dataclass(frozen=True, slots=True)
-class HubPictures:
-    """The image column of a split."""
-
-    rows: Any
-    """A `datasets.Dataset` of undecoded images; memory-mapped, so workers share it."""
-    column: str
-    place: str
-    """Dataset and split, for messages."""
-    split: str
-    """As it was asked for."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def name(self, i: int) -> str:
-        """The row's number."""
-        return f"{i:07d}"
-
-    def open(self, i: int) -> np.ndarray:
-        """(H, W, 3) uint8: row i in RGB."""
-        stored, name = self.rows[i][self.column], f"{self.place}, row {i}"
-        if not stored or (stored.get("bytes") is None and stored.get("path") is None):
-            raise DataError(f"{name}: column {self.column!r} is empty; leave the row out.")
-        return read(io.BytesIO(stored["bytes"]) if stored.get("bytes") is not None else stored["path"], name)
-
-    def files(self) -> list[Path]:
-        """The files that the images are in; none where they are stored in a table."""
-        import pyarrow.compute as compute
-
-        stored = self.rows.data.column(self.column)
-        data, paths = (compute.struct_field(stored, name) for name in ("bytes", "path"))
-        return [] if data.null_count < len(self) else [Path(path) for path in paths.to_pylist() if path]
-
-    def contents(self) -> np.ndarray:
-        """(N, 32) uint8: sha256 of each stored image; of one that lies beside the table, of its file."""
-        import pyarrow.compute as compute
-
-        stored = self.rows.data.column(self.column)
-        data, paths = (compute.struct_field(stored, name) for name in ("bytes", "path"))
-        beside = [i for i, found in enumerate(data.is_valid().to_pylist()) if not found]
-        files = [file["filename"] for file in self.rows.cache_files]
-        values = lambda: (b"" if value is None else value for part in data.chunks for value in _buffers(part))  # noqa: E731
-        digests = contents.of_rows(len(self), values, files, f"{self.split} {self.column}", self.place)
-        names = [paths[i].as_py() for i in beside]
-        there = [i for i, name in zip(beside, names, strict=True) if name]
-        if there:
-            digests[there] = contents.of_files(Path(), [name for name in names if name], self.place)
-        return digests
-
-
-def _buffers(part: Any) -> Iterator[memoryview | None]:
-    return (memoryview(value.as_buffer()) if value.is_valid else None for value in part)
 
 
 class Hub(TrainsOnPictures):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .card import DataError
-from .pixels import Decode, centre_view, crop_draws, cut_border, random_view, read
+from .decoding import Decode, centre_view, crop_draws, cut_border, random_view, read
+from .image_folders import Tree
 from .projection import Projection
 from .randomness import derive, stable_key
-from .trees import Tree
 
 
 class Pictures(Protocol):

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from .card import DataError, DatasetCard, EvalSet
+from .decoding import Decode
+from .image_folders import Source, Tree, relabel, scan
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, lowest_by_hash
+from .imagenet_metadata import imagenet_names, imagenet_prompts, imagenet_subset, imagenet_synsets
 from .objectnet import BORDER, read_maps
-from .pixels import Decode
 from .projection import Projection
-from .shipped import imagenet_names, imagenet_prompts, imagenet_subset, imagenet_synsets
-from .trees import Source, Tree, relabel, scan
 
 VERSION = "imagenet-v1"
 WITHHELD_PER_CLASS = 26

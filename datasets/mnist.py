@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from .card import DataError, DatasetCard, EvalSet
+from .decoding import Decode, centre_view
 from .hub import Hub
+from .image_folders import ROOT_VARIABLE, expanded
 from .image_sets import lowest_by_hash
-from .pixels import Decode, centre_view
 from .randomness import derive, stable_key, uniforms
-from .trees import ROOT_VARIABLE, expanded
 
 VERSION = "mnist-forgetting-v1"
 ON_THE_HUB = "ylecun/mnist"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .card import DataError
-from .trees import Tree
+from .image_folders import Tree
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from .card import DataError, DatasetCard, EvalSet, MissingData
+from .decoding import Decode, read
+from .image_folders import Source
 from .image_sets import ImageSet, TrainsOnPictures
-from .pixels import Decode, read
 from .torchvision_ops import declare_missing_operators
-from .trees import Source
 
 _NAMES = json.loads(Path(__file__).with_name("wilds_names.json").read_text(encoding="utf-8"))
 """iWildCam's English names, lower case, by label (mlfoundations/wise-ft: iwildcam_metadata/labels.csv; some occur

@@ -15,8 +15,8 @@ from pydantic import Field
 from .base import Context, hyperparameters
 from .classifier import Classifier
 from .ft import FT, ImageStudent
-from .probe import cached_features, probes
 from .registry import register
+from .training.probe import cached_features, probes
 
 
 @hyperparameters

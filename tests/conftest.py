@@ -30,7 +30,7 @@ def own_folders(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def fresh_data():
     """No dataset of another test's files."""
-    from robustft.benchmarks import facts
+    from robustft.benchmarks.planning import benchmark as facts
 
     for cached in (facts.dataset, facts.data_facts):
         cached.cache_clear()
@@ -42,7 +42,7 @@ def fresh_data():
 @pytest.fixture
 def ways(monkeypatch):
     """In which way each picture is made from its file, in the order of making: a list that a test may clear."""
-    from robustft.datasets import image_sets, mnist, pixels
+    from robustft.datasets import decoding, image_sets, mnist
 
     made = []
 
@@ -51,7 +51,7 @@ def ways(monkeypatch):
         return view(*arguments)
 
     for module, name in ((image_sets, "centre_view"), (image_sets, "random_view"), (mnist, "centre_view")):
-        monkeypatch.setattr(module, name, partial(recorded, getattr(pixels, name)))
+        monkeypatch.setattr(module, name, partial(recorded, getattr(decoding, name)))
     return made
 
 

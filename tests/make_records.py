@@ -1,7 +1,7 @@
 """Records as a run would write them, for tests of what reads records."""
 
-from robustft.results.identity import run_id
-from robustft.results.records import summarise
+from robustft.results.records.records import summarise
+from robustft.results.records.run_id import run_id
 
 SHIFTS = ("fresh", "renditions", "sketches", "reversed", "writers")
 

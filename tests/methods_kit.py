@@ -10,8 +10,8 @@ import torch
 from robustft.backbones import DualEncoder, tiny
 from robustft.datasets.loaders import train_batches
 from robustft.methods.base import Settings, Task
-from robustft.methods.checkpoints import Checkpoints
-from robustft.methods.trainer import fit
+from robustft.methods.training.checkpoints import Checkpoints
+from robustft.methods.training.trainer import fit
 
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # isort: skip  (after robustft.backbones)
 

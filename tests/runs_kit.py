@@ -9,9 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from robustft.benchmarks import cli, sweep
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.state import RunFolder
+from robustft.benchmarks import cli
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.plan import Plan
 
 BACKBONE = "tiny-vit-p8"
 SUITE = {

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent / "slurm"))
 from cluster import Cluster, missing
 from runs_kit import essence, folders, program, write_suite
 
-from robustft.benchmarks import queue
-from robustft.benchmarks.lease import Holder, Observer
-from robustft.benchmarks.state import RunFolder
+from robustft.benchmarks.executors.slurm import client as queue
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.lease import Holder, Observer
 
 METHODS = ("ft", "flyp", "ema", "tracer", "wise_ft")
 RECIPE = {"steps": 20, "batch_size": 8, "lr": 3e-4, "weight_decay": 0.1}

@@ -1,9 +1,9 @@
 """What somebody else may bring: methods of every kind, a dataset and a backbone, registered outside of the package."""
 
 from robustft.backbones import tiny
-from robustft.benchmarks.launch import Launcher
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.executors.local import Launcher
 from robustft.datasets import catalogue
 from robustft.datasets.card import EvalSet
 from robustft.datasets.digits import coloured

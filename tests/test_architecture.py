@@ -21,7 +21,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "open_clip": ("backbones/",),
     "timm": ("backbones/", "datasets/"),
-    "submitit": ("benchmarks/slurm_submitit.py",),
+    "submitit": ("benchmarks/executors/slurm/submitit_api.py",),
     "wandb": ("benchmarks/",),
     "wilds": ("datasets/",),
     "datasets": ("datasets/",),  # the Hugging Face library
@@ -193,7 +193,7 @@ def test_the_command_line_starts_from_the_root(how):
 
 
 def test_results_and_the_command_line_start_without_torch():
-    code = "import sys, robustft.results.leaderboard, robustft.benchmarks.cli; print('torch' in sys.modules)"
+    code = "import sys, robustft.results.tables.leaderboard, robustft.benchmarks.cli; print('torch' in sys.modules)"
     assert python("-c", code).stdout == "False\n"
 
 

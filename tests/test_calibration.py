@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from robustft.results import calibration
-from robustft.results.metrics import BatchAveragedECE, MetricError, expected_calibration_error
-from robustft.results.scores import basic, by_group, per_class, score
+from robustft.results.metrics import calibration
+from robustft.results.metrics.metrics import BatchAveragedECE, MetricError, expected_calibration_error
+from robustft.results.metrics.set_metrics import basic, by_group, per_class, score
 
 pytestmark = pytest.mark.computes
 

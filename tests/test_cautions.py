@@ -6,11 +6,11 @@ import pytest
 from make_records import make_record
 from runs_kit import BACKBONE, call, folders, write_suite
 
-from robustft.benchmarks import cautions, sweep
+from robustft.benchmarks.commands import cautions, sweep
 from robustft.methods import registry
 from robustft.methods.base import Method
-from robustft.results import leaderboard
-from robustft.results.identity import run_id
+from robustft.results.records.run_id import run_id
+from robustft.results.tables import leaderboard
 
 HERE = ("--backbone", BACKBONE, "--dry-run")
 FEW_STEPS = "fewer than 50 optimiser steps"

@@ -7,12 +7,12 @@ import torch
 from make_records import SHIFTS, make_record
 from rich.console import Console
 
-from robustft.benchmarks.evaluate import class_count
+from robustft.benchmarks.execution.predict import class_count
 from robustft.datasets import catalogue
 from robustft.datasets.projection import Projection
-from robustft.results import chance
-from robustft.results.leaderboard import build
-from robustft.results.records import gather_reference
+from robustft.results.board import chance
+from robustft.results.records.records import gather_reference
+from robustft.results.tables.leaderboard import build
 
 
 def board(classes=None, own=None, **more):

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from robustft.methods.checkpoints import Checkpoints
+from robustft.methods.training.checkpoints import Checkpoints
 
 META = {"curves": [{"step": 1, "lr": 0.1 + 0.2, "loss": 1.25}], "info": {7: "a", 11: None}, "train_seconds": 12.5}
 

@@ -9,10 +9,10 @@ import yaml
 from runs_kit import BACKBONE, QUICK, SUITE, call, essence, folders, program, starts, write_suite
 
 from robustft.backbones import tiny
-from robustft.benchmarks import sweep as sweeps
-from robustft.benchmarks import tune
-from robustft.results.predictions import read
-from robustft.results.records import read_record
+from robustft.benchmarks.commands import sweep as sweeps
+from robustft.benchmarks.planning import tuning
+from robustft.results.records.predictions import read
+from robustft.results.records.records import read_record
 
 SETS = {"validation", "id", "fresh", "renditions", "sketches", "reversed", "writers", "pretraining_mixture"}
 
@@ -213,7 +213,7 @@ def test_a_rehearsed_tuning_is_marked_and_ranks_nothing(tmp_path, capsys, monkey
 
     # values that were chosen on all images are not replaced by those of a rehearsal
     whole = benchmark.tuned.entries["ft"][BACKBONE].model_copy(update={"part": {}})
-    tune.write(benchmark, {"ft": {BACKBONE: whole.model_copy(update={"tuning": whole.digest()})}})
+    tuning.write(benchmark, {"ft": {BACKBONE: whole.model_copy(update={"tuning": whole.digest()})}})
     assert "part" not in yaml.safe_load(tuned.read_text())["entries"]["ft"][BACKBONE]
     assert call(*arguments, "--limit", "24") == 2
     assert "--limit 24: must not replace the values of ft on tiny-vit-p8 in" in capsys.readouterr().err

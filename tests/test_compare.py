@@ -6,12 +6,12 @@ import pytest
 from make_records import make_record
 
 from robustft.benchmarks import cli
-from robustft.results import predictions
-from robustft.results.compare import AgainstBest, against_best, compare, flips, resolution, sets_of, tables
-from robustft.results.leaderboard import build
-from robustft.results.outcomes import OutcomeError, Outcomes, SetScores
-from robustft.results.paired import paired
-from robustft.results.records import REFERENCE, gather_reference
+from robustft.results.board.comparison import AgainstBest, against_best, compare, flips, resolution, sets_of, tables
+from robustft.results.board.per_sample import OutcomeError, Outcomes, SetScores
+from robustft.results.records import predictions
+from robustft.results.records.records import REFERENCE, gather_reference
+from robustft.results.statistics.paired import paired
+from robustft.results.tables.leaderboard import build
 
 SHIFTS = ("fresh", "renditions", "sketches", "reversed", "writers")
 BACKBONE = "tiny-vit-p8"

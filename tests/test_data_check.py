@@ -11,16 +11,18 @@ from runs_kit import call, folders, write_suite
 from test_folder import make
 from test_imagenet import WNIDS, picture
 
-from robustft.benchmarks import data_check, grid, sweep
+from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.errors import UserError
-from robustft.benchmarks.facts import Benchmark
-from robustft.benchmarks.spec import RunSpec
+from robustft.benchmarks.planning import data_check
+from robustft.benchmarks.planning import resolver as grid
+from robustft.benchmarks.planning.benchmark import Benchmark
+from robustft.benchmarks.run_folder.spec import RunSpec
 from robustft.datasets import catalogue
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.imagenet import ImageNet, ImageNetFullTrain
-from robustft.datasets.rehearsal import PartOfSet, Rehearsal, few_of_each
-from robustft.results import leaderboard
+from robustft.datasets.subset import PartOfSet, Rehearsal, few_of_each
+from robustft.results.tables import leaderboard
 
 
 def resolve(benchmark, method, recipe=None, **settings):

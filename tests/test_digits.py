@@ -9,12 +9,12 @@ import pytest
 import torch
 from methods_kit import Data
 
-from robustft.benchmarks.card import windows
+from robustft.benchmarks.maintenance.digits_card import windows
 from robustft.datasets import digits, loaders
 from robustft.datasets.card import DataError
 from robustft.datasets.catalogue import get
 from robustft.datasets.randomness import derive, permutation, stable_key, uniforms
-from robustft.results.records import gather_reference
+from robustft.results.records.records import gather_reference
 
 pytestmark = pytest.mark.computes
 

@@ -12,13 +12,13 @@ from test_imagenet import WNIDS, picture
 from test_wilds import camelyon  # noqa: F401 - a fixture
 
 from robustft import backbones
-from robustft.benchmarks import acceptance, prefetch
-from robustft.benchmarks.facts import Benchmark
-from robustft.benchmarks.suite import find, load
+from robustft.benchmarks.commands.doctor import prefetch, zero_shot_check
+from robustft.benchmarks.planning.benchmark import Benchmark
+from robustft.benchmarks.planning.suite.suite import find, load
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
-from robustft.datasets.holdings import Holding, first_unreadable, holdings
 from robustft.datasets.imagenet import ImageNet
+from robustft.datasets.inventory import Holding, first_unreadable, holdings
 from robustft.datasets.wilds_data import Camelyon17
 
 
@@ -106,7 +106,7 @@ def test_a_backbone_that_is_made_here_is_neither_fetched_nor_keeps_the_data_from
     data = f"folder:{tmp_path / 'animals'}"
     suite = write_suite(tmp_path, name="own", dataset=data, version="own", backbones=["tiny-vit-mnist"], tuning=None)
     assert call("doctor", suite, "--fast") == 1
-    command = "`python -m robustft.benchmarks.pretrain tiny-vit-mnist`"
+    command = "`python -m robustft.benchmarks.maintenance.pretrain tiny-vit-mnist`"
     assert f"! weights of tiny-vit-mnist: not made on this machine yet; run {command}" in capsys.readouterr().out
     monkeypatch.setattr(prefetch, "_reach_hub", lambda: None)
     told = []
@@ -167,7 +167,7 @@ def test_data_of_unknown_size_are_counted_without_complaint(own):
 
 
 def test_the_expected_numbers_are_the_printed_ones():
-    table = acceptance.expected()
+    table = zero_shot_check.expected()
     sets = ("imagenet", "imagenet_v2", "imagenet_r", "imagenet_a", "imagenet_sketch", "objectnet")
     printed = {
         "RN50": (59.83, 52.90, 60.72, 23.25, 35.45, 40.27),
@@ -179,24 +179,24 @@ def test_the_expected_numbers_are_the_printed_ones():
 
 
 def test_a_line_holds_within_a_tenth_of_a_point_and_objectnet_is_no_test():
-    line = acceptance.Line("RN50", "imagenet", 59.83, 59.92)
+    line = zero_shot_check.Line("RN50", "imagenet", 59.83, 59.92)
     assert line.holds and line.text().endswith("found 59.92: ok")
     for found in (59.94, 59.72):
-        assert acceptance.Line("RN50", "imagenet", 59.83, found).holds is False
+        assert zero_shot_check.Line("RN50", "imagenet", 59.83, found).holds is False
     # the plain activation under OpenAI's weights costs several points
-    assert "FAILED" in acceptance.Line("RN50", "imagenet", 59.83, 55.0).text()
-    assert acceptance.Line("RN50", "objectnet", 40.27, 41.41).holds is None
+    assert "FAILED" in zero_shot_check.Line("RN50", "imagenet", 59.83, 55.0).text()
+    assert zero_shot_check.Line("RN50", "objectnet", 40.27, 41.41).holds is None
 
 
 def test_zero_shot_lines_measure_what_is_there(own, monkeypatch, capsys):
     shown = {("tiny-vit-p8", "id"): 0.0, ("tiny-vit-p8", "fog"): 100.0}
-    monkeypatch.setattr(acceptance, "expected", lambda: shown)
+    monkeypatch.setattr(zero_shot_check, "expected", lambda: shown)
     data = Folder(own[0], size=32)
-    lines = {line.dataset: line for line in acceptance.measure(data, "tiny-vit-p8", "cpu")}
+    lines = {line.dataset: line for line in zero_shot_check.measure(data, "tiny-vit-p8", "cpu")}
     assert set(lines) == {"id", "fog"}
     assert 0 <= lines["id"].found <= 100 and lines["id"].found % 20 == pytest.approx(0)  # of five images
     (own[0] / "fog" / "bee" / "0.png").write_bytes(b"<html>")
-    fog = next(x for x in acceptance.measure(data, "tiny-vit-p8", "cpu") if x.dataset == "fog")
+    fog = next(x for x in zero_shot_check.measure(data, "tiny-vit-p8", "cpu") if x.dataset == "fog")
     assert fog.found is None and "not measured" in fog.text() and "bee/0.png" in fog.text()
     assert call("doctor", own[1], "--zero-shot") == 1
     assert "tiny-vit-p8 fog: expected 100.00, not measured" in capsys.readouterr().out

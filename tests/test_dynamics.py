@@ -10,16 +10,24 @@ from methods_kit import CLASSES, PROMPTS, batches, encoder, fit, golden, images,
 
 from robustft.datasets.loaders import Batch
 from robustft.methods import registry
-from robustft.methods.checkpoints import Checkpoints
 from robustft.methods.distillation import Embeddings, contrastive_relational_distillation
-from robustft.methods.dynamics import NAMES, ROUNDING, Dynamics, compare, matching, measured_steps, probe_batches
 from robustft.methods.ema import EMA
 from robustft.methods.flyp import FLYP
 from robustft.methods.flyp_wma import FLYPWMA
 from robustft.methods.ft import FT
 from robustft.methods.teachers import StaticTeacher
 from robustft.methods.tracer import TRACER
-from robustft.methods.trainer import Interrupted, NonFinite
+from robustft.methods.training.checkpoints import Checkpoints
+from robustft.methods.training.dynamics import (
+    NAMES,
+    ROUNDING,
+    Dynamics,
+    compare,
+    matching,
+    measured_steps,
+    probe_batches,
+)
+from robustft.methods.training.trainer import Interrupted, NonFinite
 from robustft.methods.two_tower import DistillingMethod, TwoTower
 
 pytestmark = pytest.mark.computes

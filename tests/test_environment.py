@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from robustft.benchmarks import cli, worker
-from robustft.benchmarks.environment import _cpu
+from robustft.benchmarks import cli
+from robustft.benchmarks.execution import worker
+from robustft.benchmarks.host.environment import _cpu
 
 
 def test_processors_of_one_name_are_told_apart_by_their_numbers(tmp_path):

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from make_records import make_record
 from runs_kit import call
 
-from robustft.results import gallery, predictions
-from robustft.results.effective_robustness import LineError, fit
-from robustft.results.material import LAYERS, Material, Missing, without_doubles
-from robustft.results.paper import DATA
-from robustft.results.plots_board import _paper
-from robustft.results.plots_samples import reliability
-from robustft.results.records import gather_reference, publish_record, write_json_atomic
-from robustft.results.similarity import SimilarityError, linear_cka, svcca
+from robustft.results.metrics.effective_robustness import LineError, fit
+from robustft.results.metrics.layer_similarity import SimilarityError, linear_cka, svcca
+from robustft.results.plots import gallery
+from robustft.results.plots.board_figures import _paper
+from robustft.results.plots.figure_data import LAYERS, Material, Missing, without_doubles
+from robustft.results.plots.sample_figures import reliability
+from robustft.results.published.rows import DATA
+from robustft.results.records import predictions
+from robustft.results.records.records import gather_reference, publish_record, write_json_atomic
 
 GRID = {"beta": "grid of ablation-beta"}
 
@@ -336,8 +337,8 @@ def test_layers_of_a_real_run_differ_more_the_more_it_moved():
     import torch
 
     from robustft import backbones
-    from robustft.benchmarks.layers import activations as measured
-    from robustft.benchmarks.layers import layers_of
+    from robustft.benchmarks.execution.layer_similarity import activations as measured
+    from robustft.benchmarks.execution.layer_similarity import layers_of
 
     class Images:
         labels = np.zeros(40, dtype=np.int64)

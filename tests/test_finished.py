@@ -7,7 +7,7 @@ import pytest
 from runs_kit import BACKBONE, call, write_suite
 from test_folder import make
 
-from robustft.benchmarks.finished import Suites
+from robustft.benchmarks.planning.current_selection import Suites
 from robustft.datasets.card import DataError
 
 pytestmark = pytest.mark.usefixtures("fresh_data")
@@ -57,7 +57,7 @@ def test_runs_are_read_compared_rescored_and_bundled_from_their_folders_alone(le
 
 def test_a_run_whose_selection_needs_what_is_not_here_counts_as_it_was_chosen(monkeypatch):
     """The data may be asked for first at a later run, as of one on part of the images; it is told once a benchmark."""
-    from robustft.benchmarks import finished
+    from robustft.benchmarks.planning import current_selection
 
     def selected(benchmark, record):
         if record["method"] == "partial":
@@ -65,7 +65,7 @@ def test_a_run_whose_selection_needs_what_is_not_here_counts_as_it_was_chosen(mo
         return {**record, "selection": "today's"}
 
     told = []
-    monkeypatch.setattr(finished, "_with_selection", selected)
+    monkeypatch.setattr(current_selection, "_with_selection", selected)
     suites = Suites(told.append, {"a": object(), "b": object()})
     records = [{"benchmark": b, "method": m, "selection": "then"} for b in "ab" for m in ("ft", "partial", "partial")]
     chosen = [record["selection"] for record in suites.with_selections(records)]

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 from runs_kit import call, write_suite
 
-from robustft.benchmarks import launch, slurm_command
+from robustft.benchmarks.commands import executor_options
 from robustft.benchmarks.errors import UserError
+from robustft.benchmarks.executors import local as launch
+from robustft.benchmarks.host import environment as environment_module
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,7 @@ def test_the_gpus_to_share_out_are_those_that_may_be_used(monkeypatch, device, e
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
-    assert launch.visible_gpus(device) == wanted
+    assert environment_module.visible_gpus(device) == wanted
 
 
 @pytest.mark.parametrize(
@@ -67,11 +69,11 @@ def test_the_local_executor_may_be_named(tmp_path, capsys, executor):
 def test_more_memory_and_time_are_asked_of_a_cluster():
     options = {"executor": "slurm", "profile": "cpu", "pack": None, "live": False, "device": None}
     options |= {"checkpoint_minutes": None, "memory": "99G", "time": "48h"}
-    asked = slurm_command.choose(dict(options))["cluster"].profile
-    plain = slurm_command.choose({**options, "memory": None, "time": None})["cluster"].profile
+    asked = executor_options.choose(dict(options))["cluster"].profile
+    plain = executor_options.choose({**options, "memory": None, "time": None})["cluster"].profile
     assert (asked.memory, asked.minutes) == ("99G", 48 * 60)
     assert asked.model_copy(update={"memory": plain.memory, "time": plain.time}) == plain
     with pytest.raises(UserError, match="time"):
-        slurm_command.choose({**options, "time": "long"})
+        executor_options.choose({**options, "time": "long"})
     with pytest.raises(UserError, match="--memory, --time: are for a cluster"):
-        slurm_command.choose({**options, "executor": "local", "profile": None})
+        executor_options.choose({**options, "executor": "local", "profile": None})

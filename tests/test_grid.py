@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from robustft.benchmarks import grid, settings
 from robustft.benchmarks.errors import UserError
-from robustft.benchmarks.grid import Facts, Request, Resolver
-from robustft.benchmarks.selection import Selector
-from robustft.benchmarks.spec import RunSpec
-from robustft.benchmarks.suite import Choice, Suite, TrialResult, Tuned, TunedEntry
+from robustft.benchmarks.planning import resolver as grid
+from robustft.benchmarks.planning import set_flags
+from robustft.benchmarks.planning.resolver import Facts, Request, Resolver
+from robustft.benchmarks.planning.selection_rules import Selector
+from robustft.benchmarks.planning.suite.suite import Suite
+from robustft.benchmarks.planning.suite.tuned_values import Choice, TrialResult, Tuned, TunedEntry
+from robustft.benchmarks.run_folder.spec import RunSpec
 from robustft.methods.base import NoHyper, hyperparameters
 
 
@@ -259,7 +261,7 @@ def test_a_spec_is_strict():
 
 
 def test_a_comma_is_a_grid_and_brackets_are_a_list():
-    parsed = settings.parse(["lr=0.1,0.2", "betas=[0.5, 0.25],[1,2]", "name='a,b'", "limit=null", "x=1e-3"])
+    parsed = set_flags.parse(["lr=0.1,0.2", "betas=[0.5, 0.25],[1,2]", "name='a,b'", "limit=null", "x=1e-3"])
     assert [setting.values for setting in parsed] == [
         (0.1, 0.2),
         ([0.5, 0.25], [1, 2]),
@@ -271,7 +273,7 @@ def test_a_comma_is_a_grid_and_brackets_are_a_list():
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=5))
 def test_floats_come_through_set_bit_for_bit(values):
-    assert list(settings.parse(["lr=" + ",".join(map(repr, values))])[0].values) == values
+    assert list(set_flags.parse(["lr=" + ",".join(map(repr, values))])[0].values) == values
 
 
 def test_a_key_goes_to_each_listed_method_that_has_it_and_the_others_get_one_run():

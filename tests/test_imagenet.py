@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from robustft.datasets import catalogue, loaders, objectnet, pixels, shipped, trees
+from robustft.datasets import catalogue, decoding, image_folders, imagenet_metadata, loaders, objectnet
 from robustft.datasets.card import DataError
 from robustft.datasets.imagenet import SOURCES, ImageNet, ImageNetFullTrain
 from robustft.datasets.projection import Projection
 
-WNIDS = shipped.imagenet_synsets()
+WNIDS = imagenet_metadata.imagenet_synsets()
 SIZE = 16
-A, R = shipped.imagenet_subset("a"), shipped.imagenet_subset("r")
+A, R = imagenet_metadata.imagenet_subset("a"), imagenet_metadata.imagenet_subset("r")
 
 
 def picture(path, colour, size=(20, 16), mode="RGB"):
@@ -98,7 +98,7 @@ def data(tree):
 
 @pytest.mark.parametrize("name", ["imagenet", "imagenet_full_train", "iwildcam", "fmow", "camelyon17"])
 def test_a_card_needs_no_image(name, monkeypatch, tmp_path):
-    monkeypatch.setenv(trees.ROOT_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(image_folders.ROOT_VARIABLE, str(tmp_path))
     data = catalogue.get(name)
     card = data.card
     assert card.name == name and card.names("id") and card.names("shift") and len(card.fingerprint) == 64
@@ -283,19 +283,19 @@ def test_the_evaluation_view_is_open_clips(tmp_path):
     noise = np.random.default_rng(0)
     for width, height in ((500, 375), (333, 500), (224, 224), (225, 301), (40, 31)):
         image = noise.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        ours = pixels.centre_view(image, 224, "noise")
+        ours = decoding.centre_view(image, 224, "noise")
         assert np.array_equal(ours.transpose(1, 2, 0), np.asarray(theirs(Image.fromarray(image))))
 
 
 def crop_draws(count):
-    return pixels.crop_draws(np.arange(count, dtype=np.uint64))
+    return decoding.crop_draws(np.arange(count, dtype=np.uint64))
 
 
 @pytest.mark.parametrize("width, height", [(500, 375), (300, 300), (200, 600)])
 def test_training_crops_are_drawn_as_torchvision_draws_them(width, height):
     from torchvision.transforms import RandomResizedCrop
 
-    ours = np.array([pixels.random_box(width, height, draws) for draws in crop_draws(1500)])
+    ours = np.array([decoding.random_box(width, height, draws) for draws in crop_draws(1500)])
     blank = Image.new("L", (width, height))
     torch.manual_seed(0)
     theirs = np.array([RandomResizedCrop.get_params(blank, (0.9, 1.0), (3 / 4, 4 / 3)) for _ in range(1500)])
@@ -309,19 +309,19 @@ def test_training_crops_are_drawn_as_torchvision_draws_them(width, height):
 def test_training_views_are_never_flipped():
     ramp = np.tile(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 1, 3))
     for draws in crop_draws(50):
-        view = pixels.random_view(ramp, 16, draws)
+        view = decoding.random_view(ramp, 16, draws)
         assert view[0, 8, 0] < view[0, 8, 15]
 
 
 def test_extreme_shapes_still_give_a_crop():
     for width, height in ((1, 1), (1, 300), (300, 1), (2, 3)):
         for draws in crop_draws(20):
-            left, top, w, h = pixels.random_box(width, height, draws)
+            left, top, w, h = decoding.random_box(width, height, draws)
             assert 0 <= left and 0 <= top and 1 <= w and 1 <= h and left + w <= width and top + h <= height
     dot = np.array([[[5, 6, 7]]], dtype=np.uint8)
-    assert pixels.centre_view(dot, 8, "x")[:, 3, 3].tolist() == [5, 6, 7]
+    assert decoding.centre_view(dot, 8, "x")[:, 3, 3].tolist() == [5, 6, 7]
     with pytest.raises(DataError, match="thin.png: 1 x 30000 pixels are too long and thin"):
-        pixels.centre_view(np.zeros((30_000, 1, 3), dtype=np.uint8), 224, "thin.png")
+        decoding.centre_view(np.zeros((30_000, 1, 3), dtype=np.uint8), 224, "thin.png")
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_every_colour_mode_becomes_rgb(mode, suffix, tmp_path):
     picture(path, (255, 255, 255), mode=mode)
     with Image.open(path) as stored:
         assert stored.mode != "RGB"
-    view = pixels.centre_view(pixels.read(path, str(path)), 8, "x")
+    view = decoding.centre_view(decoding.read(path, str(path)), 8, "x")
     assert view.shape == (3, 8, 8)
     assert np.abs(view.astype(int) - 255).max() <= 3
 
@@ -450,7 +450,7 @@ def test_missing_data_says_where_what_and_from_whom(tmp_path, monkeypatch):
     (tmp_path / "sketch").mkdir()
     with pytest.raises(DataError, match="no images in class folders under"):
         ImageNet(tmp_path, allow_partial=True).eval_data("imagenet_sketch")
-    monkeypatch.delenv(trees.ROOT_VARIABLE, raising=False)
+    monkeypatch.delenv(image_folders.ROOT_VARIABLE, raising=False)
     with pytest.raises(DataError, match="no data root; set ROBUSTFT_DATA"):
         ImageNet().eval_data("imagenet")
 
@@ -458,9 +458,9 @@ def test_missing_data_says_where_what_and_from_whom(tmp_path, monkeypatch):
 def test_a_complete_small_source_passes_the_count(tmp_path):
     for name in "ab":
         picture(tmp_path / "set" / name / "1.png", (1, 1, 1))
-    source = trees.Source("set", ("set",), 2, 2, "it")
-    listed = trees.scan(source.find(tmp_path))
-    source.check(listed, trees.relabel(listed, "set", "ab"), "ab", allow_partial=False)
+    source = image_folders.Source("set", ("set",), 2, 2, "it")
+    listed = image_folders.scan(source.find(tmp_path))
+    source.check(listed, image_folders.relabel(listed, "set", "ab"), "ab", allow_partial=False)
     with pytest.raises(DataError, match="expected 2 images in 2 classes .* found 1 in 1, none in b"):
         source.check(listed, np.array([0]), "ab", allow_partial=False)
     with pytest.raises(DataError, match="expected 2 images in 2 classes .* found 2 in 1, none in b"):
@@ -512,7 +512,7 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(trees.os, "scandir", refuse)
+    monkeypatch.setattr(image_folders.os, "scandir", refuse)
     with pytest.raises(DataError, match=r"sketch: cannot be listed \(Permission denied\); make it readable"):
         ImageNet(tmp_path, allow_partial=True).eval_data("imagenet_sketch")
     with pytest.raises(DataError, match=rf"^{tmp_path}: cannot be listed"):  # in search of an archive

@@ -4,10 +4,10 @@ import pytest
 from runs_kit import BACKBONE, call, folders, plan_runs, write_suite
 from test_resume import after, never
 
-from robustft.benchmarks import sweep
-from robustft.benchmarks.run import Attempt, Options
-from robustft.benchmarks.state import RunFolder
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.execution.run import Attempt, Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.run_folder.folder import RunFolder
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_records import make_record
 
-from robustft.results import tables_latex
-from robustft.results.blocks import Notes, Table
-from robustft.results.leaderboard import build
-from robustft.results.tables_latex import ACCENTS, SIGNS, escape, latex
+from robustft.results.tables import to_latex
+from robustft.results.tables.blocks import Notes, Table
+from robustft.results.tables.leaderboard import build
+from robustft.results.tables.to_latex import ACCENTS, SIGNS, escape, latex
 
 HOSTILE = [
     r"\input{/etc/passwd}",
@@ -35,7 +35,7 @@ COMMANDS = {
 }
 """All that a board may ask LaTeX to do."""
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[{}&$]|[^\\{}&$]+", re.S)
-FITTED = re.compile(re.escape(tables_latex.FITTED) + r"\n(\\begin\{tabular\}.*?\n\\end\{tabular\})%\n\}\n", re.S)
+FITTED = re.compile(re.escape(to_latex.FITTED) + r"\n(\\begin\{tabular\}.*?\n\\end\{tabular\})%\n\}\n", re.S)
 """A tabular in the box that makes it no wider than the line."""
 BACK = {text.strip("{}").removesuffix("{}"): sign for sign, text in SIGNS.items() if len(sign.strip()) == 1}
 

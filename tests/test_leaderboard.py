@@ -8,13 +8,13 @@ import pytest
 from make_records import SHIFTS, make_record
 from rich.console import Console
 
-from robustft.results.board import ASIDE, GRID, ORACLE, PUBLISHED, natural
-from robustft.results.leaderboard import FILES, build, write
-from robustft.results.oracle import at_best_points, best_value
-from robustft.results.outcomes import Outcomes
-from robustft.results.records import REFERENCE, gather_reference, publish_record, read_record
-from robustft.results.rows import BoardError, section
-from robustft.results.statistics import RULES
+from robustft.results.board.grouping import BoardError, section
+from robustft.results.board.oracle import at_best_points, best_value
+from robustft.results.board.per_sample import Outcomes
+from robustft.results.board.rows import ASIDE, GRID, ORACLE, PUBLISHED, natural
+from robustft.results.records.records import REFERENCE, gather_reference, publish_record, read_record
+from robustft.results.statistics.setting_selection import RULES
+from robustft.results.tables.leaderboard import FILES, build, write
 
 
 def seeds_of(method, values, **more):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from runs_kit import call
 
-from robustft.benchmarks import facts, show
+from robustft.benchmarks.commands import listing
+from robustft.benchmarks.planning import benchmark as facts
 from robustft.datasets import digits
 from robustft.methods import registry
 
@@ -47,8 +48,8 @@ def test_only_what_is_needed_is_loaded(command, allowed, tmp_path):
 
 
 def test_the_list_of_methods_is_that_of_the_registry(tmp_path):
-    read = show._read_methods(show.Path(show.__file__).parents[1] / "methods")
-    assert read == {name: show._first_line(method) for name, method in facts.methods().items()}
+    read = listing._read_methods(listing.Path(listing.__file__).parents[2] / "methods")
+    assert read == {name: listing._first_line(method) for name, method in facts.methods().items()}
     assert list(read) == registry.names() and all(read.values())
 
 
@@ -65,9 +66,9 @@ def test_a_method_whose_source_does_not_say_it_is_imported(tmp_path, source):
         '@register("one")\nclass A:\n    """Of a.\n\n    More."""\n@register("two")\nclass C: ...'
     )
     (tmp_path / "b.py").write_text('@register("b")\nclass B:\n    """Of b."""\n')
-    assert show._read_methods(tmp_path) == {"b": "Of b.", "one": "Of a.", "two": ""}
+    assert listing._read_methods(tmp_path) == {"b": "Of b.", "one": "Of a.", "two": ""}
     (tmp_path / "b.py").write_text(source)
-    assert show._read_methods(tmp_path) is None
+    assert listing._read_methods(tmp_path) is None
 
 
 def test_a_method_that_was_registered_in_this_process_is_listed(monkeypatch, capsys):

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs_kit import call
 
-from robustft.benchmarks import theory as command
+from robustft.benchmarks.commands import theory as command
 from robustft.methods import linear_theory as theory
 from robustft.methods.teachers import EMATeacher, WMATeacher, beta_kernel, kernel_weights, online_weights
-from robustft.results.theory_plots import plot_geometry
+from robustft.results.plots.theory import plot_geometry
 
 pytestmark = pytest.mark.computes
 

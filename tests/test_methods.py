@@ -30,11 +30,11 @@ from robustft import methods
 from robustft.backbones.zero_shot import build_head
 from robustft.methods import registry
 from robustft.methods.base import Context, HyperError, Method, Start
-from robustft.methods.checkpoints import Checkpoints
 from robustft.methods.classifier import Classifier, interpolate
 from robustft.methods.ft import ImageStudent
-from robustft.methods.probe import ProbeError
-from robustft.methods.trainer import Training, fit
+from robustft.methods.training.checkpoints import Checkpoints
+from robustft.methods.training.probe import ProbeError
+from robustft.methods.training.trainer import Training, fit
 from robustft.methods.two_tower import TwoTower
 
 pytestmark = pytest.mark.computes

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from robustft.results.metrics import (
+from robustft.results.metrics.metrics import (
     BatchAveragedECE,
     Meter,
     MetricError,

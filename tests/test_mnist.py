@@ -10,9 +10,9 @@ from sklearn.datasets import load_digits
 from robustft import backbones
 from robustft.backbones import BackboneError, tiny
 from robustft.backbones.zero_shot import build_head
-from robustft.benchmarks import pretrain
-from robustft.benchmarks.evaluate import evaluate
-from robustft.benchmarks.facts import Benchmark
+from robustft.benchmarks.execution.predict import evaluate
+from robustft.benchmarks.maintenance import pretrain
+from robustft.benchmarks.planning.benchmark import Benchmark
 from robustft.datasets import catalogue, mnist
 from robustft.datasets.card import DataError
 from robustft.datasets.mnist import MNISTForgetting

@@ -11,7 +11,7 @@ import pytest
 from runs_kit import folders, write_suite
 from slurm_stub import install
 
-from robustft.benchmarks import imports
+from robustft.benchmarks.host import imports
 
 # Not types.py and its like, nor robustft: where PYTHONPATH has a dot, Python takes those before any code of ours runs.
 NAMES = (
@@ -86,14 +86,17 @@ def test_runs_import_nothing_of_the_current_folder(project):
 def test_neither_workers_nor_jobs_take_a_package_of_the_same_name(project):
     (project / "robustft").mkdir()
     (project / "robustft" / "__init__.py").write_text("raise ImportError('robustft of the current folder')")
-    for module, function in (("robustft.benchmarks.worker", "main"), ("submitit.core.submission", "submitit_main")):
+    for module, function in (
+        ("robustft.benchmarks.execution.worker", "main"),
+        ("submitit.core.submission", "submitit_main"),
+    ):
         made = start([sys.executable, *imports.starting(module, function), "--help"], project)
         assert made.returncode == 0 and "--help" in made.stdout, made.stderr
 
 
 def test_a_module_that_is_started_imports_nothing_of_it(project):
     """As torchrun starts workers."""
-    for module in ("robustft.benchmarks", "robustft.benchmarks.worker", "robustft.benchmarks.speed"):
+    for module in ("robustft.benchmarks", "robustft.benchmarks.execution.worker", "robustft.benchmarks.speed"):
         made = start([sys.executable, "-m", module, "--help"], project)
         assert made.returncode == 0 and "--help" in made.stdout, made.stderr
 

@@ -9,12 +9,14 @@ from runs_kit import call, plan_runs, starts
 from test_resume import after, never
 from test_state import dead_process, plant
 
-from robustft.benchmarks import cancel, run, status, sweep
-from robustft.benchmarks.lease import Observer, claim
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.state import RunFolder
-from robustft.benchmarks.survey import survey
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.commands.monitoring import cancel, status
+from robustft.benchmarks.execution import run
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.executors.run_states import survey
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.lease import Observer, claim
 
 QUICK = ("limit=16",)
 

@@ -15,16 +15,18 @@ from make_records import make_record
 from PIL import Image
 from runs_kit import call, plan_runs, program, write_suite
 
-from robustft.benchmarks import environment
-from robustft.benchmarks.rerun import judge
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.worker import work
-from robustft.results import bundle, gallery, manifest
-from robustft.results.bundle import ROUNDED
-from robustft.results.material import Material
-from robustft.results.plots import save
-from robustft.results.records import REFERENCE, gather_reference
-from robustft.results.redrawn import png_finding, svg_finding
+from robustft.benchmarks.commands.boards.rerun_verdict import judge
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.host import environment
+from robustft.results.audit import bundle
+from robustft.results.audit.bundle import ROUNDED
+from robustft.results.audit.redrawn import png_finding, svg_finding
+from robustft.results.plots import gallery
+from robustft.results.plots.figure_data import Material
+from robustft.results.plots.style import save
+from robustft.results.records import manifest
+from robustft.results.records.records import REFERENCE, gather_reference
 
 
 def never():

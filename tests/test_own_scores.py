@@ -9,18 +9,19 @@ from make_records import make_record
 from rich.console import Console
 
 from robustft.benchmarks import cli
-from robustft.results import predictions, scores
-from robustft.results.blocks import Table, Text
-from robustft.results.compare import Judge, compare
-from robustft.results.jackknife import shares
-from robustft.results.leaderboard import build
-from robustft.results.oracle import best_value
-from robustft.results.outcomes import OutcomeError, Outcomes
-from robustft.results.paired import paired
-from robustft.results.plots import draw_id_ood, drawing
-from robustft.results.records import summarise
-from robustft.results.rows import BoardError
-from robustft.results.tables import signs_of
+from robustft.results.board.comparison import Judge, compare
+from robustft.results.board.grouping import BoardError
+from robustft.results.board.oracle import best_value
+from robustft.results.board.per_sample import OutcomeError, Outcomes
+from robustft.results.metrics import set_metrics
+from robustft.results.plots.style import draw_id_ood, drawing
+from robustft.results.records import predictions
+from robustft.results.records.records import summarise
+from robustft.results.statistics.jackknife import shares
+from robustft.results.statistics.paired import paired
+from robustft.results.tables.blocks import Table, Text
+from robustft.results.tables.leaderboard import build
+from robustft.results.tables.page import signs_of
 
 pytestmark = pytest.mark.computes
 
@@ -191,7 +192,7 @@ def test_shares_are_the_score_without_each_image():
 
     def score(keep):
         kept = {key: values[keep] for key, values in columns.items()}
-        return {F1: scores.basic(kept)[F1], **scores.by_group(kept, kept["group"])}
+        return {F1: set_metrics.basic(kept)[F1], **set_metrics.by_group(kept, kept["group"])}
 
     for metric in (F1, WORST):
         found = shares(metric, columns, unit, 20)
@@ -234,7 +235,7 @@ def run_of(root, method, seed, label, prediction, group=None, own=OWN):
     """A run folder whose sets id and ood both have these samples."""
     (record,) = judged(method, 0.5, 0.5, seeds=(seed,), own=own)
     columns = columns_of(label, prediction, [f"image {i}" for i in range(len(label))], group)
-    found = scores.basic(columns) | (scores.by_group(columns, columns["group"]) if group is not None else {})
+    found = set_metrics.basic(columns) | (set_metrics.by_group(columns, columns["group"]) if group is not None else {})
     record["sets"] = {name: {**record["sets"][name], **found, "n": 600, "n_expected": 600} for name in ("id", "ood")}
     record["summary"] = summarise(record["sets"])
     folder = root / "digits" / method / BACKBONE / f"seed{seed}-{record['run_id']}" / "predictions"
@@ -318,7 +319,7 @@ def test_a_score_that_its_samples_do_not_give_is_an_error(tmp_path):
 
 
 def test_compare_prints_the_scores_and_accuracy_beside_them(tmp_path, capsys):
-    from robustft.results.records import publish_record
+    from robustft.results.records.records import publish_record
 
     for record in rare(tmp_path):
         (folder,) = tmp_path.rglob(f"*-{record['run_id']}")

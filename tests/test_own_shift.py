@@ -14,15 +14,17 @@ from test_folder import make, picture
 from test_hub import parquet
 from test_imagenet import WNIDS
 
-from robustft.benchmarks import data_check, facts, prefetch
-from robustft.benchmarks.facts import Benchmark
-from robustft.benchmarks.suite import find, load
+from robustft.benchmarks.commands.doctor import prefetch
+from robustft.benchmarks.planning import benchmark as facts
+from robustft.benchmarks.planning import data_check
+from robustft.benchmarks.planning.benchmark import Benchmark
+from robustft.benchmarks.planning.suite.suite import find, load
 from robustft.datasets import catalogue
 from robustft.datasets.card import DataError
+from robustft.datasets.extra_shifts import load as own_shift
+from robustft.datasets.extra_shifts import positions
 from robustft.datasets.imagenet import ImageNet
-from robustft.datasets.own_shift import load as own_shift
-from robustft.datasets.own_shift import positions
-from robustft.datasets.shipped import imagenet_names
+from robustft.datasets.imagenet_metadata import imagenet_names
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from robustft import backbones
 from robustft.backbones import BackboneError, clip
 from robustft.backbones.weights import weights_hash
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.worker import work
-from robustft.results import leaderboard
-from robustft.results.records import read_record
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.results.records.records import read_record
+from robustft.results.tables import leaderboard
 
 
 def test_a_file_with_the_backbones_name_takes_the_place_of_its_weights(tmp_path, monkeypatch):

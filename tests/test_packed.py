@@ -5,9 +5,9 @@ import tracemalloc
 import pytest
 
 from robustft.benchmarks.speed.scale import finished, record_of, template
-from robustft.results.leaderboard import build
-from robustft.results.packed import Packed
-from robustft.results.records import gather, gather_reference, record_json
+from robustft.results.records.compact_record import Packed
+from robustft.results.records.records import gather, gather_reference, record_json
+from robustft.results.tables.leaderboard import build
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from robustft.results.paired import holm, paired, resolvable
-from robustft.results.statistics import StatisticsError
+from robustft.results.statistics.paired import holm, paired, resolvable
+from robustft.results.statistics.seed_summary import StatisticsError
 
 pytestmark = pytest.mark.computes
 

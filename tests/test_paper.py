@@ -8,9 +8,10 @@ from make_records import make_record
 from rich.console import Console
 
 from robustft.benchmarks import cli
-from robustft.results.blocks import Notes, Table
-from robustft.results.leaderboard import build, write
-from robustft.results.paper import DERIVED, SHIFTS, ablations, difference, rows, warnings
+from robustft.results.published.rows import SHIFTS, ablations, rows
+from robustft.results.tables.blocks import Notes, Table
+from robustft.results.tables.leaderboard import build, write
+from robustft.results.tables.published_tables import DERIVED, difference, warnings
 
 BACKBONE = "ViT-B-16"
 

@@ -16,15 +16,15 @@ from torch import Tensor, distributed, nn
 
 from robustft.datasets.loaders import train_batches
 from robustft.methods.base import Context
-from robustft.methods.checkpoints import Checkpoints
 from robustft.methods.ema import EMA
 from robustft.methods.flyp import FLYP
 from robustft.methods.ft import FT
 from robustft.methods.lipsum_ft import LipsumFT
 from robustft.methods.lp_ft import LPFT
-from robustft.methods.parallel import UnsupportedSettings, World, backward_in_parts, check_settings, cut, join
 from robustft.methods.tracer import TRACER
-from robustft.methods.trainer import Interrupted, Training
+from robustft.methods.training.checkpoints import Checkpoints
+from robustft.methods.training.parallel import UnsupportedSettings, World, backward_in_parts, check_settings, cut, join
+from robustft.methods.training.trainer import Interrupted, Training
 from robustft.methods.two_tower import TwoTower
 
 pytestmark = pytest.mark.computes
@@ -107,9 +107,7 @@ def test_micro_batches_change_neither_loss_nor_gradients(method, kind):
     agree(trained(method, kind), trained(method, kind, micro_batch=3))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"clip_norm": 0.05}, {"trainable": "image"}], ids=["clipped", "image_tower"]
-)
+@pytest.mark.parametrize("changes", [{"clip_norm": 0.05}, {"trainable": "image"}], ids=["clipped", "image_tower"])
 def test_micro_batches_of_one_with_clipping_or_one_tower(changes):
     whole = trained("tracer", "vit", **changes)
     agree(whole, trained("tracer", "vit", micro_batch=1, **changes))
@@ -227,11 +225,7 @@ def test_parts_are_cut_and_joined_by_rows():
         assert torch.equal(torch.cat([getattr(p, field.name) for p in parts]), getattr(batch, field.name))
     outputs = [Three(torch.full((n, 2), float(n)), torch.tensor(5.0), torch.full((n,), n)) for n in (2, 1)]
     whole = join(outputs)
-    assert (
-        whole.rows.tolist() == [[2, 2], [2, 2], [1, 1]]
-        and whole.scale == 5
-        and whole.more.tolist() == [2, 2, 1]
-    )
+    assert whole.rows.tolist() == [[2, 2], [2, 2], [1, 1]] and whole.scale == 5 and whole.more.tolist() == [2, 2, 1]
     assert join([torch.zeros(2, 3), torch.ones(1, 3)]).shape == (3, 3)
 
 
@@ -306,9 +300,7 @@ def worker(rank, folder):
     folder = Path(folder)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     for method, kind, variant in SHARED:
-        save_file(
-            trained(method, kind, **VARIANTS.get(variant, {})), folder / f"{method}-{kind}-{variant}-{rank}"
-        )
+        save_file(trained(method, kind, **VARIANTS.get(variant, {})), folder / f"{method}-{kind}-{variant}-{rank}")
     whole = fit_here(TRACER(), folder / "whole")
     save_file(whole.classifier.tensors(), folder / f"whole-{rank}")
     questions = iter([False, False, rank == 1])  # the second process alone is asked to stop, after two steps
@@ -317,9 +309,7 @@ def worker(rank, folder):
     except Interrupted as stopped:
         (folder / f"stopped-{rank}.txt").write_text(str(stopped))
     distributed.barrier()  # as the processes' end and start would
-    (folder / f"checkpoints-{rank}.txt").write_text(
-        " ".join(p.name for p in (folder / "stopped").glob("*.json"))
-    )
+    (folder / f"checkpoints-{rank}.txt").write_text(" ".join(p.name for p in (folder / "stopped").glob("*.json")))
     resumed = fit_here(TRACER(), folder / "stopped")
     save_file(resumed.classifier.tensors(), folder / f"resumed-{rank}")
     facts = [len(whole.curves), whole.images_seen, Counted.made, whole.curves == resumed.curves]
@@ -401,9 +391,7 @@ def test_processes_stop_together_and_go_on_bit_for_bit(two):
 
 def test_a_process_that_fails_to_save_takes_the_others_down(two):
     assert (two / "failed-0.txt").read_text() == "OSError: no space left"
-    assert (
-        (two / "failed-1.txt").read_text().startswith("RuntimeError: fit: another process of this run failed")
-    )
+    assert (two / "failed-1.txt").read_text().startswith("RuntimeError: fit: another process of this run failed")
 
 
 def test_the_first_process_gives_the_others_its_tensors(two):
@@ -422,10 +410,7 @@ def test_batch_statistics_are_synchronised_on_devices_that_can(monkeypatch):
         layers = [m for m in student.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         assert layers and all(isinstance(m, nn.SyncBatchNorm) and m.training for m in layers)
     assert list(map(id, model.parameters())) == parameters
-    assert (
-        "synchronised over 2 processes, buffers broadcast before each teacher"
-        in training.about()["batch_norm"]
-    )
+    assert "synchronised over 2 processes, buffers broadcast before each teacher" in training.about()["batch_norm"]
     broadcast = []
     monkeypatch.setattr(world, "broadcast", broadcast.extend)
     training._update_teacher(0)
@@ -439,7 +424,4 @@ def test_processes_draw_unlike_random_numbers(two):
 
 def test_batch_statistics_on_two_cpu_processes_are_refused(two):
     for rank in (0, 1):
-        assert (
-            "needs synchronised BatchNorm, which is for CUDA devices"
-            in (two / f"refused-{rank}.txt").read_text()
-        )
+        assert "needs synchronised BatchNorm, which is for CUDA devices" in (two / f"refused-{rank}.txt").read_text()

@@ -13,22 +13,22 @@ from runs_kit import plan_runs as plan
 from safetensors.torch import load_file
 from test_resume import after, never
 
-from robustft.benchmarks import run as run_module
-from robustft.benchmarks import sweep
-from robustft.benchmarks.evaluate import BATCH_SIZE, WINDOW, evaluate, predict, validation_nll
-from robustft.benchmarks.final_weights import load_weights
-from robustft.benchmarks.plan import Plan, input_path
-from robustft.benchmarks.run import Options, make_settings
-from robustft.benchmarks.state import RunFolder
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.execution import run as run_module
+from robustft.benchmarks.execution.final_weights import load_weights
+from robustft.benchmarks.execution.predict import BATCH_SIZE, WINDOW, evaluate, predict, validation_nll
+from robustft.benchmarks.execution.run import Options, make_settings
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.plan import Plan, input_path
 from robustft.datasets.projection import Projection
 from robustft.methods.classifier import Classifier
 from robustft.methods.wise_ft import ALPHAS
-from robustft.results import predictions
-from robustft.results.calibration import ece, fit_temperature
-from robustft.results.records import RecordError, read_record, validate
-from robustft.results.rescoring import FolderFiles, rescore
-from robustft.results.scores import LISTED_GROUPS, basic, by_group
+from robustft.results.audit.rescoring import FolderFiles, rescore
+from robustft.results.metrics.calibration import ece, fit_temperature
+from robustft.results.metrics.set_metrics import LISTED_GROUPS, basic, by_group
+from robustft.results.records import predictions
+from robustft.results.records.records import RecordError, read_record, validate
 
 pytestmark = pytest.mark.computes
 

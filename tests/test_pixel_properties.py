@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_pixels import exif_orientation, normalised, photograph
 
-from robustft.datasets import pixels
+from robustft.datasets import decoding
 from robustft.datasets.card import DataError
 
 pytestmark = pytest.mark.computes
@@ -120,7 +120,7 @@ def theirs(data):
 def ours(data):
     """The same of this package; None for its one clear error."""
     try:
-        view = pixels.centre_view(pixels.read(io.BytesIO(data), "the file"), SIZE, "the file")
+        view = decoding.centre_view(decoding.read(io.BytesIO(data), "the file"), SIZE, "the file")
     except DataError as error:
         assert "\n" not in str(error)
         if not str(error).startswith("the file: cannot be read as an image ("):
@@ -177,9 +177,9 @@ class Pairs:
         made = {"exact": [], "fast": []}
         for seed, (width, height) in enumerate(shapes):
             data = stored(photograph(width, height, seed), "JPEG", quality=90)
-            image = pixels.read(io.BytesIO(data), "x")
+            image = decoding.read(io.BytesIO(data), "x")
             for decode, views in made.items():
-                views.append(pixels.centre_view(image, size, "x", decode))
+                views.append(decoding.centre_view(image, size, "x", decode))
         self.exact, self.fast = map(np.stack, made.values())
         self.apart = np.abs(self.fast.astype(np.int16) - self.exact)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustft.datasets import catalogue, loaders, pixels
+from robustft.datasets import catalogue, decoding, loaders
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.randomness import derive, stable_key
@@ -94,7 +94,7 @@ def normalised(view):
 
 
 def ours(path, decode="exact"):
-    return pixels.centre_view(pixels.read(path, str(path)), SIZE, str(path), decode)
+    return decoding.centre_view(decoding.read(path, str(path)), SIZE, str(path), decode)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -113,7 +113,7 @@ def test_where_the_file_is_rgb_or_grey_it_does_not_matter_when_it_becomes_rgb(na
 
 @pytest.mark.parametrize("name", FILES)
 def test_plain_jpegs_go_past_pillow_and_everything_else_through_it(name, files, monkeypatch):
-    expected = pixels.read(files / name, name)
+    expected = decoding.read(files / name, name)
     with Image.open(files / name) as image:
         assert np.array_equal(expected, np.asarray(image.convert("RGB")))
 
@@ -122,15 +122,15 @@ def test_plain_jpegs_go_past_pillow_and_everything_else_through_it(name, files, 
 
     monkeypatch.setattr(Image, "open", refuse)
     if name in READ_BY_SIMPLEJPEG:
-        assert np.array_equal(pixels.read(files / name, name), expected)
+        assert np.array_equal(decoding.read(files / name, name), expected)
     else:
         with pytest.raises(DataError, match="opened by Pillow"):
-            pixels.read(files / name, name)
+            decoding.read(files / name, name)
 
 
 def test_an_open_file_is_read_like_a_path(files):
     stored = (files / "rgb.jpg").read_bytes()
-    assert np.array_equal(pixels.read(io.BytesIO(stored), "x"), pixels.read(files / "rgb.jpg", "x"))
+    assert np.array_equal(decoding.read(io.BytesIO(stored), "x"), decoding.read(files / "rgb.jpg", "x"))
 
 
 @pytest.mark.parametrize("cut", [700, 20_000, -3])
@@ -142,15 +142,15 @@ def test_a_cut_jpeg_is_judged_as_pillow_judges_it(cut, files, tmp_path):
             expected = np.asarray(image.convert("RGB"))
     except OSError:
         with pytest.raises(DataError, match="cut.jpg: cannot be read as an image"):
-            pixels.read(path, str(path))
+            decoding.read(path, str(path))
     else:
-        assert np.array_equal(pixels.read(path, str(path)), expected)
+        assert np.array_equal(decoding.read(path, str(path)), expected)
 
 
 def test_a_jpeg_of_too_many_pixels_is_refused_before_it_fills_the_memory(files, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500 * 375 // 2 - 1)
     with pytest.raises(DataError, match="rgb.jpg: cannot be read as an image .DecompressionBombError"):
-        pixels.read(files / "rgb.jpg", "rgb.jpg")
+        decoding.read(files / "rgb.jpg", "rgb.jpg")
 
 
 @pytest.mark.parametrize("kind", ["uint16", "int32", "float32"])
@@ -159,14 +159,14 @@ def test_a_picture_of_other_pixels_than_8_bit_integers_is_refused_whatever_its_v
     path = tmp_path / "deep.tiff"
     Image.fromarray(np.linspace(0, top, 64).reshape(8, 8).astype(kind)).save(path)
     with pytest.raises(DataError, match=r"deep.tiff: its pixels are no 8-bit integers \(mode .*; scale them to 0..255"):
-        pixels.read(path, "deep.tiff")
+        decoding.read(path, "deep.tiff")
 
 
 def test_a_file_that_is_no_image_is_told_without_addresses(tmp_path):
     with pytest.raises(
         DataError, match=r"^x: cannot be read as an image \(UnidentifiedImageError: of no known format\)"
     ):
-        pixels.read(io.BytesIO(b"\xff\xd8\xff\xe0\x00"), "x")
+        decoding.read(io.BytesIO(b"\xff\xd8\xff\xe0\x00"), "x")
 
 
 def assert_close(fast, exact):
@@ -178,9 +178,9 @@ def assert_close(fast, exact):
 @pytest.mark.parametrize("name", FILES)
 def test_fast_has_another_value_in_one_place_of_a_hundred_at_most(name, files):
     assert_close(ours(files / name, "fast"), ours(files / name))
-    whole = pixels.read(files / name, name)
-    for draws in pixels.crop_draws(np.arange(3, dtype=np.uint64)):
-        crops = [pixels.random_view(whole, SIZE, draws, decode) for decode in ("fast", "exact")]
+    whole = decoding.read(files / name, name)
+    for draws in decoding.crop_draws(np.arange(3, dtype=np.uint64)):
+        crops = [decoding.random_view(whole, SIZE, draws, decode) for decode in ("fast", "exact")]
         assert_close(*crops)
 
 
@@ -189,7 +189,7 @@ def test_fast_has_another_value_in_one_place_of_a_hundred_at_most(name, files):
 )
 def test_fast_takes_height_and_width_in_pillows_order(width, height, wide, high):
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    assert_close(*(pixels._resized(image, wide, high, decode) for decode in ("fast", "exact")))
+    assert_close(*(decoding._resized(image, wide, high, decode) for decode in ("fast", "exact")))
 
 
 def test_fast_is_another_way(files):
@@ -244,11 +244,11 @@ def test_a_dataset_makes_all_its_pictures_in_one_way(own):
         assert_close(b.numpy(), a.numpy())
     items = [(0, 0), (2, 5)]
     assert_close(fast.train_images(items, 1).numpy(), exact.train_images(items, 1).numpy())
-    image = pixels.read(own / "train" / "a" / "0.jpg", "x")
-    draws = pixels.crop_draws(derive(stable_key("folder-v1", "train", 1), 0, 0))[0]
-    assert np.array_equal(fast.train_images([(0, 0)], 1)[0].numpy(), pixels.random_view(image, 32, draws, "fast"))
-    shown = pixels.read(own / "id_test" / "a" / "0.jpg", "x")
-    views = [pixels.centre_view(shown, 32, "x", decode) for decode in ("exact", "fast")]
+    image = decoding.read(own / "train" / "a" / "0.jpg", "x")
+    draws = decoding.crop_draws(derive(stable_key("folder-v1", "train", 1), 0, 0))[0]
+    assert np.array_equal(fast.train_images([(0, 0)], 1)[0].numpy(), decoding.random_view(image, 32, draws, "fast"))
+    shown = decoding.read(own / "id_test" / "a" / "0.jpg", "x")
+    views = [decoding.centre_view(shown, 32, "x", decode) for decode in ("exact", "fast")]
     assert not np.array_equal(*views)
     for data, view in zip((exact, fast), views, strict=True):
         assert np.array_equal(data.eval_data("id").images(0, 1)[0].numpy(), view)

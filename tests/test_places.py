@@ -12,7 +12,7 @@ from PIL import Image
 from runs_kit import call, folders, starts, write_suite
 
 from robustft.backbones import local_weights
-from robustft.benchmarks.places import expanded
+from robustft.benchmarks.host.places import expanded
 from robustft.datasets import catalogue
 
 OWN = {"name": "own", "dataset": "folder:own", "version": "own", "methods": ["zero_shot", "ft"]}

@@ -17,7 +17,7 @@ import pytest
 from printed_commands import of_markdown, printed
 from runs_kit import call
 
-from robustft.benchmarks import package
+from robustft.benchmarks.host import package
 
 PRINTED = printed(places.ROOT)
 NO_FOLDER = "there is no such folder; give the path that holds"
@@ -81,9 +81,17 @@ RULES = (
     Rule("robustft doctor", says="torch"),
     Rule("robustft doctor .*", code=1, says="something is missing or wrong"),
     Rule("python -m robustft.benchmarks.speed .*--device cuda.*", code=2, says="cuda where there is a GPU"),
-    Rule("python -m robustft.benchmarks.pretrain .*", code=2, says="not in the cache|ROBUSTFT_WEIGHTS: must name"),
-    Rule("python -m robustft.results.publish .*", code=2, says="run the sweep first|--reference: must be named"),
-    Rule("cp benchmarks/profiles/.*", wheel=f"cp \"$({PROFILES})/h100.yaml\" my-cluster.yaml"),
+    Rule(
+        "python -m robustft.benchmarks.maintenance.pretrain .*",
+        code=2,
+        says="not in the cache|ROBUSTFT_WEIGHTS: must name",
+    ),
+    Rule(
+        "python -m robustft.results.release.publish_reference .*",
+        code=2,
+        says="run the sweep first|--reference: must be named",
+    ),
+    Rule("cp benchmarks/profiles/.*", wheel=f'cp "$({PROFILES})/h100.yaml" my-cluster.yaml'),
 )
 
 NOT_RUN = {

@@ -8,10 +8,11 @@ import sys
 import pytest
 from runs_kit import call, plan_runs, write_suite
 
-from robustft.benchmarks import launch, slurm_profile
 from robustft.benchmarks.errors import UserError
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.private import discreet, refuse
+from robustft.benchmarks.executors import local as launch
+from robustft.benchmarks.executors.slurm import profile as slurm_profile
+from robustft.benchmarks.host.redaction import discreet, refuse
+from robustft.benchmarks.run_folder.plan import Plan
 
 CANARY = "canary-7f3a9"
 KEYS = ["token", "hf_token", "HF-TOKEN", "apiToken", "secret", "client_secret", "password", "DB_PASSWD", "api_key"]

@@ -6,7 +6,7 @@ import torch
 from robustft import backbones
 from robustft.backbones.zero_shot import build_head
 from robustft.methods import distillation, linear_theory, objectives, registry, teachers
-from robustft.results import metrics
+from robustft.results.metrics import metrics
 
 N, D = 4, 8
 

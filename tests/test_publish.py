@@ -8,14 +8,16 @@ import pytest
 from make_records import make_record
 
 from robustft.methods import registry
-from robustft.results import predictions, readme
-from robustft.results.calibration import expected_ece
-from robustft.results.leaderboard import build
-from robustft.results.metrics import expected_calibration_error
-from robustft.results.plots import SPARE, STYLES, plot_id_ood, style
-from robustft.results.publish import PublishError, main, publish, read_reference_predictions
-from robustft.results.records import gather_reference, publish_record
-from robustft.results.report import PAGE
+from robustft.results.metrics.calibration import expected_ece
+from robustft.results.metrics.metrics import expected_calibration_error
+from robustft.results.plots.style import SPARE, STYLES, plot_id_ood, style
+from robustft.results.records import predictions
+from robustft.results.records.records import gather_reference, publish_record
+from robustft.results.records.reference import read_reference_predictions
+from robustft.results.release import readme_tables
+from robustft.results.release.publish_reference import PublishError, main, publish
+from robustft.results.report.report import PAGE
+from robustft.results.tables.leaderboard import build
 
 pytestmark = pytest.mark.computes
 
@@ -219,8 +221,8 @@ def test_rows_of_every_kind_become_the_reference_and_come_back(runs, tmp_path, m
         assert json.loads(text) == record and sum("accuracy" in line for line in text.splitlines()) == 8 + 3
     figure = (folder / "id_ood.svg").read_text()
     assert "<!-- wise_ft (alpha 0.5) -->" in figure and "<!-- ema -->" in figure  # not those of published values
-    monkeypatch.setattr(readme, "gather_reference", lambda benchmark=None: records)
-    table = readme.table()
+    monkeypatch.setattr(readme_tables, "gather_reference", lambda benchmark=None: records)
+    table = readme_tables.table()
     assert "| wise_ft (alpha 0.5) | 3 |" in table and "| model_soup | 1 |" in table
     assert "99.0" not in table and "recipe common" in table
 

@@ -10,11 +10,12 @@ import itertools
 import pytest
 from runs_kit import call
 
-from robustft.benchmarks import grid, sweep
-from robustft.benchmarks.console import make_console
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.commands.console import make_console
 from robustft.benchmarks.errors import UserError
-from robustft.benchmarks.facts import Benchmark
-from robustft.benchmarks.request import hyper_keys
+from robustft.benchmarks.planning import resolver
+from robustft.benchmarks.planning.benchmark import Benchmark
+from robustft.benchmarks.planning.request import hyper_keys
 from robustft.methods import registry
 
 BACKBONES = ("RN50", "ViT-B-16", "ViT-L-14")
@@ -117,7 +118,7 @@ def test_every_published_value_says_where_it_is_from(where):
     benchmark, recipe, method, _ = where
     run = resolve(*where)
     for key, source in run.sources.items():
-        if key in grid.OTHER_FIELDS:
+        if key in resolver.OTHER_FIELDS:
             assert source == f"suite {benchmark}"
         elif key not in NOT_APPLICABLE:
             assert source.startswith(f"recipe {recipe}: "), (key, source)
@@ -217,11 +218,11 @@ def test_tracers_main_script_is_plain_flyp_and_refused():
     weights = dict.fromkeys(("lambda_sd", "fd_weight", "crd_weight", "icl_weight", "cross_kd_weight"), 0.0)
     script = loaded.suite.model_copy(update={"methods_settings": {"tracer": weights}})
     with pytest.raises(UserError, match=r"tracer: must distil with some weight above 0, got lambda_sd=0.*plain FLYP"):
-        grid.Resolver(script, loaded.tuned, loaded.facts, "common", None).resolve("tracer", "RN50", 0, {})
+        resolver.Resolver(script, loaded.tuned, loaded.facts, "common", None).resolve("tracer", "RN50", 0, {})
 
 
 def test_a_listing_names_the_source_of_each_value(capsys, monkeypatch):
-    from robustft.benchmarks import show
+    from robustft.benchmarks.commands import listing
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert call("list", "tracer", "--backbone", "RN50", "--benchmark", "imagenet", "--recipe", "as_published") == 0
@@ -229,8 +230,8 @@ def test_a_listing_names_the_source_of_each_value(capsys, monkeypatch):
     assert "TRACER:example_scripts/tracer_rn50.sh (paper: 1e-5)" in out
     assert "departure: prompts: the 80 standard templates" in " ".join(out.split())
     assert "tracer_rn50.sh (paper: 0.01 or 0.1)" in out and "--recipe as_printed" in out
-    show.catalogue(make_console(), "tracer", "imagenet", "ViT-L/14")
+    listing.catalogue(make_console(), "tracer", "imagenet", "ViT-L/14")
     out = capsys.readouterr().out
     assert "recipe common on ViT-L-14" in out and "--recipe as_published or as_printed" in out
     with pytest.raises(UserError, match="--recipe needs --benchmark"):
-        show.catalogue(make_console(), "tracer", None, None, "common")
+        listing.catalogue(make_console(), "tracer", None, None, "common")

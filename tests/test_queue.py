@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from robustft.benchmarks import queue
-from robustft.benchmarks.queue import Entry, QueueError
+from robustft.benchmarks.executors.slurm import client as queue
+from robustft.benchmarks.executors.slurm.client import Entry, QueueError
 
 
 @pytest.fixture

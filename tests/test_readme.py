@@ -7,10 +7,10 @@ from importlib import metadata
 import pytest
 from make_records import make_record
 
-from robustft.results import readme
-from robustft.results.readme import PICTURES, README, picture_lines, pictures, renew, table
-from robustft.results.records import REFERENCE
-from robustft.results.redrawn import svg_finding
+from robustft.results.audit.redrawn import svg_finding
+from robustft.results.records.records import REFERENCE
+from robustft.results.release import readme_tables
+from robustft.results.release.readme_tables import PICTURES, README, picture_lines, pictures, renew, table
 
 pytestmark = pytest.mark.computes
 
@@ -101,7 +101,7 @@ def test_the_teachers_are_shown_as_soon_as_the_records_of_both_tell_of_them(monk
 
     gaps = [0.4, 0.3, 0.2, 0.1]
     for records, shown in ((of(tracer=gaps, tracer_ema_teacher=gaps), True), (of(tracer=None, flyp=gaps), False)):
-        monkeypatch.setattr(readme, "gather_reference", lambda benchmark=None, records=records: records)
+        monkeypatch.setattr(readme_tables, "gather_reference", lambda benchmark=None, records=records: records)
         assert ("dynamics" in dict(pictures())) == shown
 
 

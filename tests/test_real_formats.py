@@ -17,19 +17,20 @@ from test_hub import parquet
 from test_imagenet import WNIDS, A, R, write_objectnet
 from test_wilds import camelyon, fmow, iwildcam  # noqa: F401 - fixtures
 
-from robustft.benchmarks import data_check, sweep
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.state import RunFolder
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.planning import data_check
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.plan import Plan
 from robustft.datasets import imagenet
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.wilds_data import IWildCam
-from robustft.results.leaderboard import build
-from robustft.results.material import LAYERS
-from robustft.results.records import read_record
-from robustft.results.rescoring import FolderFiles, rescore
+from robustft.results.audit.rescoring import FolderFiles, rescore
+from robustft.results.plots.figure_data import LAYERS
+from robustft.results.records.records import read_record
+from robustft.results.tables.leaderboard import build
 
 pytestmark = pytest.mark.usefixtures("fresh_data")
 BACKBONE = "tiny-vit-p16"

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from make_records import make_record
 
-from robustft.results import predictions
-from robustft.results.atomic import OutputError, create_atomic, write_atomic, write_json_atomic
-from robustft.results.identity import run_id
-from robustft.results.metrics import Meter
-from robustft.results.records import (
+from robustft.results.metrics.metrics import Meter
+from robustft.results.records import predictions
+from robustft.results.records.atomic import OutputError, create_atomic, write_atomic, write_json_atomic
+from robustft.results.records.records import (
     RecordError,
     gather,
     gather_reference,
@@ -28,6 +27,7 @@ from robustft.results.records import (
     summarise,
     validate,
 )
+from robustft.results.records.run_id import run_id
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
@@ -136,7 +136,7 @@ def test_the_first_writer_wins(tmp_path):
 def test_many_processes_at_once_have_one_winner_and_tear_nothing(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from robustft.results.atomic import create_atomic, write_atomic\n"
+        "from robustft.results.records.atomic import create_atomic, write_atomic\n"
         "folder, name = Path(sys.argv[1]), sys.argv[2]\n"
         "wins = sum(create_atomic(folder / f'first-{i}', (name * 5000).encode()) for i in range(20))\n"
         "for i in range(20): write_atomic(folder / 'last', (name * 5000).encode())\n"
@@ -175,9 +175,7 @@ def test_a_failing_disk_leaves_the_old_file_and_is_one_sentence(tmp_path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(
-        OutputError, match="state.json: cannot be written: No space left on device; make room"
-    ):
+    with pytest.raises(OutputError, match="state.json: cannot be written: No space left on device; make room"):
         write_json_atomic(path, {"state": "done"})
     assert json.loads(path.read_text()) == {"state": "running"}
     assert os.listdir(tmp_path) == ["state.json"]

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from make_records import make_record
 from runs_kit import call
 
-from robustft.results.cells import cell_text
-from robustft.results.material import Material
-from robustft.results.packing import pack, unpack
-from robustft.results.records import gather_reference, publish_record
-from robustft.results.report import Picture, inline_svg, render, write
+from robustft.results.plots.figure_data import Material
+from robustft.results.records.records import gather_reference, publish_record
+from robustft.results.report.json_packing import pack, unpack
+from robustft.results.report.report import Picture, inline_svg, render, write
+from robustft.results.tables.cells import cell_text
 
 HOSTILE = "<img src=x onerror=\"alert('1')\">"
 

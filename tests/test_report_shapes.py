@@ -7,10 +7,10 @@ from make_records import make_record, summarise
 from runs_kit import BACKBONE, call
 from test_folder import make as make_folder
 
-from robustft.benchmarks.launch import Launcher
-from robustft.results import gallery
-from robustft.results.material import Material, Missing
-from robustft.results.report import in_order, render
+from robustft.benchmarks.executors.local import Launcher
+from robustft.results.plots import gallery
+from robustft.results.plots.figure_data import Material, Missing
+from robustft.results.report.report import in_order, render
 
 # Real runs on folders of images
 
@@ -169,7 +169,7 @@ def test_a_study_of_one_method_has_no_points_of_another_or_of_a_paper_that_varie
 
 def test_of_many_methods_the_readers_own_are_drawn_and_the_rest_is_named():
     made = Material((make_record("mine", accuracy=0.3),), tuple(make_record(f"m{i}", accuracy=0.5) for i in range(9)))
-    from robustft.results.plots_samples import _told_apart
+    from robustft.results.plots.sample_figures import _told_apart
 
     shown, left_out = _told_apart([made.board.sections[0].table("one_se", "tiny-vit-p8")])
     assert {"mine", "zero_shot"} <= shown and len(shown) == 7 and len(left_out) == 4

@@ -12,11 +12,12 @@ import pytest
 from make_records import make_record
 from runs_kit import call, plan_runs
 
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.worker import work
-from robustft.results import predictions, rescoring
-from robustft.results.records import REFERENCE, gather_reference
-from robustft.results.rescoring import FolderFiles, ReferenceFiles, rescore, rescore_set, with_rescored
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.results.audit import rescoring
+from robustft.results.audit.rescoring import FolderFiles, ReferenceFiles, rescore, rescore_set, with_rescored
+from robustft.results.records import predictions
+from robustft.results.records.records import REFERENCE, gather_reference
 
 pytestmark = pytest.mark.computes
 

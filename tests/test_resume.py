@@ -7,13 +7,13 @@ import pytest
 from runs_kit import BACKBONE, essence, folders, write_suite
 from safetensors.torch import load_file
 
-from robustft.benchmarks import run as run_module
-from robustft.benchmarks import sweep
-from robustft.benchmarks.lease import LeaseLost, Observer, claim
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.state import RunFolder
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.execution import run as run_module
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.lease import LeaseLost, Observer, claim
+from robustft.benchmarks.run_folder.plan import Plan
 
 STEPS = 6
 METHODS = ("ft", "tracer", "ema", "lp_ft")

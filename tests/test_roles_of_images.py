@@ -18,12 +18,13 @@ from PIL import Image
 from runs_kit import BACKBONE, call
 from test_imagenet import tree as imagenet_tree  # noqa: F401 - a fixture
 
-from robustft.benchmarks import data_check, facts
-from robustft.benchmarks import sweep as sweeps
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.run import Attempt, Options
-from robustft.benchmarks.state import RunFolder
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.commands import sweep as sweeps
+from robustft.benchmarks.execution.run import Attempt, Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.planning import benchmark as facts
+from robustft.benchmarks.planning import data_check
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.plan import Plan
 from robustft.datasets import catalogue, contents
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder

@@ -257,9 +257,7 @@ def test_model_stock_lies_between_the_start_and_the_mean(n, seed):
     start = {"w": torch.randn(6, generator=generator)}
     members = [{"w": torch.randn(6, generator=generator)} for _ in range(n)]
     deltas = [m["w"] - start["w"] for m in members]
-    pairs = [
-        torch.cosine_similarity(deltas[i], deltas[j], dim=0).item() for i in range(n) for j in range(n) if i != j
-    ]
+    pairs = [torch.cosine_similarity(deltas[i], deltas[j], dim=0).item() for i in range(n) for j in range(n) if i != j]
     cos = max(0.0, sum(pairs) / len(pairs))
     t = n * cos / (1 + (n - 1) * cos)
     expected = start["w"] + t * (mean(members)["w"] - start["w"])
@@ -314,7 +312,7 @@ def test_random_texts_follow_from_seed_and_step_alone():
 def test_a_resumed_lipsum_run_sees_the_same_texts(tmp_path):
     whole = run(make("lipsum_ft"), tmp_path / "whole").classifier.tensors()
     stops = iter([False, False, False, False, True])
-    from robustft.methods.trainer import Interrupted
+    from robustft.methods.training.trainer import Interrupted
 
     with pytest.raises(Interrupted):
         run(make("lipsum_ft"), tmp_path / "cut", should_stop=lambda: next(stops))

@@ -7,14 +7,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from robustft.benchmarks import run, sweep
-from robustft.benchmarks.evaluate import validation_nll
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.state import RunFolder
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.execution import run
+from robustft.benchmarks.execution.predict import validation_nll
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.plan import Plan
 from robustft.datasets import catalogue
-from robustft.results.records import read_record
+from robustft.results.records.records import read_record
 
 CLASSES = {"a": "six", "b": "seventeen"}  # captions of unlike length
 

@@ -2,11 +2,11 @@
 
 import json
 
-from robustft.benchmarks.lease import Observer
+from robustft.benchmarks.commands.monitoring.status import report
+from robustft.benchmarks.executors.run_states import survey
+from robustft.benchmarks.run_folder.lease import Observer
 from robustft.benchmarks.speed.scale import STATES, counting, finished, plan, record_of, storm, submit, template
-from robustft.benchmarks.status import report
-from robustft.benchmarks.survey import survey
-from robustft.results import records
+from robustft.results.records import records
 
 
 def test_two_hundred_processes_that_write_and_gather_at_once_lose_and_tear_nothing(tmp_path):

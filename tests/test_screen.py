@@ -3,12 +3,12 @@
 import pytest
 from runs_kit import call
 
-from robustft.benchmarks import sweep
-from robustft.benchmarks.state import RunFolder
-from robustft.results import predictions
-from robustft.results.publish import read_reference_predictions
-from robustft.results.records import gather_reference, publish_record
-from robustft.results.screen import LINES, WIDTH
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.results.records import predictions
+from robustft.results.records.records import gather_reference, publish_record
+from robustft.results.records.reference import read_reference_predictions
+from robustft.results.tables.screen import LINES, WIDTH
 
 BACKBONES = ["tiny-rn", "tiny-vit-p8", "tiny-vit-p16"]
 

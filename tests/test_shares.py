@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import distributed
 
-from robustft.benchmarks import evaluate
-from robustft.benchmarks.evaluate import Stopped, predict
-from robustft.benchmarks.shares import Share, in_order
-from robustft.methods.parallel import World
-from robustft.results.predictions import PredictionError
+from robustft.benchmarks.execution import predict as evaluate
+from robustft.benchmarks.execution.predict import Stopped, predict
+from robustft.benchmarks.execution.sharded_evaluation import Share, in_order
+from robustft.methods.training.parallel import World
+from robustft.results.records.predictions import PredictionError
 
 N = 1000
 

@@ -7,7 +7,8 @@ import pytest
 from runs_kit import call
 
 from robustft import backbones
-from robustft.benchmarks import slurm_profile, suite
+from robustft.benchmarks.executors.slurm import profile as slurm_profile
+from robustft.benchmarks.planning.suite import suite
 from robustft.datasets import catalogue
 from robustft.methods import registry
 

@@ -9,14 +9,17 @@ import pytest
 from runs_kit import BACKBONE, call, write_suite
 from slurm_stub import install
 
-from robustft.benchmarks import slurm, slurm_job, slurm_submitit, snapshot, sweep
+from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.errors import UserError
-from robustft.benchmarks.lease import Observer, claim
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.slurm import Submitter
-from robustft.benchmarks.slurm_arrays import Arranger, Cluster
-from robustft.benchmarks.slurm_profile import Profile
-from robustft.benchmarks.state import RunFolder
+from robustft.benchmarks.executors.slurm import code_snapshot, submission
+from robustft.benchmarks.executors.slurm import job as job_module
+from robustft.benchmarks.executors.slurm import job as slurm_job
+from robustft.benchmarks.executors.slurm.arrays import Arranger, Cluster
+from robustft.benchmarks.executors.slurm.profile import Profile
+from robustft.benchmarks.executors.slurm.submission import Submitter
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.lease import Observer, claim
+from robustft.benchmarks.run_folder.plan import Plan
 
 PROFILE = Profile(gpus=0, time="1h")
 CODE = "0123456789abcdef"
@@ -25,8 +28,8 @@ CODE = "0123456789abcdef"
 @pytest.fixture
 def queue(tmp_path, monkeypatch):
     """The stub of SLURM; the snapshot is one empty folder, for most tests do not look into it."""
-    monkeypatch.setattr(snapshot, "take", lambda runs: CODE)
-    monkeypatch.setattr(snapshot, "exists", lambda runs, name: True)
+    monkeypatch.setattr(code_snapshot, "take", lambda runs: CODE)
+    monkeypatch.setattr(code_snapshot, "exists", lambda runs, name: True)
     return install(tmp_path / "stub", monkeypatch)
 
 
@@ -66,7 +69,7 @@ def in_pickles(runs, queue):
     for job, about in queue.jobs.items():
         content = (runs / ".slurm" / about["name"] / f"{job}_submitted.pkl").read_bytes()
         delayed = pickle.loads(content)
-        assert type(delayed.function) is slurm_submitit.MakeRuns and vars(delayed.function) == {}
+        assert type(delayed.function) is job_module.MakeRuns and vars(delayed.function) == {}
         assert delayed.kwargs == {}
         found[job] = [str(path) for path in delayed.args]
     return found
@@ -274,12 +277,12 @@ def in_child(action):
 
 
 POINTS = [
-    (slurm.Batch, "intend"),
+    (submission.Batch, "intend"),
     (Submitter, "_hold"),
     (Submitter, "_write"),
     (Submitter, "_release"),
     (RunFolder, "write_state"),
-    (slurm.queue, "release"),
+    (submission.queue, "release"),
 ]
 
 
@@ -404,7 +407,7 @@ def test_what_began_with_a_snapshot_goes_on_with_it_unless_it_failed(folders, qu
     stopped, failed = folders[0], folders[1]
     stopped.write_state(state="checkpointed", snapshot=CODE)
     failed.write_state(state="failed", snapshot=CODE)
-    monkeypatch.setattr(snapshot, "take", lambda runs: "f" * 16)
+    monkeypatch.setattr(code_snapshot, "take", lambda runs: "f" * 16)
     submit([stopped, failed])
     code = {}
     for job, paths in in_pickles(folders[0].path.parents[3], queue).items():
@@ -465,7 +468,7 @@ def test_workers_reach_the_jobs(tmp_path, queue, monkeypatch):
     profile.write_text("gpus: 0\ntime: 2h\n")
     words = ("sweep", write_suite(tmp_path), "--method", "ft", "--executor", "slurm", "--profile", profile)
     handed = {}
-    monkeypatch.setattr(slurm_submitit, "processes", lambda: 1)
+    monkeypatch.setattr(job_module, "processes", lambda: 1)
     monkeypatch.setattr(slurm_job, "Signals", lambda: lambda: False)
     monkeypatch.setattr(slurm_job, "make_all", lambda folders, options, _: handed.update({place: options}) or ["done"])
     for place, flag in (("three", ("--workers", 3)), ("none", ("--workers", 0)), ("left", ())):
@@ -481,10 +484,10 @@ def test_workers_reach_the_jobs(tmp_path, queue, monkeypatch):
 
 
 def test_a_snapshot_is_the_package_and_its_hash_is_that_of_its_content(tmp_path):
-    name = snapshot.take(tmp_path)
-    copy = snapshot.place(tmp_path, name) / "robustft"
-    assert snapshot.content_hash(copy) == name == snapshot.content_hash()
-    assert snapshot.take(tmp_path) == name and len(list((tmp_path / ".code").iterdir())) == 1
+    name = code_snapshot.take(tmp_path)
+    copy = code_snapshot.place(tmp_path, name) / "robustft"
+    assert code_snapshot.content_hash(copy) == name == code_snapshot.content_hash()
+    assert code_snapshot.take(tmp_path) == name and len(list((tmp_path / ".code").iterdir())) == 1
     with (copy / "methods" / "ft.py").open("a") as file:
         file.write("# changed\n")
-    assert snapshot.content_hash(copy) != name
+    assert code_snapshot.content_hash(copy) != name

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from robustft.benchmarks import queue, slurm_job, slurm_submitit
-from robustft.benchmarks.lease import Observer, claim
-from robustft.benchmarks.queue import Entry
-from robustft.benchmarks.state import RunFolder
+from robustft.benchmarks.executors.slurm import client as queue
+from robustft.benchmarks.executors.slurm import job
+from robustft.benchmarks.executors.slurm import job as slurm_job
+from robustft.benchmarks.executors.slurm.client import Entry
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.lease import Observer, claim
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_where_several_processes_make_a_run_its_failure_ends_the_job(monkeypatch
 
 
 def test_queued_again_a_job_is_told_nothing_but_its_folders():
-    again = slurm_submitit.MakeRuns().checkpoint("/runs/a", "/runs/b")
+    again = job.MakeRuns().checkpoint("/runs/a", "/runs/b")
     assert (again.args, again.kwargs, vars(again.function)) == (("/runs/a", "/runs/b"), {}, {})
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from robustft.benchmarks import slurm_profile
 from robustft.benchmarks.errors import UserError
-from robustft.benchmarks.slurm_profile import Profile, load, read
+from robustft.benchmarks.executors.slurm import profile as slurm_profile
+from robustft.benchmarks.executors.slurm.profile import Profile, load, read
 
 
 @pytest.mark.parametrize("name", slurm_profile.names())

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from robustft.benchmarks.errors import UserError
-from robustft.benchmarks.lease import Holder, LeaseLost, Observer, Process, claim, tidy
-from robustft.benchmarks.state import RunFolder
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.lease import Holder, LeaseLost, Observer, Process, claim, tidy
 
 
 @pytest.fixture

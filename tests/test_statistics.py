@@ -9,16 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from robustft.results.statistics import (
+from robustft.results.statistics.seed_summary import (
     StatisticsError,
-    Trial,
-    best_id,
-    conservatism,
     mean_sd,
-    one_se,
     paired_difference,
     smallest_resolvable_difference,
 )
+from robustft.results.statistics.setting_selection import Trial, best_id, conservatism, one_se
 
 pytestmark = pytest.mark.computes
 

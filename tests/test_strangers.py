@@ -8,9 +8,9 @@ import yaml
 from runs_kit import call
 from strangers_kit import BACKBONE, METHODS, TRAINED
 
-from robustft.results import gallery
-from robustft.results.plots import SPARE, STYLES, style
-from robustft.results.records import read_record
+from robustft.results.plots import gallery
+from robustft.results.plots.style import SPARE, STYLES, style
+from robustft.results.records.records import read_record
 
 SUITE = {
     "name": "strange",
@@ -158,11 +158,11 @@ def test_a_figure_that_fails_costs_itself_alone(swept, monkeypatch, capsys):
 @pytest.fixture
 def made(monkeypatch):
     """Names of the figures that are drawn from now on, by this process."""
-    from robustft.benchmarks import launch
+    from robustft.benchmarks.host import environment
 
     names, make = [], gallery.make
     monkeypatch.setattr(gallery, "make", lambda name, *more: names.append(name) or make(name, *more))
-    monkeypatch.setattr(launch, "cores", lambda: 1)
+    monkeypatch.setattr(environment, "cores", lambda: 1)
     return names
 
 

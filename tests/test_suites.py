@@ -10,16 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_folder import make
 
-from robustft.benchmarks import cli, suite, sweep, tune
+from robustft.benchmarks import cli
+from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.errors import UserError
-from robustft.benchmarks.facts import Benchmark
-from robustft.benchmarks.spec import RunSpec
-from robustft.benchmarks.state import RunFolder
+from robustft.benchmarks.planning import tuning as tune
+from robustft.benchmarks.planning.benchmark import Benchmark
+from robustft.benchmarks.planning.suite import suite
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.spec import RunSpec
 from robustft.datasets import plain_yaml
-from robustft.results import predictions
+from robustft.results.records import predictions
 
-SUITES = Path(suite.__file__).parent / "suites"
-REFERENCE = Path(suite.__file__).parents[1] / "results" / "reference" / "digits" / "records"
+SUITES = suite.SUITES
+REFERENCE = Path(suite.__file__).parents[3] / "results" / "reference" / "digits" / "records"
 RECORDS = [json.loads(path.read_text()) for path in sorted(REFERENCE.glob("*.json"))]
 STUDIES = {"ablation-components": 16, "ablation-lambda": 14, "ablation-interval": 18, "ablation-beta": 6}
 
@@ -166,7 +169,7 @@ def test_tracer_with_every_term_off_is_planned_where_a_grid_says_so():
     assert len(off) == 9
     assert {run.spec.hyper["cross_frobenius_weight"] for run in off} == {0.0}
     with pytest.raises(UserError, match="tracer: must distil with some weight above 0, got fd_weight=0"):
-        from robustft.benchmarks.grid import Resolver
+        from robustft.benchmarks.planning.resolver import Resolver
 
         loaded = Benchmark("digits")
         zero = loaded.suite.model_copy(update={"methods_settings": {"tracer": dict.fromkeys(TERMS, 0.0)}})
@@ -188,8 +191,8 @@ def test_a_study_judges_its_tuned_values_as_the_suite_that_it_is_based_on():
     study, base = Benchmark("ablation-beta"), Benchmark("digits")
     assert study.tuned == base.tuned
     for backbone in base.suite.backbones:
-        expected = base.tuning_is_current("tracer", backbone, "common")
-        assert study.tuning_is_current("tracer", backbone, "common") == expected
+        expected = tune.is_current(base, "tracer", backbone, "common")
+        assert tune.is_current(study, "tracer", backbone, "common") == expected
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,7 @@ def test_what_a_post_hoc_search_chose_is_alpha_and_goes_stale_with_its_input(pos
     assert entry.one_se.values == entry.best_id.values == {"alpha": 0.4} and len(entry.trials) == 11
     tune.write(benchmark, {"wise_ft": {backbone: entry}})
     benchmark = benchmark.reload()
-    assert benchmark.tuning_is_current("wise_ft", backbone, "common")
+    assert tune.is_current(benchmark, "wise_ft", backbone, "common")
     run = plan(benchmark, "wise_ft", encoders=(backbone,), seeds=(0,))[-1]
     selection = sweep.selection_of(benchmark, run.spec)
     assert "one_se" in selection["rules"] and (selection["trials"], selection["evaluated"]) == (11 + 9, 11)
@@ -304,8 +307,8 @@ def test_what_a_post_hoc_search_chose_is_alpha_and_goes_stale_with_its_input(pos
     changed = changed.model_copy(update={"tuning": changed.digest()})
     tune.write(benchmark, {"ft": {backbone: changed}})
     after = benchmark.reload()
-    assert after.tuning_is_current("ft", backbone, "common")
-    assert not after.tuning_is_current("wise_ft", backbone, "common")
+    assert tune.is_current(after, "ft", backbone, "common")
+    assert not tune.is_current(after, "wise_ft", backbone, "common")
     again = plan(after, "wise_ft", encoders=(backbone,), seeds=(0,))[-1]
     assert again.spec.lr == choice.values["lr"] and again.spec.run_id != run.spec.run_id
     assert "one_se" not in sweep.selection_of(after, again.spec)["rules"]

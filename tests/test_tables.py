@@ -9,12 +9,12 @@ from html.parser import HTMLParser
 import pytest
 from make_records import SHIFTS, make_record
 
-from robustft.results.blocks import Table, Text
-from robustft.results.cells import empty_cells
-from robustft.results.compare import compare
-from robustft.results.leaderboard import build
-from robustft.results.outcomes import Outcomes
-from robustft.results.records import gather_reference
+from robustft.results.board.comparison import compare
+from robustft.results.board.per_sample import Outcomes
+from robustft.results.records.records import gather_reference
+from robustft.results.tables.blocks import Table, Text
+from robustft.results.tables.cells import empty_cells
+from robustft.results.tables.leaderboard import build
 
 BACKBONE = "tiny-vit-p8"
 LINE = {0.0: 0.70, 0.5: 0.74, 0.8: 0.78, 1.0: 0.60}

@@ -11,14 +11,7 @@ from methods_kit import golden
 from torch import nn
 
 from robustft.methods.schedules import clip_limit, learning_rate, linear_momentum
-from robustft.methods.teachers import (
-    EMATeacher,
-    StaticTeacher,
-    WMATeacher,
-    beta_kernel,
-    kernel_weights,
-    online_weights,
-)
+from robustft.methods.teachers import EMATeacher, StaticTeacher, WMATeacher, beta_kernel, kernel_weights, online_weights
 
 pytestmark = pytest.mark.computes
 

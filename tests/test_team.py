@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from runs_kit import plan_runs, starts
 
-from robustft.benchmarks import team
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.execution import process_group
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from robustft.benchmarks.worker import work
     ],
 )
 def test_how_a_batch_is_shared_is_said(batch, processes, micro_batch, said):
-    assert team.shares(batch, processes, micro_batch) == said
+    assert process_group.shares(batch, processes, micro_batch) == said
 
 
 def test_two_processes_under_torchrun_give_the_losses_of_one(tmp_path):
@@ -35,7 +35,7 @@ def test_two_processes_under_torchrun_give_the_losses_of_one(tmp_path):
     assert work(alone.path, Options(), lambda: False)["event"] == "done"
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + ["-m", "robustft.benchmarks.worker", "--micro-batch", "5", str(shared.path)],
+        + ["-m", "robustft.benchmarks.execution.worker", "--micro-batch", "5", str(shared.path)],
         capture_output=True,
         text=True,
         timeout=600,

@@ -10,10 +10,11 @@ import pytest
 from make_records import make_record
 from runs_kit import call, essence, folders, plan_runs, write_suite
 
-from robustft.benchmarks import sweep, tracking
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.execution import wandb_tracking
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.run_folder.plan import Plan
 
 BLOCK = 32768  # of the log format
 
@@ -58,7 +59,7 @@ def tracked(tmp_path_factory):
     """A run that was asked to stop in its middle and went on in a second attempt, followed offline."""
     root = tmp_path_factory.mktemp("tracked")
     (folder,) = plan_runs(root, "flyp", "limit=32")
-    tracking.choose(folder.path, "offline")
+    wandb_tracking.choose(folder.path, "offline")
     patch = pytest.MonkeyPatch()
     patch.setenv("ROBUSTFT_TEST_SECRET", "value-that-must-not-leave")
     asked = iter([False, False, True])
@@ -120,7 +121,7 @@ def test_a_failure_of_wandb_is_a_line_in_the_log_and_the_run_is_done(tmp_path, m
 
     monkeypatch.setattr(wandb, "init", fail)
     (folder,) = plan_runs(tmp_path, "flyp", "limit=32")
-    tracking.choose(folder.path, "online")
+    wandb_tracking.choose(folder.path, "online")
     assert work(folder.path, Options(), lambda: False)["event"] == "done"
     assert f"wandb: {type(error).__name__}" in capsys.readouterr().err and folder.done()  # a worker's stderr is the log
 
@@ -132,10 +133,10 @@ def test_a_wandb_that_hangs_delays_the_end_only(tmp_path, monkeypatch):
 
     for_ever = threading.Event()
     monkeypatch.setattr(wandb, "init", lambda **_: for_ever.wait())
-    monkeypatch.setitem(tracking.PATIENCE_SECONDS, "online", 0.01)
+    monkeypatch.setitem(wandb_tracking.PATIENCE_SECONDS, "online", 0.01)
     spec = Plan.read(plan_runs(tmp_path, "flyp")[0]).spec
-    tracking.choose(tmp_path, "online")
-    with tracking.following(tmp_path, spec) as tracker:
+    wandb_tracking.choose(tmp_path, "online")
+    with wandb_tracking.following(tmp_path, spec) as tracker:
         tracker.row({"step": 0, "total": 1.0})
         tracker.record(make_record("flyp"))
     assert tracker.thread.is_alive() and tracker.thread.daemon
@@ -143,18 +144,18 @@ def test_a_wandb_that_hangs_delays_the_end_only(tmp_path, monkeypatch):
 
 
 def test_the_choice_is_the_folders_until_another_is_made(tmp_path):
-    assert tracking.chosen(tmp_path) == "off"
-    tracking.choose(tmp_path, "offline")
-    assert tracking.chosen(tmp_path) == "offline"
-    tracking.choose(tmp_path, "off")
-    assert tracking.chosen(tmp_path) == "off" and list(tmp_path.iterdir()) == []
+    assert wandb_tracking.chosen(tmp_path) == "off"
+    wandb_tracking.choose(tmp_path, "offline")
+    assert wandb_tracking.chosen(tmp_path) == "offline"
+    wandb_tracking.choose(tmp_path, "off")
+    assert wandb_tracking.chosen(tmp_path) == "off" and list(tmp_path.iterdir()) == []
 
 
 def test_only_numbers_of_a_record_are_final_values():
     record = make_record("ft")
     record["sets"]["id"]["group_accuracy"] = {"a": 0.5}
     record["cost"]["note"] = "text"
-    values = tracking.final_values(record)
+    values = wandb_tracking.final_values(record)
     assert values["id/accuracy"] == 0.8 and values["cost/wall_seconds"] == 60.0 and values["acc_id"] == 0.8
     assert not [key for key in values if "note" in key or "group" in key or key.endswith("role")]
 
@@ -163,17 +164,17 @@ def test_the_flag_reaches_the_runs_and_asks_for_the_package(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     suite = write_suite(tmp_path)
     flags = ("run", suite, "--method", "zero_shot", "--limit", "32", "--wandb", "offline")
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(wandb_tracking.importlib.util, "find_spec", lambda name: None)
     assert call(*flags) == 2
     assert "--wandb: must be off where wandb is not installed, got offline" in capsys.readouterr().err
-    assert folders("runs") == [] or tracking.chosen(folders("runs")[0]) == "off"
+    assert folders("runs") == [] or wandb_tracking.chosen(folders("runs")[0]) == "off"
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sweep, "_launch", lambda *_: [])  # what a followed run does is tested above
     call(*flags)
     (folder,) = folders("runs")
-    assert tracking.chosen(folder) == "offline"
+    assert wandb_tracking.chosen(folder) == "offline"
     call(*flags[:-2])
-    assert tracking.chosen(folder) == "offline"  # what goes on with a run goes on following it
+    assert wandb_tracking.chosen(folder) == "offline"  # what goes on with a run goes on following it
     call(*flags[:-1], "off")
-    assert tracking.chosen(folder) == "off"
+    assert wandb_tracking.chosen(folder) == "off"

@@ -12,9 +12,7 @@ from torch.nn.functional import normalize
 
 from robustft.backbones import DualEncoder
 from robustft.datasets.loaders import Batch
-from robustft.methods.checkpoints import Checkpoints
 from robustft.methods.distillation import contrastive_relational_distillation
-from robustft.methods.dynamics import matching
 from robustft.methods.ema import EMA
 from robustft.methods.flyp import FLYP
 from robustft.methods.flyp_wma import FLYPWMA
@@ -23,7 +21,9 @@ from robustft.methods.lp_ft import LPFT
 from robustft.methods.teachers import EMATeacher
 from robustft.methods.tracer import TRACER
 from robustft.methods.tracer_static_teacher import TRACERStaticTeacher
-from robustft.methods.trainer import Interrupted, NonFinite, Training
+from robustft.methods.training.checkpoints import Checkpoints
+from robustft.methods.training.dynamics import matching
+from robustft.methods.training.trainer import Interrupted, NonFinite, Training
 from robustft.methods.two_tower import TwoTower
 
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # isort: skip  (after robustft.backbones)
@@ -390,7 +390,7 @@ def test_no_part_of_the_state_is_saved_that_is_not_finite(part, tmp_path):
             super().__init__(method, *others)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robustft.methods.trainer.Training", Caught)
+        patch.setattr("robustft.methods.training.trainer.Training", Caught)
         with pytest.raises(NonFinite, match=f"{part}: not finite after 1 steps"):
             run(Spoilt(TRACER.Hyper(lambda_sd=0)), tmp_path, every_steps=1, log_every=100)
     assert not list(tmp_path.glob("*.json"))

@@ -8,7 +8,8 @@ import pytest
 from runs_kit import call, folders, plan_runs
 
 from robustft import backbones
-from robustft.benchmarks import captions, run, worker
+from robustft.benchmarks.execution import run, worker
+from robustft.benchmarks.planning import captions
 from robustft.datasets import catalogue
 
 LONG = "a very particular kind of object that is seen from far above in the late evening light"

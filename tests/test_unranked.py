@@ -6,9 +6,10 @@ import pytest
 from make_records import make_record
 from runs_kit import BACKBONE, call, write_suite
 
-from robustft.benchmarks import sweep, unranked
-from robustft.results.leaderboard import build
-from robustft.results.records import gather
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.planning import unranked
+from robustft.results.records.records import gather
+from robustft.results.tables.leaderboard import build
 
 RECIPE = {"steps": 2, "batch_size": 8, "lr": 1e-4, "weight_decay": 0.1}
 

@@ -12,14 +12,16 @@ import pytest
 from make_records import make_record
 from runs_kit import call, plan_runs, write_suite
 
-from robustft.benchmarks import verify
-from robustft.benchmarks.rerun import judge
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.worker import work
-from robustft.results import bundle, gallery, manifest, predictions
-from robustft.results.material import Material
-from robustft.results.plots import save
-from robustft.results.records import REFERENCE, gather_reference, publish_record
+from robustft.benchmarks.commands.boards import verify
+from robustft.benchmarks.commands.boards.rerun_verdict import judge
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.results.audit import bundle
+from robustft.results.plots import gallery
+from robustft.results.plots.figure_data import Material
+from robustft.results.plots.style import save
+from robustft.results.records import manifest, predictions
+from robustft.results.records.records import REFERENCE, gather_reference, publish_record
 
 pytestmark = pytest.mark.computes
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from ...backbones.encoder import PIXEL_MEAN, PIXEL_STD
+from ...datasets.decoding import CROP_AREA
+from ...datasets.image_folders import scan
 from ...datasets.image_sets import ImageSet, TrainsOnPictures, TreePictures
-from ...datasets.pixels import CROP_AREA
-from ...datasets.trees import scan
 from .runner import Settings, take_turns, tell
 
 WIDTH, HEIGHT, SIZE = 500, 375, 224

@@ -8,7 +8,7 @@ import torch
 
 from ...backbones import DualEncoder
 from ...backbones.zero_shot import average_prompts, build_head
-from ...datasets.shipped import imagenet_names, imagenet_prompts
+from ...datasets.imagenet_metadata import imagenet_names, imagenet_prompts
 from .runner import Settings, full_context, take_turns, tell
 
 ONE_BY_ONE = {"cpu": 1, "cuda": 20}

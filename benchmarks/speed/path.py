@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from ...backbones import DualEncoder, clip
+from ...datasets.image_folders import scan
 from ...datasets.image_sets import ImageSet, Picked, TreePictures
 from ...datasets.loaders import eval_batches
-from ...datasets.trees import scan
 from ...methods.classifier import Classifier, interpolated
 from ...methods.wise_ft import ALPHAS
-from ..evaluate import BATCH_SIZE, WINDOW, predict
-from ..launch import cores
+from ..execution.predict import BATCH_SIZE, WINDOW, predict
+from ..host.environment import cores
 from .decode import write
 from .runner import Settings, take_turns, tell
 

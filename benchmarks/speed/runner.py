@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from ...backbones import DualEncoder, clip, resolve
-from ...datasets.shipped import imagenet_names, imagenet_prompts
-from ..environment import peak_memory_bytes, start_peak_memory
+from ...datasets.imagenet_metadata import imagenet_names, imagenet_prompts
+from ..host.environment import peak_memory_bytes, start_peak_memory
 
 
 @dataclass(frozen=True)

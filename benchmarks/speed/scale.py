@@ -22,9 +22,9 @@ from typing import Any
 
 import click
 
-from ...results import identity, records
-from ..plan import Plan
-from ..state import RunFolder
+from ...results.records import records, run_id
+from ..run_folder.folder import RunFolder
+from ..run_folder.plan import Plan
 
 METHODS = ("zero_shot", "ft", "flyp", "ema", "tracer", "lp_ft", "wise_ft")
 SHARED = "shared"
@@ -55,7 +55,7 @@ def template() -> dict[str, Any]:
 def finished(runs: Path, record: dict[str, Any], number: int) -> RunFolder:
     """The folder of the finished run of that number, without its record."""
     spec = _spec(record, METHODS[number % len(METHODS)], number)
-    run = f"seed{number}-{identity.run_id(spec)}"
+    run = f"seed{number}-{run_id.run_id(spec)}"
     path = runs / record["benchmark"] / spec["method"] / record["backbone"] / run
     path.mkdir(parents=True)
     state = {"state": "done", "step": 500, "total": 500, "wall_seconds": 60.0, "restarts": 0}
@@ -85,7 +85,7 @@ def _spec(record: dict[str, Any], method: str, seed: int) -> dict[str, Any]:
 
 def _named(record: dict[str, Any], method: str, seed: int) -> dict[str, Any]:
     spec = _spec(record, method, seed)
-    return {**record, "spec": spec, "run_id": identity.run_id(spec), "method": method, "seed": seed}
+    return {**record, "spec": spec, "run_id": run_id.run_id(spec), "method": method, "seed": seed}
 
 
 def _scaled(metrics: dict[str, Any], factor: float) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _scaled(metrics: dict[str, Any], factor: float) -> dict[str, Any]:
 
 def plan(runs: Path, count: int, submit: Callable[[list[RunFolder]], None]) -> None:
     """A sweep of about `count` runs, expanded and planned on disk as `robustft sweep` does, then submitted."""
-    from .. import sweep
+    from ..commands import sweep
 
     benchmark = sweep.load("digits")
     with told("expand, plan on disk and submit", 10):
@@ -124,7 +124,7 @@ finally:
     print(f"{{took:.2f}} s, {{cpu:.2f}} s of them CPU, {{peak / 1024:.0f}} MB", file=sys.stderr)
 """
 STATUS = "from robustft.benchmarks.cli import main; main(['status', '--json', '--runs', {runs!r}])"
-GATHER = "from robustft.results.records import gather; print(sum(1 for _ in gather({runs!r})))"
+GATHER = "from robustft.results.records.records import gather; print(sum(1 for _ in gather({runs!r})))"
 
 BOARD = "from robustft.benchmarks.cli import main; main(['leaderboard', '--runs', {runs!r}, '--results', {results!r}])"
 
@@ -200,9 +200,9 @@ def counting(place: Path) -> Iterator[Path]:
 
 def submit(folders: list[RunFolder]) -> None:
     """Submit as `robustft sweep --executor slurm` does; SystemExit where a run is left out."""
-    from ..slurm import Submitter
-    from ..slurm_arrays import Cluster
-    from ..slurm_profile import Profile
+    from ..executors.slurm.arrays import Cluster
+    from ..executors.slurm.profile import Profile
+    from ..executors.slurm.submission import Submitter
 
     submitter = Submitter(folders[0].path.parents[3], Cluster(Profile(gpus=0, time="1h")), "cpu", 600.0, print)
     outcome = submitter.submit(folders)

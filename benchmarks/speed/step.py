@@ -12,7 +12,7 @@ import torch
 from ...datasets.loaders import Batch
 from ...methods import registry
 from ...methods.base import Settings as Training_Settings
-from ...methods.training import Training
+from ...methods.training.step import Training
 from ...methods.two_tower import TwoTower
 from .runner import Settings, captions, peak_gigabytes, take_turns, tell
 

@@ -11,10 +11,10 @@ from playwright.sync_api import expect, sync_playwright
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from make_records import make_record  # noqa: E402
 
-from robustft.results import gallery  # noqa: E402
-from robustft.results.material import Material  # noqa: E402
-from robustft.results.records import gather_reference  # noqa: E402
-from robustft.results.report import Picture, write  # noqa: E402
+from robustft.results.plots import gallery  # noqa: E402
+from robustft.results.plots.figure_data import Material  # noqa: E402
+from robustft.results.records.records import gather_reference  # noqa: E402
+from robustft.results.report.report import Picture, write  # noqa: E402
 
 pytestmark = pytest.mark.browser
 

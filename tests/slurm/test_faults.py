@@ -14,15 +14,17 @@ from cluster import PATIENCE
 from conftest import commands_of
 from runs_kit import BACKBONE, call, essence, starts, write_suite
 
-from robustft.benchmarks import queue, survey, sweep
-from robustft.benchmarks.lease import Observer
-from robustft.benchmarks.plan import Plan
-from robustft.benchmarks.run import Options
-from robustft.benchmarks.slurm import PREFIX, Submitter
-from robustft.benchmarks.slurm_arrays import Cluster
-from robustft.benchmarks.slurm_profile import Profile
-from robustft.benchmarks.state import RunFolder
-from robustft.benchmarks.worker import work
+from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.executors import run_states
+from robustft.benchmarks.executors.slurm import client as queue
+from robustft.benchmarks.executors.slurm.arrays import Cluster
+from robustft.benchmarks.executors.slurm.profile import Profile
+from robustft.benchmarks.executors.slurm.submission import PREFIX, Submitter
+from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.lease import Observer
+from robustft.benchmarks.run_folder.plan import Plan
 
 pytestmark = pytest.mark.slurm
 
@@ -174,7 +176,7 @@ def test_a_sweep_from_the_command_to_the_board(cluster, folders, suite, tmp_path
     assert len(runs) == 3
 
     def seen():
-        return {each.parts[1]: each for each in survey.survey(tmp_path / "runs", Observer())}
+        return {each.parts[1]: each for each in run_states.survey(tmp_path / "runs", Observer())}
 
     assert seen()["wise_ft"].state == "submitted" and seen()["ft"].state in ("submitted", "running")
     cluster.wait_for(lambda: seen()["wise_ft"].waits == "Dependency", "why the last job waits")
@@ -199,7 +201,7 @@ def test_preempted_by_the_high_partition(cluster, folders, undisturbed):
     cluster.wait_for(lambda: "Caught signal SIGUSR2" in job_logs(folders[0]), "the requeue")
     assert steps_of_checkpoints(folders[0])
     cluster.wait_for(lambda: urgent not in {entry.job for entry in queue.listed()}, "the urgent job")
-    (seen,) = survey.survey(folders[0].path.parents[3], Observer())
+    (seen,) = run_states.survey(folders[0].path.parents[3], Observer())
     assert seen.state in ("submitted", "running")
     finish(cluster, folders)
     assert_once_and_the_same(folders, undisturbed, attempts=2)
@@ -258,7 +260,7 @@ def test_killed_without_a_word_it_is_called_vanished_and_goes_on_when_asked(clus
     submit(folders)
     os.kill(catch(cluster, folders[0]), signal.SIGKILL)
     cluster.wait_for(lambda: not queue.listed(), "the job's end")
-    (seen,) = survey.survey(folders[0].path.parents[3], Observer())
+    (seen,) = run_states.survey(folders[0].path.parents[3], Observer())
     assert seen.state == "vanished"
     submit(folders)
     finish(cluster, folders)
@@ -271,7 +273,7 @@ def test_the_daemons_die_in_the_middle(cluster, folders, undisturbed):
     pid = catch(cluster, folders[0])
     cluster.kill("slurmd")
     cluster.kill("slurmctld")
-    assert survey.survey(folders[0].path.parents[3], Observer())[0].state == "running"
+    assert run_states.survey(folders[0].path.parents[3], Observer())[0].state == "running"
     cluster.start("slurmctld")
     cluster.wait_for(lambda: "UP" in cluster.try_call("scontrol", "ping"), "slurmctld")
     cluster.start("slurmd")
@@ -369,7 +371,7 @@ def test_the_disk_is_full_until_somebody_makes_room(cluster, plan, tmp_path, und
         go_on(pid)
         cluster.wait_for(lambda: not queue.listed(), "the job's end", LONG)
         assert not folders[0].done()
-        (seen,) = survey.survey(tmp_path / "disk" / "runs", Observer())
+        (seen,) = run_states.survey(tmp_path / "disk" / "runs", Observer())
         assert seen.state in ("failed", "vanished")  # by what could still be written down
         capsys.readouterr()
         assert retry(folders, tmp_path) == 2
@@ -390,7 +392,7 @@ def test_a_job_finds_its_run_folder_unwritable(cluster, folders, undisturbed, tm
         cluster.call("scontrol", "update", f"NodeName={cluster.host}", "State=RESUME")
         cluster.wait_for(lambda: not queue.listed(), "the job's end", LONG)
         assert "Read-only file system" in job_logs(folder)
-    (seen,) = survey.survey(folder.path.parents[3], Observer())
+    (seen,) = run_states.survey(folder.path.parents[3], Observer())
     assert seen.state == "vanished"
     assert retry(folders, tmp_path) == 0
     finish(cluster, folders)

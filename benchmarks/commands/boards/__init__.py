@@ -1,0 +1,1 @@
+"""Commands that read records: boards, figures, comparisons and their checks."""

@@ -1,0 +1,41 @@
+"""What `report` and `figures` gather: the records below --runs and the committed reference."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from ...errors import UserError, resolve_name
+from ...host.places import Place
+from .. import options as flags
+from ..console import complain
+
+with_roots = flags.together(
+    flags.runs,
+    click.option("--results", type=Place(), default=Path("results"), help="Where the files go."),
+)
+"""The two options that say where runs are and where results go."""
+
+
+def gather(runs: Path, benchmark: str | None, console: Console) -> object:
+    """All records, local ones with the selection that today's tuning gives them, and the committed reference.
+
+    Raises:
+        UserError: `benchmark` has no finished run, local or committed.
+    """
+    from ....results.plots.figure_data import Material
+    from ....results.records import records
+    from ...planning import current_selection
+
+    def report(sentence: str) -> None:
+        console.print(sentence, markup=False, soft_wrap=True)
+
+    local = list(current_selection.Suites(complain).for_board(records.gather(runs, report)))
+    reference = records.gather_reference(report=report)
+    material = Material(tuple(local), tuple(reference), runs)
+    if benchmark is None:
+        return material
+    if not material.benchmarks:
+        raise UserError(f"--runs {runs}: must have a finished run, got none; run `robustft sweep {benchmark}` first.")
+    remedy = f"finished runs are of: {', '.join(material.benchmarks)}"
+    return material.of(resolve_name("benchmark", benchmark, material.benchmarks, remedy))

@@ -1,0 +1,181 @@
+"""`robustft bundle` and `robustft verify`: a board with its evidence, and everything in it computed again."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from ...errors import UserError, explain, resolve_name
+from ...host.places import Place
+from .. import options as flags
+from ..console import complain, make_console
+from .rerun_verdict import judge
+
+SHOWN = 20
+"""Findings that are printed."""
+TAKEN_AS_RECORDED = "cost, numbers of trials, what chose each value, dynamics, environment"
+
+
+@click.command("bundle")
+@click.argument("folder", type=Place(file_okay=False))
+@click.option("--benchmark", required=True, help="Whose runs.")
+@flags.runs
+def bundle(folder: Path, benchmark: str, runs: Path) -> int:
+    """Export the board of a benchmark with records, per-sample files and their hashes, for `robustft verify`."""
+    from ....results.audit import bundle as bundles
+    from ....results.records import records
+    from ...planning import current_selection
+
+    known = current_selection.Suites(complain)
+    paths = records.record_paths(runs / known.of(benchmark, runs))
+    chosen = zip((path.parent for path in paths), known.with_selections(map(records.read_record, paths)), strict=True)
+    count = bundles.export([(place, record) for place, record in chosen if record["kind"] == "run"], folder)
+    make_console().print(f"wrote {folder}: {count} runs; check it with `robustft verify {folder}`", soft_wrap=True)
+    return 0
+
+
+@click.command("verify")
+@click.argument("folder", type=Place())
+@click.option("--reference", is_flag=True, help="FOLDER is the name of a benchmark: check its committed runs.")
+@click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any`: a short one.")
+@click.option("--suite", metavar="FILE", help="For --rerun of a run of your own suite: its file.")
+@click.option("--device", default="cpu", help="For --rerun: cpu, cuda or cuda:N.")
+def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, device: str) -> int:
+    """Check a bundle: hashes, run ids, metrics and the board from the samples, pages and pictures; code 1 if not."""
+    from ....results.audit import bundle as bundles
+    from ....results.audit.redrawn import picture_findings
+    from ....results.audit.rescoring import unchecked
+    from ....results.metrics.metrics import MetricError
+    from ....results.records.predictions import PredictionError
+    from ....results.records.records import REFERENCE, RecordError
+
+    known = sorted(path.parent.name for path in REFERENCE.glob(f"*/{bundles.manifest.NAME}"))
+    if reference:
+        folder = REFERENCE / resolve_name("benchmark", str(folder), known)
+    elif not folder.exists() and folder.name in known:
+        raise UserError(f"verify: there is no folder {folder} here; run `robustft verify {folder.name} --reference`.")
+    console, read = make_console(), bundles.read(folder)
+    findings = list(bundles.hash_findings(read))
+    recorded, computed, every = [], [], []
+    seen: dict[str, Path] = {}
+    for path in read.record_paths():
+        name = _name(path)
+        try:
+            record, again, numbers = bundles.rescored(read, path)
+        except (RecordError, PredictionError, MetricError) as error:
+            findings.append(bundles.Finding(name, str(error)))
+            continue
+        if not name.endswith(record["run_id"]):
+            findings.append(bundles.Finding(name, f"must be named by its run id, which is {record['run_id']}"))
+        if record["run_id"] in seen:
+            findings.append(bundles.Finding(str(path), f"is the same run as {seen[record['run_id']]}"))
+        seen.setdefault(record["run_id"], path)
+        findings += [
+            bundles.Finding(
+                _name(path), f"{n.set} {n.metric} is {n.recorded:.9g}, but its samples give {n.rescored:.9g}"
+            )
+            for n in numbers
+            if n.differs
+        ]
+        every += numbers
+        recorded.append(record)
+        computed.append(again)
+    cells, turned = bundles.board_findings(read, computed)
+    pages, odd = bundles.page_findings(read, recorded)
+    drawn, skipped, other = picture_findings(read, recorded)
+    found = [*findings, *turned, *odd, *other]
+    findings, told = [one for one in found if one.wrong], [one for one in found if not one.wrong]
+    for finding in findings[:SHOWN]:
+        console.print(str(finding), soft_wrap=True)
+    if len(findings) > SHOWN:
+        console.print(f"and {len(findings) - SHOWN} more")
+    checked = sum(n.recorded is not None and n.rescored is not None for n in every)
+    console.print(
+        f"{len(read.hashes) + len(read.pictures)} files, {len(recorded)} runs, {checked} numbers and {cells} cells of "
+        "the board checked: " + (f"{len(findings)} problems" if findings else "all hold"),
+        soft_wrap=True,
+    )
+    if pages or drawn:
+        console.print(f"made again and compared: {', '.join([*pages, *drawn])}", soft_wrap=True)
+    for reason in sorted(set(skipped.values())):
+        names = ", ".join(name for name in skipped if skipped[name] == reason)
+        console.print(f"not drawn again: {names}: {reason}", soft_wrap=True)
+    for finding in told:
+        console.print(f"{finding.reason}: {finding}", soft_wrap=True)
+    untold = ", ".join(filter(None, (unchecked(every), TAKEN_AS_RECORDED)))
+    console.print(f"not checked, for no sample tells it: {untold}", soft_wrap=True)
+    if rerun is not None:
+        return max(_again(recorded, rerun, suite, device, console), 1 if findings else 0)
+    return 1 if findings else 0
+
+
+def _name(path: Path) -> str:
+    """What a record is told by: it ends in the run id, as the file or the folder does."""
+    return path.parent.name if path.name == "record.json" else path.stem
+
+
+def _again(records: list[dict[str, Any]], run_id: str, suite: str | None, device: str, console: Console) -> int:
+    """Make a run again, and what it reads, in a folder that is thrown away; 1 where it comes to something else."""
+    from ....results.records.records import read_record
+    from ...execution.run import Options
+    from ...execution.worker import work
+
+    record = _choose(records, run_id)
+    needed = [_choose(records, needed) for needed in record["spec"]["inputs"].values()]
+    with tempfile.TemporaryDirectory(prefix="robustft-rerun-") as root:
+        for one in (*needed, record):
+            folder = _planned(one, Path(root), suite)
+            console.print(f"making {one['method']} {one['backbone']} seed {one['seed']} again, {one['run_id']}")
+            ended = work(folder.path, Options(device=device), lambda: False)
+            if ended["event"] != "done":
+                raise UserError(f"--rerun {one['run_id']}: could not be made again: {ended.get('reason', 'stopped')}")
+        made = read_record(folder.record)
+    holds, sentence = judge(record, made, records)
+    console.print(f"{record['run_id']} made again {sentence}: {'holds' if holds else 'DIFFERS'}", soft_wrap=True)
+    return 0 if holds else 1
+
+
+def _choose(records: list[dict[str, Any]], run_id: str) -> dict[str, Any]:
+    if run_id == "any":
+        simple = [r for r in records if not r["spec"]["inputs"] and r["spec"]["steps"]] or records
+        return min(simple, key=lambda r: (r["cost"].get("wall_seconds", 0.0), r["run_id"]))
+    found = next((record for record in records if record["run_id"] == run_id), None)
+    if found is None:
+        raise UserError(f"--rerun: must name a run of the bundle or `any`, and {run_id} is not there; take another.")
+    return found
+
+
+def _planned(record: dict[str, Any], root: Path, suite: str | None = None) -> Any:
+    """The run folder of a record's spec, ready to be worked on.
+
+    Args:
+        suite: the file of the suite, which says where the images are; a record does not. None: a suite that ships.
+    """
+    from pydantic import ValidationError
+
+    from ...planning.suite import suite as suites
+    from ...run_folder.folder import RunFolder
+    from ...run_folder.plan import Plan
+    from ...run_folder.spec import RunSpec
+
+    try:
+        spec = RunSpec.model_validate(record["spec"])
+    except ValidationError as error:
+        where, remedy = f"--rerun {record['run_id']}: spec", "rerun it with the version that made it"
+        raise UserError(explain(error, where, remedy)) from None
+    folder = RunFolder.of(root, spec)
+    if suite is None and spec.benchmark not in suites.names():
+        raise UserError(
+            f"--rerun {record['run_id']}: '{spec.benchmark}' is no suite that ships, and a bundle does not hold where "
+            "its images are; name its file with --suite FILE, and their folder with ROBUSTFT_DATA if it needs one."
+        )
+    own = suites.load(suites.find(suite or spec.benchmark))
+    if own.name != spec.benchmark:
+        raise UserError(f"--suite {suite}: must be the suite '{spec.benchmark}' of the run, got '{own.name}'.")
+    data = own.dataset_of(spec.recipe)
+    Plan(spec, data, record["sources"], record["selection"]).write(folder)
+    return folder

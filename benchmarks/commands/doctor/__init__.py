@@ -1,0 +1,1 @@
+"""`robustft doctor`: is everything that a benchmark needs on this machine, and whole?"""

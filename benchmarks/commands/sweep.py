@@ -1,0 +1,314 @@
+"""What the commands do: plan, check the place, and carry out."""
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ... import backbones
+from ...datasets import catalogue
+from ...results.records.records import read_record
+from ...results.tables.cells import OWN_TITLES
+from ..errors import UserError
+from ..execution import wandb_tracking
+from ..execution.whereabouts import Whereabouts
+from ..executors.local import Job, Launcher, exit_code
+from ..executors.progress import Reporter
+from ..executors.slurm import command as slurm_command
+from ..host.environment import cores, visible_gpus
+from ..planning import captions, data_check, tuning, unranked
+from ..planning.benchmark import Benchmark, dataset
+from ..planning.current_selection import selection_of
+from ..planning.request import Planned, Request, choose_methods
+from ..planning.resolver import expand as expand_grid
+from ..planning.suite.tuned_values import part_text
+from ..run_folder.folder import RunFolder, last_lines
+from ..run_folder.plan import Plan
+from ..run_folder.spec import RunSpec
+from . import cautions, listing
+from .console import complain
+
+RESULTS = {"acc_id": "ID accuracy", "acc_ood_mean": "OOD mean accuracy", "ece_id": "ID ECE", "nll_id": "ID NLL"}
+
+
+def load(name: str) -> Benchmark:
+    """A benchmark by name or by the path of its suite file."""
+    return Benchmark(name)
+
+
+def expand(
+    benchmark: Benchmark,
+    methods: tuple[str, ...],
+    encoders: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    rule: str,
+    recipe: str | None,
+    companions: bool = False,
+) -> list[Planned]:
+    """The runs that the flags of a command mean; `companions` as in Request, for a sweep."""
+    request = Request(methods, encoders, seeds, settings, rule, recipe, companions=companions)
+    plan = expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
+    planned = {each.spec.method for each in plan}
+    left_out = [name for name in choose_methods(methods, benchmark.suite, benchmark.facts) if name not in planned]
+    if left_out:
+        chosen = f"recipe {plan[0].spec.recipe}, rule {rule}"
+        complain(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
+    return plan
+
+
+def carry_out(
+    benchmark: Benchmark,
+    plan: list[Planned],
+    console: Console,
+    *,
+    runs: Path,
+    jobs: int | None,
+    device: str,
+    checkpoint_minutes: float,
+    dry_run: bool,
+    keep: str | None = None,
+    wandb: str | None = None,
+    results: Path | None = None,
+    cluster: slurm_command.Cluster | None = None,
+    workers: int | None = None,
+    seeds: Sequence[int] = (),
+) -> int:
+    """Make the runs of a plan that have no record yet, here or on a cluster; returns the exit code.
+
+    Args:
+        seeds: those that were asked for, where they are more than one run.
+    """
+    warn_of_stale_tuning(benchmark, plan)
+    warn_of_data(benchmark, plan)
+    check_captions(benchmark, [planned.spec for planned in plan])
+    folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
+    done = {run_id for run_id, folder in folders.items() if folder.done()}
+    unfinished = [planned for planned in plan if planned.spec.run_id not in done]
+    told = [
+        *cautions.one_run(plan, seeds, benchmark.facts.methods),
+        *cautions.of_plan(benchmark, unfinished, device, jobs, here=cluster is None),
+    ]
+    if dry_run:
+        listing.plan(console, plan, done, told)
+        for recipe in dict.fromkeys(planned.spec.recipe for planned in plan):
+            if recipe in benchmark.suite.published:
+                methods = list(dict.fromkeys(planned.spec.method for planned in plan if planned.spec.recipe == recipe))
+                listing.departures(console, benchmark.suite.published[recipe], methods)
+        if cluster is not None:
+            slurm_command.dry_run(plan, folders, console, runs, cluster, device, checkpoint_minutes)
+        return 0
+    if len(done) == len(plan):
+        console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
+        return 0
+    _check_weights(plan, folders, keep)
+    _check_place(unfinished, device, cluster)
+    check_data(benchmark, [planned.spec for planned in unfinished])
+    if results is not None:
+        check_writable(results, "--results")
+    check_writable(runs)
+    listing.cautions(console, told)
+    for planned in plan:
+        if planned.spec.run_id not in done:
+            selection = selection_of(benchmark, planned.spec)
+            data = benchmark.suite.dataset_of(planned.spec.recipe)
+            written = Plan(planned.spec, data, planned.sources, selection)
+            written.write(folders[planned.spec.run_id])
+            Whereabouts.now().keep(written, folders[planned.spec.run_id])
+            if keep is not None:
+                folders[planned.spec.run_id].keep(keep)
+            if wandb is not None:
+                wandb_tracking.choose(folders[planned.spec.run_id].path, wandb)
+    if cluster is not None:
+        return slurm_command.submit(folders.values(), console, runs, cluster, device, checkpoint_minutes)
+    return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes, workers))
+
+
+def finished(plan: list[Planned], runs: Path) -> bool:
+    """Whether each run of a plan has its record."""
+    return all(RunFolder.of(runs, planned.spec).done() for planned in plan)
+
+
+def make(
+    plan: list[tuple[Planned, RunFolder]],
+    console: Console,
+    *,
+    runs: Path,
+    jobs: int | None,
+    device: str,
+    checkpoint_minutes: float,
+    cluster: slurm_command.Cluster | None = None,
+) -> int:
+    """Make runs that were planned earlier and are in their folders below `runs`; returns the exit code."""
+    folders = {planned.spec.run_id: folder for planned, folder in plan}
+    done = {run_id for run_id, folder in folders.items() if folder.done()}
+    planned = [planned for planned, _ in plan]
+    _check_place([each for each in planned if each.spec.run_id not in done], device, cluster)
+    check_writable(runs)
+    if cluster is not None:
+        return slurm_command.submit(folders.values(), console, runs, cluster, device, checkpoint_minutes)
+    return exit_code(_launch(planned, folders, done, console, jobs, device, checkpoint_minutes))
+
+
+def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str | None) -> None:
+    """Refuse runs whose inputs have, or will have, no weights to read."""
+    known = {planned.spec.run_id: planned.spec for planned in plan}
+    for planned in plan:
+        if folders[planned.spec.run_id].done():
+            continue
+        for run_id in planned.needs:
+            if folders[run_id].done() and not folders[run_id].weights.exists():
+                raise UserError(
+                    f"{planned.spec.title}: reads the final weights of {known[run_id].title}, which were not kept; "
+                    f"delete {folders[run_id].path} to make them again."
+                )
+            if keep == "none":
+                raise UserError(
+                    f"--keep: must be final or all where {planned.spec.method} reads the weights of "
+                    f"{known[run_id].method}, got none; make those with --keep final first."
+                )
+
+
+def _check_place(plan: list[Planned], device: str, cluster: slurm_command.Cluster | None) -> None:
+    """Refuse what would fail in every run, before any starts."""
+    if cluster is None:
+        _check_device(device)
+    for backbone in {planned.spec.backbone for planned in plan}:
+        backbones.load(backbone)  # raises where the weights are damaged
+
+
+def _launch(
+    plan: list[Planned],
+    folders: dict[str, RunFolder],
+    done: set[str],
+    console: Console,
+    jobs: int | None,
+    device: str,
+    checkpoint_minutes: float,
+    workers: int | None = None,
+) -> list[Job]:
+    threads = max(planned.spec.threads for planned in plan)
+    gpus = visible_gpus(device)
+    limit = min(jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
+    console.print(f"{len(plan)} runs, {len(done)} finished earlier, {limit} side by side")
+    arguments = ("--device", device, "--checkpoint-seconds", str(checkpoint_minutes * 60))
+    arguments += () if workers is None else ("--workers", str(workers))
+    launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)
+    results = launcher.run()
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    for job in results:
+        if job.state == "failed":
+            errors.print(f"robustft: {job.planned.spec.title}: {job.reason.rstrip('.')}.", markup=False)
+            if not job.mistake:
+                errors.print(f"  the end of {job.folder.log}:", markup=False)
+                errors.print("\n".join(f"  | {line}" for line in last_lines(job.folder.log)), markup=False)
+    stopped = sum(job.state == "interrupted" for job in results)
+    if stopped:
+        errors.print(f"robustft: stopped with {stopped} runs to go; the same command goes on where it was.")
+    return results
+
+
+def check_captions(benchmark: Benchmark, specs: list[RunSpec]) -> None:
+    """Refuse one's own data whose classes have one and the same caption to a backbone of the plan."""
+    for recipe, backbone in dict.fromkeys((spec.recipe, spec.backbone) for spec in specs):
+        name = benchmark.suite.dataset_of(recipe)
+        if catalogue.is_own(name):  # of other data the runs say so, and a plan need not read them
+            captions.check(dataset(name), name, backbone)
+
+
+def check_data(benchmark: Benchmark, specs: list[RunSpec]) -> None:
+    """Refuse to start on data that are not complete, before any work; each view of them is counted once."""
+    seen: set[tuple[Any, ...]] = set()
+    for spec in specs:
+        trains = benchmark.facts.methods[spec.method].trained
+        view = (spec.recipe, backbones.image_size(spec.backbone), spec.allow_partial, spec.kind, trains)
+        if view not in seen:
+            seen.add(view)
+            data = dataset(benchmark.suite.dataset_of(spec.recipe), view[1], spec.allow_partial)
+            data_check.check(data, spec, trains)
+
+
+def warn_of_data(benchmark: Benchmark, plan: list[Planned]) -> None:
+    """Say what a person should know of one's own data: images that are not read, or that stand in two sets."""
+    of_name = {benchmark.suite.dataset_of(planned.spec.recipe): planned.spec for planned in plan}
+    for name, spec in of_name.items():
+        if catalogue.has_own(name):
+            size = backbones.image_size(spec.backbone)
+            data = dataset(name, size, spec.allow_partial)
+            for sentence in (*data_check.doubts(data), *data_check.copies_in_train(data)):
+                complain(sentence)
+
+
+def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
+    """Say so where tuned values come from other trials than the suite and the code would make today."""
+    tuned = {(p.spec.method, p.spec.backbone): p.spec.recipe for p in plan if "tuned" in str(p.sources.get("lr"))}
+    limited = {(p.spec.method, p.spec.backbone) for p in plan if p.spec.train_limit or p.spec.allow_partial}
+    for (method, backbone), recipe in tuned.items():
+        tuned_in = benchmark.base or benchmark
+        entry = tuned_in.tuned.entry(method, backbone, recipe)  # None: those of what it reads, as of a soup
+        if entry is not None and entry.part and (method, backbone) not in limited:
+            complain(
+                f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "
+                f"these runs are not ranked; run `robustft tune {tuned_in.suite.name} --method {method}` on all images."
+            )
+        elif not tuning.is_current(benchmark, method, backbone, recipe):
+            complain(
+                f"the tuned values of {method} on {backbone} come from other trials than {tuned_in.path.name} and "
+                "the code give now, so these runs are not ranked; "
+                f"run `robustft tune {tuned_in.suite.name} --method {method}` to renew them."
+            )
+
+
+def tell_result(benchmark: Benchmark, plan: list[Planned], runs: Path, console: Console) -> None:
+    """What the one run that was asked for has come to, where its record is, and why no rule ranks it."""
+    (spec,) = (planned.spec for planned in plan if planned.requested)
+    folder = RunFolder.of(runs, spec)
+    if not folder.done():
+        return
+    record = read_record(folder.record)
+    summary = record["summary"]
+    parts = [
+        f"{title} {100 * summary[key]:.1f} %" if key.startswith("acc") else f"{title} {summary[key]:.3f}"
+        for key, title in RESULTS.items()
+        if summary.get(key) is not None
+    ]
+    for name, metric in record["info"].get("own_metrics", {}).items():
+        if metric in record["sets"].get(name, {}):
+            parts.append(f"{name} {OWN_TITLES[metric]} {100 * record['sets'][name][metric]:.1f} %")
+    console.print(f"{', '.join(parts)}: {folder.record}", soft_wrap=True)
+    if reason := unranked.reason({**record, "selection": selection_of(benchmark, spec)}, benchmark):
+        console.print(f"{reason}.", soft_wrap=True)
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind != "cuda" or not torch.cuda.is_available():
+        raise UserError(f"--device: must be cpu, or cuda where there is a GPU, got '{device}'; use --device cpu.")
+
+
+def check_writable(root: Path, option: str = "--runs") -> None:
+    """Refuse a root that cannot be written to, or is full, before any work starts."""
+    try:
+        os.fsencode(root).decode()
+    except UnicodeDecodeError:  # safetensors opens no such path
+        raise UserError(f"{option}: must be a name in UTF-8, got {str(root)!r}; choose another folder.") from None
+    probe = root / f".probe-{uuid.uuid4().hex}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with probe.open("xb") as file:
+            probe.unlink()  # at once, so that no kill leaves it behind
+            file.write(bytes(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(
+            f"{option}: must be a folder with room that can be written to, got '{root}' ({error.strerror}); "
+            "free space or choose another folder."
+        ) from None

@@ -1,0 +1,97 @@
+"""`robustft tune`: make the trials of each method and write the file of tuned values."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..errors import UserError
+from ..executors.slurm import command as slurm_command
+from ..host import package
+from ..planning.benchmark import Benchmark
+from ..planning.request import choose_backbones, choose_methods
+from ..planning.suite.suite import SUITES
+from ..planning.suite.tuned_values import tuned_path
+from ..run_folder.folder import RunFolder
+from . import listing
+from .sweep import carry_out, finished
+
+
+def tune(
+    benchmark: Benchmark,
+    methods: tuple[str, ...],
+    encoders: tuple[str, ...],
+    recipe: str | None,
+    console: Console,
+    *,
+    runs: Path,
+    jobs: int | None,
+    device: str,
+    checkpoint_minutes: float,
+    dry_run: bool,
+    keep: str | None = None,
+    cluster: slurm_command.Cluster | None = None,
+    workers: int | None = None,
+    part: dict[str, Any] | None = None,
+) -> int:
+    """Make the trials and write the tuned file, trained methods before those that read what was chosen for them.
+
+    A stage is written only when each of its trials is done. `part` as in `tune.Search`: values chosen on part of the
+    images say so in the file, and no run with them is ranked.
+    """
+    from ..planning import tuning
+
+    names = choose_methods(methods or ("all",), benchmark.suite, benchmark.facts)
+    names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
+    chosen = choose_backbones(encoders, benchmark.suite, benchmark.facts)
+    tuning.refuse_to_replace(benchmark, names, chosen, part or {})
+    if not dry_run:
+        _check_tuned_place(tuned_path(benchmark.path))
+    entries: dict[str, dict[str, Any]] = {}
+    for stage in tuning.stages(benchmark, names):
+        try:
+            search = tuning.Search(benchmark, stage, chosen, recipe, part)
+        except UserError as error:
+            if not dry_run or stage == names:
+                raise
+            console.print(f"{', '.join(stage)}: planned when the trials above have chosen ({error})")
+            return 0
+        code = carry_out(
+            benchmark,
+            search.plan,
+            console,
+            runs=runs,
+            jobs=jobs,
+            device=device,
+            checkpoint_minutes=checkpoint_minutes,
+            dry_run=dry_run,
+            keep=keep,
+            cluster=cluster,
+            workers=workers,
+        )
+        if code:
+            return code
+        if cluster is not None and not dry_run and not finished(search.plan, runs):
+            console.print("start the same command again when these trials are done; it goes on from there")
+            return 0
+        if not dry_run:
+            folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in search.plan}
+            made = search.choose(folders)
+            tuning.write(benchmark, made)
+            entries |= made
+            benchmark = benchmark.reload()
+    if not dry_run:
+        listing.tuned(console, entries)
+        console.print(f"wrote {tuned_path(benchmark.path)}", soft_wrap=True)
+    return 0
+
+
+def _check_tuned_place(path: Path) -> None:
+    if path.parent.resolve() == SUITES.resolve() and not package.is_clone():
+        raise UserError(
+            f"{path}: is part of the installed package, where no tuned values are kept; "
+            "copy the suite file and give its path."
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: must be writable to keep the tuned values; copy the suite file and give its path.")

@@ -1,0 +1,391 @@
+"""One run, from its spec to its record. Killed anywhere, the next attempt goes on and ends in the same bits.
+
+The order on disk is what makes that so: curves and the trainer's numbers, then the final weights, then
+predictions, then the record, which alone means done. Evaluation always reads the weights back from their
+file, so that a run that was cut between training and evaluation does exactly what an undisturbed one does.
+"""
+
+import datetime
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ... import backbones
+from ...datasets import catalogue
+from ...methods import registry
+from ...methods.base import Context, Method
+from ...methods.classifier import Classifier
+from ...methods.training.checkpoints import Checkpoints
+from ...methods.training.trainer import Fitted, Settings, Task, fit
+from ...results.board.chance import CLASSES
+from ...results.records.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
+from ..errors import UserError
+from ..host import environment
+from ..planning import captions, data_check
+from ..run_folder.folder import RunFolder
+from ..run_folder.lease import Lease
+from ..run_folder.plan import Plan
+from ..run_folder.spec import RunSpec
+from . import whereabouts
+from .evaluate_run import measure
+from .final_weights import load_input, load_weights, save_weights, stored_tensors
+from .predict import Maker, Stopped, validation_nll
+from .process_group import Team, shares
+from .wandb_tracking import Tracker, following
+
+
+@dataclass(frozen=True)
+class Options:
+    """What changes how a run is carried out, never what it is."""
+
+    device: str = "cpu"
+    checkpoint_seconds: float = 30.0
+    micro_batch: int | None = None
+    """Images a forward pass of the training, at most; None is the whole batch. Only the order of float sums changes."""
+    team: Team | None = None
+    """The processes that share the training of each run; None is this one alone."""
+    workers: int | None = None
+    """Processes that load images ahead, in training and evaluation; 0 loads in this one. None: `data_check.loaders`."""
+
+
+class Attempt:
+    """One process's work on one run, under a lease; without one, its part in a training that another process leads."""
+
+    def __init__(
+        self, folder: RunFolder, lease: Lease | None, plan: Plan, options: Options, should_stop: Callable[[], bool]
+    ) -> None:
+        self.folder, self.lease, self.plan, self.spec = folder, lease, plan, plan.spec
+        self.options, self.should_stop = options, should_stop
+        self.started = time.monotonic()
+        state, now = folder.read_state(), environment.describe()
+        self.spent = float(state.get("wall_seconds", 0.0))
+        code = now["commit"] or now["code_hash"]  # a wheel has no commit
+        self.code = sorted({*state.get("code", []), f"{code}{'+' if now['dirty'] else ''}"})
+        """Every commit that worked on this run, "+" after one with uncommitted changes."""
+        self.processors = state.get("processors", [])
+        """Every kind of processor that worked on this run: on one kind alone it has the bits of an undisturbed run."""
+        self.told = 0.0
+        self.step = self.start_step = self._start_step()
+        self.restarts = 0 if self.start_step > state.get("start_step", -1) else state.get("restarts", 0) + 1
+        """How often in a row it was started from the same step: each attempt before ended without a new checkpoint."""
+        where = {"job": environment.job(), "snapshot": environment.snapshot()}
+        self.where = {key: value for key, value in where.items() if value is not None}
+        self.guard: Callable[[], None] = lease.check if lease is not None else lambda: None
+        self.train_images: dict[str, int] = {}
+        self.tracker = Tracker()
+        self.workers = data_check.loaders(plan) if options.workers is None else options.workers
+
+    def carry_out(self) -> None:
+        """Train unless the final weights are there, evaluate, publish the record.
+
+        Raises:
+            UserError: the plan does not fit the installed code or data, or an input is missing.
+            trainer.Interrupted, evaluate.Stopped: asked to stop; all that is needed to go on is on disk.
+            LeaseLost: another process has taken over.
+        """
+        with following(self.folder.path, self.spec) as self.tracker:
+            self._carry_out()
+
+    def _carry_out(self) -> None:
+        dataset = self._data()
+        self.tell("running", force=True)
+        encoder = backbones.load(self.spec.backbone, device=self.options.device)
+        about = self._finished_training()
+        if about is None:
+            self._train(dataset, encoder)
+            encoder = backbones.load(self.spec.backbone, device=self.options.device)
+            about = self._finished_training()
+        if about is None:
+            raise UserError(f"{self.folder.weights}: could not be read back after writing; check the disk, run again.")
+        if self.options.team is not None:
+            self.options.team.call("measure", self.folder.path)
+        found = self._measure(dataset, encoder, about)
+        self._check_data_still([self.folder.predictions])
+        record = self._record(found, about)
+        publish_record(self.folder.path, record, guard=self.guard)
+        self.tracker.record(record)
+
+    def follow(self, part: str) -> None:
+        """This process's share of the training ("train") or the evaluation; the leading process writes the results."""
+        dataset, encoder = self._data(), backbones.load(self.spec.backbone, device=self.options.device)
+        if part == "train":
+            self._fit(dataset, encoder)
+        else:
+            self._measure(dataset, encoder, load_weights(self.folder)[1])
+
+    def _measure(self, dataset: Any, encoder: Any, about: dict[str, Any]) -> dict[str, Any]:
+        return measure(
+            self.plan,
+            self.folder,
+            dataset,
+            *self._classifiers(dataset, encoder, about["classifier"]),
+            device=self.options.device,
+            should_stop=self.should_stop,
+            guard=self.guard,
+            after_set=lambda: self.tell("running"),
+            workers=self.workers,
+        )
+
+    def _data(self) -> Any:
+        """What the run sees, checked against the plan."""
+        torch.set_num_threads(self.spec.threads)
+        self.processors = sorted({*self.processors, environment.processor(self.options.device)})
+        environment.start_peak_memory(self.options.device)
+        whole = self._whole()
+        trains = make_method(self.spec).trained
+        self.left_out = data_check.check(whole, self.spec, trains)
+        self.train_images = data_check.training_images(whole) if trains else {}
+        self._check_fit(whole)
+        self.same_captions = captions.check(whole, self.plan.dataset, self.spec.backbone)
+        if self.same_captions and self.lease is not None:
+            print(f"{self.same_captions}.", flush=True)
+        self.about_data = data_check.about(whole, self.folder.path.parents[2]) if self.lease is not None else {}
+        return data_check.part(whole, self.spec)
+
+    def _whole(self) -> Any:
+        return whereabouts.find(self.plan, self.folder)
+
+    def _check_data_still(self, made: list[Path]) -> None:
+        """UserError where one's own data are no longer those that the run began with; what was made of them goes."""
+        if not catalogue.has_own(self.plan.dataset):
+            return
+        now = data_check.fingerprint(self._whole(), self.spec.allow_partial)
+        if now == self.spec.fingerprint:
+            return
+        self.guard()
+        for path in made:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        raise UserError(
+            f"fingerprint: the data changed while the run was made, from {self.spec.fingerprint} to {now}; start the "
+            "command again to plan anew."
+        )
+
+    def tell(self, state: str, force: bool = False, **more: Any) -> None:
+        """Write the state, at most once a second unless forced."""
+        now = time.monotonic()
+        if self.lease is None:
+            return
+        if not force and now - self.told < 1.0:
+            return
+        self.told = now
+        holder = self.lease.holder
+        self.folder.write_state(
+            guard=self.lease.check,
+            state=state,
+            step=self.step,
+            total=self.spec.steps or 0,
+            start_step=self.start_step,
+            restarts=self.restarts,
+            host=holder.process.host,
+            pid=holder.process.pid,
+            fence=holder.fence,
+            wall_seconds=self.wall_seconds(),
+            code=self.code,
+            processors=self.processors,
+            **self.where,
+            **more,
+        )
+
+    def wall_seconds(self) -> float:
+        """Time that all attempts at this run have taken."""
+        return self.spent + time.monotonic() - self.started
+
+    def _start_step(self) -> int:
+        """The step that this attempt goes on from."""
+        if self.folder.weights.exists():
+            return self.spec.steps or 0
+        return max(Checkpoints(self.folder.checkpoints, every_seconds=0).steps(), default=0)
+
+    def _check_fit(self, whole: Any) -> None:
+        """The plan was made from the code and data that are installed now."""
+        spec = self.spec
+        found = {
+            "method_version": (spec.method_version, registry.get(spec.method).version),
+            "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
+            "weights": (spec.weights, backbones.identity(spec.backbone)),
+        }
+        for key, (planned, now) in found.items():
+            if planned != now:
+                why = "; the data changed since" if key == "fingerprint" else ""
+                raise UserError(
+                    f"{key}: must be {planned} as planned, got {now}{why}; start the command again to plan anew."
+                )
+
+    def _fit(self, dataset: Any, encoder: Any) -> Fitted:
+        validation = data_check.validation(dataset)
+        context = self._context(dataset, encoder, validation)
+        checkpoints = Checkpoints(
+            self.folder.checkpoints, every_seconds=self.options.checkpoint_seconds, guard=self.guard
+        )
+
+        def on_step(step: int, total: int) -> None:
+            self.step = step
+            self.tell("running", save_seconds=checkpoints.took)
+
+        return fit(
+            make_method(self.spec),
+            encoder,
+            context.task,
+            context.settings,
+            checkpoints=checkpoints,
+            validate=context.validate,
+            inputs=context.inputs,
+            on_step=on_step,
+            on_row=self.tracker.row,
+            should_stop=self.should_stop,
+            probe=validation if self.spec.kind == "run" else None,
+            workers=self.workers,
+        )
+
+    def _train(self, dataset: Any, encoder: Any) -> None:
+        team = self.options.team
+        if team is not None:
+            if self.spec.batch_size is not None:
+                print(shares(self.spec.batch_size, team.size, self.options.micro_batch), flush=True)
+            team.call("train", self.folder.path)
+        fitted = self._fit(dataset, encoder)
+        self._check_data_still([self.folder.checkpoints])
+        weights = save_weights(fitted.classifier.tensors(), fitted.classifier.meta())
+        about = {
+            "sha256": hashlib.sha256(weights).hexdigest(),
+            "classifier": fitted.classifier.meta(),
+            "images_seen": fitted.images_seen,
+            "train_seconds": fitted.train_seconds,
+            "info": {**fitted.info, **({"weights_doubt": encoder.doubt} if encoder.doubt else {})},
+            **({"dynamics": fitted.dynamics} if fitted.dynamics else {}),
+        }
+        guard = self.lease.check
+        curves = pd.DataFrame(fitted.curves).to_parquet(index=False, compression="zstd")
+        write_atomic(self.folder.curves, curves, guard)
+        write_json_atomic(self.folder.weights.with_name("fitted.json"), about, guard=guard)
+        write_atomic(self.folder.weights, weights, guard)
+
+    def _finished_training(self) -> dict[str, Any] | None:
+        """What the trainer said of the final weights; None where they are missing or damaged."""
+        try:
+            return load_weights(self.folder)[1]
+        except UserError:
+            return None
+
+    def _context(self, dataset: Any, encoder: Any, validation: Any) -> Context:
+        """What the trainer gives to the method, here also for the points of its path."""
+        spec, device = self.spec, self.options.device
+
+        def check_stop() -> None:
+            if self.should_stop():
+                raise Stopped
+
+        return Context(
+            encoder,
+            make_task(dataset, encoder, spec.trainable),
+            make_settings(spec, device, self.options.micro_batch),
+            lambda classifier: validation_nll(classifier, validation, device=device, workers=self.workers),
+            {name: load_input(self.folder, spec, name) for name in spec.inputs},
+            check_stop,
+        )
+
+    def _classifiers(self, dataset: Any, encoder: Any, meta: dict[str, str]) -> tuple[Maker, dict[float, Maker]]:
+        """The run's own classifier, and those along its method's path; all of a path in `encoder`, one at a time.
+
+        Other methods have no path, and trials are not asked for it.
+        """
+        method, path = make_method(self.spec), self.folder.weights
+        if method.path is None or self.spec.kind == "trial":
+            classifier = Classifier.restore(encoder, dict(stored_tensors(path)), meta).to(self.options.device)
+            return lambda: classifier, {}
+        torch.manual_seed(self.spec.seed)  # as `fit` does
+        line = method.line(self._context(dataset, encoder, data_check.validation(dataset)))
+        shared = line.at(line.values[0])
+        return lambda: shared.overwrite(stored_tensors(path)), {value: partial(line.at, value) for value in line.values}
+
+    def _record(self, found: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+        spec, device, classes = self.spec, self.options.device, found.pop("classes")
+        seconds = about["train_seconds"]
+        return {
+            "schema": SCHEMA,
+            "run_id": spec.run_id,
+            "kind": spec.kind,
+            "benchmark": spec.benchmark,
+            "benchmark_version": spec.benchmark_version,
+            "method": spec.method,
+            "method_version": spec.method_version,
+            "backbone": spec.backbone,
+            "backbone_weights": spec.weights,
+            "seed": spec.seed,
+            "recipe": spec.recipe,
+            "spec": spec.model_dump(mode="json"),
+            "sources": self.plan.sources,
+            "selection": self.plan.selection,
+            "environment": {
+                **environment.describe(),
+                # A run that more than one state of the code worked on is nobody's clean commit.
+                **({"dirty": True} if len(self.code) > 1 or self.code[0].endswith("+") else {}),
+                "device": environment.device_name(device),
+                "vectors": environment.vectors(),
+                **({"processors": self.processors} if len(self.processors) > 1 else {}),
+                "threads": torch.get_num_threads(),
+                **({"processes": self.options.team.size} if self.options.team is not None else {}),
+                **({"micro_batch": self.options.micro_batch} if self.options.micro_batch is not None else {}),
+            },
+            "cost": {
+                "wall_seconds": self.wall_seconds(),
+                "train_seconds": seconds,
+                "images_per_second": about["images_seen"] / seconds if seconds > 0 else 0.0,
+                "peak_memory_bytes": environment.peak_memory_bytes(device),
+                "images_seen": about["images_seen"],
+                **self.train_images,
+            },
+            **found,
+            "summary": summarise(found["sets"]),
+            "info": {
+                **about["info"],
+                **({"dynamics": about["dynamics"]} if "dynamics" in about else {}),
+                **({"same_captions": self.same_captions} if self.same_captions else {}),
+                **({"sets_left_out": self.left_out} if self.left_out else {}),
+                **self.about_data,
+                CLASSES: classes,
+                "weights_sha256": about["sha256"],
+                "code": self.code,
+            },
+            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        }
+
+
+def make_task(dataset: Any, encoder: Any, trainable: str) -> Task:
+    """What every method learns: the classes, their captions, and the images."""
+    card = dataset.card
+    captions = [prompt.format(name) for name in card.class_names for prompt in card.prompts]
+    tokens = encoder.tokenize(captions).view(len(card.class_names), len(card.prompts), -1)  # (C, P, L)
+    return Task(card.class_names, card.prompts, caption_tokens=tokens, dataset=dataset, trainable=trainable)
+
+
+def make_method(spec: RunSpec) -> Method:
+    """The method with the hyperparameters of a spec; those that the spec leaves out mean what they meant before."""
+    method = registry.get(spec.method)
+    return method(method.Hyper(**{**method.introduced, **spec.hyper}))
+
+
+def make_settings(spec: RunSpec, device: str, micro_batch: int | None = None) -> Settings:
+    """The trainer's settings of a spec; a method without training gets neutral ones."""
+    return Settings(
+        total_steps=spec.steps or 1,
+        batch_size=spec.batch_size or 2,
+        lr=spec.lr or 0.0,
+        weight_decay=spec.weight_decay or 0.0,
+        warmup_steps=spec.warmup_steps or 0,
+        min_lr=spec.min_lr or 0.0,
+        clip_norm=spec.clip_norm or 0.0,
+        precision=spec.precision or "fp32",
+        bn=spec.bn,
+        micro_batch=micro_batch,
+        seed=spec.seed,
+        device=device,
+    )

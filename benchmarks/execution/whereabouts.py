@@ -1,0 +1,109 @@
+"""Where the data of a run are: where they can be found now, else where they were when the run was planned.
+
+What data a run is of, its fingerprint says; where they lie is no part of it, and stands beside the plan, in
+`place.json`. So `robustft retry`, and a job that starts days later, find what `sweep --data` named.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+from ... import backbones
+from ...datasets import catalogue
+from ...datasets.card import DataError, Dataset
+from ...datasets.image_folders import ROOT_VARIABLE
+from ...methods import registry
+from ...results.records.records import write_atomic
+from ..host.redaction import discreet
+from ..planning import benchmark as facts
+from ..planning import data_check
+from ..run_folder.folder import RunFolder, read_json
+from ..run_folder.plan import Plan
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where a command found its data."""
+
+    root: str | None
+    """The data root, of `--data` or its variable."""
+    start: str
+    """The folder in which the command was called: where a relative `folder:own` begins."""
+
+    @classmethod
+    def now(cls) -> "Whereabouts":
+        """Of this process."""
+        return cls(os.environ.get(ROOT_VARIABLE) or None, os.getcwd())
+
+    @classmethod
+    def planned(cls, folder: RunFolder) -> "Whereabouts | None":
+        """Of the command that last planned this run, or found its data; None where nothing says."""
+        told = read_json(folder.place) or {}
+        root, start = told.get("root"), told.get("start")
+        if not isinstance(start, str):
+            return None
+        return cls(os.path.expanduser(root) if isinstance(root, str) else None, os.path.expanduser(start))
+
+    def keep(self, plan: Plan, folder: RunFolder) -> None:
+        """Write it beside a plan whose data do not come with the package."""
+        if plan.dataset in catalogue.embedded() or Whereabouts.planned(folder) == self:
+            return
+        told = {key: discreet(value or "") or None for key, value in asdict(self).items()}
+        write_atomic(folder.place, json.dumps(told).encode())  # escaped: the name of a folder may be no text
+
+
+def find(plan: Plan, folder: RunFolder) -> Dataset:
+    """The data of a run: the planned ones, where they are found now or where they were.
+
+    Where neither place has them, whatever is there, which does not fit the plan.
+
+    Raises:
+        DataError: there are none.
+    """
+    then = Whereabouts.planned(folder)
+    if then is None or then == Whereabouts.now():
+        return _load(plan, None)
+    found, failed = None, []
+    for place in (None, then):
+        try:
+            data = _load(plan, place)
+            data_check.check(data, plan.spec, registry.get(plan.spec.method).trained)
+        except DataError as error:
+            failed.append(error)
+            continue
+        found = found or data
+        if data_check.fingerprint(data, plan.spec.allow_partial) == plan.spec.fingerprint:
+            return data
+    if found is None and str(failed[0]) != str(failed[1]):
+        raise DataError(f"{str(failed[0]).rstrip('.')}; nor are they where the run was planned ({failed[1]})")
+    if found is None:
+        raise failed[0]
+    return found
+
+
+def missing(plan: Plan, folder: RunFolder) -> str:
+    """One sentence where a run would fail for its data or weights, else ""."""
+    spec = plan.spec
+    try:
+        data = find(plan, folder)
+        data_check.check(data, spec, registry.get(spec.method).trained)
+    except DataError as error:
+        remedy = f"name the data root with --data or {ROOT_VARIABLE}"
+        return f"{str(error).rstrip('.')}; {remedy}" if ROOT_VARIABLE not in str(error) else str(error).rstrip(".")
+    if data_check.fingerprint(data, spec.allow_partial) != spec.fingerprint:
+        return (
+            f"the data {plan.dataset} are others than when the run was planned; name the data root that has those with "
+            f"--data or {ROOT_VARIABLE}, or start the sweep again to plan anew"
+        )
+    if backbones.identity(spec.backbone) != spec.weights:
+        return (
+            f"the weights of {spec.backbone} are others than when the run was planned; name the folder that has those "
+            f"with {backbones.WEIGHTS_VARIABLE}, or unset it, or start the sweep again to plan anew"
+        )
+    return ""
+
+
+def _load(plan: Plan, place: Whereabouts | None) -> Dataset:
+    spec = plan.spec
+    size, told = backbones.image_size(spec.backbone), {} if place is None else asdict(place)
+    return facts.dataset_now(plan.dataset, size, spec.allow_partial, spec.decode, **told)

@@ -1,0 +1,1 @@
+"""SLURM: what is submitted, what a job does, and what the queue says."""

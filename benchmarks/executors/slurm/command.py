@@ -1,0 +1,116 @@
+"""What `--executor slurm` does for a command: submit and say so, or show what would be submitted."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from ...errors import UserError
+from ...execution.process_group import shares
+from ...host.redaction import discreet
+from ...planning.request import Planned
+from ...run_folder.folder import RunFolder
+from . import client as queue
+from . import code_snapshot, submitit_api
+from .arrays import Array, Cluster, Outcome
+from .cost_estimate import estimate, readable
+from .submission import LIMITS, PREFIX, Submitter
+
+
+def submit(
+    folders: Iterable[RunFolder],
+    console: Console,
+    runs: Path,
+    cluster: Cluster,
+    device: str,
+    checkpoint_minutes: float,
+) -> int:
+    """Submit runs; 0 where all are done or on their way, 1 where SLURM took some, 2 where it refused the profile."""
+    folders = list(folders)
+    if not queue.available():
+        raise UserError("--executor slurm: needs SLURM's commands, squeue was not found; work on a cluster's machine.")
+    submitter = Submitter(runs, cluster, device, checkpoint_minutes * 60, lambda text: console.print(text))
+    outcome = submitter.submit(folders)
+    _tell(outcome, sum(folder.done() for folder in folders), len(folders), console)
+    if not outcome.left:
+        return 0
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    reason = f" SLURM refused: {outcome.refusal.rstrip('.')}." if outcome.refusal else ""
+    mistake = bool(outcome.refusal) and not LIMITS.search(outcome.refusal)
+    remedy = "Mend --profile and start the same command again." if mistake else "Start it again when there is room."
+    errors.print(
+        f"robustft: {_counted(len(outcome.left), 'run')} still planned and not submitted.{reason} {remedy}",
+        markup=False,
+    )
+    return 2 if mistake else 1
+
+
+def _tell(outcome: Outcome, done: int, count: int, console: Console) -> None:
+    parts = [f"{done} finished earlier"]
+    if outcome.queued:
+        parts.append(f"{len(outcome.queued)} on their way")
+    arrays = f" as {_counted(len(outcome.arrays), 'array')} ({', '.join(outcome.arrays)})" if outcome.arrays else ""
+    parts.append(f"{len(outcome.submitted)} submitted{arrays}")
+    console.print(f"{_counted(count, 'run')}: {', '.join(parts)}", soft_wrap=True)
+
+
+def dry_run(
+    plan: list[Planned],
+    folders: dict[str, RunFolder],
+    console: Console,
+    runs: Path,
+    cluster: Cluster,
+    device: str,
+    checkpoint_minutes: float,
+) -> None:
+    """Show the arrays, what they will take, and the sbatch text of each; nothing is written."""
+    submitter = Submitter(runs, cluster, device, checkpoint_minutes * 60, lambda text: None)
+    arranger = submitter.arranger
+    for planned in plan:
+        arranger.specs[folders[planned.spec.run_id].path.absolute()] = planned.spec
+    try:
+        flying = submitter.in_flight()
+    except queue.QueueError as error:  # a dry run needs no cluster
+        console.print(f"what is in the queue is not known: {error}", soft_wrap=True)
+        flying = {}
+    code = None if cluster.live else code_snapshot.content_hash()
+    outcome = Outcome()
+    arrays = arranger.plan(list(folders.values()), flying, code, outcome)
+    profile = cluster.profile
+    specs = [arranger.specs[folder.path] for array in arrays for folder in array.runs]
+    console.print(f"\n{_counted(len(arrays), 'array')}, code {code or 'as installed when a job starts'}:")
+    names: list[str] = []
+    for number, array in enumerate(arrays):
+        names.append(f"{PREFIX}{arranger.specs[array.runs[0].path].benchmark}-{number}")
+        console.print(f"  {names[-1]}: {_described(array, cluster)}", soft_wrap=True)
+    unit = "GPU-hours" if profile.gpus else "process-hours"
+    cost = estimate(specs, runs, device, profile.array_parallelism)
+    console.print(f"{unit}: {cost.hours:.2f} for {cost.timed} of {_counted(cost.runs, 'run')}, by earlier records")
+    console.print(
+        f"disk: {readable(cost.kept_bytes)} for {cost.weighed} of {_counted(cost.runs, 'run')}, by earlier ones, "
+        f"and up to {readable(cost.passing_bytes)} of checkpoints while they are made",
+        soft_wrap=True,
+    )
+    batches = dict.fromkeys(spec.batch_size for spec in specs if spec.batch_size)
+    for batch in batches if profile.processes > 1 or profile.micro_batch else ():
+        console.print(shares(batch, profile.processes, profile.micro_batch))
+    for name, array in zip(names, arrays, strict=True):
+        after = [other for other, made in zip(names, arrays, strict=True) if array.needs & {f.path for f in made.runs}]
+        after += sorted({flying[path].job for path in array.needs if path in flying})
+        given = submitter.parameters(array, name, after)
+        console.print(f"\n{name}/submission.sh", markup=False)
+        text = submitit_api.text(submitter.home / name, profile.python, given, len(array.tasks))
+        console.print(discreet(text), markup=False, soft_wrap=True)
+
+
+def _described(array: Array, cluster: Cluster) -> str:
+    profile = cluster.profile
+    each = "a run each" if cluster.pack == 1 else f"up to {cluster.pack} runs each, one after the other"
+    on = f"{profile.nodes} node{'s' * (profile.nodes > 1)} with {_counted(profile.gpus, 'GPU')}"
+    jobs = _counted(len(array.tasks), "job")
+    waits = f", after {_counted(len(array.needs), 'run')}" if array.needs else ""
+    return f"{jobs}, {each}, {on}, {profile.time}{waits}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

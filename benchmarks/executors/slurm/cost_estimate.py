@@ -1,0 +1,115 @@
+"""What a plan will take, judged by earlier records and run folders: GPU-hours and disk."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ....results.records import records
+from ...run_folder.folder import RunFolder
+from ...run_folder.spec import RunSpec
+
+CHECKPOINT_WEIGHTS = 8
+"""Two checkpoints of student, two moments and teacher, in sizes of the final weights."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Sums over the runs that something is known of."""
+
+    hours: float
+    """Hours of one GPU, or of one process without GPUs."""
+    timed: int
+    """Runs that `hours` covers."""
+    kept_bytes: int
+    """What finished runs keep."""
+    passing_bytes: int
+    """What checkpoints take, at most, while runs are made."""
+    weighed: int
+    """Runs that the bytes cover."""
+    runs: int
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Medians of finished runs: seconds of one process an image trained, and seconds of everything else."""
+
+    image_seconds: float
+    other_seconds: float
+
+    def seconds(self, spec: RunSpec) -> float:
+        """Seconds of one process that a run will take."""
+        return self.image_seconds * (spec.steps or 0) * (spec.batch_size or 0) + self.other_seconds
+
+
+def estimate(specs: list[RunSpec], runs: Path, device: str, at_once: int) -> Estimate:
+    """What these runs will take.
+
+    Args:
+        runs: root of earlier runs; the committed reference records are asked as well.
+        device: cpu or cuda; records of the other kind say nothing.
+        at_once: runs that are made at the same time.
+    """
+    earlier = chain(records.gather(runs, lambda _: None), records.gather_reference(report=lambda _: None))
+    paces = _paces(r for r in earlier if (r["environment"].get("device", "cpu") == "cpu") == (device == "cpu"))
+    sizes, weights = _sizes(runs)
+    seconds = [paces[key].seconds(spec) for spec in specs if (key := (spec.method, spec.backbone)) in paces]
+    kept = [sizes[key] for spec in specs if (key := (spec.method, spec.backbone)) in sizes]
+    heavy = sorted((weights[spec.backbone] for spec in specs if spec.steps and spec.backbone in weights), reverse=True)
+    return Estimate(
+        hours=sum(seconds) / 3600,
+        timed=len(seconds),
+        kept_bytes=sum(kept),
+        passing_bytes=CHECKPOINT_WEIGHTS * sum(heavy[:at_once]),
+        weighed=len(kept),
+        runs=len(specs),
+    )
+
+
+def _paces(earlier: Iterable[dict[str, Any]]) -> dict[tuple[str, str], Pace]:
+    found: dict[tuple[str, str], list[Pace]] = defaultdict(list)
+    for record in earlier:
+        cost, processes = record["cost"], record["environment"].get("processes", 1)
+        trained, images = cost.get("train_seconds") or 0.0, cost.get("images_seen") or 0
+        if cost.get("wall_seconds") is None or record["kind"] != "run":
+            continue
+        pace = Pace(processes * trained / images if images else 0.0, processes * (cost["wall_seconds"] - trained))
+        found[record["method"], record["backbone"]].append(pace)
+    return {
+        key: Pace(median(p.image_seconds for p in paces), median(p.other_seconds for p in paces))
+        for key, paces in found.items()
+    }
+
+
+def _sizes(runs: Path) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
+    """Median bytes of finished run folders by method and backbone, and of final weights by backbone."""
+    kept, weights = defaultdict(list), defaultdict(list)
+    for path in runs.glob("*/*/*/seed*/record.json"):
+        folder = RunFolder(path.parent)
+        method, backbone = path.parts[-4], path.parts[-3]
+        kept[method, backbone].append(sum(_bytes(folder.path)))
+        if folder.weights.exists():
+            weights[backbone].append(folder.weights.stat().st_size)
+    return (
+        {key: int(median(found)) for key, found in kept.items()},
+        {key: int(median(found)) for key, found in weights.items()},
+    )
+
+
+def _bytes(folder: Path) -> Iterable[int]:
+    for place, _, files in os.walk(folder):
+        for name in files:
+            yield (Path(place) / name).stat().st_size
+
+
+def readable(count: int) -> str:
+    """Bytes for a person."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

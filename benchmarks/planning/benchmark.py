@@ -1,0 +1,162 @@
+"""What planning knows of the installed package: here names become methods, backbones and data."""
+
+import itertools
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from ... import backbones
+from ...datasets import catalogue
+from ...datasets.card import Dataset
+from ...methods import registry
+from ..errors import UserError, resolve_name
+from ..run_folder.spec import TRAINING_FIELDS
+from . import data_check
+from .request import DataFacts, Facts, keys_of
+from .resolver import Resolver
+from .selection_rules import Selector
+from .suite.suite import Suite, base_path, find, load
+from .suite.tuned_values import Tuned, load_tuned
+
+OWN_VERSION = "own"
+"""As a suite's version: whatever version one's own data have now, which changes with their content."""
+
+
+@cache
+def dataset(
+    name: str, size: int = 224, allow_partial: bool = False, decode: str = "exact",
+    root: str | None = None, start: str | None = None,
+) -> Dataset:  # fmt: skip
+    """The dataset of that name, registered or one's own (folder:<path>); loading may be slow, so each is made once.
+
+    Args:
+        size: side in pixels of the pictures that are made from image files.
+        allow_partial: take what is there of a registered dataset.
+        decode: "exact" or "fast", how the pictures are made.
+        root, start: where they are looked for, as in `catalogue.get`.
+    """
+    base, shifts = catalogue.parts(name)
+    known = base if catalogue.is_own(base) else resolve_name("dataset", base, catalogue.names())
+    if known in catalogue.embedded() and not shifts:
+        return _drawn(known)
+    joined = catalogue.with_shifts(known, shifts)
+    return catalogue.get(joined, size=size, allow_partial=allow_partial, decode=decode, root=root, start=start)
+
+
+def dataset_now(
+    name: str, size: int, allow_partial: bool, decode: str, root: str | None = None, start: str | None = None
+) -> Dataset:
+    """`dataset`, of one's own data as they are on the disk at this moment: they may have changed since."""
+    anew = dataset.__wrapped__ if catalogue.has_own(name) else dataset
+    return anew(name, size, allow_partial, decode, root, start)
+
+
+@cache
+def _drawn(name: str) -> Dataset:
+    """An embedded dataset, the same for every size and decoder: its fingerprint, which is of pictures, is made once."""
+    return catalogue.get(name)
+
+
+@cache
+def data_facts(name: str, backbone: str, allow_partial: bool) -> DataFacts:
+    """What a plan depends on in the data that a backbone is given."""
+    data = dataset(name, backbones.image_size(backbone), allow_partial)
+    fingerprint = data_check.fingerprint(data, allow_partial)
+    return DataFacts(data.card.version, fingerprint, data.train_size, bool(data.card.names("validation")))
+
+
+def methods() -> dict[str, type]:
+    """Every registered method."""
+    return {name: registry.get(name) for name in registry.names()}
+
+
+def gather(suite: Suite) -> Facts:
+    """The facts that the runs of this suite are planned from, the suite's own names checked against them."""
+    data = dataset(suite.dataset)
+    known, encoders = methods(), tuple(backbones.names())
+    checks = (
+        ("methods", "method", suite.methods, known),
+        ("backbones", "backbone", suite.backbones, encoders),
+        ("methods_settings", "method", suite.methods_settings, known),
+        ("tuning.space", "method", suite.tuning.space if suite.tuning else (), known),
+    )
+    for key, kind, listed, names in itertools.chain(checks, _listed(suite, known, encoders)):
+        for name in listed:
+            try:
+                other_spelling = kind == "backbone" and name not in names  # another spelling, or MODEL:TAG
+                found = backbones.resolve(name) if other_spelling else resolve_name(kind, name, names)
+            except (UserError, backbones.BackboneError) as error:
+                raise UserError(f"{suite.name}.{key}: {error}") from None
+            if found != name and key not in ("methods", "backbones"):
+                raise UserError(f"{suite.name}.{key}: must be written '{found}', got '{name}'; correct the suite file.")
+    return Facts(
+        methods=known,
+        backbones=encoders,
+        weights=cache(backbones.identity),
+        spelling=cache(backbones.resolve),
+        version=data.card.version,
+        fingerprint=data.card.fingerprint,
+        train_size=data.train_size,
+        data=data_facts,
+        embedded=suite.dataset in catalogue.embedded(),
+    )
+
+
+def _listed(suite: Suite, known: dict[str, type], encoders: tuple[str, ...]) -> Iterator[tuple]:
+    """(where, kind, listed, known names) of what recipes and the grid name; methods before their keys."""
+    for name, recipe in suite.recipes.items():
+        yield f"recipes.{name}.backbones", "backbone", recipe.backbones, encoders
+    for name, recipe in suite.published.items():
+        where = f"published.{name}"
+        yield f"{where}.dataset", "dataset", [recipe.dataset] if recipe.dataset else [], catalogue.names()
+        yield f"{where}.values", "key", recipe.values, (*TRAINING_FIELDS, "epochs")
+        yield f"{where}.methods", "method", recipe.methods, known
+        yield f"{where}.backbones", "backbone", recipe.backbones, encoders
+        yield f"{where}.backbones", "backbone", [stand.backbone for stand in recipe.backbones.values()], encoders
+        for method, backbones_ in recipe.methods.items():
+            keys = (*keys_of(known[method]), "epochs")
+            yield f"{where}.methods.{method}", "backbone", backbones_, (*encoders, "all")
+            for backbone, values in backbones_.items():
+                yield f"{where}.methods.{method}.{backbone}", "key", values, keys
+    yield "grid", "method", suite.grid, known
+    for method in suite.grid:
+        keys = {key for setting in suite.settings_of(method) for key in setting}
+        yield f"grid.{method}", "key", sorted(keys), keys_of(known[method])
+
+
+class Benchmark:
+    """A suite with its tuned values and the facts that its runs are planned from."""
+
+    def __init__(self, name: str) -> None:
+        self.path: Path = find(name)
+        self.suite: Suite = load(self.path)
+        self.facts: Facts = gather(self.suite)
+        if self.suite.version == OWN_VERSION and catalogue.is_own(self.suite.dataset):
+            self.suite = self.suite.model_copy(update={"version": self.facts.version})
+        base = self.suite.based_on
+        self.base: Benchmark | None = Benchmark(str(base_path(self.path, base))) if base else None
+        """What a study is based on: its tuned values are taken."""
+        self.tuned: Tuned = self.base.tuned if self.base else load_tuned(self.path, self.suite)
+        self.tuning_known: dict[tuple[str, str, str], bool] = {}
+        """What `tuning.is_current` has found, by method, backbone and recipe."""
+        self._resolvers: dict[tuple[str | None, str | None, str], Resolver] = {}
+        self._selectors: dict[str | None, Selector] = {}
+
+    def reload(self) -> "Benchmark":
+        """The same suite file, with the tuned values that are on disk now."""
+        return Benchmark(str(self.path))
+
+    def resolver(self, recipe: str | None = None, rule: str | None = None, kind: str = "run") -> Resolver:
+        """Fills in specs of this benchmark."""
+        known = self._resolvers.get((recipe, rule, kind))
+        if known is None or known.suite is not self.suite:
+            known = Resolver(self.suite, self.tuned, self.facts, recipe, rule, kind)
+            self._resolvers[recipe, rule, kind] = known
+        return known
+
+    def selector(self, recipe: str | None = None) -> Selector:
+        """Tells which rules a run of this benchmark is a result of."""
+        known, resolver = self._selectors.get(recipe), self.resolver(recipe)
+        if known is None or known.resolver is not resolver:
+            known = self._selectors[recipe] = Selector(resolver)
+        return known

@@ -1,0 +1,219 @@
+"""The data of a run: what it sees of them, and that they are complete before anything starts."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ...datasets import catalogue
+from ...datasets.card import Dataset, EvalData, EvalSet, MissingData
+from ...datasets.image_folders import Tree
+from ...datasets.overlaps import Shared, refuse_folders_of_others
+from ...datasets.subset import Rehearsal
+from ...results.board.row_marks import unread_text
+from ...results.records.atomic import create_atomic
+from ..host.environment import cores
+from ..run_folder.plan import Plan
+from ..run_folder.spec import RunSpec
+
+OWN = {"macro_f1": "macro_f1_labels", "worst_group_accuracy": "worst_group_accuracy"}
+"""`EvalSet.metric` -> its name among the metrics of a record."""
+
+
+def fingerprint(data: Dataset, allow_partial: bool) -> str:
+    """The card's fingerprint; of a partial copy also of which images it has, of training and of each set, by name.
+
+    So runs on two copies that lack different images are runs on different data, and share no row of a board.
+    """
+    if not allow_partial:
+        return data.card.fingerprint
+    parts = f"{data.card.fingerprint} partial {data.train_size}"
+    if not _drawn(data):  # of those, nothing can be missing
+        named = getattr(data, "train_names", None)
+        parts += f"\ntrain {_content(named)}" if named else ""
+        parts += "".join(
+            f"\n{entry.name} {_content(lambda entry=entry: data.eval_data(entry.name).sample_ids)}"
+            for entry in data.card.sets
+        )
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _content(names: Callable[[], list[str]]) -> str:
+    """How many images there are, and a hash of their names; "none" where there are none."""
+    try:
+        found = names()
+    except MissingData:
+        return "none"
+    content = "\n".join(found).encode("utf-8", "surrogateescape")
+    return f"{len(found)} {hashlib.sha256(content).hexdigest()}"
+
+
+def _drawn(data: Dataset) -> bool:
+    """Whether all of it comes with this package."""
+    return data.card.name in catalogue.embedded() and not getattr(data, "shifts", None)
+
+
+def loaders(plan: Plan) -> int:
+    """Processes that load a run's images unless told: one for each of its threads and cores; 0 where they are drawn."""
+    return 0 if plan.dataset in catalogue.embedded() else min(plan.spec.threads, cores())
+
+
+def many_cores(images: int) -> int:
+    """Processes that load so many images outside of a run: one for each core; 0 for a few, which start sooner here."""
+    return cores() if images > 1000 else 0
+
+
+def part(data: Dataset, spec: RunSpec) -> Dataset:
+    """The dataset as a run sees it: with a training limit, a part of it."""
+    return data if spec.train_limit is None else Rehearsal(data, spec.train_limit, spec.limit)
+
+
+def validation(data: Dataset) -> EvalData | None:
+    """The ID validation set; None for data without one."""
+    names = data.card.names("validation")
+    return data.eval_data(names[0]) if names else None
+
+
+def withheld(data: Dataset) -> bytes:
+    """The training images that a rule by hash makes the validation set: their sample ids, sorted, one a line.
+
+    Empty for data whose validation set is not made by a rule.
+    """
+    if not getattr(data, "withholds", False):
+        return b""
+    names = (name.encode("utf-8", "surrogateescape") for name in validation(data).sample_ids)
+    return b"".join(name + b"\n" for name in sorted(names))
+
+
+def keep_withheld(data: Dataset, folder: Path) -> dict[str, str]:
+    """Writes that list as withheld-<first 12 digits of its sha256>.txt unless it is there.
+
+    Returns:
+        What a record says of it; {} where no rule withholds.
+    """
+    content = withheld(data)
+    if not content:
+        return {}
+    digest = hashlib.sha256(content).hexdigest()
+    path = folder / f"withheld-{digest[:12]}.txt"
+    if not path.exists():
+        create_atomic(path, content)
+    return {"withheld_sha256": digest}
+
+
+def about(data: Dataset, folder: Path) -> dict[str, Any]:
+    """What a record says of the data: `keep_withheld`, and where there are any, how many files of one's own are no
+    images of a class (`passed_over`), which of them are images all the same (`not_read`), which images stand in two
+    sets (`shared_images`), whether the fingerprint is of the content of one's own data (`fingerprint_of`), and which
+    sets are judged by another metric than accuracy (`own_metrics`)."""
+    unread = {name: (len(tree), dict(tree.unread)) for name, tree in _trees(data).items() if tree.unread}
+    told = {
+        "passed_over": {name: count for name, (count, _) in getattr(data, "passed_over", {}).items()},
+        "not_read": {name: {"read": read, "endings": endings} for name, (read, endings) in unread.items()},
+        "shared_images": [
+            {"set": pair.name, "also_in": pair.other, "images": pair.images, "of": pair.of} for pair in shared(data)
+        ],
+        "fingerprint_of": "content" if hasattr(data, "parts") else "",
+        "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
+    }
+    return {**keep_withheld(data, folder), **{key: value for key, value in told.items() if value}}
+
+
+def shared(data: Dataset) -> list[Shared]:
+    """The pairs of sets of one's own data that share images; of registered data nobody looks."""
+    return getattr(data, "shared", [])
+
+
+def _trees(data: Dataset) -> dict[str, Tree]:
+    """Set -> what lies in its folder, of one's own data in folders."""
+    return getattr(data, "trees", {})
+
+
+def doubts(data: Dataset) -> Iterator[str]:
+    """A sentence on each thing about one's own data that a person should know before a run starts."""
+    where = data.card.name
+    for name, tree in _trees(data).items():
+        if tree.unread:
+            folders = f"class folder{'s' if len(tree.lost) > 1 else ''} {', '.join(map(repr, tree.lost))}"
+            lost = f", and none is left of the {folders}" if tree.lost else ""
+            yield (
+                f"{where}: {unread_text(name, len(tree), dict(tree.unread))}{lost}; convert them to PNG (a .jfif is a "
+                ".jpg: rename it), or take them away."
+            )
+        if tree.astray[0]:
+            yield (
+                f"{where}: {tree.astray[0]} entries of {name} are passed over, images outside of class folders or "
+                f"folders inside of them, first {tree.astray[1]!r}; move the images into their class folders."
+            )
+    for pair in shared(data):
+        if not pair.withheld:
+            yield (
+                f"{where}: {pair.text()}, first {pair.example[0]} as {pair.example[1]}; take the copies away, or say "
+                "so beside the numbers."
+            )
+
+
+def copies_in_train(data: Dataset) -> Iterator[str]:
+    """A sentence where train holds images twice, of which the rule by hash withheld one and left the other."""
+    for pair in shared(data):
+        if pair.withheld:
+            yield (
+                f"{data.card.name}: train holds images twice, so that {pair.text()}, first {pair.example[0]} as "
+                f"{pair.example[1]}; choices are made on images that are trained on."
+            )
+
+
+def evaluation_sets(data: Dataset, spec: RunSpec) -> Iterator[tuple[EvalSet, EvalData]]:
+    """The sets that a run is evaluated on, validation first, each read when it is asked for.
+
+    A trial sees validation alone. With `allow_partial`, a shift of which nothing is there is left out, and the record
+    names it.
+
+    Raises:
+        DataError: a set is missing or not complete.
+    """
+    for entry in sorted(data.card.sets, key=lambda entry: entry.role != "validation"):
+        if spec.kind == "trial" and entry.role != "validation":
+            continue
+        try:
+            found = data.eval_data(entry.name)
+        except MissingData:
+            if not spec.allow_partial or entry.role in ("id", "validation"):
+                raise
+            continue
+        yield entry, found
+
+
+def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
+    """DataError unless every set that the run reads is complete, or may be partial.
+
+    Of one's own data the first image of each set is opened, since all images of a set come from one program, and what
+    is wrong with them should be known before anything is trained; `robustft doctor` opens all. Of others, none is.
+
+    Args:
+        trains: whether training images are read.
+
+    Returns:
+        The shifts that are left out, because nothing of them is there.
+    """
+    if _drawn(data):
+        return []
+    own, beside = catalogue.is_own(data.card.name), getattr(data, "shifts", {})
+    if trains:
+        data.train_labels()
+        if own:
+            data.train_images([(0, 0)], 0)
+    read = {}
+    for entry, found in evaluation_sets(data, spec):
+        read[entry.name] = getattr(found, "tree", None)
+        if own or entry.name in beside:
+            found.images(0, 1)
+    trees = {name: tree for name, tree in read.items() if tree is not None}
+    refuse_folders_of_others(data.card.name, {name: trees[name] for name in beside if name in trees}, trees)
+    return [] if spec.kind == "trial" else [entry.name for entry in data.card.sets if entry.name not in read]
+
+
+def training_images(data: Any) -> dict[str, int]:
+    """How many training images there are on the disk and should be, where somebody knows; {} else."""
+    expected = getattr(data, "expected", None)
+    return {} if expected is None else {"train_found": data.found, "train_expected": expected}

@@ -1,0 +1,165 @@
+"""What planning is given and gives: facts of the installed package, what was asked for, and planned runs."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Protocol
+
+from ..errors import UserError, resolve_name
+from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
+from .suite.suite import Suite
+
+
+class MethodClass(Protocol):
+    """What planning reads from a method."""
+
+    name: str
+    version: int
+    Hyper: type
+    trained: bool
+    needs_text: bool
+    strength: str | None
+    path: str | None
+    introduced: Mapping[str, Any]
+    instead: str
+
+    def chooses(self, hyper: Any) -> bool:
+        """Whether it chooses something by ID validation while it runs."""
+
+    def inputs(self, hyper: Any) -> tuple[str, ...]:
+        """Methods whose finished runs it reads."""
+
+    def input_seeds(self, hyper: Any, seed: int) -> tuple[int, ...]:
+        """The seeds of those runs."""
+
+    def pools(self) -> bool:
+        """Whether those are several seeds; then there is one run for each backbone."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a plan depends on in the data of a run."""
+
+    version: str
+    fingerprint: str
+    train_size: int
+    has_validation: bool = True
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the installed package knows: methods, backbones, and the dataset of the suite."""
+
+    methods: Mapping[str, Any]
+    backbones: tuple[str, ...]
+    weights: Callable[[str], str]
+    """Backbone name -> identity of its weights; raises where the file is missing or damaged."""
+    version: str
+    fingerprint: str
+    train_size: int
+    embedded: bool = False
+    """Whether the pictures are drawn by this package, so that there is nothing to decode."""
+    spelling: Callable[[str], str] | None = None
+    """Any spelling of a backbone's name (ViT-B/16, MODEL:TAG) -> the name of its runs."""
+    data: Callable[[str, str, bool], DataFacts] | None = None
+    """(dataset, backbone, allow_partial) -> its facts, where they are not those above for all."""
+    has_text: Callable[[str], bool] = lambda backbone: True
+    """Whether a backbone has a text tower; every bundled one is a dual encoder."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. Names may use `-` or `_`."""
+
+    methods: tuple[str, ...]
+    backbones: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    settings: tuple[str, ...] = ()
+    rule: str = "one_se"
+    recipe: str | None = None
+    kind: str = "run"
+    companions: bool = False
+    """Also, under rule one_se, the run of rule `fixed` of each method with a path whose place on it is not set."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of the plan, with the source of each value."""
+
+    spec: RunSpec
+    sources: dict[str, str] = field(compare=False)
+    requested: bool = True
+    """False for a run that is there only because another one reads it."""
+    needs: tuple[str, ...] = ()
+    """Run ids that must be finished before this one starts."""
+
+
+@cache
+def learns(method: MethodClass) -> bool:
+    """Whether a run depends on training: its own, or that of a run it reads (WiSE-FT)."""
+    return method.trained or bool(method.inputs(method.Hyper()))
+
+
+def varies(method: MethodClass, known: Mapping[str, MethodClass]) -> bool:
+    """Whether its runs of several seeds are several runs: it trains or draws, or reads a run that does."""
+    draws = method.trained or getattr(method, "seeded", False)
+    return draws or any(varies(known[name], known) for name in method.inputs(method.Hyper()))
+
+
+def seeds_of(method: MethodClass, asked: Sequence[int], known: Mapping[str, MethodClass]) -> list[int]:
+    """The seeds that it is run under: the first one alone where the others would give no other run."""
+    return list(asked if varies(method, known) and not method.pools() else asked[:1])
+
+
+def post_hoc(method: MethodClass) -> bool:
+    """Whether it only reads finished runs."""
+    return not method.trained and learns(method)
+
+
+def keys_of(method: MethodClass) -> list[str]:
+    """The keys of `--set` that this method has; one without any training has no training field."""
+    return [*(TRAINING_FIELDS if learns(method) else ()), *OTHER_FIELDS, *hyper_keys(method)]
+
+
+def check_chooses_nothing(method: MethodClass, spec: RunSpec, dataset: str) -> None:
+    """UserError for a run that would choose by ID validation, on data that have none."""
+    hyper = method.Hyper(**{**method.introduced, **spec.hyper})
+    if spec.kind == "trial" or method.chooses(hyper):
+        raise UserError(
+            f"{spec.method}: chooses by ID validation, which {dataset} has not, because all of its images are trained "
+            f"on; {method.instead or 'leave the method out'}, or take another recipe."
+        )
+
+
+@cache
+def hyper_keys(method: MethodClass) -> tuple[str, ...]:
+    """The method's own hyperparameters, in file order."""
+    return tuple(entry.name for entry in dataclasses.fields(method.Hyper))
+
+
+def choose_methods(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list[str]:
+    """The methods of `--method`, each once; `all` means the suite's."""
+    names: list[str] = []
+    for name in asked:
+        wanted = suite.methods if name == "all" else [name]
+        names += [resolve_name("method", each, facts.methods) for each in wanted]
+    if not names:
+        raise UserError("--method: must name at least one method, got none; give names or 'all'.")
+    return list(dict.fromkeys(names))
+
+
+def choose_backbones(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list[str]:
+    """The backbones of `--backbone`, each once; none or `all` means the suite's."""
+    names: list[str] = []
+    for name in asked or ("all",):
+        wanted = suite.backbones if name == "all" else [name]
+        names += [choose_backbone(each, facts) for each in wanted]
+    return list(dict.fromkeys(names))
+
+
+def choose_backbone(asked: str, facts: Facts) -> str:
+    """The name under which the runs of a backbone are kept."""
+    if facts.spelling is not None:
+        return facts.spelling(asked)
+    return resolve_name("backbone", asked, facts.backbones)

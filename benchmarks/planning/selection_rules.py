@@ -1,0 +1,106 @@
+"""Which selection rules a run is a result of: those whose plan, by the tuned values of today, is exactly this run."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import UserError
+from ..run_folder.spec import RunSpec
+from .request import MethodClass, choose_backbone, learns, post_hoc
+from .resolver import CHOOSING, Resolver
+from .suite.suite import RULES
+from .suite.tuned_values import TunedEntry
+
+PUBLISHED = "published"
+"""What selection says of a run under a published recipe."""
+
+
+class Selector:
+    """Asks the plans of one suite and recipe for the rules behind a spec."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self.suite, self.tuned, self.facts = resolver.suite, resolver.tuned, resolver.facts
+        self.recipe, self.published = resolver.recipe, resolver.published
+        self._given: dict[tuple[str, str, str, int], str | None] = {}
+
+    def of(self, spec: RunSpec, current: Callable[[str, str], bool] = lambda method, backbone: True) -> dict[str, Any]:
+        """Which selection rules a spec is a result of: those whose own plan gives exactly this run.
+
+        A run of a tuning seed, of a trial, of a study, of another recipe than the suite's first, or with any value
+        that no rule chose, has none and enters no ranked board. One with the values of a published recipe has
+        `published`, which is no rule: how its authors chose is unknown.
+
+        `tuning` is the hash of the method's own tuned entry, or of its input's where a post-hoc method chose
+        nothing itself (soups, rule `fixed`). `trials` counts those of the method, and for a post-hoc method also
+        those of its input, without which there was nothing to read; `evaluated` those of them that trained nothing.
+
+        Args:
+            current: (method, backbone) -> whether its tuned entry comes from the trials of today; one that does
+                not carries no rule.
+        """
+        none = {"rules": [], "tuning": None, "trials": 0, "evaluated": 0}
+        method = self.facts.methods.get(spec.method)
+        if spec.kind != "run" or spec.recipe != self.recipe or self.suite.grid or self.suite.based_on:
+            return none
+        if method is None or not self._known(spec.backbone):
+            return none
+        if method.pools() and spec.seed != self.suite.seeds[0]:
+            return none
+        if self.published is not None:
+            return {**none, "rules": [PUBLISHED] if self._gives(CHOOSING[0], spec) == spec.run_id else []}
+        if self.recipe != self.suite.default_recipe:
+            return none
+        based = {rule: self._basis(method, spec.backbone, rule, current) for rule in RULES}
+        run_id = spec.run_id
+        rules = [rule for rule, basis in based.items() if basis is not None and self._gives(rule, spec) == run_id]
+        if not rules:
+            return none
+        basis = based[rules[0]]
+        return {
+            "rules": rules,
+            "tuning": basis[0].tuning if basis else None,
+            "trials": sum(len(entry.trials) for entry in basis),
+            "evaluated": len(basis[0].trials) if post_hoc(method) and len(basis) > 1 else 0,
+        }
+
+    def _known(self, backbone: str) -> bool:
+        try:
+            return choose_backbone(backbone, self.facts) == backbone
+        except ValueError:
+            return False
+
+    def _gives(self, rule: str, spec: RunSpec) -> str | None:
+        """The id of the run that a rule plans for method, backbone and seed; None where a tuning seed is involved."""
+        key = (rule, spec.method, spec.backbone, spec.seed)
+        if key not in self._given:
+            try:
+                runs = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed)
+            except UserError:
+                if self.published is None:
+                    raise
+                return None  # a record of values that this file no longer has
+            tuning = self.suite.tuning.seeds if self.suite.tuning else []
+            self._given[key] = None if any(run.spec.seed in tuning for run in runs) else runs[-1].spec.run_id
+        return self._given[key]
+
+    def _basis(
+        self, method: MethodClass, backbone: str, rule: str, current: Callable[[str, str], bool]
+    ) -> list[TunedEntry] | None:
+        """The tuned entries that a rule rests on, the method's own first; None where one is missing, old or partial."""
+        if rule == "fixed" and not method.path:
+            return None
+        needed = self.needed(method, backbone, rule)
+        entries = [self.tuned.entry(name, backbone, self.recipe) for name in needed]
+        whole = all(entry is not None and not entry.part for entry in entries)
+        return entries if whole and all(current(name, backbone) for name in needed) else None
+
+    def needed(self, method: MethodClass, backbone: str, rule: str) -> list[str]:
+        """The methods whose tuned entries a rule rests on, the method itself first; none where nothing is learnt."""
+        if not learns(method):
+            return []
+        own = self.tuned.entry(method.name, backbone, self.recipe)
+        chooses = method.trained or (method.strength is not None and rule != "fixed")
+        names = [method.name] if chooses else []
+        if not method.trained and not (chooses and own is not None and "lr" in own.one_se.values):
+            names += method.inputs(method.Hyper())
+        return names

@@ -1,0 +1,51 @@
+"""What no run may be, whatever gave its values: refused when it is planned."""
+
+from ..errors import UserError
+from ..run_folder.spec import TRAINING_FIELDS, RunSpec
+from .request import DataFacts, Facts, check_chooses_nothing, learns
+from .suite.suite import Suite
+
+
+def check(spec: RunSpec, sources: dict[str, str], suite: Suite, facts: Facts, data: DataFacts) -> None:
+    """UserError, with the source of the value, for a spec that cannot be run or would not be what its name says.
+
+    Args:
+        data: of the pictures that the run sees.
+    """
+    if learns(facts.methods[spec.method]):
+        for key in TRAINING_FIELDS:
+            if getattr(spec, key) is None:
+                raise UserError(f"{key}: must be set for {spec.method}, got null ({sources[key]}); give a value.")
+    _check_distillation(spec, sources, facts.methods[spec.method].distils_by)
+    if facts.embedded and spec.decode != "exact":
+        raise UserError(
+            f"decode: must be 'exact' on {suite.dataset}, whose pictures are drawn and not read from files, "
+            f"got '{spec.decode}' ({sources['decode']}); leave it out."
+        )
+    if spec.steps is not None and spec.warmup_steps is not None and spec.warmup_steps >= spec.steps:
+        raise UserError(
+            f"warmup_steps: must be below the {spec.steps} steps of the run, got {spec.warmup_steps} "
+            f"({sources['warmup_steps']}); set it lower, or to 'scaled'."
+        )
+    images = min(data.train_size, spec.train_limit or data.train_size)
+    if spec.batch_size is not None and spec.batch_size > images:
+        raise UserError(
+            f"batch_size: must be at most {images}, the number of training images of "
+            f"{suite.dataset_of(spec.recipe)}, got {spec.batch_size} ({sources['batch_size']}); lower it."
+        )
+    if not data.has_validation:
+        check_chooses_nothing(facts.methods[spec.method], spec, suite.dataset_of(spec.recipe))
+
+
+def _check_distillation(spec: RunSpec, sources: dict[str, str], groups: tuple[tuple[str, ...], ...]) -> None:
+    """Refuse a distilling method whose weights are all 0, as in the released tracer.sh, unless a person says so.
+
+    Args:
+        groups: `Method.distils_by`.
+    """
+    off = [key for group in groups for key in group if all(spec.hyper.get(other) == 0 for other in group)]
+    if off and not any(sources[key].startswith(("--set", "grid")) for key in off):
+        raise UserError(
+            f"{spec.method}: must distil with some weight above 0, got {off[0]}=0 ({sources[off[0]]}), which "
+            f"trains plain FLYP; give a weight, or say that you mean it with --set {off[0]}=0."
+        )

@@ -1,0 +1,1 @@
+"""Suites and tuned values as they are on disk."""

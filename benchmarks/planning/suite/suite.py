@@ -1,0 +1,208 @@
+"""Suites: what a benchmark is made of, read from YAML and validated before anything starts.
+
+A suite is `suites/<name>.yaml`; a path that ends in .yaml works in its place. Beside it, `<name>.tuned.yaml`
+is written by `robustft tune` and holds the chosen settings, the trials behind them, and a hash that a board
+row names.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from ....datasets import catalogue, plain_yaml
+from ...errors import UserError, explain, resolve_name, unknown
+from ...host.places import expanded
+from ...host.redaction import refuse
+from ...run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS, Positive
+from .recipes import Published, Recipe, Strict
+
+SUITES = Path(__file__).resolve().parents[2] / "suites"
+RULES = ("one_se", "best_id", "fixed")
+"""Which values a run has: two rules that choose from trials, and `fixed`: the default point of a method's path
+(WiSE-FT at alpha 0.5) over an input that one_se chose."""
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; UserError that names the place in it."""
+    try:
+        return plain_yaml.parse(text, where)
+    except plain_yaml.YamlError as error:
+        raise UserError(str(error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; UserError where it is none."""
+    try:
+        return plain_yaml.read_mapping(path)
+    except plain_yaml.YamlError as error:
+        raise UserError(str(error)) from None
+
+
+class Tuning(Strict):
+    """How `robustft tune` searches: the same number of trials for every trained method."""
+
+    trials: Positive = 9
+    seeds: Seeds
+    metric: Literal["validation_nll"] = "validation_nll"
+    space: dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]]
+    """Method -> key -> values; the trials of a method are all combinations."""
+
+
+class Suite(Strict):
+    """A benchmark: one dataset version, and what is run on it by default.
+
+    A study is a suite that is `based_on` another: it takes over what it does not give itself, tuned values
+    included, and runs a `grid` of settings. Nothing in it is ranked, and no choice is made from it.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+    """Also the name of a folder below the runs."""
+    dataset: str
+    shifts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
+    """Shifts of one's own beside those of the dataset: name of the set -> `folder:<path>` or `huggingface:<name>`."""
+    version: str
+    backbones: Annotated[list[str], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
+    seeds: Seeds
+    threads: Positive = 1
+    trainable: Literal["all", "image"] = "all"
+    decode: Literal["exact", "fast"] = "exact"
+    """How pictures are made from image files; see RunSpec."""
+    recipes: Annotated[dict[str, Recipe], Field(min_length=1)]
+    published: dict[str, Published] = {}
+    """Further recipes, of the authors' own values."""
+    methods_settings: dict[str, dict[str, Any]] = {}
+    """Method -> values; not of published recipes."""
+    tuning: Tuning | None = None
+    based_on: str | None = None
+    grid: dict[str, Any] = {}
+    """Method -> a list of settings, or key -> list of values, all combined."""
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Suite":
+        for key in ("backbones", "methods", "seeds"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key} must not repeat an entry, got {values}")
+        if self.tuning and set(self.tuning.seeds) & set(self.seeds):
+            both = sorted(set(self.tuning.seeds) & set(self.seeds))
+            raise ValueError(f"tuning.seeds must be disjoint from seeds, got {both} in both")
+        if self.tuning and (self.grid or self.based_on):
+            raise ValueError("tuning must not be there in a study with grid or based_on, got both: nothing is chosen")
+        for name, source in self.shifts.items():
+            if not catalogue.is_own(source) or catalogue.JOINT in source:
+                raise ValueError(f"shifts.{name} must be folder:<path> or huggingface:<name>, got {source!r}")
+        for name in self.published:
+            if name in self.recipes:
+                raise ValueError(f"published must not have the name of a recipe, got {name} in both")
+        for method in self.grid:
+            self.settings_of(method)
+        return self
+
+    def settings_of(self, method: str) -> list[dict[str, Any]]:
+        """The settings that `grid` has for a method; ValueError where it is none."""
+        given = self.grid.get(method, [{}])
+        if isinstance(given, dict) and given and all(isinstance(v, list) and v for v in given.values()):
+            return [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
+        if isinstance(given, list) and given and all(isinstance(setting, dict) for setting in given):
+            return given
+        raise ValueError(f"grid.{method} must be a list of settings or a mapping of keys to lists, got {given!r}")
+
+    @property
+    def default_recipe(self) -> str:
+        """The first recipe of the file."""
+        return next(iter(self.recipes))
+
+    def dataset_of(self, recipe: str) -> str:
+        """The data that runs under a recipe are on, the shifts of one's own among them."""
+        published = self.published.get(recipe)
+        return catalogue.with_shifts((published.dataset if published else None) or self.dataset, self.shifts)
+
+    @property
+    def recipe_names(self) -> list[str]:
+        """All recipes, published ones last."""
+        return [*self.recipes, *self.published]
+
+
+def names() -> list[str]:
+    """The suites that ship with the package."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml") if not path.stem.endswith(".tuned"))
+
+
+def find(name: str) -> Path:
+    """The file of a suite, by its name or by a path that ends in .yaml."""
+    if name.endswith((".yaml", ".yml")):
+        path = expanded(name, "benchmark")
+        if not path.is_file():
+            raise UserError(
+                f"benchmark '{name}': no such file; give a path that exists or one of {', '.join(names())}."
+            )
+        return path
+    return SUITES / (resolve_name("benchmark", name, names()) + ".yaml")
+
+
+INHERITED = (
+    "dataset",
+    "shifts",
+    "version",
+    "backbones",
+    "methods",
+    "seeds",
+    "threads",
+    "trainable",
+    "decode",
+    "recipes",
+    "published",
+    "methods_settings",
+)
+"""What a suite takes from the one that it is based on, unless it gives the key itself."""
+
+
+def load(path: Path) -> Suite:
+    """Read and validate a suite file; UserError names the key, its value and the remedy."""
+    content = _content(path)
+    if isinstance(content.get("based_on"), str):
+        base = _content(base_path(path, content["based_on"]))
+        if "based_on" in base:
+            raise UserError(
+                f"{path.name}: based_on must be a suite that stands for itself, got {content['based_on']}, which is "
+                f"based on {base['based_on']}; name that one."
+            )
+        content = {**{key: base[key] for key in INHERITED if key in base}, **content}
+    try:
+        suite = Suite.model_validate(content)
+    except ValidationError as error:
+        raise UserError(explain(error, path.name, "correct the suite file")) from None
+    for method, settings in suite.methods_settings.items():
+        if "source" in settings and not isinstance(settings["source"], str):
+            raise UserError(
+                f"{path.name}: methods_settings.{method}.source must be a text, got {settings['source']!r}."
+            )
+    return suite
+
+
+def base_path(path: Path, name: str) -> Path:
+    """The file of the suite that another is based on: beside it, or one that ships with the package."""
+    beside = path.with_name(f"{name}.yaml")
+    try:
+        return beside if beside.is_file() and beside != path else find(name)
+    except UserError as error:
+        raise UserError(f"{path.name}: based_on: {error}") from None
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
+    refuse(content, path.name)
+    return content
+
+
+def check_keys(where: str, settings: dict[str, Any], hyper: list[str]) -> None:
+    """Refuse a key that is neither a training field nor a hyperparameter of the method."""
+    known = [*TRAINING_FIELDS, *OTHER_FIELDS, *hyper]
+    for key in settings:
+        if key != "source" and key not in known:
+            raise UserError(f"{where}: {unknown('key', key, known)}")

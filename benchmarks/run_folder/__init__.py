@@ -1,0 +1,1 @@
+"""The folder of one run: its spec, plan, state and lease."""

@@ -1,0 +1,246 @@
+"""A shift of one's own beside the sets of another dataset: a folder of class folders, or what the hub's library reads.
+
+    folder:<path>        <path>/<class>/..., with the class names in <path>/classes.txt or ../classes.txt (one line a
+                         class: folder name, tab, class name); without either, a folder's name is its class name
+    huggingface:<name>   a dataset of the hub or a YAML file (`hub`); of its splits the one called `id` there
+
+Classes are matched with the dataset's by name, or by what its files call them (ImageNet: the wnid), whatever the
+order. A shift may lack classes; all columns of the dataset count in it. A class that the dataset has not, or a name
+that stands for two of its classes, is refused.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import contents, hub_splits, overlaps
+from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
+from .decoding import Decode
+from .folder import ID_FOLDERS, read_classes
+from .hub import Hub
+from .hub_splits import HubPictures
+from .image_folders import Tree, composed, kinds_text, own_place, scan
+from .image_sets import ImageSet, Pictures, TreePictures
+
+_UNKNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnShift:
+    """Images of one's own with the names of their classes."""
+
+    source: str
+    """As it was given, for messages."""
+    names: tuple[str, ...]
+    """Class names, by label."""
+    pictures: Pictures
+    labels: np.ndarray
+    """(N,) int64 positions in `names`."""
+    digests: np.ndarray
+    """(N, 32) uint8: sha256 of the bytes of each image."""
+
+    @property
+    def content(self) -> str:
+        """sha256 over the names and bytes of the images."""
+        digest = hashlib.sha256(json.dumps([self.pictures.name(i) for i in range(len(self.labels))]).encode())
+        digest.update(self.digests.tobytes())
+        return digest.hexdigest()
+
+
+def of_folder(source: str, path: Path) -> OwnShift:
+    """The images in the class folders of a path; DataError where there are none."""
+    if not path.is_dir():
+        raise DataError(
+            f"{source}: there is no folder {path}; give the path that holds the class folders, or name the folder that "
+            "has it with --data or ROBUSTFT_DATA."
+        )
+    if (path / "train").is_dir():
+        sets = [p.name for p in sorted(path.iterdir()) if p.is_dir() and p.name != "train"]
+        one = next((name for name in sets if name not in ID_FOLDERS), next(iter(sets), "id_test"))
+        raise DataError(f"{source}: is a whole dataset; a shift is one of its folders, as {source.rstrip('/')}/{one}.")
+    tree = scan(path)
+    if len(tree) == 0:
+        kinds = f" but of a kind that is not read ({kinds_text(tree.unread)})" if tree.unread else ""
+        fix = "convert them to PNG" if kinds else "fill the folder, or name another"
+        raise DataError(f"{source}: no images in class folders under {path}{kinds}; {fix}.")
+    listed = next((folder for folder in (path, path.parent) if (folder / "classes.txt").is_file()), None)
+    known = {composed(k): name for k, name in read_classes(listed / "classes.txt", source).items()} if listed else {}
+    strange = [tree.classes[c] for c in np.unique(tree.class_of) if known and composed(tree.classes[c]) not in known]
+    if strange:
+        raise DataError(f"{source}: {listed / 'classes.txt'} has no line for the folder {strange[0]!r}; add one.")
+    names = tuple(known.get(composed(folder), folder) for folder in tree.classes)
+    labels = tree.class_of.astype(np.int64)
+    digests = contents.of_files(path, [tree.name(i) for i in range(len(tree))], source)
+    return OwnShift(source, names, TreePictures(tree), labels, digests)
+
+
+def of_hub(source: str, hub: Hub) -> OwnShift:
+    """The split `id` of a dataset that the hub's library reads; the others are not loaded."""
+    pictures, names, labels = hub.id_alone()
+    return OwnShift(source, names, pictures, labels, pictures.contents())
+
+
+def positions(shift: OwnShift, data: Dataset) -> np.ndarray:
+    """(len(shift.names),) int64: the class of the dataset that each name means, -1 where no image has it.
+
+    Raises:
+        DataError: a name of which there are images is none of the dataset's, or stands for several of its classes.
+    """
+    card, ids = data.card, tuple(getattr(data, "class_ids", ()))
+    exact = _index(card.class_names, ids)
+    folded = _index(map(_fold, card.class_names))
+    found = np.full(len(shift.names), -1, dtype=np.int64)
+    for label in np.unique(shift.labels):
+        name = shift.names[label]
+        meant = sorted(exact.get(name) or folded.get(_fold(name)) or ())
+        if len(meant) != 1:
+            raise DataError(_mismatch(shift, name, card, meant))
+        found[label] = meant[0]
+    return found
+
+
+def _fold(name: str) -> str:
+    return " ".join(composed(name).casefold().replace("_", " ").split())
+
+
+def _index(*lists: Any) -> dict[str, set[int]]:
+    """Name -> the positions at which it stands in any of the lists."""
+    index: dict[str, set[int]] = {}
+    for names in lists:
+        for i, name in enumerate(names):
+            index.setdefault(name, set()).add(i)
+    return index
+
+
+def _mismatch(shift: OwnShift, name: str, card: DatasetCard, meant: Sequence[int]) -> str:
+    where = f"{shift.source}: the class {name!r}"
+    if meant:
+        return (
+            f"{where} stands for {len(meant)} classes of {card.name}, numbers {' and '.join(map(str, meant))}; give it "
+            "the name, or the folder name, that only one of them has."
+        )
+    near = get_close_matches(name, card.class_names, 1)
+    hint = f", which has {near[0]!r}" if near else ""
+    return (
+        f"{where} is none of the {len(card.class_names)} classes of {card.name}{hint}; name it as there, or leave its "
+        "images out."
+    )
+
+
+class WithShifts:
+    """A dataset with further shifts; everything else is the dataset's own.
+
+    Args:
+        data: the dataset.
+        shifts: name of the set -> its images.
+        size: side of the shifts' pictures in pixels.
+        decode: how they are made, see `pixels`.
+
+    Raises:
+        DataError: a name is taken.
+    """
+
+    def __init__(self, data: Dataset, shifts: Mapping[str, OwnShift], size: int, decode: Decode) -> None:
+        self.data, self.shifts, self.size, self.decode = data, dict(shifts), size, decode
+        taken = {"train", *(entry.name for entry in data.card.sets)} & set(shifts)
+        if taken:
+            raise DataError(f"shifts: {sorted(taken)[0]!r} is a set of {data.card.name} already; give another name.")
+
+    def __getattr__(self, name: str) -> Any:
+        """What only some datasets have: found, expected, class_ids and more."""
+        if name.startswith("_") or name == "data":  # not there yet while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.data, name)
+
+    @cached_property
+    def card(self) -> DatasetCard:
+        """The dataset's, with further sets; its fingerprint also covers their classes and content.
+
+        DataError where one is the same images as another set.
+        """
+        card, sets, parts = self.data.card, [], [self.data.card.fingerprint]
+        for name, shift in self.shifts.items():
+            classes = np.unique(self._classes[name]).tolist()
+            where = f"{len(classes)} of {len(card.class_names)} classes"
+            about = f"{shift.source}, {len(shift.labels)} images of {where}, all columns count"
+            sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN))
+            parts.append([name, self._classes[name].tolist(), shift.content, self.size])
+        overlaps.refuse_folders_of_others(card.name, self._own_trees, self.trees)
+        pictures = {name: shift.pictures for name, shift in self.shifts.items()}
+        tables = {name: table for name, table in pictures.items() if isinstance(table, HubPictures)}
+        hub_splits.refuse_same_rows(card.name, {**self._of_data("pictures", {}), **tables})
+        overlaps.refuse_copies(card.name, self.parts, self.shared)
+        fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return replace(card, sets=(*card.sets, *sets), fingerprint=fingerprint)
+
+    @property
+    def trees(self) -> dict[str, Tree]:
+        """Set -> its folder's images, of the dataset if it is one's own and of the further shifts."""
+        return {**self._of_data("trees", {}), **self._own_trees}
+
+    @property
+    def passed_over(self) -> dict[str, tuple[int, str]]:
+        """The dataset's own, if it counts them, and those of the further shifts."""
+        beside = {name: tree.passed for name, tree in self._own_trees.items() if tree.passed[0]}
+        return {**self._of_data("passed_over", {}), **beside}
+
+    @property
+    def _own_trees(self) -> dict[str, Tree]:
+        found = {name: shift.pictures for name, shift in self.shifts.items()}
+        return {name: pictures.tree for name, pictures in found.items() if isinstance(pictures, TreePictures)}
+
+    def _of_data(self, name: str, default: Any) -> Any:
+        return getattr(self.data, name, default)
+
+    @cached_property
+    def parts(self) -> list[overlaps.Part]:
+        """What each set holds whose bytes are known: those of one's own."""
+        own = [
+            overlaps.Part(name, shift.source, shift.digests, shift.pictures.name) for name, shift in self.shifts.items()
+        ]
+        return [*self._of_data("parts", []), *own]
+
+    @cached_property
+    def shared(self) -> list[overlaps.Shared]:
+        """The pairs of sets that share images."""
+        return overlaps.shared(self.parts)
+
+    @cached_property
+    def _classes(self) -> dict[str, np.ndarray]:
+        """Set -> (N,) int64 classes of the dataset."""
+        return {name: positions(shift, self.data)[shift.labels] for name, shift in self.shifts.items()}
+
+    @property
+    def train_size(self) -> int:
+        """The dataset's."""
+        return self.data.train_size
+
+    def train_labels(self) -> np.ndarray:
+        """The dataset's."""
+        return self.data.train_labels()
+
+    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Any:
+        """The dataset's."""
+        return self.data.train_images(items, seed)
+
+    def eval_data(self, name: str) -> EvalData:
+        """The evaluation set of that name; DataError where there is none."""
+        if name not in self.shifts:
+            return self.data.eval_data(name)
+        return ImageSet(name, self.shifts[name].pictures, self._classes[name], self.size, decode=self.decode)
+
+
+def load(source: str, root: str | os.PathLike | None, start: str | os.PathLike | None = None) -> OwnShift:
+    """The images that `folder:<path>` or `huggingface:<name>` means; a path may stand below the root."""
+    prefix, _, rest = source.partition(":")
+    if prefix == "huggingface":
+        return of_hub(source, Hub(rest, root=root, start=start))
+    return of_folder(source, own_place(rest, root, start))

@@ -1,0 +1,212 @@
+"""One step of a run: student, teacher, optimizer, and the gradients that move them."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ...datasets.loaders import Batch
+from ..base import Method, Settings, Start
+from ..schedules import clip_limit, learning_rate
+from .parallel import World, backward_in_parts, check_settings, cut, join
+
+
+class NonFinite(ArithmeticError):
+    """A loss term, a weight or another part of the state is NaN or infinite; the message names it and the step."""
+
+
+class Training:
+    """Student, teacher and optimizer of a run, and the step that moves them.
+
+    BatchNorm keeps its pretrained statistics (`settings.bn` "frozen"), or takes those of the batch ("released"):
+    then the student's running statistics follow its batches, and the teacher, in train mode in these layers
+    alone, has its own that follow its own forward passes. A teacher that is evaluated and never teaches has no
+    forward pass to learn them from: it is given the student's at each update.
+
+    Args:
+        method: whose loss is minimised.
+        student: trained in place, on its device.
+        settings: schedule and optimizer.
+        world: the processes that share each batch; this one alone where torch.distributed has no group.
+
+    Raises:
+        UnsupportedSettings: settings that could not be exact.
+    """
+
+    def __init__(self, method: Method, student: nn.Module, settings: Settings, world: World | None = None):
+        self.world = World() if world is None else world
+        check_settings(settings, self.world)
+        released = settings.bn == "released"
+        if released and self.world.size > 1:
+            student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
+        self.method, self.student, self.settings = method, student, settings
+        self.parameters = [p for p in student.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        student.train()
+        _batch_norms_train(student, released)
+        self.start = Start(self.parameters, [p.detach().clone() for p in self.parameters] if method.anchored else [])
+        self.teacher = method.teacher(student, settings)
+        if self.teacher is not None:
+            _batch_norms_train(self.teacher.model, released)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=settings.lr,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of that step."""
+        s = self.settings
+        return learning_rate(step, s.lr, s.warmup_steps, s.total_steps, s.min_lr)
+
+    def step(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """One update; returns the weighted terms and their "total" as detached scalars on the device.
+
+        Args:
+            step: from 0. batch: the whole batch, also where several processes share it; its images may be
+                those of this process's share alone.
+        """
+        method, settings = self.method, self.settings
+        method.at_step(step, settings)
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = cut(self.world.own(batch), settings.micro_batch)
+        whole = self.world.size == 1 and len(parts) == 1
+        terms = self._backward(step, batch) if whole else self._backward_in_parts(step, batch, parts)
+        limit = self._clip_limit(step)
+        if limit:
+            torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        self.optimizer.step()
+        method.after_step(self.student)
+        if self.teacher is not None:
+            self._update_teacher(step)
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _backward(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        """Gradients of a batch that goes through the models at once; returns the terms and their total."""
+        with self._autocast():
+            # The teacher goes first: what its layers leave behind is memory for the student's graph.
+            taught = self.teacher.embed(batch) if self._teaches(step) else None
+            outputs = self.student(batch)
+        terms = self.method.loss(outputs, taught, batch) | self.method.penalty(self.student, self.start)
+        total = _sum(terms)
+        total.backward()
+        return terms | {"total": total}
+
+    def _backward_in_parts(self, step: int, batch: Batch, parts: list[Batch]) -> dict[str, Tensor]:
+        """The same gradients from this process's parts of the batch, and from those of the other processes."""
+        world, count, taught = self.world, len(batch.labels), None
+        if self._teaches(step):
+            with self._autocast():
+                taught = world.gather(join([self.teacher.embed(part) for part in parts]), count)
+        terms = backward_in_parts(
+            self.student,
+            parts,
+            lambda outputs: self.method.loss(outputs, taught, batch),
+            count,
+            world=world,
+            seed=self.settings.seed,
+            step=step,
+            autocast=self._autocast,
+        )
+        penalties = self.method.penalty(self.student, self.start)
+        if penalties:  # once a step: from the first process
+            (_sum(penalties) * (1.0 if world.rank == 0 else 0.0)).backward()
+        world.sum_gradients(self.parameters)
+        terms |= penalties
+        return terms | {"total": _sum(terms)}
+
+    def _teaches(self, step: int) -> bool:
+        return self.teacher is not None and self.method.teaches(step)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Around forward passes, never around losses."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+    @torch.no_grad()
+    def _update_teacher(self, step: int) -> None:
+        if self.settings.bn == "released":
+            own, followed = (_statistics(model) for model in (self.teacher.model, self.student))
+            self.world.broadcast([*own, *followed])
+            if self.method.evaluates == "teacher":
+                for mine, theirs in zip(own, followed, strict=True):
+                    mine.copy_(theirs)
+        self.teacher.update(step)
+
+    def _clip_limit(self, step: int) -> float:
+        s = self.settings
+        return s.clip_norm if s.clip_norm_end is None else clip_limit(step, s.clip_norm, s.clip_norm_end, s.total_steps)
+
+    def about(self) -> dict[str, str]:
+        """What the record must say of how BatchNorm was trained; nothing where it was frozen."""
+        if self.settings.bn != "released":
+            return {}
+        said = "statistics of the batch; the teacher's are its own"
+        if self.method.evaluates == "teacher":
+            said = "statistics of the batch; the teacher's are the student's"
+        if self.world.size > 1:
+            said += f"; synchronised over {self.world.size} processes, buffers broadcast before each teacher update"
+        return {"batch_norm": f"released: {said}"}
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on, by name."""
+        tensors = {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}": value for key, value in moments.items()}
+        if self.teacher is not None:
+            tensors |= {f"teacher.{name}": tensor for name, tensor in self.teacher.state_dict().items()}
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores what `state` gave."""
+        self.student.load_state_dict(_part(tensors, "student."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, "optimizer.").items():
+            i, key = name.split(".")
+            moments.setdefault(int(i), {})[key] = tensor
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        if self.teacher is not None:
+            self.teacher.load_state_dict(_part(tensors, "teacher."))
+        torch.set_rng_state(tensors["rng.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+
+    def checked_state(self, step: int) -> dict[str, Tensor]:
+        """`state`; NonFinite if anything in it is not finite, so that no such thing is ever saved."""
+        weights = torch.stack(torch._foreach_norm([p.detach() for p in self.parameters]))
+        state = self.state() if weights.sum().isfinite() else {"weights": weights.sum()}
+        for name, tensor in state.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise NonFinite(f"{name}: not finite after {step} steps; lower lr or set clip_norm.")
+        return state
+
+
+def _sum(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+def _batch_norms_train(model: nn.Module, mode: bool) -> None:
+    for module in _batch_norms(model):
+        module.train(mode)
+
+
+def _statistics(model: nn.Module) -> list[Tensor]:
+    """Running statistics of the BatchNorm layers."""
+    return [buffer for module in _batch_norms(model) for buffer in module.buffers()]
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

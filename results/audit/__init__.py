@@ -1,0 +1,1 @@
+"""Bundles, manifests and the check of every number in them."""

@@ -1,0 +1,190 @@
+"""Every number of a record again, from what is kept of each sample: no model, no images, no GPU.
+
+Files keep float32, so that means of logarithms and squares come back to TOLERANCE; accuracies, F1 and ECEs are exact.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..metrics import calibration, set_metrics
+from ..records import predictions
+from ..records.predictions import PredictionError
+from ..records.reference import read_reference_predictions
+
+TOLERANCE = 1e-6
+"""Of a mean of float32 numbers, relative where it is above 1."""
+
+NEEDED = ("label", "prediction", "confidence", "p_label")
+
+Columns = dict[str, np.ndarray]
+Record = Mapping[str, Any]
+
+
+class Files(Protocol):
+    """Where the samples of one run are."""
+
+    def columns(self, name: str) -> Columns | None:
+        """Of an evaluation set; None where they are not kept. PredictionError where they cannot be read."""
+
+    def path(self, name: str, parameter: str) -> dict[float, Columns] | None:
+        """Of a set at every point of the run's path; None where they are not kept."""
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """<folder>/<set>.parquet and <folder>/<set>.path.parquet."""
+
+    folder: Path
+
+    def columns(self, name: str) -> Columns:
+        return predictions.read(self.folder / f"{name}.parquet")
+
+    def path(self, name: str, parameter: str) -> dict[float, Columns] | None:
+        file = self.folder / f"{name}.path.parquet"
+        return predictions.read_path(file, parameter) if file.exists() else None
+
+
+class ReferenceFiles:
+    """One file for the test sets of a run, as `publish` writes it; no validation set, no path."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        joined = read_reference_predictions(folder.name, run_id, folder.parent)
+        lengths = {len(values) for values in joined.values()}
+        if len(lengths) != 1:
+            raise PredictionError(f"{folder}: predictions of {run_id} must be as many as the samples, got {lengths}.")
+        self._joined, self._of = joined, joined.pop("set")
+
+    def columns(self, name: str) -> Columns | None:
+        rows = self._of == name
+        return {key: values[rows] for key, values in self._joined.items()} if rows.any() else None
+
+    def path(self, name: str, parameter: str) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a record, and what the samples give for it."""
+
+    set: str
+    metric: str
+    recorded: float | None
+    """None: the record does not have it; infinite where it says null."""
+    rescored: float | None
+    """None: what it follows from is not kept."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether both are there and do not agree."""
+        a, b = self.recorded, self.rescored
+        if a is None or b is None or a == b:
+            return False
+        return not math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def rescore(record: Record, files: Files) -> Iterator[Number]:
+    """All numbers of a record's sets, its temperature and its path, each with what the samples give.
+
+    Raises:
+        PredictionError: a file is missing or damaged.
+    """
+    for name, metrics in record["sets"].items():
+        columns = files.columns(name)
+        found = {} if columns is None else rescore_set(name, metrics, columns)
+        recorded = _flat({key: value for key, value in metrics.items() if key not in ("role", "n_expected")})
+        for key in {**recorded, **found}:
+            yield Number(name, key, recorded.get(key), found.get(key))
+        if columns is not None and "logits" in columns:
+            temperature = calibration.fit_temperature(columns["logits"], columns["label"])
+            yield Number(name, "temperature", record.get("temperature"), temperature)
+    yield from _along(record, files)
+
+
+def rescore_set(name: str, metrics: Mapping[str, Any], columns: Columns) -> dict[str, float]:
+    """Metric -> value of one set, groups as group_accuracy/<name>.
+
+    Args:
+        name: of the set.
+        metrics: what the record has of it: the batch of its lineage error is taken over.
+        columns: its samples.
+
+    Raises:
+        PredictionError: a column that every metric needs is not there.
+    """
+    missing = [key for key in NEEDED if key not in columns]
+    if missing:
+        raise PredictionError(f"{name}.parquet: has no column {', '.join(missing)}; run it again.")
+    sizes = [int(found[1]) for key in metrics if (found := re.fullmatch(r"ece_lineage_10bins_b(\d+)", key))]
+    scored = _flat(set_metrics.score(columns, name, sizes[0] if sizes else set_metrics.BATCH_SIZE))
+    if _underflows(columns):
+        scored.pop("nll")
+        scored.pop("brier", None)
+    return scored
+
+
+def with_rescored(record: Record, numbers: list[Number]) -> dict[str, Any]:
+    """The record with every metric of its sets that its samples give in place of the recorded one."""
+    sets = {name: dict(metrics) for name, metrics in record["sets"].items()}
+    for number in numbers:
+        if number.set in sets and number.metric in sets[number.set] and number.rescored is not None:
+            sets[number.set][number.metric] = number.rescored
+    return {**record, "sets": sets}
+
+
+def unchecked(numbers: Iterable[Number]) -> str:
+    """What the samples of a run, or of many, do not tell: how many recorded numbers, and which; empty where none.
+
+    A set without any samples is named, and of the others the metrics that their files are too old for.
+    """
+    kept = list(numbers)
+    whole = {number.set for number in kept if number.rescored is not None}
+    missing = [number for number in kept if number.recorded is not None and number.rescored is None]
+    names = {
+        "points of paths" if " at " in number.set else number.metric if number.set in whole else number.set
+        for number in missing
+    }
+    return f"{len(missing):,} numbers without samples ({', '.join(sorted(names))})" if missing else ""
+
+
+def _along(record: Record, files: Files) -> Iterator[Number]:
+    line = record.get("path")
+    if not line:
+        return
+    for name in record["sets"]:
+        kept = files.path(name, line["parameter"])
+        of_groups = kept is not None and any("worst_group_accuracy" in point["sets"][name] for point in line["points"])
+        groups = files.columns(name).get("group") if of_groups else None
+        for point in line["points"]:
+            value = point["value"]
+            if kept is not None and value not in kept:
+                raise PredictionError(f"set {name}: no samples at {line['parameter']}={value}; run it again.")
+            found = {} if kept is None else set_metrics.basic(kept[value])
+            if groups is not None:
+                found |= set_metrics.by_group(kept[value], groups)
+            if kept is not None and _underflows(kept[value]):
+                found.pop("nll")
+            for key, recorded in _flat(point["sets"][name]).items():
+                yield Number(f"{name} at {line['parameter']}={value:g}", key, recorded, found.get(key))
+
+
+def _underflows(columns: Columns) -> bool:
+    """Whether a label's probability is too small for float32, so that its logarithm is lost."""
+    return bool((columns["p_label"] == 0).any())
+
+
+def _flat(metrics: Mapping[str, Any]) -> dict[str, float]:
+    flat = {}
+    for key, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}/{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = math.inf if value is None else value
+    return flat

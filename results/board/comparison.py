@@ -1,0 +1,264 @@
+"""Two rows of a board against each other, paired by source image and seed, and every row against the best."""
+
+from __future__ import annotations
+
+import statistics as middle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ..records.predictions import PredictionError
+from ..statistics.jackknife import METRICS
+from ..statistics.paired import Difference, holm, paired, resolvable
+from .per_sample import OutcomeError, Outcomes, SetScores
+from .rows import SCORE, Row, Section
+
+LEVEL = 0.05  # of tests; intervals are at 1 - LEVEL
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """First minus second on one column of a board, as fractions (NLL: nats).
+
+    Attributes:
+        seeds: seeds that both rows have, or those of the row that has any.
+        difference: its `interval` is over seeds and images, its `image_interval` over images, for these checkpoints.
+        random: whether training is random on either side.
+        whole: whether the interval holds for all that is random: not where a random row has one seed, or is one model
+            made of several: how much other seeds would change it is not known.
+    """
+
+    seeds: tuple[int, ...]
+    difference: Difference
+    random: bool
+    whole: bool
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided; None where the training randomness of a row cannot be told from one seed."""
+        if not self.random:
+            return float(self.difference.image_p)
+        return float(self.difference.p) if self.whole else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Over all that is random; None as `p`."""
+        if not self.whole:
+            return None
+        low, high = self.difference.interval() if self.random else self.difference.image_interval()
+        return float(low), float(high)
+
+    @property
+    def resolvable(self) -> float | None:
+        """The true difference that a comparison as noisy as this one finds with 80 % power."""
+        if not self.whole:
+            return None
+        found = self.difference
+        return resolvable(*map(float, (found.error, found.df) if self.random else (found.image_error, found.image_df)))
+
+
+@dataclass(frozen=True)
+class AgainstBest:
+    """A row beside the best of its column: best minus row, and Holm's adjusted p value; None where none can be told."""
+
+    gap: float
+    p: float | None
+
+    @property
+    def separable(self) -> bool | None:
+        return None if self.p is None else self.p <= LEVEL
+
+
+def sets_of(section: Section, column: str) -> dict[str, str] | None:
+    """The sets whose unweighted mean a column is, each with its score; None where it is none that samples give."""
+    if column in ("acc_ood_mean", SCORE):
+        return {name: section.score(name) if column == SCORE else "accuracy" for name in section.shifts} or None
+    if column in ("acc_id", "nll_id"):
+        return {section.id_set: "nll" if column == "nll_id" else "accuracy"} if section.id_set else None
+    metric, _, name = column.partition("/")
+    metric = "accuracy" if metric == "acc" else metric
+    return {name: metric} if metric in ("accuracy", *METRICS) else None
+
+
+def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, column: str) -> Comparison | None:
+    """First minus second on a column; None where a per-sample file, or a shared seed, is missing.
+
+    Rows that both vary over seeds are paired by seed, whatever else each has; a row without training randomness, or
+    made from several seeds at once, stands beside every seed of the other.
+
+    Raises:
+        OutcomeError, PredictionError: as `Outcomes.scores`.
+    """
+    asked = sets_of(section, column)
+    if asked is None:
+        return None
+    seeds = [row.varies for row in (first, second)]
+    if all(seeds):
+        shared = sorted(first.runs.keys() & second.runs.keys())
+    else:
+        shared = sorted((first if seeds[0] else second).runs)
+    found: list[dict[str, SetScores]] = []
+    for row, varies in zip((first, second), seeds, strict=True):
+        every = {name: outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()}
+        if not shared or any(scores is None for scores in every.values()):
+            return None
+        keep = [list(row.runs).index(seed) for seed in shared] if varies else [0]
+        found.append({name: scores.of_seeds(keep) for name, scores in every.items()})
+    random = any(not row.is_reference_method for row in (first, second))
+    difference = paired(tables(found[0], found[1], list(asked)))
+    told = difference.seeds > 1 and not any(row.pooled for row in (first, second))
+    return Comparison(tuple(shared), difference, random, not random or told)
+
+
+def tables(first: Mapping[str, SetScores], second: Mapping[str, SetScores], names: Sequence[str]) -> list[np.ndarray]:
+    """Tables (n, M) for `paired` whose means add up to the mean over sets of first - second.
+
+    Sets that show some of the same source images are one table: an image counts once, with all its renderings in all
+    of them. Where images have different numbers of renderings, an entry is what the image moves the set's mean by.
+
+    Raises:
+        OutcomeError: the two are over other images.
+    """
+    parts = []
+    for group in _sharing({name: first[name].units for name in names}):
+        units = np.unique(np.concatenate([first[name].units for name in group]))
+        table = np.zeros(())
+        for name in group:
+            a, b = first[name], second[name]
+            if not np.array_equal(a.units, b.units) or not np.array_equal(a.counts, b.counts):
+                raise OutcomeError(f"set {name}: two runs are over other images; run them again.")
+            sums, total = a.sums - b.sums, a.counts.sum()
+            mean = sums.sum(axis=1, keepdims=True) / total
+            moved = np.zeros((len(sums), len(units)))
+            moved[:, np.searchsorted(units, a.units)] = sums - a.counts * mean
+            table = table + (mean + moved * len(units) / total) / len(names)
+        parts.append(table)
+    return parts
+
+
+def _sharing(units: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """Sets in groups: two are together if they show a common source image, or both do with a third."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for name, ids in units.items():
+        names, seen = [name], set(ids.tolist())
+        apart = []
+        for group in groups:
+            if group[1] & seen:
+                names, seen = group[0] + names, group[1] | seen
+            else:
+                apart.append(group)
+        groups = [*apart, (names, seen)]
+    return [names for names, _ in groups]
+
+
+def against_best(
+    outcomes: Outcomes, section: Section, rows: Sequence[Row], best: int, column: str
+) -> dict[int, AgainstBest]:
+    """Every other comparable row of a table beside the best of a column, Holm over the column.
+
+    Args:
+        rows: of one table. best: the index of the best in it.
+
+    Returns:
+        Index -> comparison, for rows that `Row.competes`; none where per-sample files are missing.
+    """
+    found = {}
+    for i, row in enumerate(rows):
+        if i != best and row.competes:
+            comparison = compare(outcomes, section, rows[best], row, column)
+            if comparison is not None:
+                found[i] = comparison
+    tested = [i for i in found if found[i].p is not None]
+    adjusted = dict(zip(tested, holm([found[i].p for i in tested]), strict=True))
+    return {i: AgainstBest(float(found[i].difference.mean), adjusted.get(i)) for i in found}
+
+
+def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str:
+    """A sentence on the difference of two rows of a table that its seeds and images resolve; empty without files."""
+    sizes, seeds, images = [], set(), set()
+    for first, second in combinations([row for row in rows if row.competes], 2):
+        both = first.varies and second.varies
+        comparison = compare(outcomes, section, first, second, section.ood_column) if both else None
+        # WiSE-FT at alpha 1 is its FT, image by image: two rows of one model say nothing of noise.
+        same = comparison is not None and comparison.difference.mean == comparison.difference.error == 0
+        if comparison is not None and comparison.whole and not same:
+            sizes.append(100 * comparison.resolvable)
+            seeds.add(len(comparison.seeds))
+            images.add(comparison.difference.images)
+    if not sizes:
+        return ""
+    count, many = (" to ".join(str(n) for n in sorted({min(group), max(group)})) for group in (seeds, images))
+    return (
+        f"Smallest OOD-mean difference that {count} paired seeds on {many} source images resolve (two-sided 5 %, 80 % "
+        f"power): {middle.median(sizes):.1f} points, median over pairs of rows; {min(sizes):.1f} to {max(sizes):.1f}."
+    )
+
+
+class Judge:
+    """What stands behind the numbers of ranked tables, where there are per-sample files; else nothing does.
+
+    Attributes:
+        problems: one sentence for each file that contradicts a record; its rows are not tested.
+    """
+
+    def __init__(self, outcomes: Outcomes | None) -> None:
+        self._outcomes, self._found = outcomes, {}
+        self.problems: list[str] = []
+
+    def anew(self) -> Judge:
+        """One that knows the same files, and no problem yet."""
+        return Judge(self._outcomes)
+
+    @property
+    def tests(self) -> bool:
+        """Whether it knows of any per-sample files."""
+        return self._outcomes is not None
+
+    def against_best(
+        self, section: Section, rows: Sequence[Row], best: set[int], column: str
+    ) -> dict[int, AgainstBest] | None:
+        """`against_best` of the first of the best; None where a table is not tested at all.
+
+        Args:
+            best: indices of the best rows of the column, as `cells.best_rows` gives them.
+        """
+        if self._outcomes is None or not best or sets_of(section, column) is None:
+            return None
+        key = (id(section), tuple(map(id, rows)), column)
+        if key not in self._found:
+            self._found[key] = self._checked(against_best, section, rows, min(best), column)
+        return self._found[key]
+
+    def resolution(self, section: Section, rows: Sequence[Row]) -> str:
+        """`resolution`; empty where nothing can be told."""
+        return (self._outcomes is not None and self._checked(resolution, section, rows)) or ""
+
+    def _checked(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(self._outcomes, *arguments)
+        except (OutcomeError, PredictionError) as error:
+            if str(error) not in self.problems:
+                self.problems.append(str(error))
+            return None
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Shares of a set's samples, mean over a row's seeds: zero-shot right and now wrong, and the reverse."""
+
+    negative: float
+    positive: float
+
+
+def flips(outcomes: Outcomes, section: Section, row: Row, start: Row, name: str) -> Flips | None:
+    """What finetuning turned wrong and right on a set; None where a per-sample file is missing.
+
+    positive - negative is the gain in accuracy over zero-shot.
+    """
+    now, before = (outcomes.right(section.benchmark, of, name) for of in (row, start))
+    if now is None or before is None:
+        return None
+    return Flips(float(np.mean(before[:1] & ~now)), float(np.mean(~before[:1] & now)))

@@ -1,0 +1,410 @@
+"""From records to the rows of a board: grouping, means over seeds, and what is wrong with a row."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..records.records import RecordError, summarise
+from . import interpolation_paths
+from .chance import classes_of
+from .oracle import at_best_points
+from .row_marks import Record, is_partial, marked, with_budgets
+from .rows import (
+    ASIDE,
+    FIXED,
+    FORGOTTEN,
+    GRID,
+    OLD_TASK,
+    ORACLE,
+    PUBLISHED,
+    REFERENCE_METHOD,
+    SCORE,
+    Row,
+    Section,
+    settings_text,
+)
+
+CHOSEN_BY_DEFAULT = ("method default", "recipe", "suite")  # sources of values that nobody chose for this run
+FLOOR = "ece_expected"  # what the ECE of a set would be under perfect calibration; not in earlier records
+LINEAGE = "ece_lineage_"  # with the batch that it is averaged over in the name; not in earlier records
+AS_BEFORE = {"bn": "frozen", "train_limit": None, "allow_partial": False}
+"""Fields that earlier records do not have, with what they mean there."""
+OWN_VERSION = re.compile(r".+-[0-9a-f]{12}")
+"""The version of one's own data: a name and the beginning of their fingerprint."""
+NOT_SETTINGS = {
+    "seed",
+    "inputs",
+    "benchmark",
+    "method",
+    "method_version",
+    "backbone",
+    "recipe",
+    "kind",
+    "hyper",
+}
+
+
+class BoardError(ValueError):
+    """Records that must not stand in one table."""
+
+
+def sections(records: Iterable[Record], reference: Iterable[Record], rules: Sequence[str]) -> tuple[Section, ...]:
+    """One section per benchmark, version, recipe and data fingerprint; nothing is averaged across them."""
+    groups: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(lambda: {"local": [], "reference": []})
+    for provenance, given in (("local", records), ("reference", reference)):
+        for record in given:
+            if record["kind"] == "run":
+                groups[_table_of(record)][provenance].append(record)
+    return tuple(section(**groups[key], rules=rules) for key in sorted(groups))
+
+
+def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequence[str]) -> Section:
+    """The rows of one table.
+
+    Raises:
+        BoardError: the records are of more than one benchmark, version, recipe or data fingerprint.
+    """
+    everything = [*local, *reference]
+    tables = sorted({_table_of(record) for record in everything})
+    if len(tables) != 1:
+        names = " and ".join("/".join(part for part in table if part) for table in tables)
+        raise BoardError(f"board: one table cannot hold {names}; make one table for each.")
+    benchmark, version, recipe, fingerprint = tables[0]
+    roles = _roles(everything)
+    own = _own(everything, roles)
+    newest: dict[str, int] = {}
+    for record in everything:
+        newest[record["method"]] = max(record["method_version"], newest.get(record["method"], 0))
+
+    rows: list[Row] = []
+    for provenance, given in (("local", local), ("reference", reference)):
+        groups: dict[str, list[Record]] = defaultdict(list)
+        for record in given:
+            groups[_group_of(record, rules)].append(record)
+        about = provenance, roles, own
+        made = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], *about, rules)]
+        best: dict[str, list[Record]] = defaultdict(list)
+        for record in at_best_points(given, own):
+            best[_group_of(record, rules)].append(record)
+        made += [(_oracle_row(best[key], *about), best[key]) for key in sorted(best)]
+        seeds = _expected_seeds([row for row, _ in made])
+        rows += [marked(row, records, roles, seeds[row.kind == GRID], newest) for row, records in made]
+    rows = with_budgets(rows)
+    if OLD_TASK in roles:
+        rows = [_with_forgetting(row, rows) for row in rows]
+    made = Section(
+        benchmark,
+        version,
+        recipe,
+        fingerprint,
+        next((name for name, role in roles.items() if role == "id"), None),
+        tuple(name for name, role in roles.items() if role == "shift"),
+        tuple(name for name, role in roles.items() if role == "diagnostic"),
+        tuple(_told_apart(rows)),
+        own=tuple(sorted(own.items())),
+        doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
+        classes=classes_of(everything, fingerprint, tuple(roles)),
+    )
+    return replace(made, paths=tuple(_paths(local, reference, newest, made)))
+
+
+def _doubts(record: Record) -> tuple[str, ...]:
+    """What must be known of a record's weights and data, and of classes that captions cannot tell apart."""
+    info, named = record.get("info", {}), OWN_VERSION.fullmatch(record["benchmark_version"])
+    by_size = "the data are known by the names and sizes of their files, as earlier versions of this package did it"
+    told = (info.get("weights_doubt", ""), info.get("same_captions", ""))
+    return (*told, by_size) if named and "fingerprint_of" not in info else told
+
+
+def _paths(
+    local: Sequence[Record], reference: Sequence[Record], newest: Mapping[str, int], section: Section
+) -> Iterable[interpolation_paths.Path]:
+    for provenance, given in (("local", local), ("reference", reference)):
+        current = [record for record in given if record["method_version"] == newest[record["method"]]]
+        yield from interpolation_paths.of_records(section, current, provenance)
+    yield from interpolation_paths.of_rows(section)
+
+
+def _with_forgetting(row: Row, rows: Sequence[Row]) -> Row:
+    """The row with its forgetting rate: accuracy on the old task before finetuning minus after (Figure 3)."""
+    column = f"acc/{OLD_TASK}"
+    before = [other.cell(column)[0] for other in rows if other.is_reference_method and other.backbone == row.backbone]
+    if row.is_reference_method or not before or before[0] is None:
+        return row
+    forgotten = {seed: before[0] - after for seed, after in row.values.get(column, {}).items()}
+    return replace(row, values={**row.values, FORGOTTEN: forgotten})
+
+
+def _expected_seeds(rows: Sequence[Row]) -> tuple[set[int], set[int]]:
+    """Seeds that every ranked row should have, and those that every row of a grid should have."""
+    several = [row for row in rows if row.varies]
+    return (
+        {seed for row in several if row.rules for seed in row.seeds},
+        {seed for row in several if row.kind == GRID for seed in row.seeds},
+    )
+
+
+def _table_of(record: Record) -> tuple[str, str, str, str]:
+    fingerprint = str(record["spec"].get("fingerprint", ""))
+    return record["benchmark"], record["benchmark_version"], record["recipe"], fingerprint
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """Every field that all seeds of a row must share, hyperparameters beside the others."""
+    spec = AS_BEFORE | record["spec"]
+    return {key: value for key, value in spec.items() if key not in NOT_SETTINGS} | dict(spec.get("hyper", {}))
+
+
+def _group_of(record: Record, rules: Sequence[str]) -> str:
+    identity = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
+    kinds = [_kind_of(record), _is_fixed(record)]
+    return json.dumps([identity, _rules_of(record, rules), kinds, _settings(record)], sort_keys=True)
+
+
+def _rules_of(record: Record, rules: Sequence[str]) -> list[str]:
+    if is_partial(record):
+        return []  # a rehearsal, or data that are not complete
+    # Zero-shot has nothing to select; it is the reference row under every rule.
+    if record["method"] == REFERENCE_METHOD:
+        return list(rules)
+    if _kind_of(record):
+        return []
+    return [rule for rule in rules if rule in record["selection"]["rules"]]
+
+
+def _kind_of(record: Record) -> str:
+    """Published values and settings of a grid are never ranked, whatever else is said of them."""
+    if record["method"] == REFERENCE_METHOD:
+        return ""
+    if PUBLISHED in record["selection"]["rules"]:
+        return PUBLISHED
+    return GRID if is_of_grid(record) else ""
+
+
+def is_of_grid(record: Record) -> bool:
+    """Whether a study's grid gave any of its values."""
+    return any(source.startswith("grid of ") for source in record["sources"].values())
+
+
+def _is_fixed(record: Record) -> bool:
+    return FIXED in record["selection"]["rules"] and not _kind_of(record) and not is_partial(record)
+
+
+def _roles(records: Sequence[Record]) -> dict[str, str]:
+    """Set name -> role, in the order of the fullest record, whatever the order of the records."""
+    roles: dict[str, str] = {}
+    for record in sorted(records, key=lambda r: (-len(r["sets"]), r["run_id"])):
+        for name, metrics in record["sets"].items():
+            if roles.setdefault(name, metrics["role"]) != metrics["role"]:
+                raise BoardError(f"board: set {name} is {roles[name]} in one record and {metrics['role']} in another.")
+    return {name: role for name, role in roles.items() if role != "validation"}
+
+
+def _rows(
+    records: Sequence[Record],
+    provenance: str,
+    roles: Mapping[str, str],
+    own: Mapping[str, str],
+    rules: Sequence[str],
+) -> Iterable[Row]:
+    """The row of one setting; a setting that is also the fixed one has two: as it was tuned, and as it was fixed."""
+    row = _row(records, provenance, roles, own, rules)
+    if not _is_fixed(records[0]):
+        yield row
+        return
+    if row.rules:
+        yield row
+    parameter = (records[0].get("path") or {}).get("parameter")
+    at = {parameter: row.settings[parameter]} if parameter in row.settings else {}
+    tuned = {key: value for key, value in row.tuned.items() if key not in at}
+    point, chosen = _point_text(at) or FIXED, {**row.chosen, **at}
+    yield replace(row, kind=FIXED, rules=tuple(rules), point=point, tuned=tuned, chosen=chosen)
+
+
+def _oracle_row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], own: Mapping[str, str]) -> Row:
+    row = _row(records, provenance, roles, own, ())
+    at = {key: row.settings[key] for key, source in records[0]["sources"].items() if source == ORACLE}
+    return replace(row, kind=ORACLE, point=_point_text(at), runs={})
+
+
+def _point_text(at: Mapping[str, Any]) -> str:
+    """alpha 0.5"""
+    return settings_text(at).replace("=", " ")
+
+
+def _row(
+    records: Sequence[Record],
+    provenance: str,
+    roles: Mapping[str, str],
+    own: Mapping[str, str],
+    rules: Sequence[str],
+) -> Row:
+    of_seed: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        of_seed[record["seed"]].append(record)
+    by_seed = {seed: several[0] if len(several) == 1 else min(several, key=_first) for seed, several in of_seed.items()}
+    pooled = any(":" in name for name in records[0]["spec"].get("inputs", {}))
+    if records[0]["method"] == REFERENCE_METHOD or pooled:
+        # Seeds change nothing, or are all in the one run: n = 1 and no deviation.
+        by_seed = {min(by_seed): by_seed[min(by_seed)]}
+    first = by_seed[min(by_seed)]
+    values: dict[str, dict[int, float]] = defaultdict(dict)
+    for seed, record in by_seed.items():
+        sets = record["sets"]
+        for column, value in {**_columns(sets, roles), **_scores(sets, roles, own), **_dynamics(record)}.items():
+            values[column][seed] = value
+    settings = _settings(first)
+    chosen = {
+        key: settings[key]
+        for key, source in first["sources"].items()
+        if key in settings and not source.startswith(CHOSEN_BY_DEFAULT)
+    }
+    tuned = {key: value for key, value in chosen.items() if first["sources"][key].startswith("tuned")}
+    kind = _kind_of(first)
+    of_grid = {key for key, source in first["sources"].items() if source.startswith("grid of ")} if kind == GRID else ()
+    selections = [record["selection"] for record in by_seed.values()]
+    return Row(
+        method=first["method"],
+        method_version=first["method_version"],
+        backbone=first["backbone"],
+        provenance=provenance,
+        rules=tuple(_rules_of(first, rules)),
+        seeds=tuple(sorted(by_seed)),
+        values={column: dict(sorted(values[column].items())) for column in sorted(values)},
+        tuned=dict(sorted(tuned.items())),
+        chosen=dict(sorted(chosen.items())),
+        settings=settings,
+        tuning=tuple(sorted({s["tuning"] for s in selections if s.get("tuning")})),
+        trials=max(s.get("trials", 0) for s in selections),
+        evaluated=_evaluated(first),
+        kind=kind,
+        varied={key: chosen[key] for key in sorted(of_grid) if key in chosen},
+        pooled=pooled,
+        runs={seed: by_seed[seed]["run_id"] for seed in sorted(by_seed)},
+    )
+
+
+def _first(record: Record) -> tuple[str, str, str]:
+    """By this, of two records of one run the first that finished counts, whatever their order."""
+    return record["finished"], record["run_id"], json.dumps(dict(record), sort_keys=True)
+
+
+def _evaluated(record: Record) -> int:
+    """The trials that trained nothing. Earlier records do not count them: each value of a path that was searched."""
+    told = record["selection"].get("evaluated")
+    path = record.get("path")
+    if told is not None or not path:
+        return told or 0
+    return len(path["points"]) if record["sources"].get(path["parameter"], "").startswith("tuned") else 0
+
+
+def _own(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, str]:
+    """Set -> the metric that its protocol names, where it is not accuracy; earlier records name none."""
+    own: dict[str, str] = {}
+    for record in records:
+        for name, metric in record.get("info", {}).get("own_metrics", {}).items():
+            if name in roles and own.setdefault(name, metric) != metric:
+                raise BoardError(f"board: set {name} is judged by {own[name]} in one record and {metric} in another.")
+    return own
+
+
+def _scores(
+    sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str], own: Mapping[str, str]
+) -> dict[str, float]:
+    """What a run scores on the sets that are not judged by accuracy, and the mean over shifts if none is missing."""
+    found = {f"{metric}/{name}": sets[name][metric] for name, metric in own.items() if metric in sets.get(name, {})}
+    shifts = [name for name, role in roles.items() if role == "shift"]
+    values = [sets.get(name, {}).get(own.get(name, "accuracy")) for name in shifts]
+    if None not in values and set(shifts) & set(own):
+        found[SCORE] = math.fsum(values) / len(values)
+    return found
+
+
+def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float]:
+    """Column -> value of one run; a mean over shifts only if none is missing."""
+    values = {f"acc/{name}": metrics["accuracy"] for name, metrics in sets.items() if name in roles}
+    values |= {
+        f"worst_group_accuracy/{name}": metrics["worst_group_accuracy"]
+        for name, metrics in sets.items()
+        if name in roles and "worst_group_accuracy" in metrics
+    }
+    try:
+        summary = summarise(sets)
+    except RecordError as error:
+        raise BoardError(f"board: {error}") from error
+    if any(role == "shift" and name not in sets for name, role in roles.items()):
+        summary = {key: value for key, value in summary.items() if not key.endswith("_ood_mean")}
+    summary.pop("nll_validation", None)
+    for metrics in sets.values():
+        if metrics["role"] == "id" and metrics.get(FLOOR) is not None:
+            values["ece_floor_id"] = metrics[FLOOR]
+    floors = [sets.get(name, {}).get(FLOOR) for name, role in roles.items() if role == "shift"]
+    if floors and None not in floors:
+        values["ece_floor_ood_mean"] = math.fsum(floors) / len(floors)
+    for name, errors in (("ece_lineage_id", _lineage(sets, "id")), ("ece_lineage_ood_mean", _lineage(sets, "shift"))):
+        if errors and None not in errors:
+            values[name] = math.fsum(errors) / len(errors)
+    # A record holds null where the likelihood is infinite.
+    return values | {key: math.inf if value is None else value for key, value in summary.items()}
+
+
+def _lineage(sets: Mapping[str, Mapping[str, Any]], role: str) -> list[float | None]:
+    """The calibration error as the lineage's code computes it, of each set of a role; None where it is not there."""
+    of_role = [metrics for metrics in sets.values() if metrics["role"] == role]
+    return [next((metrics[key] for key in metrics if key.startswith(LINEAGE)), None) for metrics in of_role]
+
+
+def _dynamics(record: Record) -> dict[str, float]:
+    """gap/25 ... gap/100: teacher-student gap after that percentage of the steps, where it is defined."""
+    rows = record.get("info", {}).get("dynamics", []) if record["kind"] == "run" else []
+    return {f"gap/{round(100 * row['fraction'])}": row["gap"] for row in rows if row.get("gap") is not None}
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Give a label to unranked rows (what was chosen, or varied) and to others that differ in settings alone."""
+    labelled, alike = [], defaultdict(list)
+    for row in rows:
+        alike[row.method, row.backbone, row.provenance, row.kind].append(row)
+    for row in rows:
+        shown = dict(row.varied)
+        if not row.rules and row.kind not in ASIDE:
+            shown = dict(row.chosen)
+        for other in alike[row.method, row.backbone, row.provenance, row.kind]:
+            beside = set(other.rules) & set(row.rules) or row.kind in ASIDE
+            if other is not row and other.varied == row.varied and beside:
+                keys = row.settings.keys() | other.settings.keys()
+                shown |= {
+                    key: row.settings.get(key) for key in keys if row.settings.get(key) != other.settings.get(key)
+                }
+        labelled.append(replace(row, label=settings_text(_readable(shown))))
+    return _still_alike(labelled)
+
+
+def _still_alike(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one table that have one name after all, as two versions of a method, also name what differs."""
+    alike: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        alike[row.name, row.backbone, row.provenance, row.kind].append(row)
+    told = []
+    for row in rows:
+        more: dict[str, Any] = {}
+        for other in alike[row.name, row.backbone, row.provenance, row.kind]:
+            one_table = set(other.rules) & set(row.rules) or not (other.rules or row.rules)
+            if other is not row and one_table:
+                mine, theirs = ({**each.settings, "version": each.method_version} for each in (row, other))
+                more |= {key: mine.get(key) for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
+        label = ", ".join(filter(None, (row.label, settings_text(_readable(more)))))
+        told.append(replace(row, label=label))
+    return told
+
+
+def _readable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a hash, as many digits as tell two apart."""
+    hashes = {key: value for key, value in values.items() if key in ("weights", "fingerprint")}
+    return {**values, **{key: str(value).rpartition(":")[2][:8] for key, value in hashes.items()}}

@@ -1,0 +1,164 @@
+"""Per-sample outcomes of the runs of a row, as sums over source images: from run folders, or from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..records import predictions
+from ..records.records import REFERENCE
+from ..statistics import jackknife
+from .rows import Row
+
+
+class OutcomeError(ValueError):
+    """Per-sample files that contradict their records, or each other."""
+
+
+@dataclass(frozen=True, eq=False)
+class SetScores:
+    """What runs scored on one set, summed over the renderings of each source image.
+
+    Attributes:
+        units: (M,) ids of the source images, sorted.
+        counts: (M,) renderings of each.
+        sums: (n, M) sums of the scores over the renderings, a row per seed.
+    """
+
+    units: np.ndarray
+    counts: np.ndarray
+    sums: np.ndarray
+
+    def of_seeds(self, rows: list[int]) -> SetScores:
+        return SetScores(self.units, self.counts, self.sums[rows])
+
+
+class Outcomes:
+    """Reads the per-sample files that lie beside records; every file once.
+
+    Args:
+        runs: root of all run folders, for local rows.
+        reference: root of all references, for reference rows.
+        folders: benchmark -> folder, where a reference lies elsewhere.
+    """
+
+    def __init__(
+        self, runs: Path | None = None, reference: Path = REFERENCE, folders: Mapping[str, Path] | None = None
+    ) -> None:
+        self._runs, self._reference, self._folders = runs, Path(reference), dict(folders or {})
+        self._places: dict[str, dict[str, Path]] = {}  # benchmark -> run id -> run folder
+        self._samples: dict[str, dict[str, dict[str, np.ndarray]]] = {}  # benchmark -> set -> columns
+        self._files: dict[Path, dict[str, np.ndarray]] = {}  # of the reference, one file a run
+        self._layouts: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._right: dict[tuple[str, str, str], np.ndarray] = {}
+        self._scores: dict[tuple[str, str, tuple[str, ...], str], SetScores | None] = {}
+
+    def scores(self, benchmark: str, row: Row, name: str, score: str = "accuracy") -> SetScores | None:
+        """The scores of a row's seeds on a set; None where a run has no per-sample file of it.
+
+        Args:
+            name: the set.
+            score: "accuracy" (1 for right, 0 for wrong), "nll" (nats) or one of `jackknife.METRICS`, which are no sums
+                over samples: their place is taken by sums whose mean is the score, and which differ between images as
+                the score without each does.
+
+        Raises:
+            OutcomeError: the files are not those that the record's numbers were computed from, or two runs are over
+                other samples.
+            PredictionError: a file is damaged.
+        """
+        key = (benchmark, name, tuple(row.runs.values()), score)
+        if key not in self._scores:
+            self._scores[key] = self._read(benchmark, row, name, score)
+        return self._scores[key]
+
+    def right(self, benchmark: str, row: Row, name: str) -> np.ndarray | None:
+        """(n, N) whether each seed of a row was right on each sample of a set, in the set's own order."""
+        if self.scores(benchmark, row, name) is None:
+            return None
+        return np.stack([self._right[benchmark, name, run_id] for run_id in row.runs.values()])
+
+    def _read(self, benchmark: str, row: Row, name: str, score: str) -> SetScores | None:
+        sums = []
+        for seed, run_id in row.runs.items():
+            columns = self.columns(benchmark, row.provenance, run_id, name)
+            if columns is None:
+                return None
+            units, inverse, counts = self._layout(benchmark, name, columns["unit_id"], columns["sample_id"], run_id)
+            right = columns["prediction"] == columns["label"]
+            recorded = row.values.get(f"acc/{name}", {}).get(seed)
+            # Both are a whole number over N.
+            if recorded is None or abs(right.mean() - recorded) > 1e-9:
+                raise OutcomeError(
+                    f"run {run_id}: its predictions on {name} are {right.mean():.6f} right and its record says "
+                    f"{recorded}; run it again."
+                )
+            self._right[benchmark, name, run_id] = right
+            if score in jackknife.METRICS:
+                shares = jackknife.shares(score, columns, inverse, len(units))
+                recorded = row.values.get(f"{score}/{name}", {}).get(seed)
+                if shares is None or recorded is None:
+                    return None
+                if abs(shares.mean() - recorded) > 1e-9:
+                    raise OutcomeError(
+                        f"run {run_id}: its predictions on {name} have {score} {shares.mean():.6f} and its record says "
+                        f"{recorded}; run it again."
+                    )
+                # An image moves the mean over samples by its sum; a share is what it moves the mean over images by.
+                moved = (shares - shares.mean()) * len(right) / len(units)
+                sums.append(counts * shares.mean() + moved)
+                continue
+            values = right if score == "accuracy" else predictions.nll(columns)
+            sums.append(np.bincount(inverse, weights=values, minlength=len(units)))
+        return SetScores(units, counts, np.stack(sums)) if sums else None
+
+    def _layout(
+        self, benchmark: str, name: str, unit_ids: np.ndarray, sample_ids: np.ndarray, run_id: str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        known = self._layouts.get((benchmark, name))
+        if known is None:
+            units, inverse, counts = np.unique(unit_ids.astype(str), return_inverse=True, return_counts=True)
+            known = self._layouts[benchmark, name] = (sample_ids, units, inverse, counts)
+        elif known[0] is not sample_ids and not np.array_equal(known[0], sample_ids):
+            raise OutcomeError(f"run {run_id}: its samples of {name} are not those of the other runs; run it again.")
+        return known[1:]
+
+    def columns(self, benchmark: str, provenance: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
+        """The per-sample columns of a run on a set; None where there is no file of them.
+
+        Raises:
+            PredictionError: a file is damaged.
+        """
+        if provenance == "reference":
+            return self._reference_columns(benchmark, run_id, name)
+        folder = self._run_folders(benchmark).get(run_id)
+        path = folder / "predictions" / f"{name}.parquet" if folder else None
+        return predictions.read(path) if path and path.is_file() else None
+
+    def _run_folders(self, benchmark: str) -> dict[str, Path]:
+        if benchmark not in self._places:
+            found = sorted(self._runs.glob(f"{benchmark}/*/*/seed*-*")) if self._runs else []
+            self._places[benchmark] = {path.name.rpartition("-")[2]: path for path in found}
+        return self._places[benchmark]
+
+    def _reference_columns(self, benchmark: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
+        folder = self._folders.get(benchmark, self._reference / benchmark)
+        path = folder / "predictions" / f"{run_id}.parquet"
+        if not path.is_file() or not (folder / "samples.parquet").is_file():
+            return None
+        if benchmark not in self._samples:
+            every = predictions.read(folder / "samples.parquet")
+            order = {key: np.flatnonzero(every["set"] == key) for key in dict.fromkeys(every["set"])}
+            self._samples[benchmark] = {
+                key: {"rows": rows} | {column: every[column][rows] for column in ("sample_id", "unit_id", "label")}
+                for key, rows in order.items()
+            }
+        samples = self._samples[benchmark].get(name)
+        if samples is None:
+            return None
+        if path not in self._files:
+            self._files[path] = predictions.read(path)
+        return samples | {key: values[samples["rows"]] for key, values in self._files[path].items()}

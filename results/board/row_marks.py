@@ -1,0 +1,134 @@
+"""What is wrong with a row, or sets it aside: its marks, each with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .rows import ASIDE, GRID, ORACLE, UNRANKED, Row, natural
+
+Record = Mapping[str, Any]
+
+
+def marked(
+    row: Row,
+    records: Sequence[Record],
+    roles: Mapping[str, str],
+    expected_seeds: set[int],
+    newest: Mapping[str, int],
+) -> Row:
+    """The row with its marks; one of an older version of its method has no rule any more.
+
+    Args:
+        records: all from which the row was made, also those that lost to another of their seed.
+        roles: set name -> role, of the whole table. newest: method -> version.
+    """
+    used = [record for record in records if record["seed"] in row.seeds]
+    marks: dict[str, str] = {}
+    if any(record["environment"].get("dirty") for record in used):
+        marks["dirty"] = "made with uncommitted changes"
+    missing = sorted(expected_seeds - set(row.seeds))
+    expects = (row.rules or row.kind in (GRID, ORACLE)) and row.varies
+    if expects and missing:
+        few = f"{len(row.seeds)} of {len(expected_seeds)} seeds"
+        marks["seeds"] = f"{few}, missing {', '.join(map(str, missing))}"
+    absent = sorted({name for record in used for name in roles if name not in record["sets"]}, key=natural)
+    if absent:
+        marks["sets"] = f"not every run has {', '.join(absent)}; empty cells and means leave those runs out"
+    short = {
+        name
+        for record in used
+        for name, metrics in record["sets"].items()
+        if name in roles and (metrics["n"] < metrics["n_expected"] or record["spec"].get("limit") is not None)
+    }
+    if short:
+        marks["partial"] = f"part of the images only: {', '.join(name for name in roles if name in short)}"
+    elif any(map(is_partial, used)):
+        marks["partial"] = "made where the data may be incomplete (--allow-partial), or trained on part of the images"
+    gone = {name for record in used for name in record.get("info", {}).get("sets_left_out", ())}
+    if gone:
+        lacks = f"nothing of {', '.join(sorted(gone, key=natural))}"
+        marks["partial"] = f"{marks['partial']}; {lacks}" if "partial" in marks else lacks
+    if twice := _told_twice(used):
+        marks["twice"] = f"{twice}; the first to finish is shown: find out which is right and remove the others"
+    if pairs := _shared(used):
+        marks["shared"] = f"by the bytes of the files, {'; '.join(pairs)}"
+    if kinds := _unread(used):
+        marks["unread"] = "; ".join(kinds)
+    rules = row.rules
+    if row.method_version < newest[row.method]:
+        marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"
+        rules = ()
+    # What ranks nothing by design needs no excuse; nor does the reference, which is as it was published.
+    reasons = sorted({record.get(UNRANKED, "") for record in used} - {""})
+    if reasons and not rules and row.kind not in ASIDE:
+        marks[UNRANKED] = "; ".join(reasons)
+    return replace(row, marks=marks, rules=rules)
+
+
+def _shared(records: Sequence[Record]) -> list[str]:
+    """Which images stand in two sets; earlier records do not say."""
+    found = {json.dumps(pair): pair for record in records for pair in record.get("info", {}).get("shared_images", ())}
+    return [f"{p['images']} of {p['of']} images of {p['set']} are also in {p['also_in']}" for p in found.values()]
+
+
+def _unread(records: Sequence[Record]) -> list[str]:
+    """Which images were passed over because their kind is not read; earlier records do not say."""
+    told = (record.get("info", {}).get("not_read", {}).items() for record in records)
+    return list(dict.fromkeys(unread_text(name, on["read"], on["endings"]) for sets in told for name, on in sets))
+
+
+def unread_text(name: str, read: int, endings: Mapping[str, int]) -> str:
+    """12 of 18 images of shift1 are of a kind that is not read (.heic, .jfif)"""
+    kinds = ", ".join(sorted(endings, key=lambda ending: (-endings[ending], ending)))
+    count = sum(endings.values())
+    return f"{count} of {read + count} images of {name} are of a kind that is not read ({kinds})"
+
+
+def _told_twice(records: Sequence[Record]) -> str:
+    """Where several records of one seed, which should be one run, have different numbers; else empty."""
+    found: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        found[record["seed"]].append(record)
+
+    def numbers(record: Record) -> str:
+        return json.dumps([record["sets"], record.get("path")], sort_keys=True)
+
+    def told(runs: list[Record]) -> str:
+        names = sorted({record["run_id"] for record in runs})
+        # A board names no paths: it may be published.
+        if len(names) == 1:
+            return f"{len(runs)} records of {names[0]} that contradict each other (in folders that end in -{names[0]})"
+        return f"records of {' and '.join(names)}"
+
+    several = {seed: told(runs) for seed, runs in found.items() if len(runs) > 1 and len(set(map(numbers, runs))) > 1}
+    return ", ".join(f"seed {seed} has {several[seed]}" for seed in sorted(several))
+
+
+def with_budgets(rows: Sequence[Row]) -> list[Row]:
+    """Ranked rows compare at equal budgets: those with another number of trained trials than most are marked.
+
+    A value along the path of a run that was trained anyway costs an evaluation on ID validation and no training. Such
+    trials are counted beside the others and set no row aside.
+    """
+    counts = Counter(row.trained for row in rows if row.rules and not row.is_reference_method)
+    if len(counts) < 2:
+        return list(rows)
+    usual = max(counts, key=lambda trained: (counts[trained], trained))
+
+    def beside(row: Row) -> Row:
+        if not row.rules or row.is_reference_method or row.trained == usual:
+            return row
+        reason = f"{row.trained} trained settings, others {usual}: shown, not compared with them"
+        return replace(row, marks={**row.marks, "budget": reason})
+
+    return [beside(row) for row in rows]
+
+
+def is_partial(record: Record) -> bool:
+    """Whether a run saw, or may have seen, part of the images only."""
+    spec = record["spec"]
+    return any(spec.get(key) is not None for key in ("limit", "train_limit")) or bool(spec.get("allow_partial"))

@@ -1,0 +1,77 @@
+"""The figure of effective robustness: finetuned models beside those that never had pretrained weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..metrics.effective_robustness import LEAST_MODELS, Line, LineError, fit
+from .board_figures import ranked
+from .figure_data import Material, Missing
+from .style import dot, legend, methods_of, panels, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+"""Accuracies that a logit axis names."""
+
+
+def draw_robustness(material: Material) -> Figure:
+    """ID against OOD-mean accuracy on logit axes, with models without pretraining and their line, a panel per backbone.
+
+    Raises:
+        Missing: no ranked rows, or fewer than `LEAST_MODELS` models without pretraining on the same data.
+    """
+    section, found = ranked(material, "robustness")
+    points = controls(material)
+    if len(points) < LEAST_MODELS:
+        raise Missing(
+            f"figure robustness: needs {LEAST_MODELS} models without pretraining on the data of "
+            f"{section.benchmark}, got {len(points)}; on digits run `robustft sweep scratch_line --method all`, "
+            "elsewhere give a list with --baselines."
+        )
+    try:
+        line = fit(*zip(*points, strict=True))
+    except LineError as error:
+        raise Missing(f"figure robustness: {str(error).removeprefix('effective robustness: ')}") from error
+    methods = methods_of(material.board)
+    figure, axes = panels(len(found), height=3.6)
+    handles: dict[str, Any] = {}
+    for axis, (backbone, rows) in zip(axes, found, strict=True):
+        _draw_line(axis, points, line, handles)
+        for row in rows:
+            dot(axis, row, "acc_id", "acc_ood_mean", methods, handles, percent=1, smaller=1.4)
+        _logit_axes(axis)
+        tidy(axis, backbone, "ID accuracy (%)")
+    figure.supylabel(f"mean accuracy over {len(section.shifts)} shifts (%)", fontsize=9)
+    legend(figure, handles, 2 * min(3, len(found)) + 1)
+    return figure
+
+
+def controls(material: Material) -> list[tuple[float, float]]:
+    """(ID accuracy, OOD mean) of every model without pretraining on the same data, as fractions; by ID accuracy."""
+    summaries = [record["summary"] for record in material.controls]
+    points = [(summary.get("acc_id"), summary.get("acc_ood_mean")) for summary in summaries]
+    return sorted([*material.baselines, *(point for point in points if None not in point)])
+
+
+def _draw_line(axis: Any, points: list[tuple[float, float]], line: Line, handles: dict[str, Any]) -> None:
+    xs, ys = zip(*points, strict=True)
+    marks = axis.plot(xs, ys, linestyle="none", marker="x", markersize=4, color="0.55", zorder=1)
+    handles["without pretraining"] = marks[0]
+    xs, ys = ([value / 100 for value in values] for values in line.points())
+    text = f"without pretraining: line\n(n = {line.models}, R² = {line.r2:.2f},\n"
+    text += f"ID {100 * line.low:.0f} to {100 * line.high:.0f} %)"
+    handles[text] = axis.plot(xs, ys, color="0.35", linewidth=1, linestyle="--", zorder=1)[0]
+
+
+def _logit_axes(axis: Any) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axis.set_xscale("logit")
+    axis.set_yscale("logit")
+    axis.margins(0.06)
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(FixedLocator(TICKS))
+        side.set_minor_locator(NullLocator())
+        side.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))

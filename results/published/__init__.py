@@ -1,0 +1,1 @@
+"""Numbers that papers print, as data, and where they contradict each other."""

@@ -1,0 +1,1 @@
+"""Records and per-sample predictions on disk."""

@@ -1,0 +1,1 @@
+"""How finished runs become the committed reference and the README's table."""

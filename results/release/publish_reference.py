@@ -1,0 +1,224 @@
+"""Turn finished runs into the committed reference: `python -m robustft.results.release.publish_reference digits`.
+
+results/reference/<benchmark>/ then holds
+  records/<run id>.json       one record a run
+  samples.parquet             set, sample_id, unit_id and label of every test sample, once for all runs
+  predictions/<run id>.parquet  KEPT, as far as the run has them, in the same order
+  leaderboard.csv, leaderboard.md, and id_ood.svg, id_ood.png where rows are ranked
+  manifest.json               sha256 of every file above the board: `robustft verify` checks the folder
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..board.grouping import sections
+from ..board.per_sample import Outcomes
+from ..board.rows import REFERENCE_METHOD
+from ..metrics import set_metrics
+from ..plots.style import plot_id_ood
+from ..records import manifest, predictions
+from ..records.atomic import OutputError, write_atomic
+from ..records.records import NAME, REFERENCE, gather_reference, read_record, record_json
+from ..records.reference import read_reference_predictions
+from ..statistics.setting_selection import RULES
+from ..tables.leaderboard import Board, write
+
+BOARDS = ("leaderboard.csv", "leaderboard.md")
+KEPT = ("prediction", "confidence", "p_label", "sum_p2", "confidence_scaled")
+
+
+class PublishError(ValueError):
+    """Runs that cannot become the reference."""
+
+
+def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool = False) -> Board:
+    """Replace the reference of a benchmark by the ranked runs of a folder.
+
+    Of a study, which ranks none, by all of its suite: those without a value that somebody gave by hand. Runs that were
+    evaluated on a part of the data are never taken.
+
+    Args:
+        benchmark: name of the benchmark.
+        runs: root of all run folders, searched as runs/<benchmark>/**/record.json.
+        reference: root of all references.
+        add: what the old reference has of a method on a backbone stays where the folder has no ranked run of the
+            two; where it has one, all of theirs come from the folder. Without any run there, the old reference is
+            written again as this version writes it. Where the old reference ranks, so must what is added.
+
+    Returns:
+        The board of the new reference.
+
+    Raises:
+        PublishError: no such run, two settings under one rule, or runs over different samples.
+        RecordError, PredictionError, OutputError: a file is damaged or cannot be written.
+    """
+    old = list(gather_reference(benchmark, Path(reference), report=_refuse)) if add else []
+    # A damaged record stops here: the reference is all or nothing.
+    runs_of = [(path.parent, read_record(path)) for path in sorted((Path(runs) / benchmark).rglob(NAME))]
+    whole = [(folder, record) for folder, record in runs_of if record["kind"] == "run" and _is_whole(record)]
+    taken = _is_ranked if any(map(_ranks, [*old, *(record for _, record in whole)])) else _is_of_suite
+    found = {record["run_id"]: (folder, record) for folder, record in whole if taken(record)}
+    if not found and not add:
+        raise PublishError(f"{runs}: has no ranked run of {benchmark} and none of a study; run the sweep first.")
+    renewed = {(record["method"], record["backbone"]) for _, record in found.values()}
+    for record in old:
+        if (record["method"], record["backbone"]) not in renewed:
+            found[record["run_id"]] = (None, record)
+    found = dict(sorted(found.items()))
+    records = [record for _, record in found.values()]
+    _check_one_setting_per_rule(records)
+
+    samples, columns = None, {}
+    for run_id, (folder, record) in found.items():
+        mine = (
+            read_reference_predictions(benchmark, run_id, Path(reference))
+            if folder is None
+            else _test_predictions(folder, record)
+        )
+        ids = [mine[name] for name in ("set", "sample_id", "label")]
+        if samples is None:
+            samples = {name: mine[name] for name in ("set", "sample_id", "unit_id", "label")}
+        elif not all(np.array_equal(a, samples[n]) for a, n in zip(ids, ("set", "sample_id", "label"), strict=True)):
+            raise PublishError(f"{folder or run_id}: has other test samples than the other runs; run it again.")
+        columns[run_id] = {name: mine[name] for name in KEPT if name in mine}
+        found[run_id] = (folder, with_calibration(record, mine))
+    records = [record for _, record in found.values()]
+
+    folder = Path(reference) / f".{benchmark}-new"  # the old reference stays until the new one is whole
+    shutil.rmtree(folder, ignore_errors=True)
+    for run_id, (_, record) in found.items():
+        path = folder / "records" / f"{run_id}.json"
+        write_atomic(path, record_json(path, record))
+    _write(folder / "samples.parquet", samples)
+    for run_id, kept in columns.items():
+        _write(folder / "predictions" / f"{run_id}.parquet", kept)
+    board = write([], records, folder, Outcomes(folders={benchmark: folder}), BOARDS)
+    if any(section.ranks for section in board.sections):
+        plot_id_ood(board, folder / "id_ood")
+    manifest.write(folder, "reference")
+    shutil.rmtree(Path(reference) / benchmark, ignore_errors=True)
+    folder.rename(Path(reference) / benchmark)
+    return board
+
+
+def with_calibration(record: Mapping[str, Any], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The record with every calibration error that follows from its samples and that it was made without.
+
+    A metric of a later version than the run's is no less the run's own: `info.from_samples` names those that were
+    added. A record that has all of them comes back as it is.
+
+    Args:
+        samples: of all its test sets, with the column set.
+    """
+    sets, added = {name: dict(metrics) for name, metrics in record["sets"].items()}, set()
+    for name, metrics in sets.items():
+        rows = samples["set"] == name
+        if not rows.any() or "ece_expected" in metrics:
+            continue
+        found = set_metrics.score(
+            {key: values[rows] for key, values in samples.items() if key != "set"}, name, set_metrics.BATCH_SIZE
+        )
+        more = {key: found[key] for key in found if key.startswith("ece_") and key not in metrics}
+        metrics |= more
+        added |= set(more)
+    if not added:
+        return dict(record)
+    return {**record, "sets": sets, "info": {**record.get("info", {}), "from_samples": sorted(added)}}
+
+
+def _refuse(message: str) -> None:
+    raise PublishError(message.removeprefix("left out: "))
+
+
+def _ranks(record: Mapping[str, Any]) -> bool:
+    return bool(record["selection"]["rules"]) and record["method"] != REFERENCE_METHOD
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Evaluated on every image; on how many it was trained is free, for a study may vary that."""
+    return record["spec"].get("limit") is None and not record["spec"].get("allow_partial")
+
+
+def _is_ranked(record: Mapping[str, Any]) -> bool:
+    return _ranks(record) or record["method"] == REFERENCE_METHOD
+
+
+def _is_of_suite(record: Mapping[str, Any]) -> bool:
+    """Whether nobody gave a value of its by hand."""
+    return not any(source.startswith("--") for source in record["sources"].values())
+
+
+def _check_one_setting_per_rule(records: list[Mapping[str, Any]]) -> None:
+    for section in sections([], records, RULES):
+        for rule in RULES:
+            for backbone in section.backbones:
+                rows = section.table(rule, backbone)
+                for row in rows:
+                    if row.label:
+                        raise PublishError(
+                            f"{row.method} on {backbone}: two settings under rule {rule}, one of them "
+                            f"{row.label}; remove the runs of the older tuning."
+                        )
+
+
+def _test_predictions(folder: Path, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of all test sets of a run, one set after the other, and the set of each sample."""
+    names = [name for name, metrics in record["sets"].items() if metrics["role"] != "validation"]
+    parts = {name: predictions.read(folder / "predictions" / f"{name}.parquet") for name in names}
+    sets = [np.full(len(part["label"]), name, dtype=object) for name, part in parts.items()]
+    shared = [name for name in predictions.SCHEMA.names if all(name in part for part in parts.values())]
+    joined = {name: np.concatenate([part[name] for part in parts.values()]) for name in shared}
+    return joined | {"set": np.concatenate(sets)}
+
+
+def _write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    known = {field.name: field.type for field in predictions.SCHEMA} | {"set": pa.string()}
+    arrays = {name: pa.array(values, type=known[name]) for name, values in columns.items()}
+    floats = [name for name in columns if known[name] == pa.float32()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        pa.table(arrays),
+        path,
+        compression="zstd",
+        compression_level=15,
+        use_dictionary=[name for name in ("set", "unit_id", "label", "prediction") if name in columns],
+        column_encoding={name: "BYTE_STREAM_SPLIT" for name in floats}
+        | ({"sample_id": "DELTA_BYTE_ARRAY"} if "sample_id" in columns else {}),
+        write_statistics=False,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m robustft.results.release.publish_reference", description=__doc__.split(":")[0]
+    )
+    parser.add_argument("benchmark")
+    parser.add_argument("--runs", type=lambda text: Path(text).expanduser(), default=Path("runs"))
+    parser.add_argument("--reference", type=Path, default=REFERENCE)
+    parser.add_argument("--add", action="store_true", help="keep what the reference has and the runs have not")
+    options = parser.parse_args(arguments)
+    if options.reference == REFERENCE and not (REFERENCE.parents[1] / "pyproject.toml").exists():
+        parser.error("--reference: must be named where the package is not in a clone, whose reference is committed.")
+    try:
+        board = publish(options.benchmark, options.runs, options.reference, options.add)
+    except (ValueError, OSError, OutputError) as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 2
+    rows = sum(len(section.rows) for section in board.sections)
+    print(f"wrote {options.reference / options.benchmark}: {rows} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The README's table and pictures and the reference's boards, made from its records: nobody edits them, tests compare.
+
+`make readme` renews them, without any run; `make reference` ends in the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..board.chance import sentence as chance
+from ..board.per_sample import Outcomes
+from ..board.rows import Section
+from ..plots import gallery
+from ..plots.figure_data import Material, Missing
+from ..plots.style import save
+from ..records import manifest
+from ..records.records import REFERENCE, gather_reference
+from ..statistics.setting_selection import RULES
+from ..tables.cells import best_rows, cell_text, footnotes, marks_text, metric_columns, resolution
+from ..tables.leaderboard import build, write
+from ..tables.page import signs_of
+from ..tables.to_markdown import escape
+from .publish_reference import BOARDS
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+PICTURES = {
+    "digits": {
+        "id_ood": "ID against OOD accuracy of every method on the three bundled backbones",
+        "robustness": "The same on logit axes beside models without pretraining and their line",
+        "paths": "The same with the whole path from zero-shot to finetuned weights",
+        "calibration": "Calibration error against accuracy, ID above and OOD below",
+        "flips": "Shifted images that zero-shot had right and each method gets wrong, and the reverse",
+        "dynamics": "Gap, divergence, entropy and confidence of a WMA and an EMA teacher with the same loss",
+    },
+    "forgetting": {"forgetting": "Accuracy on the new and the old task after finetuning, beside the paper's Figure 3"},
+}
+"""Benchmark -> figure of the gallery -> what the README says that it shows. One whose records have not what it shows is
+left out, until they have."""
+BLOCK = "<!-- {name}: {end} -->"
+
+
+def table(benchmark: str = "digits") -> str:
+    """Markdown: one line per backbone and method, from the reference records alone.
+
+    Of a benchmark that ranks, the rows of the default rule, the best in bold; of a study, every row.
+    """
+    board = build([], gather_reference(benchmark), Outcomes())
+    section = next((section for section in board.sections if section.ranks), board.sections[0])
+    titles = _titles(section)
+    head = ["backbone", "method", "seeds", *(title for _, title in titles), *(["tuned"] if section.ranks else [])]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    notes, marked = [], []
+    for backbone in section.backbones:
+        rows = section.table(RULES[0], backbone)
+        if not section.ranks:
+            rows += [row for row in section.unranked() if row.backbone == backbone]
+        best = {column: best_rows(rows, column) if section.ranks else set() for column, _ in titles}
+        signs = {column: signs_of(section, rows, best[column], column, board.judge) for column, _ in titles}
+        for i, row in enumerate(rows):
+            cells = [backbone if i == 0 else "", escape(row.title + marks_text(row)), str(len(row.seeds))]
+            for column, _ in titles:
+                text = f"{cell_text(row, column)} {signs[column].get(i, '')}".rstrip()
+                cells.append(f"**{text}**" if i in best[column] else text)
+            lines.append("| " + " | ".join([*cells, *([row.setting] if section.ranks else [])]) + " |")
+        if section.ranks:
+            notes.append(f"{backbone}: {board.judge.resolution(section, rows) or resolution(section, rows)}")
+        marked += rows
+    notes += [*filter(None, [chance(section)]), *map(escape, footnotes(marked))]
+    parts = ["\n".join(lines), f"{section.version}, recipe {section.recipe}{_caption(section)}"]
+    return "\n\n".join([*parts, *(["\n".join(f"- {note}" for note in notes)] if notes else [])])
+
+
+def _titles(section: Section) -> list[tuple[str, str]]:
+    """Columns of `table`: those of a board without the floor and the likelihood; no mean over a single shift."""
+    left_out = {"ece_floor_ood_mean", "nll_id"} | ({section.ood_column} if len(section.shifts) == 1 else set())
+    return [(column, title) for column, title in metric_columns(section) if column not in left_out]
+
+
+def _caption(section: Section) -> str:
+    measured = "accuracy in percent, ECE in [0, 1] (15 bins, global), mean ± standard deviation over seeds"
+    if not section.ranks:
+        return f"; settings are defaults, so that nothing is ranked; {measured}."
+    return (
+        f", rule {RULES[0]}; {measured}; zero-shot first, then the Pareto front of ID and OOD means, then the rest, "
+        "each by OOD mean; bold: the best row of a backbone, zero-shot aside; ≈: not separable from it (paired by seed "
+        "and source image, Holm over the column, 5 %; ECE is not tested); ?: not tested (one seed, or one model made "
+        "of several)."
+    )
+
+
+def renew(text: str, name: str, content: str) -> str:
+    """The README with `content` between the markers of a block.
+
+    Raises:
+        ValueError: the markers are not there.
+    """
+    begin, end = (BLOCK.format(name=name, end=word) for word in ("begin", "end"))
+    if begin not in text or end not in text:
+        raise ValueError(f"README.md: must hold the lines {begin!r} and {end!r}; restore them.")
+    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
+
+
+def picture_lines(benchmark: str, names: Iterable[str]) -> str:
+    """Markdown that shows these pictures of a benchmark, one a line."""
+    return "\n".join(f"![{PICTURES[benchmark][name]}](results/reference/{benchmark}/{name}.png)" for name in names)
+
+
+def pictures(benchmark: str = "digits") -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(name, suffix -> content) of every picture of PICTURES, from the reference alone; same records, same bytes."""
+    material = Material(reference=tuple(gather_reference())).of(benchmark)
+    for name in PICTURES[benchmark]:
+        with contextlib.suppress(Missing):
+            yield name, gallery.make(name, material)
+
+
+def main() -> int:
+    """Command line of this module."""
+    try:
+        text = README.read_text(encoding="utf-8")
+        for benchmark in PICTURES:
+            drawn = dict(pictures(benchmark))
+            for name, files in drawn.items():
+                save(files, REFERENCE / benchmark / name)
+            manifest.write_pictures(REFERENCE / benchmark)
+            write([], gather_reference(benchmark), REFERENCE / benchmark, Outcomes(), BOARDS)
+            text = renew(text, f"{benchmark} table", table(benchmark))
+            text = renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn))
+        README.write_text(text, encoding="utf-8")
+    except ValueError as error:
+        print(f"readme: {error}", file=sys.stderr)
+        return 2
+    print(f"renewed {README.name} and the boards and pictures of {' and '.join(PICTURES)} in {REFERENCE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

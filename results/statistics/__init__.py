@@ -1,0 +1,1 @@
+"""Selection rules, differences over seeds and images, intervals."""

@@ -1,0 +1,1 @@
+"""Boards as text: console, CSV, Markdown, HTML, LaTeX."""

@@ -1,0 +1,159 @@
+"""What stands in a cell and below a table: the same text for Markdown and console."""
+
+from __future__ import annotations
+
+import math
+import statistics as middle
+from collections.abc import Iterable
+from itertools import combinations
+
+from ..board.chance import sentence as chance
+from ..board.rows import FORGOTTEN, GRID, MARKS, OLD_TASK, ORACLE, PUBLISHED, SCORE, Row, Section
+from ..statistics.seed_summary import smallest_resolvable_difference
+
+TIED, UNTESTED = "≈", "?"
+ASIDE_TITLES = {
+    GRID: "Ablation: settings of a grid",
+    PUBLISHED: "published (selection unknown)",
+    ORACLE: "Oracle: chosen on the shifts themselves, never ranked",
+}
+
+
+OWN_TITLES = {"macro_f1_labels": "macro F1", "worst_group_accuracy": "worst group"}
+OWN_TEXTS = {
+    "macro_f1_labels": "macro F1 (over the classes that occur as label)",
+    "worst_group_accuracy": "accuracy of the worst group",
+}
+
+
+def in_percent(column: str) -> bool:
+    """Whether a column's values are shown in percent, and are the better the larger."""
+    return column.startswith(("acc", SCORE, *OWN_TITLES))
+
+
+def metric_columns(section: Section) -> list[tuple[str, str]]:
+    """(column, heading) of a table: ID, each shift, means, calibration, likelihood; accuracy beside other scores."""
+    forgotten = [(FORGOTTEN, "forgotten")] if OLD_TASK in section.shifts else []
+
+    def columns_of(score: str, accuracy: str, heading: str) -> list[tuple[str, str]]:
+        if score == accuracy:
+            return [(accuracy, heading)]
+        return [(score, f"{heading} {OWN_TITLES[score.partition('/')[0]]}"), (accuracy, f"{heading} accuracy")]
+
+    shifts = (columns_of(section.column(name), f"acc/{name}", name) for name in section.shifts)
+    return [
+        *columns_of(section.id_column, "acc_id", "ID"),
+        *(column for columns in shifts for column in columns),
+        *forgotten,
+        (section.ood_column, "OOD mean" + (f" {ood_title(section)}" if section.ood_column == SCORE else "")),
+        ("ece_id", "ID ECE"),
+        ("ece_ood_mean", "OOD ECE"),
+        ("ece_floor_ood_mean", "OOD ECE floor"),
+        ("nll_id", "ID NLL"),
+    ]
+
+
+def ood_title(section: Section) -> str:
+    """The name of the score that the OOD mean is of; "score" where the shifts have different ones."""
+    metrics = {section.score(name) for name in section.shifts} or {"accuracy"}
+    return {"accuracy": "accuracy", **OWN_TITLES}[min(metrics)] if len(metrics) == 1 else "score"
+
+
+def remarks(section: Section) -> list[str]:
+    """What must be known of all its tables: weights that are not what they are called, other scores, and chance."""
+    return [*(f"In some rows, {doubt}." for doubt in section.doubts), *filter(None, [judged(section), chance(section)])]
+
+
+def judged(section: Section) -> str:
+    """What rows are ranked by, where it is not accuracy on every set; else empty."""
+    names = [name for name in (section.id_set, *section.shifts) if name]
+    if all(section.score(name) == "accuracy" for name in names):
+        return ""
+    texts = {**OWN_TEXTS, "accuracy": "accuracy"}
+    of = {metric: ", ".join(name for name in names if section.score(name) == metric) for metric in texts}
+    told = "; ".join(f"{of[metric]} by {text}" for metric, text in texts.items() if of[metric])
+    return (
+        f"Sets are judged by what their protocols name: {told}. The order of rows, the Pareto front and the OOD mean "
+        "are by these scores; accuracy stands beside them."
+    )
+
+
+def empty_cells(section: Section, rows: Iterable[Row]) -> str:
+    """How many cells of a table are empty, by column; empty if none is."""
+    rows = list(rows)
+    counts = {}
+    for column, heading in metric_columns(section):
+        # Nothing is forgotten before finetuning.
+        asked = [row for row in rows if column != FORGOTTEN or not row.is_reference_method]
+        counts[heading] = sum(row.cell(column)[0] is None for row in asked)
+    if not any(counts.values()):
+        return ""
+    told = ", ".join(f"{heading} {count}" for heading, count in counts.items() if count)
+    return f"Empty cells: {sum(counts.values())} of {len(rows) * len(counts)} ({told})."
+
+
+def cell_text(row: Row, column: str, short: bool = False) -> str:
+    """72.4 ± 0.3 for accuracies, three decimals for the rest; empty where nothing was measured."""
+    mean, sd, _ = row.cell(column)
+    if mean is None:
+        return ""
+    scale, digits = (100.0, 1) if in_percent(column) else (1.0, 3)
+    text = f"{mean * scale:.{digits}f}"
+    if sd is None or not math.isfinite(mean):
+        return text
+    gap = "±" if short else " ± "
+    return f"{text}{gap}{sd * scale:.{digits}f}"
+
+
+def best_rows(rows: list[Row], column: str) -> set[int]:
+    """Indices of the best of the rows of a column that compete; none unless two do."""
+    if column == "ece_floor_ood_mean":
+        return set()
+    sign = -1 if in_percent(column) and column != FORGOTTEN else 1
+    losses = {}
+    for i, row in enumerate(rows):
+        mean = row.cell(column)[0]
+        if mean is not None and row.competes:
+            losses[i] = round(sign * mean, 9)  # below that, means differ by rounding only
+    return {i for i in losses if losses[i] == min(losses.values())} if len(losses) > 1 else set()
+
+
+def marks_text(row: Row) -> str:
+    return "".join(MARKS[kind] for kind in MARKS if kind in row.marks)
+
+
+def footnotes(rows: Iterable[Row]) -> list[str]:
+    """One line per mark and reason, naming the rows it holds for."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for kind in MARKS:
+            if kind in row.marks:
+                place = f"{row.name} on {row.backbone} ({row.provenance})"
+                names = told.setdefault((kind, row.marks[kind]), [])
+                if place not in names:
+                    names.append(place)
+    order = list(MARKS)
+    return [
+        f"{MARKS[kind]} {reason}: {', '.join(told[kind, reason])}."
+        for kind, reason in sorted(told, key=lambda key: (order.index(key[0]), key[1]))
+    ]
+
+
+def resolution(section: Section, rows: list[Row]) -> str:
+    """A sentence on the OOD difference that the seeds of a table resolve; empty below two seeds or rows."""
+    sizes, seeds = [], set()
+    ranked = [row for row in rows if not row.is_reference_method and row.complete]
+    for first, second in combinations(ranked, 2):
+        a, b = (row.values.get(section.ood_column, {}) for row in (first, second))
+        shared = sorted(a.keys() & b.keys())
+        if len(shared) >= 2 and first.name != second.name:
+            sizes.append(100 * smallest_resolvable_difference([a[s] for s in shared], [b[s] for s in shared]))
+            seeds.add(len(shared))
+    if not sizes:
+        return ""
+    count = "–".join(str(n) for n in sorted({min(seeds), max(seeds)}))
+    return (
+        f"Smallest OOD-mean difference that {count} paired seeds resolve (two-sided 5 %, 80 % power): "
+        f"{middle.median(sizes):.1f} points, median over pairs of rows. It covers training randomness only; "
+        "the choice of test images comes on top."
+    )

@@ -1,0 +1,172 @@
+"""A board in a terminal, fitted to its width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from ..board.comparison import Judge
+from ..board.rows import ASIDE, ORACLE, Row, Section
+from ..published import rows as rows_module
+from ..statistics.setting_selection import RULES
+from . import published_tables
+from .blocks import Block, Heading, Notes
+from .blocks import Table as Cells
+from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns, remarks
+from .page import signs_of, told_by_data
+
+
+class ConsoleBoard:
+    """Rich renderable: full tables where they fit, else means only; then what the other rules chose."""
+
+    def __init__(self, sections: Sequence[Section], judge: Judge, published: bool = False) -> None:
+        self.sections, self.judge, self.published = sections, judge, published
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = all(
+            Measurement.get(console, options.update(width=1000), self._table(section, group, wide=True)).maximum
+            <= options.max_width
+            for section in self.sections
+            for group in self._groups(section)
+        )
+        if not self.sections:
+            yield Text("No finished runs yet.")
+        several = told_by_data(self.sections)
+        for section in self.sections:
+            data = f", data {section.fingerprint[:12]}" if several else ""
+            yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}{data}", style="bold")
+            for remark in remarks(section):
+                yield Text(remark, style="dim")
+            groups = self._groups(section)
+            for group in groups:
+                yield Text("")
+                yield self._table(section, group, wide)
+            seen = {id(row): row for group in groups for row in group.rows}
+            for note in footnotes(list(seen.values())):
+                yield Text(note, style="dim")
+            if rest := sum(id(row) not in seen for row in section.rows):
+                yield Text(f"{rest} more rows of the committed reference: leaderboard.md.", style="dim")
+            yield Text("")
+        if self.published:
+            theirs = [section for section in self.sections if section.id_set == rows_module.ID_SET]
+            for section in theirs or [None]:
+                yield from _blocks(published_tables.beside(section))
+        yield Text("Accuracy in percent; ECE in [0, 1], 15 bins, global; mean±sd over seeds.", style="dim")
+        if self.judge.tests:
+            yield Text("≈: not separable from the best of its column, ?: not tested (leaderboard.md).", style="dim")
+        if not wide:
+            yield Text("Columns of each shift: leaderboard.md, or a wider terminal.", style="dim")
+
+    def _groups(self, section: Section) -> list[Group]:
+        """The default rule per backbone, what other rules chose differently, and what is not ranked.
+
+        Where this machine has runs and there is a reference too, the machine's come first, and of the reference no
+        more than what stands beside them.
+        """
+        if {"local", "reference"} <= {row.provenance for row in section.rows}:
+            return [*_not_ranked_here(section), *filter(_has_local, _ranked(section)), *_rest(section, _is_local)]
+        return [*_ranked(section), *_rest(section), *_not_ranked(section)]
+
+    def _table(self, section: Section, group: Group, wide: bool) -> Table:
+        return _table(section, group.rows, group.title, wide, self.judge if group.ranked else None)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are one table of the terminal."""
+
+    title: str
+    rows: list[Row]
+    ranked: bool = False
+
+
+def _ranked(section: Section) -> Iterator[Group]:
+    for backbone in section.backbones if section.shows_rules else ():
+        if rows := section.table(RULES[0], backbone):
+            yield Group(f"{backbone}, rule {RULES[0]}", rows, ranked=True)
+
+
+def _rest(section: Section, shown: Callable[[Row], bool] = lambda row: True) -> Iterator[Group]:
+    """What other rules chose, and the rows that stand aside."""
+    default, *others = RULES
+    for rule in others:
+        rows = [row for name in section.backbones for row in section.table(rule, name)]
+        rows = [row for row in rows if default not in row.rules and shown(row)]
+        if rows:
+            yield Group(f"where rule {rule} chose another setting", rows)
+    for kind in ASIDE:
+        if rows := list(filter(shown, section.aside(kind))):
+            yield Group(ASIDE_TITLES[kind].lower() if kind != ORACLE else ASIDE_TITLES[kind], rows)
+
+
+def _not_ranked(section: Section) -> Iterator[Group]:
+    if rows := section.unranked():
+        yield Group("not ranked", rows)
+
+
+def _not_ranked_here(section: Section) -> Iterator[Group]:
+    """Rows of this machine that no rule ranks, as a rehearsal's, after the reference's of their method."""
+    mine, seen = [row for row in section.unranked() if _is_local(row)], set[int]()
+    rows = []
+    for row in mine:
+        for beside in section.table(RULES[0], row.backbone):
+            same = beside.method == row.method and not beside.kind or beside.is_reference_method
+            if same and id(beside) not in seen:
+                seen.add(id(beside))
+                rows.append(beside)
+        rows.append(row)
+    if rows:
+        yield Group("runs of this machine, not ranked", rows)
+
+
+def _is_local(row: Row) -> bool:
+    return row.provenance == "local"
+
+
+def _has_local(group: Group) -> bool:
+    return any(map(_is_local, group.rows))
+
+
+def _blocks(blocks: Iterable[Block]) -> Iterator[Text | Table]:
+    """Blocks of the page as they are."""
+    for block in blocks:
+        if isinstance(block, Cells):
+            table = Table(title=Text(block.caption), title_justify="left", box=None, pad_edge=False)
+            for i, heading in enumerate(block.head):
+                table.add_column(heading, justify="right" if i in block.numbers else "left", overflow="fold")
+            for row in block.rows:
+                table.add_row(*(Text(cell.text) for cell in row))
+            yield table
+        elif isinstance(block, Notes):
+            yield from (Text(item, style="dim") for item in block.items)
+        else:
+            yield Text("" if isinstance(block, Heading) and block.level == 4 else block.text)
+
+
+def _table(section: Section, rows: list[Row], title: str, wide: bool, judge: Judge | None = None) -> Table:
+    """A rich table, ranked if it has a judge; narrow terminals get accuracies and calibration without the shifts."""
+    columns = [(key, name) for key, name in metric_columns(section) if any(row.cell(key)[2] for row in rows)]
+    if not wide:
+        short = [key for key, _ in columns if "/" not in key and not key.startswith(("nll", "ece_floor"))]
+        columns = [(key, name) for key, name in columns if key in (*short, section.id_column)]
+    best: Mapping[str, set[int]] = {key: best_rows(rows, key) if judge else set() for key, _ in columns}
+    signs = {key: signs_of(section, rows, best[key], key, judge) for key, _ in columns}
+    several = len({row.backbone for row in rows}) > 1
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in ("method", *(("backbone",) if several else ()), "provenance"):
+        table.add_column(name, overflow="fold")
+    for name in ("n", *(heading for _, heading in columns)):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, row in enumerate(rows):
+        cells = [Text(row.name + marks_text(row)), *([Text(row.backbone)] if several else [])]
+        cells += [Text(row.provenance), Text(str(len(row.seeds)))]
+        for key, _ in columns:
+            text = cell_text(row, key, short=True) + signs[key].get(i, "")
+            cells.append(Text(text, style="bold" if i in best[key] else ""))
+        table.add_row(*cells)
+    return table

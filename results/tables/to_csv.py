@@ -1,0 +1,200 @@
+"""A board as CSV: wide, a line per row and rule, and long, a line per run, dataset and metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+from ..board.comparison import AgainstBest, Judge, sets_of
+from ..board.rows import (
+    ASIDE,
+    FIXED,
+    FORGOTTEN,
+    MARKS,
+    OLD_TASK,
+    PUBLISHED,
+    SCORE,
+    Row,
+    Section,
+    natural,
+    settings_text,
+)
+from ..statistics.setting_selection import RULES
+from .cells import ASIDE_TITLES, best_rows, in_percent, metric_columns
+
+Record = Mapping[str, Any]
+UNITS = {
+    "accuracy": ("accuracy_percent", 100),
+    "macro_f1": ("macro_f1_percent", 100),
+    "macro_f1_labels": ("macro_f1_labels_percent", 100),
+    "worst_group_accuracy": ("worst_group_accuracy_percent", 100),
+    "ece": ("ece_15_bins_global", 1),
+    "nll": ("nll_nats", 1),
+}
+SHORT = {"worst_group_accuracy": "worst_group_acc"}
+NOT_METRICS = ("role", "n", "n_expected")
+
+
+def wide(sections: Sequence[Section], judge: Judge) -> str:
+    """Accuracies in percent, ECE in [0, 1], NLL in nats; in ranked tables also how far the best of a column is.
+
+    Where sets are judged by another score than accuracy, columns of that score come after all others of their kind.
+    """
+    shifts = list(dict.fromkeys(name for section in sections for name in section.shifts))
+    extra = list(dict.fromkeys(name for section in sections for name in section.diagnostics))
+    metrics = [
+        ("acc_id", "acc_id_percent"),
+        *((f"acc/{name}", f"acc_{name}_percent") for name in shifts),
+        *([(FORGOTTEN, "forgetting_rate_points")] if OLD_TASK in shifts else []),
+        ("acc_ood_mean", "acc_ood_mean_percent"),
+        ("ece_id", "ece_id_15_bins_global"),
+        ("ece_ood_mean", "ece_ood_mean_15_bins_global"),
+        ("ece_floor_id", "ece_floor_id_15_bins_global"),
+        ("ece_floor_ood_mean", "ece_floor_ood_mean_15_bins_global"),
+        ("nll_id", "nll_id_nats"),
+        *((f"acc/{name}", f"acc_{name}_percent_diagnostic") for name in extra),
+    ]
+    measured = {column for section in sections for row in section.rows for column in row.values}
+    worst = [column for column in measured if column.startswith("worst_group_accuracy/")]
+    metrics += [
+        (column, f"{SHORT['worst_group_accuracy']}_{column.partition('/')[2]}_percent") for column in sorted(worst)
+    ]
+    own = sorted({pair for section in sections for pair in section.own})
+    scored = [(f"{metric}/{name}", f"{SHORT.get(metric, metric)}_{name}_percent") for name, metric in own]
+    metrics += [pair for pair in scored if pair not in metrics]
+    if any(section.ood_column == SCORE for section in sections):
+        scored.append((SCORE, f"{SCORE}_percent"))
+        metrics.append(scored[-1])
+    gaps = sorted((column for column in measured if column.startswith("gap/")), key=natural)
+    metrics += [(column, column.replace("/", "_")) for column in gaps]
+    tested = [("acc_id", "acc_id_percent"), *((f"acc/{name}", f"acc_{name}_percent") for name in shifts)]
+    tested += [("acc_ood_mean", "acc_ood_mean_percent"), ("nll_id", "nll_id_nats"), *scored]
+
+    names = ["benchmark", "benchmark_version", "recipe", "rule", "ranked", "backbone", "method", "method_version"]
+    names += ["setting", "selection", "provenance", "n_seeds", "seeds", "tuning", "trials", "trials_evaluated", "marks"]
+    names += ["pareto_front", "empty_cells"]
+    for _, title in metrics:
+        names += [f"{title}_mean", f"{title}_sd", f"{title}_n"]
+    for _, title in tested:
+        names += [f"{title}_behind_best", f"{title}_p_holm"]
+    lines = [names]
+    fronts: dict[tuple[int, int], set[int]] = {}  # of each table, by identity
+    for section in sections:
+        for rule, row, beside in _every_row(section):
+            line = [section.benchmark, section.version, section.recipe, rule]
+            ranked = rule in (*RULES, FIXED) and not row.is_reference_method
+            line += ["yes" if ranked else "no", row.backbone, row.method, row.method_version]
+            line += [settings_text(row.chosen), row.selection, row.provenance, len(row.seeds)]
+            line += [" ".join(map(str, row.seeds)), " ".join(row.tuning), row.trials, row.evaluated]
+            line += ["; ".join(f"{kind}: {row.marks[kind]}" for kind in MARKS if kind in row.marks)]
+            place = (id(section), id(beside))
+            if place not in fronts:
+                fronts[place] = {id(other) for other in section.front(beside)}
+            line += ["yes" if id(row) in fronts[place] else "no"]
+            line += [sum(row.cell(column)[0] is None for column, _ in metric_columns(section))]
+            for column, _ in metrics:
+                mean, sd, n = row.cell(column)
+                scale, digits = (100, 4) if in_percent(column) else (1, 6)
+                line += ["" if x is None else f"{x * scale:.{digits}f}" for x in (mean, sd)] + [n]
+            for column, _ in tested:
+                scale, digits = (100, 4) if in_percent(column) else (1, 6)
+                against = _against(section, beside, row, column, judge) if ranked else None
+                line += [
+                    "" if against is None else f"{against.gap * scale:.{digits}f}",
+                    "" if against is None or against.p is None else f"{against.p:.3g}",
+                ]
+            lines.append(line)
+    return _text(lines)
+
+
+def _against(section: Section, beside: list[Row], row: Row, column: str, judge: Judge) -> AgainstBest | None:
+    if sets_of(section, column) is None or not any(column == known for known, _ in metric_columns(section)):
+        return None
+    found = judge.against_best(section, beside, best_rows(beside, column), column) or {}
+    return next((against for i, against in found.items() if beside[i] is row), None)
+
+
+def _every_row(section: Section) -> Iterable[tuple[str, Row, list[Row]]]:
+    """(rule, row, its table): each row once for each rule that it is a result of; a fixed one is a result of none."""
+    tables = {(rule, name): section.table(rule, name) for rule in RULES for name in section.backbones}
+    for rule in RULES:
+        for name in section.backbones:
+            yield from ((rule, row, tables[rule, name]) for row in tables[rule, name] if row.kind != FIXED)
+    for name in section.backbones:
+        rows = tables[RULES[0], name]
+        yield from ((FIXED, row, rows) for row in rows if row.kind == FIXED)
+    for kind in ASIDE:
+        rule = ASIDE_TITLES[kind] if kind == PUBLISHED else kind
+        yield from ((rule, row, []) for row in section.aside(kind) if not row.is_reference_method)
+    yield from (("", row, []) for row in section.unranked())
+
+
+def long(entries: Iterable[tuple[str, Record]]) -> Iterator[str]:
+    """Every number of every run: a line per run, dataset, point of its path (empty: the run itself) and metric.
+
+    The text comes in parts, one a run: that of ten thousand is larger than a laptop's memory may be.
+
+    Args:
+        entries: (provenance, record); trials are left out.
+    """
+    names = ["benchmark", "benchmark_version", "recipe", "provenance", "run_id", "method", "method_version", "backbone"]
+    names += ["seed", "rules", "tuning", "trials", "commit", "dirty", "dataset", "role", "n", "n_expected", "point"]
+    yield _text([[*names, "metric", "value"]])
+    for provenance, record in sorted(entries, key=_place):
+        if record["kind"] == "run":
+            yield _of_run(provenance, record)
+
+
+def _of_run(provenance: str, record: Record) -> str:
+    selection, environment = record["selection"], record["environment"]
+    run = [record["benchmark"], record["benchmark_version"], record["recipe"], provenance, record["run_id"]]
+    run += [record["method"], record["method_version"], record["backbone"], record["seed"]]
+    run += [" ".join(selection["rules"]), selection["tuning"] or "", selection["trials"]]
+    run += [environment.get("commit") or "", {True: "yes", False: "no", None: ""}[environment.get("dirty")]]
+    path, lines = record.get("path"), []
+    points = [(f"{path['parameter']}={point['value']:g}", point["sets"]) for point in path["points"]] if path else []
+    for dataset, found in record["sets"].items():
+        about = _fields(*run, dataset, found["role"], found["n"], found["n_expected"])
+        for point, values in (("", found), *((point, sets[dataset]) for point, sets in points)):
+            head = about + _fields("", point, "")
+            lines += [head + text for metric, value in values.items() if (text := _metric(metric, value))]
+    return "".join(lines)
+
+
+def _place(entry: tuple[str, Record]) -> tuple:
+    provenance, record = entry
+    keys = ("benchmark", "benchmark_version", "recipe", "method", "method_version", "backbone", "seed", "run_id")
+    return (*(record[key] for key in keys), provenance, record["finished"])
+
+
+def _metric(metric: str, value: Any) -> str:
+    """The end of a line: name with unit, and value; null is an infinite likelihood. Empty for what is no number."""
+    name, scale = _named(metric)
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        return f"{name}inf\n" if metric == "nll" and value is None else ""
+    return f"{name}{value * scale:.10g}\n" if name and math.isfinite(value) else ""
+
+
+@cache
+def _named(metric: str) -> tuple[str, int]:
+    """A metric's name with its unit and a comma behind it, and its factor; no name for what is none."""
+    if metric in NOT_METRICS:
+        return "", 1
+    name, scale = UNITS.get(metric, (metric, 1))
+    return _fields(name, ""), scale
+
+
+@lru_cache(maxsize=1000, typed=True)
+def _fields(*values: Any) -> str:
+    """Some fields of a line, with the commas between them; a line repeats most of them from the one before."""
+    return _text([values])[:-1]
+
+
+def _text(lines: Iterable[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "open_clip": ("backbones/",),
     "timm": ("backbones/", "datasets/"),
-    "submitit": ("benchmarks/executors/slurm/submitit_api.py",),
+    "submitit": ("benchmarks/executors/slurm/submitit_api.py", "benchmarks/executors/slurm/job.py"),
     "wandb": ("benchmarks/",),
     "wilds": ("datasets/",),
     "datasets": ("datasets/",),  # the Hugging Face library
@@ -92,32 +92,124 @@ def test_heavy_packages_stay_where_they_are_used(path):
         assert not (package in AT_THE_TOP and at_import), f"{name_of(path)}: import {module} inside a function"
 
 
-def test_no_circles_between_modules():
-    graph = {}
-    for path in sources(*FOLDERS):
-        dotted = ".".join(["robustft", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
-        graph[dotted] = [module for module, at_import in imports(path) if at_import]
-    known = set(graph)
-    edges = {
-        name: {target for module in modules for target in (module, module.rpartition(".")[0])} & known - {name}
-        for name, modules in graph.items()
-    }
+def dotted(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {dotted(path): path for path in sources(*FOLDERS)}
+
+
+def module_graph():
+    """Module -> modules that it imports, whenever it does: late and typing-only imports are arrows too."""
+    graph = {name: set() for name in MODULES}
+    for name, path in MODULES.items():
+        for module, _ in imports(path):
+            target = module.removeprefix("robustft.")
+            target = target if target in MODULES else target.rpartition(".")[0]
+            # A package's __init__ that lists its own modules is no circle: they import siblings, not the package.
+            if target in MODULES and target != name and not target.startswith(name + "."):
+                graph[name].add(target)
+    return graph
+
+
+def circle(graph):
+    """The names along one circle of a graph, or None."""
     done, stack = set(), []
 
     def visit(name):
-        assert name not in stack, " -> ".join([*stack[stack.index(name) :], name])
+        if name in stack:
+            return [*stack[stack.index(name) :], name]
         if name in done:
-            return
+            return None
         stack.append(name)
-        # A package's __init__ importing its own modules is no circle: they import siblings, not the package.
-        for target in sorted(edges[name]):
-            if not name.startswith(target + "."):
-                visit(target)
+        for target in sorted(graph.get(name, ())):
+            if found := visit(target):
+                return found
         stack.pop()
         done.add(name)
+        return None
 
-    for name in sorted(graph):
-        visit(name)
+    return next((found for name in sorted(graph) if (found := visit(name))), None)
+
+
+def test_no_circles_between_modules():
+    found = circle(module_graph())
+    assert found is None, " -> ".join(found)
+
+
+# From the top down: a room imports from rooms below it, never from one above or beside it on the same line.
+ROOMS = {
+    "benchmarks": (
+        ("__main__",),
+        ("cli",),
+        ("commands.boards", "commands.monitoring", "commands.doctor", "speed"),
+        ("commands",),
+        ("executors",),
+        ("executors.slurm",),
+        ("execution",),
+        ("planning",),
+        ("planning.suite",),
+        ("run_folder",),
+        ("maintenance",),
+        ("host",),
+        ("errors",),
+    ),
+    "results": (
+        ("release",),
+        ("audit", "report"),
+        ("plots",),
+        ("tables",),
+        ("published",),
+        ("board",),
+        ("records",),
+        ("metrics", "statistics"),
+    ),
+}
+
+
+def room_of(name):
+    """(folder, line from the top, room) of a module; None for a folder itself."""
+    folder, _, inside = name.partition(".")
+    found = [
+        (len(room), line, room)
+        for line, rooms in enumerate(ROOMS.get(folder, ()))
+        for room in rooms
+        if inside == room or inside.startswith(room + ".")
+    ]
+    return (folder, *max(found)[1:]) if found else None
+
+
+def test_every_module_is_in_a_room():
+    homeless = [name for name in MODULES if name.partition(".")[0] in ROOMS and "." in name and not room_of(name)]
+    assert not homeless
+
+
+def test_arrows_between_rooms_only_run_down():
+    up = []
+    for name, targets in module_graph().items():
+        for target in sorted(targets):
+            here, there = room_of(name), room_of(target)
+            if here and there and here[0] == there[0] and here[2] != there[2] and here[1] >= there[1]:
+                up.append(f"{name} -> {target}")
+    assert not up
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "results"])
+def test_whoever_opens_a_folder_sees_about_a_dozen_entries(folder):
+    tracked = subprocess.run(["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True, check=True)
+    seen = {}
+    for line in tracked.stdout.splitlines():
+        parts = Path(line).parts
+        for depth in range(1, len(parts)):
+            seen.setdefault("/".join(parts[:depth]), set()).add(parts[depth])
+    data = ("suites", "reference", "published")
+    crowded = {
+        place: sorted(entries)
+        for place, entries in seen.items()
+        if len({entry for entry in entries if not entry.startswith("__")}) > 13
+        and Path(place).parts[1:2] not in [(d,) for d in data]
+    }
+    assert not crowded
 
 
 @pytest.mark.parametrize("path", ALL)

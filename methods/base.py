@@ -1,9 +1,10 @@
 """What a method is, and what it is given. A method file fills in `Method`; the trainer runs it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import pydantic
 from torch import Tensor, nn
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 LossTerms = dict[str, Tensor]
 """Named scalar terms; the trainer differentiates their sum and logs each."""
-Outputs = Any
-"""What the student module returns for a batch: `Embeddings` for two towers, (B, C) logits for a
-classifier."""
 
 T = TypeVar("T")
+Student = TypeVar("Student")
+"""The module that a method trains; None for one that trains nothing."""
+Outputs = TypeVar("Outputs")
+"""What the student returns for a batch: `Embeddings` for two towers, (B, C) logits for a classifier; None as above."""
 
 
 class HyperError(ValueError):
@@ -36,7 +38,7 @@ def hyperparameters(cls: type[T]) -> type[T]:
     and is kept as the field's description. Unknown names, NaN and infinity are refused.
     """
     config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-    made = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=config)
+    made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=config)
     for base in made.__mro__[1:]:  # pydantic forgets the docstrings of inherited fields
         for name, inherited in getattr(base, "__pydantic_fields__", {}).items():
             made.__pydantic_fields__[name].description = (
@@ -130,8 +132,10 @@ class Start(NamedTuple):
     values: list[Tensor]
 
 
-class Method:
+class Method(Generic[Student, Outputs]):
     """One way to finetune. Subclasses set `Hyper`, `student` and `loss`; the other hooks have defaults.
+
+    `Method[ImageStudent, Tensor]` trains an `ImageStudent` that returns a tensor; `Method[None, None]` trains nothing.
 
     Args:
         hyper: an instance of the class's `Hyper`; defaults if None.
@@ -176,7 +180,7 @@ class Method:
         Raises:
             HyperError: one sentence with method, key, value and remedy.
         """
-        known = list(cls.Hyper.__pydantic_fields__)
+        known = [field.name for field in dataclasses.fields(cls.Hyper)]
         for key in values:
             if key not in known:
                 near = get_close_matches(key, known, 1)
@@ -220,19 +224,19 @@ class Method:
     def at_step(self, step: int, settings: Settings) -> None:
         """Called before each step, from 0: what changes with the step alone (Lipsum-FT's texts)."""
 
-    def student(self, context: Context) -> nn.Module:
+    def student(self, context: Context) -> Student:
         """The module to train: `forward(batch)` gives what `loss` reads. Parameters without requires_grad
         stay."""
         raise NotImplementedError
 
-    def prepare(self, student: nn.Module, context: Context) -> dict[str, Any]:
+    def prepare(self, student: Student, context: Context) -> dict[str, Any]:
         """A stage before the first step (LP-FT's probe), in place; returns small values for the record.
 
         Must be a function of its arguments alone. A run that resumes from a checkpoint skips it.
         """
         return {}
 
-    def teacher(self, student: nn.Module, settings: Settings) -> StaticTeacher | None:
+    def teacher(self, student: Student, settings: Settings) -> StaticTeacher | None:
         """The teacher at the start, made after `prepare`."""
         return None
 
@@ -244,18 +248,18 @@ class Method:
         """Weighted terms from the outputs of student and teacher on one batch; never from parameters."""
         raise NotImplementedError
 
-    def penalty(self, student: nn.Module, start: Start) -> LossTerms:
+    def penalty(self, student: Student, start: Start) -> LossTerms:
         """Weighted terms from parameters, added once a step whatever the number of micro-batches or devices.
 
         `start.values` is empty unless `anchored`.
         """
         return {}
 
-    def after_step(self, student: nn.Module) -> None:
+    def after_step(self, student: Student) -> None:
         """Called after each optimizer step, before the teacher moves: a constraint on the weights, in place."""
 
-    def finish(self, student: nn.Module | None, context: Context) -> Classifier:
-        """The classifier to evaluate; `student` is None where `trained` is False."""
+    def finish(self, student: Student, context: Context) -> Classifier:
+        """The classifier to evaluate."""
         raise NotImplementedError
 
     def line(self, context: Context) -> "Line":

@@ -104,7 +104,9 @@ def interpolate(
     Source: mlfoundations/wise-ft:src/wise_ft.py.
     """
     merged = {name: tensor.clone() for name, tensor in interpolated(start, end, alpha)}
-    for name in set().union(*fisher or ()) if 0 < alpha < 1 else ():
+    if fisher is None or not 0 < alpha < 1:
+        return merged
+    for name in {*fisher[0], *fisher[1]}:
         if name not in start or any(name not in side or side[name].shape != start[name].shape for side in fisher):
             raise ValueError(f"interpolate: the Fisher of {name!r} must be given for both models, in its shape.")
         first, second = (side[name].clamp(min=fisher_floor) for side in fisher)

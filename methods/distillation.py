@@ -24,9 +24,7 @@ class Embeddings(NamedTuple):
     """() multiplier on cosine similarity, after exp."""
 
 
-def feature_distillation(
-    student: Embeddings, teacher: Embeddings, reduction: Literal["sum", "mean"] = "sum"
-) -> Tensor:
+def feature_distillation(student: Embeddings, teacher: Embeddings, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
     """Squared distance between student's and teacher's embeddings, both modalities added (FD, Eq. 20).
 
     Args:
@@ -49,9 +47,7 @@ def feature_distillation(
     return distance.mean() / (student.image.shape[1] if reduction == "mean" else 1)
 
 
-def contrastive_relational_distillation(
-    student: Embeddings, teacher: Embeddings, *, half: bool = False
-) -> Tensor:
+def contrastive_relational_distillation(student: Embeddings, teacher: Embeddings, *, half: bool = False) -> Tensor:
     """KL from the teacher's in-batch matching distributions to the student's (CRD, Eq. 23).
 
     Mean over rows of KL(softmax(s' U' V'^T) || softmax(s U V^T)), plus the same from text to image.
@@ -147,6 +143,4 @@ def _cross_logits(student: Embeddings, teacher: Embeddings) -> tuple[Tensor, Ten
 
 def _kl(targets: Tensor, logits: Tensor) -> Tensor:
     """Mean over rows of KL(softmax(targets) || softmax(logits)), in nats."""
-    return kl_div(
-        log_softmax(logits, dim=1), log_softmax(targets, dim=1), reduction="batchmean", log_target=True
-    )
+    return kl_div(log_softmax(logits, dim=1), log_softmax(targets, dim=1), reduction="batchmean", log_target=True)

@@ -20,6 +20,6 @@ if TYPE_CHECKING:
 class FLYP(TwoTowerMethod):
     """Symmetric InfoNCE over image-caption pairs, both towers trained."""
 
-    def loss(self, student: Embeddings, teacher: None, batch: "Batch") -> LossTerms:
+    def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
         """Mean over pairs and directions, in nats."""
         return {"contrastive": info_nce(*student)}

@@ -30,14 +30,14 @@ class ImageStudent(nn.Module):
 
 
 @register("ft")
-class FT(Method):
+class FT(Method[ImageStudent, Tensor]):
     """Label cross-entropy; at step 0 the logits are zero-shot's exactly."""
 
     def student(self, context: Context) -> ImageStudent:
         """Image tower and zero-shot head."""
         return ImageStudent(zero_shot_classifier(context.encoder, context))
 
-    def loss(self, student: Tensor, teacher: None, batch: "Batch") -> LossTerms:
+    def loss(self, student: Tensor, teacher: Tensor | None, batch: "Batch") -> LossTerms:
         """Mean over the batch, in nats."""
         return {"cross_entropy": cross_entropy(student, batch.labels)}
 

@@ -11,13 +11,12 @@ to 0 to see L2-SP alone.
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
-from torch import nn
 
 from .base import LossTerms, Start, hyperparameters
 from .distillation import Embeddings
 from .objectives import info_nce, l2_to_start
 from .registry import register
-from .two_tower import TwoTowerHyper, TwoTowerMethod
+from .two_tower import TwoTower, TwoTowerHyper, TwoTowerMethod
 
 if TYPE_CHECKING:
     from ..datasets.loaders import Batch
@@ -40,11 +39,11 @@ class L2SP(TwoTowerMethod):
     anchored = True
     strength = "strength"
 
-    def loss(self, student: Embeddings, teacher: None, batch: "Batch") -> LossTerms:
+    def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
         """Mean over pairs and directions, in nats."""
         return {"contrastive": info_nce(*student)}
 
-    def penalty(self, student: nn.Module, start: Start) -> LossTerms:
+    def penalty(self, student: TwoTower, start: Start) -> LossTerms:
         """The distance, beside the projection penalties."""
         distance = {"l2_to_start": self.hyper.strength * l2_to_start(*start)}
         return super().penalty(student, start) | distance

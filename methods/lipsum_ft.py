@@ -48,6 +48,9 @@ class Outputs(NamedTuple):
 class LipsumStudent(nn.Module):
     """Image tower and a head without scale or bias."""
 
+    scale: Tensor
+    """The pretrained logit_scale, fixed."""
+
     def __init__(self, classifier: Classifier, logit_scale: Tensor):
         super().__init__()
         self.tower = classifier
@@ -62,7 +65,7 @@ class LipsumStudent(nn.Module):
 
 
 @register("lipsum_ft")
-class LipsumFT(Method):
+class LipsumFT(Method[LipsumStudent, Outputs]):
     """Label cross-entropy plus the change of the image's similarities to random texts."""
 
     Hyper = Hyper
@@ -85,8 +88,9 @@ class LipsumFT(Method):
         embeddings = self._encoder.text_features(tokens.to(settings.device))
         self._texts = normalize(at_least_float32(embeddings), dim=-1)  # (M, D)
 
-    def loss(self, student: Outputs, teacher: Outputs, batch: "Batch") -> LossTerms:
+    def loss(self, student: Outputs, teacher: Outputs | None, batch: "Batch") -> LossTerms:
         """Nats; the regularisation in squared logits, halved, mean over texts and batch."""
+        assert teacher is not None  # it teaches at every step
         change = self._encoder.logit_scale.detach() * linear(student.image - teacher.image, self._texts)
         return {
             "cross_entropy": cross_entropy(student.logits, batch.labels),

@@ -45,7 +45,7 @@ class LPFT(FT):
     instead = "set c_points=1 and c_min to the C of the probe"
 
     @classmethod
-    def chooses(cls, hyper: Hyper) -> bool:
+    def chooses(cls, hyper: Any) -> bool:
         """Between several C."""
         return hyper.c_points > 1
 
@@ -60,23 +60,23 @@ class LPFT(FT):
 
         Also tells how many classes have no training image, in a rehearsal for example, where there are any.
         """
-        hyper, classifier, best = self.hyper, student.classifier, None
+        hyper, classifier = self.hyper, student.classifier
         features, labels = cached_features(
             classifier, context.task, hyper.renderings, context.settings.seed, context.check_stop
         )
-        grid = np.geomspace(hyper.c_min, hyper.c_max, hyper.c_points)
+        grid = np.geomspace(hyper.c_min, hyper.c_max, hyper.c_points).tolist()
         classes = len(context.task.class_names)
         absent = classes - len(np.unique(labels))
-        for c, weight, bias in probes(features, labels, classes, grid, hyper.iterations):
+        tried = []
+        for probe in probes(features, labels, classes, grid, hyper.iterations):
             context.check_stop()
-            set_head(classifier, weight, bias)
-            value = context.validate(classifier) if self.chooses(hyper) else 0.0
-            if best is None or value < best[0]:
-                best = value, c, weight, bias
-        set_head(classifier, *best[2:])
+            set_head(classifier, *probe[1:])
+            tried.append((context.validate(classifier) if self.chooses(hyper) else 0.0, probe))
+        value, (c, weight, bias) = min(tried, key=lambda one: one[0])  # the first of equals: the smallest C
+        set_head(classifier, weight, bias)
         return {
-            "probe_c": best[1],
-            **({"probe_validation": best[0]} if self.chooses(hyper) else {}),
+            "probe_c": c,
+            **({"probe_validation": value} if self.chooses(hyper) else {}),
             **({"probe_absent_classes": absent} if absent else {}),
         }
 

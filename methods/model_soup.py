@@ -26,7 +26,7 @@ class Hyper:
 
 
 @register("model_soup")
-class ModelSoup(Method):
+class ModelSoup(Method[None, None]):
     """Reads FT runs of `members` seeds; one row, n = 1."""
 
     Hyper = Hyper

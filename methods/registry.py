@@ -26,9 +26,7 @@ def register(name: str) -> "Callable[[type[Method]], type[Method]]":
     def add(method: "type[Method]") -> "type[Method]":
         if key in _methods:
             files = (inspect.getsourcefile(_methods[key]), inspect.getsourcefile(method))
-            raise ValueError(
-                f"method {key!r} is registered twice, in {files[0]} and in {files[1]}; rename one."
-            )
+            raise ValueError(f"method {key!r} is registered twice, in {files[0]} and in {files[1]}; rename one.")
         method.name = key
         _methods[key] = method
         return method

@@ -30,8 +30,8 @@ class StaticTeacher:
 
     def __init__(self, student: nn.Module):
         self.model = copy.deepcopy(student).eval().requires_grad_(False)
-        self._own = list(self.model.parameters())
-        self._followed = list(student.parameters())
+        self._own: list[Tensor] = list(self.model.parameters())
+        self._followed: list[Tensor] = list(student.parameters())
 
     @torch.no_grad()
     def embed(self, batch: Any) -> Any:

@@ -6,9 +6,12 @@ ViT-B/16 scripts (tracer_beta.sh); each field says where the paper's equations d
 form means.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from . import distillation, wma
 from .base import LossTerms, Settings, hyperparameters
@@ -61,19 +64,16 @@ class Terms(DistillingMethod):
         hyper, terms = self.hyper, {"contrastive": info_nce(*student)}
         if teacher is None:
             return terms
-        parts = {
-            "fd": (hyper.fd_weight, distillation.feature_distillation, {"reduction": hyper.fd_reduction}),
-            "crd": (
-                hyper.crd_weight,
-                distillation.contrastive_relational_distillation,
-                {"half": hyper.crd_half},
-            ),
-            "icl": (hyper.icl_weight, distillation.interactive_contrastive, {}),
-            "cross_kd": (hyper.cross_kd_weight, distillation.cross_knowledge_distillation, {}),
+        relational = partial(distillation.contrastive_relational_distillation, half=hyper.crd_half)
+        parts: dict[str, tuple[float, Callable[[Embeddings, Embeddings], Tensor]]] = {
+            "fd": (hyper.fd_weight, partial(distillation.feature_distillation, reduction=hyper.fd_reduction)),
+            "crd": (hyper.crd_weight, relational),
+            "icl": (hyper.icl_weight, distillation.interactive_contrastive),
+            "cross_kd": (hyper.cross_kd_weight, distillation.cross_knowledge_distillation),
         }
-        for name, (weight, term, options) in parts.items():
+        for name, (weight, term) in parts.items():
             if weight * hyper.lambda_sd:
-                terms[name] = hyper.lambda_sd * weight * term(student, teacher, **options)
+                terms[name] = hyper.lambda_sd * weight * term(student, teacher)
         return terms
 
 

@@ -65,7 +65,7 @@ class TwoTowerHyper:
     TRACER do not: the scale may pass 100."""
 
 
-class TwoTowerMethod(Method):
+class TwoTowerMethod(Method[TwoTower, Embeddings]):
     """Both towers trained on class captions; the head is rebuilt from the finetuned text tower and logit
     scale."""
 
@@ -78,7 +78,8 @@ class TwoTowerMethod(Method):
 
     def penalty(self, student: TwoTower, start: Start) -> LossTerms:
         """The projection penalties whose weight is not 0."""
-        hyper, terms = self.hyper, {}
+        hyper = self.hyper
+        terms: LossTerms = {}
         image, text = student.encoder.image_projection, student.encoder.text_projection
         if hyper.cross_frobenius_weight:
             term = cross_frobenius(image, text, hyper.cross_frobenius_form)

@@ -27,7 +27,7 @@ class Hyper:
 
 
 @register("wise_ft")
-class WiSEFT(Method):
+class WiSEFT(Method[None, None]):
     """Reads the FT run of the same backbone, seed and settings; never trains."""
 
     Hyper = Hyper

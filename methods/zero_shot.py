@@ -10,7 +10,7 @@ from .two_tower import zero_shot_classifier
 
 
 @register("zero_shot")
-class ZeroShot(Method):
+class ZeroShot(Method[None, None]):
     """The pretrained model as it is."""
 
     trained = False

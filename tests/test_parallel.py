@@ -413,7 +413,7 @@ def test_batch_statistics_are_synchronised_on_devices_that_can(monkeypatch):
     assert "synchronised over 2 processes, buffers broadcast before each teacher" in training.about()["batch_norm"]
     broadcast = []
     monkeypatch.setattr(world, "broadcast", broadcast.extend)
-    training._update_teacher(0)
+    training._update_teacher(training.teacher, 0)
     assert len(broadcast) == 2 * 3 * len(layers)  # mean, variance and count, of both models
 
 

@@ -81,7 +81,7 @@ def compare(student: Sequence[Embeddings], teacher: Sequence[Embeddings], start:
     Returns:
         (6,) float64 in the order of `NAMES`.
     """
-    sums, rows = 0.0, 0
+    sums, rows = torch.zeros(len(NAMES), dtype=torch.float64), 0
     for ours, theirs, first in zip(student, teacher, start, strict=True):
         s, t, zero = matching(ours), matching(theirs), matching(first)
         columns = [
@@ -92,7 +92,7 @@ def compare(student: Sequence[Embeddings], teacher: Sequence[Embeddings], start:
             t.amax(dim=-1).exp(),
             s.amax(dim=-1).exp(),
         ]
-        sums = sums + torch.stack(columns).sum(dim=(1, 2))
+        sums = sums.to(s.device) + torch.stack(columns).sum(dim=(1, 2))
         rows += columns[0].numel()
     return sums / rows
 

@@ -8,7 +8,7 @@ arXiv:2101.06983). Loss and gradients are those of the whole batch, up to the or
 sample's embedding does not depend on its neighbours: BatchNorm with statistics of the batch is refused.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -178,7 +178,9 @@ def backward_in_parts(
     Returns:
         The terms, the same in every process.
     """
-    device, once, states, outputs = next(model.parameters()).device, len(parts) == 1, [], []
+    device, once = next(model.parameters()).device, len(parts) == 1
+    states: list[tuple[Tensor, Tensor | None]] = []
+    outputs: list[Outputs] = []
     with world.randomness(device, seed, step), torch.set_grad_enabled(once), autocast():
         for part in parts:
             states.append(_random_state(device))
@@ -200,27 +202,30 @@ def backward_in_parts(
             last = first + len(part.labels)
             share = 1.0 if world.rank == 0 and i == 0 else 0.0
             # A leaf that the loss does not read has no gradient, and none may come of it: AdamW would decay it.
-            used = [(own, leaf) for own, leaf in zip(_parts(again), leaves, strict=True) if leaf.grad is not None]
-            gradients = [leaf.grad * share if leaf.ndim == 0 else leaf.grad[first:last] for _, leaf in used]
-            _push([own for own, _ in used], gradients)
+            _push(
+                (own, leaf.grad * share if leaf.ndim == 0 else leaf.grad[first:last])
+                for own, leaf in zip(_parts(again), leaves, strict=True)
+                if leaf.grad is not None
+            )
             first = last
     return terms
 
 
-def _push(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    """Sends gradients back through those of the outputs that have a graph."""
-    pairs = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
-    if pairs:
-        torch.autograd.backward(*zip(*pairs, strict=True))
+def _push(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Sends gradients back through those of the outputs that have a graph; pairs of output and gradient."""
+    with_graph = [pair for pair in pairs if pair[0].requires_grad]
+    if with_graph:
+        torch.autograd.backward([output for output, _ in with_graph], [gradient for _, gradient in with_graph])
 
 
-def _parts(outputs: Outputs) -> list[Tensor]:
+def _parts(outputs: Any) -> list[Tensor]:
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def _rebuild(like: Outputs, parts: Sequence[Tensor]) -> Outputs:
     """Tensors in the shape of `like`: a tensor or its NamedTuple."""
-    return parts[0] if isinstance(like, Tensor) else type(like)(*parts)
+    made: Any = parts[0] if isinstance(like, Tensor) else type(like)(*parts)
+    return made
 
 
 def _map(function: Callable[[Tensor], Tensor], outputs: Outputs) -> Outputs:
@@ -230,7 +235,8 @@ def _map(function: Callable[[Tensor], Tensor], outputs: Outputs) -> Outputs:
 def _flattened(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
     """A few long vectors, of one type each, in place of many tensors; what is done to them reaches the tensors."""
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-        bucket, size = [], 0
+        bucket: list[Tensor] = []
+        size = 0
         for tensor in [*(tensor for tensor in tensors if tensor.dtype == dtype), None]:
             if bucket and (tensor is None or size + tensor.numel() > BUCKET):
                 flat = torch.cat([one.reshape(-1) for one in bucket])

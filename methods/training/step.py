@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...datasets.loaders import Batch
 from ..base import Method, Settings, Start
 from ..schedules import clip_limit, learning_rate
+from ..teachers import StaticTeacher
 from .parallel import World, backward_in_parts, check_settings, cut, join
 
 
@@ -85,14 +86,15 @@ class Training:
         self.optimizer.step()
         method.after_step(self.student)
         if self.teacher is not None:
-            self._update_teacher(step)
+            self._update_teacher(self.teacher, step)
         return {name: term.detach() for name, term in terms.items()}
 
     def _backward(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """Gradients of a batch that goes through the models at once; returns the terms and their total."""
         with self._autocast():
             # The teacher goes first: what its layers leave behind is memory for the student's graph.
-            taught = self.teacher.embed(batch) if self._teaches(step) else None
+            teacher = self._teaching(step)
+            taught = teacher.embed(batch) if teacher is not None else None
             outputs = self.student(batch)
         terms = self.method.loss(outputs, taught, batch) | self.method.penalty(self.student, self.start)
         total = _sum(terms)
@@ -102,9 +104,10 @@ class Training:
     def _backward_in_parts(self, step: int, batch: Batch, parts: list[Batch]) -> dict[str, Tensor]:
         """The same gradients from this process's parts of the batch, and from those of the other processes."""
         world, count, taught = self.world, len(batch.labels), None
-        if self._teaches(step):
+        teacher = self._teaching(step)
+        if teacher is not None:
             with self._autocast():
-                taught = world.gather(join([self.teacher.embed(part) for part in parts]), count)
+                taught = world.gather(join([teacher.embed(part) for part in parts]), count)
         terms = backward_in_parts(
             self.student,
             parts,
@@ -122,22 +125,23 @@ class Training:
         terms |= penalties
         return terms | {"total": _sum(terms)}
 
-    def _teaches(self, step: int) -> bool:
-        return self.teacher is not None and self.method.teaches(step)
+    def _teaching(self, step: int) -> StaticTeacher | None:
+        """The teacher, at a step where `loss` reads what it says."""
+        return self.teacher if self.method.teaches(step) else None
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """Around forward passes, never around losses."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     @torch.no_grad()
-    def _update_teacher(self, step: int) -> None:
+    def _update_teacher(self, teacher: StaticTeacher, step: int) -> None:
         if self.settings.bn == "released":
-            own, followed = (_statistics(model) for model in (self.teacher.model, self.student))
+            own, followed = (_statistics(model) for model in (teacher.model, self.student))
             self.world.broadcast([*own, *followed])
             if self.method.evaluates == "teacher":
                 for mine, theirs in zip(own, followed, strict=True):
                     mine.copy_(theirs)
-        self.teacher.update(step)
+        teacher.update(step)
 
     def _clip_limit(self, step: int) -> float:
         s = self.settings

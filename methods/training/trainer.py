@@ -118,8 +118,9 @@ def fit(
         raise RuntimeError(f"fit: processes see different checkpoints, this one step {step}; share their folder.")
     student = method.student(context).eval()
     # Before anything is prepared or restored, the student has the pretrained weights.
-    distils = probe is not None and type(method).teacher is not Method.teacher
-    watch = Dynamics(probe, task.caption_tokens, student, settings) if distils else None
+    watch = None
+    if probe is not None and type(method).teacher is not Method.teacher:
+        watch = Dynamics(probe, task.caption_tokens, student, settings)
     info = saved[2]["info"] if saved else method.prepare(student, context)
     world.broadcast(list(student.state_dict().values()))
     training = Training(method, student, settings, world)
@@ -174,7 +175,8 @@ def fit(
             save()
     training.checked_state(step)
     elapsed = seconds()
-    model = training.teacher.model if method.evaluates == "teacher" else training.student
+    evaluated = training.teacher if method.evaluates == "teacher" else None
+    model = training.student if evaluated is None else evaluated.model
     classifier = method.finish(model, context).eval()
     if world.rank:
         curves, dynamics = [], []

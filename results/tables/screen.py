@@ -21,7 +21,6 @@ from .page import signs_of, told_by_data
 LINES, WIDTH = 25, 100
 BESIDE = 3
 """Rows of others beside one's own and zero-shot, on a backbone, where there is room."""
-INDENT = "  "
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Screen:
             yield Text("≈: not separable from the best of its column; ?: not tested.")
         yield from map(Text, self.more)
         rest = sum(id(row) not in seen for section in self.sections for row in section.rows)
-        told = f"{rest} more rows: " if rest else ""
+        told = "1 more row: " if rest == 1 else f"{rest} more rows: " if rest else ""
         yield from (Text(told + sentence if i == 0 else sentence) for i, sentence in enumerate(self.where))
 
     def _groups(self, section: Section) -> Iterator[Group]:
@@ -148,15 +147,15 @@ class Screen:
             places = {id(row): i for i, row in enumerate(ranked)}
             best = {key: best_rows(ranked, key) for key, _ in columns}
             signs = {key: signs_of(section, ranked, best[key], key, self.judge) for key, _ in columns}
-            table.add_row(Text(group.backbone, style="bold"))
+            table.add_row(Text(f"[{group.backbone}]", style="bold"))
             rows = group.shown(beside)
             for row, name in zip(rows, _names(rows), strict=True):
                 place = places.get(id(row), -1)
                 if narrow:
                     of = f" ({row.provenance})" if row.provenance != "local" else ""
-                    cells = [Text(INDENT + name + _signs(row) + of)]
+                    cells = [Text(name + _signs(row) + of)]
                 else:
-                    cells = [Text(INDENT + name + _signs(row)), Text(row.provenance), Text(str(len(row.seeds)))]
+                    cells = [Text(name + _signs(row)), Text(row.provenance), Text(str(len(row.seeds)))]
                 for key, _ in columns:
                     text = cell_text(row, key, short=True) + signs[key].get(place, "")
                     cells.append(Text(text, style="bold" if place in best[key] else ""))

@@ -35,7 +35,7 @@ def starting(module: str, function: str) -> list[str]:
     Python 3.10 knows no PYTHONSAFEPATH.
     """
     leave = "import sys; sys.path[:1] = filter(None, sys.path[:1])"
-    more = "from robustft.benchmarks import imports; imports.leave_out_current_folder()"
+    more = "from robustft.benchmarks.host import imports; imports.leave_out_current_folder()"
     return ["-c", f"{leave}; {more}; from {module} import {function}; {function}()"]
 
 

@@ -141,7 +141,7 @@ def test_a_job_imports_nothing_of_it_and_finds_a_runs_folder_of_any_name(project
     made = start(["bash", "-c", text], project, path, PATH=os.environ["PATH"], **slurm)
     assert made.returncode == 0, made.stdout + made.stderr
     (folder,) = folders(runs)
-    assert "snapshot" in json.loads((folder / "record.json").read_text())["environment"]
+    assert "code_hash" in json.loads((folder / "record.json").read_text())["environment"]
 
 
 @pytest.mark.parametrize("name", ["x%j", "50%avocado", "a\nb", "a\\b", "a:b"])

@@ -202,13 +202,15 @@ def test_fast_is_another_way(files):
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """Twelve photographs to train on and four of each other set; large enough not to be left to Pillow."""
-    root = tmp_path_factory.mktemp("own")
-    (root / "classes.txt").write_text("a\tfirst\nb\tsecond\n")
-    for folder, count in (("train", 6), ("id_val", 2), ("id_test", 2)):
+    root = tmp_path_factory.mktemp("own") / "own"
+    for place in (root, root.parent / "further"):
+        place.mkdir()
+        (place / "classes.txt").write_text("a\tfirst\nb\tsecond\n")
+    for folder, count in (("train", 6), ("id_val", 2), ("id_test", 2), ("../further", 2)):
         for label in "ab":
             (root / folder / label).mkdir(parents=True)
             for k in range(count):
-                seed = 100 * ord(label) + k
+                seed = 100 * ord(label) + 10 * len(folder) + k
                 jpeg(root / folder / label / f"{k}.jpg", photograph(290 + 5 * k, 250, seed), quality=90)
     return root
 
@@ -252,8 +254,9 @@ def test_a_dataset_makes_all_its_pictures_in_one_way(own):
     assert not np.array_equal(*views)
     for data, view in zip((exact, fast), views, strict=True):
         assert np.array_equal(data.eval_data("id").images(0, 1)[0].numpy(), view)
-    beside = catalogue.with_shifts(f"folder:{own}", {"again": f"folder:{own / 'id_test'}"})
+    beside = catalogue.with_shifts(f"folder:{own}", {"further": f"folder:{own.parent / 'further'}"})
+    read = decoding.read(own.parent / "further" / "a" / "0.jpg", "x")
     for decode, view in zip(("exact", "fast"), views, strict=True):
-        for name in ("id", "again"):
-            shift = catalogue.get(beside, size=32, decode=decode).eval_data(name)
-            assert np.array_equal(shift.images(0, 1)[0].numpy(), view)
+        data = catalogue.get(beside, size=32, decode=decode)
+        for name, expected in (("id", view), ("further", decoding.centre_view(read, 32, "x", decode))):
+            assert np.array_equal(data.eval_data(name).images(0, 1)[0].numpy(), expected)

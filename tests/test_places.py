@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from runs_kit import call, folders, starts, write_suite
 
-from robustft.backbones import local_weights
+from robustft.backbones import local_weights, tiny
 from robustft.benchmarks.host.places import expanded
 from robustft.datasets import catalogue
 
@@ -19,13 +20,13 @@ OWN = {"name": "own", "dataset": "folder:own", "version": "own", "methods": ["ze
 STEPS = {"recipes": {"common": {"steps": 3, "batch_size": 4, "lr": 1e-4, "weight_decay": 0.1}}, "tuning": None}
 
 
-def make_images(folder):
-    """Two classes in train, validation, id_test and a shift."""
+def make_images(folder, seed=0):
+    """Two classes in train, validation, id_test and a shift; other pictures for another seed."""
     for number, name in enumerate(["train", "validation", "id_test", "shift"]):
         for label in ("cat", "dog"):
             (folder / name / label).mkdir(parents=True)
             for i in range(4):
-                draws = np.random.default_rng([number, i, label == "cat"]).integers(0, 255, (32, 32, 3))
+                draws = np.random.default_rng([number, i, label == "cat", seed]).integers(0, 255, (32, 32, 3))
                 Image.fromarray(draws.astype("uint8")).save(folder / name / label / f"{i}.png")
     (folder / "classes.txt").write_text("cat\tcat\ndog\tdog\n")
 
@@ -68,6 +69,7 @@ def test_a_tilde_is_the_home_folder_in_every_option(home, fresh_data, capsys):
 def test_a_tilde_is_the_home_folder_in_every_variable(home, fresh_data, monkeypatch, capsys):
     make_images(home / "data" / "own")
     (home / "weights").mkdir()
+    shutil.copy(tiny.FOLDER / "tiny-rn.safetensors", home / "weights")
     suite = write_suite(home, **OWN, **STEPS)
     for name in ("RUNS", "DATA", "WEIGHTS"):
         monkeypatch.setenv(f"ROBUSTFT_{name}", f"~/{name.lower()}")
@@ -78,12 +80,13 @@ def test_a_tilde_is_the_home_folder_in_every_variable(home, fresh_data, monkeypa
     assert ended.value.code == 0, capsys.readouterr().err
     assert len(folders(home / "runs")) == 1 and list(Path.cwd().iterdir()) == []
     assert local_weights("tiny-vit-p8") is None
+    assert local_weights("tiny-rn") == home / "weights" / "tiny-rn.safetensors"
 
 
 @pytest.mark.parametrize("prefix", ["folder", "shift"])
 def test_a_tilde_is_the_home_folder_in_the_name_of_data(prefix, home):
     make_images(home / "own")
-    make_images(home / "other")
+    make_images(home / "other", seed=1)
     name = "folder:~/own" if prefix == "folder" else "folder:~/own + mine=folder:~/other/shift"
     data = catalogue.get(name, size=32)
     assert data.card.names("shift")[0] == "shift" and len(data.card.sets) == (3 if prefix == "folder" else 4)

@@ -405,9 +405,9 @@ def test_images_of_a_kind_that_is_not_read_are_said_when_the_sweep_starts_and_on
     assert call("sweep", "own.yaml", "--method", "zero_shot", "--jobs", "1", "--runs", "runs") == 0
     said, kinds = capfd.readouterr(), "6 of 9 images of shift1 are of a kind that is not read (.heic, .jfif)"
     assert kinds in said.err and "none is left of the class folders 'one', 'two'" in said.err
-    assert f"◦ {kinds}" in said.out
+    assert f"△ {kinds}" in said.out
     (record,), pages = board()
-    assert all(f"◦ {kinds}" in text for text in pages)
+    assert all(f"△ {kinds}" in text for text in pages)
     assert record["info"]["not_read"] == {"shift1": {"read": 3, "endings": {".heic": 3, ".jfif": 3}}}
     capfd.readouterr()
     assert call("doctor", "own.yaml", "--fast") == 1

@@ -50,11 +50,11 @@ def groups(screen):
     """Backbone -> (name, provenance) of each of its rows, as far as a name and its provenance are on one line."""
     found = {}
     for line in screen[2:]:
-        if line.strip() in BACKBONES:
-            rows = found[line.strip()] = []
-        elif line.startswith("  ") and found:
-            name, provenance = line.strip().split("  ")[0], "local" if " local " in line else "reference"
-            rows.append((name, provenance))
+        name = line.strip().removeprefix("[").removesuffix("]")
+        if name in BACKBONES:
+            rows = found[name] = []
+        elif found and (" local " in line or " reference " in line):
+            rows.append((line.split("  ")[0], "local" if " local " in line else "reference"))
     return found
 
 

@@ -98,7 +98,8 @@ def plan(runs: Path, count: int, submit: Callable[[list[RunFolder]], None]) -> N
 
     benchmark = sweep.load("digits")
     with told("expand, plan on disk and submit", 10):
-        seeds = tuple(range(count // (len(METHODS) * len(benchmark.suite.backbones)) + 1))
+        # Of zero-shot there is one run a backbone, whatever the seeds.
+        seeds = tuple(range(count // ((len(METHODS) - 1) * len(benchmark.suite.backbones)) + 1))
         planned = sweep.expand(benchmark, METHODS, (), seeds, (), "one_se", None)
         folders = []
         for run in planned:

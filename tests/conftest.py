@@ -7,8 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the t
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("MPLBACKEND", "Agg")
-for _name in ("COLUMNS", "LINES"):  # readline sets them for what its process starts, the workers of xdist for example
-    os.environ.pop(_name, None)
+os.environ.pop("COLUMNS", None)  # readline sets it for what its process starts, the workers of xdist for example
 
 import pytest
 import torch

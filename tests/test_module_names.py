@@ -102,7 +102,8 @@ def test_a_module_that_is_started_imports_nothing_of_it(project):
 
 
 def test_what_pythonpath_names_in_full_is_imported(project, tmp_path):
-    code = "from robustft.benchmarks.host import imports; imports.leave_out_current_folder(); import sys; print(sys.path)"
+    code = "from robustft.benchmarks.host import imports; imports.leave_out_current_folder()"
+    code += "; import sys; print(sys.path)"
     path = os.pathsep.join([f"{project}/", "", str(tmp_path)])
     made = start([sys.executable, "-c", code], project, path)
     (found,) = [line for line in made.stdout.splitlines() if line.startswith("[")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...results.board.rows import settings_text
 from .suite.suite import SUITES
 from .suite.tuned_values import part_text
+from .tuning import is_current
 
 if TYPE_CHECKING:
     from .benchmark import Benchmark
@@ -77,12 +78,12 @@ def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
     for needed in benchmark.selector(recipe).needed(known, backbone, "one_se"):
         entry = benchmark.tuned.entry(needed, backbone, recipe)
         tune = f"run `robustft tune {name} --method {needed}`"
-        if needed not in suite.tuning.space:
+        if suite.tuning is not None and needed not in suite.tuning.space:
             tune = f"add {needed} to tuning.space of {name} and {tune}"
         if entry is None:
             return f"{'not' if needed == method else f'{needed} is not'} tuned: {tune}"
         if entry.part:
             return f"{needed} was tuned in a rehearsal ({part_text(entry.part)}): {tune} on all images"
-        if not benchmark.tuning_is_current(needed, backbone, recipe):
+        if not is_current(benchmark, needed, backbone, recipe):
             return f"stale tuning: the values of {needed} come from other trials than suite and code give now: {tune}"
     return f"made with other values than are tuned now: {again}"

@@ -139,13 +139,20 @@ speed: $(STAMP) ## how fast the parts are, as ratios within one run; minutes on 
 lint: $(STAMP) ## ruff
 	@$(PY) -m ruff check .
 
+.PHONY: types
+types: $(STAMP) ## mypy, in a folder of links that is laid out as the package is installed
+	@mkdir -p .make/links/robustft
+	@touch .make/links/robustft/__init__.py  # else mypy takes the folder backbones/tiny for the module beside it
+	@for part in backbones benchmarks datasets methods results; do ln -sfn "../../../$$part" ".make/links/robustft/$$part"; done
+	@cd .make/links && $(abspath $(PY)) -m mypy --config-file ../../pyproject.toml
+
 .PHONY: format
 format: $(STAMP) ## sort imports and format
 	@$(PY) -m ruff check --select I --fix .
 	@$(PY) -m ruff format .
 
 .PHONY: check
-check: lint test test-processors test-faults test-slurm test-browser ## what CI runs
+check: lint types test test-processors test-faults test-slurm test-browser ## what CI runs
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay

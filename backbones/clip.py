@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .encoder import PIXEL_MEAN, PIXEL_STD, DualEncoder
+from .errors import BackboneError
 from .registered import OPENAI, QUICK_GELU
 from .tiny import seeded_by
-from .weights import BackboneError, beyond_half, fill, read_weights, weights_hash
+from .weights import beyond_half, fill, read_weights, weights_hash
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer

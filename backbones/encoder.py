@@ -37,6 +37,8 @@ class DualEncoder(nn.Module):
     """
 
     doubt = ""
+    _mean: Tensor
+    _std: Tensor
 
     def __init__(
         self,

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from .encoder import DualEncoder
+from .errors import BackboneError
 from .registered import MADE_HERE, SCRATCH, VISION
-from .weights import BackboneError, fill, weights_hash
+from .weights import fill, weights_hash
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer

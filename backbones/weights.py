@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile, is_zipfile
 
 import torch
@@ -114,7 +115,7 @@ def damaged(path: Path, name: str, error: Exception | str) -> BackboneError:
     return BackboneError(f"backbone {name}: damaged weights at {path} ({_plain(error)}); restore the file.")
 
 
-def _content(path: Path, name: str) -> Mapping:
+def _content(path: Path, name: str) -> Mapping[Any, Any]:
     """What a file holds, read as its first bytes say."""
     try:
         if path.is_dir():
@@ -180,7 +181,7 @@ def _no_weights(head: bytes) -> str:
     return f"text, which begins with {_shown([text.strip()])[0]}; give safetensors or a state dict of tensors"
 
 
-def _candidates(content: Mapping, key: str = "", depth: int = 2) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _candidates(content: Mapping[Any, Any], key: str = "", depth: int = 2) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """(Key under which it is stored, tensors with names): each state dict in a file, that of its top first."""
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor) and isinstance(name, str)}
     if tensors or depth == 2:

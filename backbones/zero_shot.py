@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
 from .encoder import DualEncoder, at_least_float32
+
+if TYPE_CHECKING:
+    from open_clip.transformer import ResidualAttentionBlock
 
 
 def average_prompts(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
@@ -68,12 +71,14 @@ def text_features_by_template(encoder: DualEncoder, tokens: Tensor, batch_size: 
     ends = captions.argmax(dim=-1)
     alike = (captions == captions[:, :1]).all(dim=1).long().cumprod(dim=-1).sum(dim=-1)
     shared = torch.minimum(alike, ends.amin(dim=1)).tolist()  # the end token itself is each caption's own
-    captions, ends = captions.reshape(-1, length), ends.flatten().tolist()
+    captions, last = captions.reshape(-1, length), ends.flatten().tolist()
     features = []
     for first in range(0, len(captions), batch_size):
-        parts, places, beginnings = [], {}, {}
+        parts: list[Part] = []
+        places: dict[tuple[int, int], list[int]] = {}
+        beginnings: dict[int, int] = {}
         for row in range(first, min(first + batch_size, len(captions))):
-            places.setdefault((row // classes, ends[row]), []).append(row)
+            places.setdefault((row // classes, last[row]), []).append(row)
         for template, _ in places:
             if shared[template] and template not in beginnings:
                 beginnings[template] = len(parts)
@@ -126,11 +131,12 @@ def _read_at_the_end(encoder: DualEncoder, parts: list[Part], prefixes: int) -> 
     return at_least_float32(clip.ln_final(x) @ encoder.text_projection)
 
 
-def _attend(block: nn.Module, x: Tensor, parts: list[Part], masks: list[Tensor]) -> Tensor:
+def _attend(block: "ResidualAttentionBlock", x: Tensor, parts: list[Part], masks: list[Tensor]) -> Tensor:
     """(T, width) what each of all parts' tokens sees of its own sequence, before the output projection."""
     attention = block.attn
     projected = linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    made, seen = [], []
+    made: list[tuple[Tensor, Tensor]] = []
+    seen = []
     sizes = [part.tokens.numel() for part in parts]
     for part, mask, rows in zip(parts, masks, projected.split(sizes), strict=True):
         n, count = part.tokens.shape

@@ -5,8 +5,10 @@ file loses against an installed package of the same name, so `import datasets` f
 root on `sys.path`, and ours is `robustft.datasets`. Files that ship with a dataset are found from `__file__`.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -71,43 +73,86 @@ class DatasetCard:
         return tuple(s.name for s in self.sets if s.role == role)
 
 
-class EvalData(Protocol):
-    """An evaluation set in fixed order: same images, same order, on every machine and for every method.
-
-    A set may have more, and whoever reads it takes the default where it has not (`getattr(data, "project", None)`):
-
-    - `project(logits) -> logits`: from (B, C) over the card's classes to (B, K) over the set's own, to be called once,
-      before softmax, argmax and every metric (`projection.Projection`); absent, all C columns count;
-    - `groups`: a name per sample, for worst-group and per-group accuracy; "" is a sample of no group; absent, none;
-    - `found` and `expected`: images on disk and in the complete set; absent, or `expected` None, nothing to compare.
-    """
+class EvalData(ABC):
+    """An evaluation set in fixed order: same images, same order, on every machine and for every method."""
 
     name: str
     labels: np.ndarray
+    """(N,) int64 class indices, of the set's own classes where `project` leads to such."""
     sample_ids: list[str]
     unit_ids: list[str]
+    """What each sample was taken from."""
+    groups: list[str] | None = None
+    """A name per sample, for worst-group and per-group accuracy; "" is a sample of no group. None: no groups."""
+    expected: int | None = None
+    """Images of the complete set; None where nobody knows."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.labels)
 
+    @abstractmethod
     def images(self, start: int, stop: int) -> "torch.Tensor":
         """uint8 (stop - start, 3, H, W)."""
 
+    @property
+    def found(self) -> int:
+        """Images there are on the disk of all that `expected` counts."""
+        return len(self)
 
-class Dataset(Protocol):
+    @property
+    def missing(self) -> int:
+        """Images of the complete set that are not on the disk."""
+        return 0 if self.expected is None else max(0, self.expected - self.found)
+
+    def project(self, logits: "torch.Tensor") -> "torch.Tensor":
+        """(B, K) logits over the set's own classes, from (B, C) over the card's; called once, before softmax, argmax
+        and every metric (`projection.Projection`). By default all C columns count."""
+        return logits
+
+
+class Dataset(ABC):
     """Training images and evaluation sets behind a card.
 
-    One that reads files also has `found` and `expected` for its training images, as `EvalData` has. `card` and
-    `train_size` need no file, so that runs can be planned where the images are not.
+    `card` and `train_size` need no file of registered data, so that runs can be planned where the images are not.
     """
 
-    card: DatasetCard
-    train_size: int
+    expected: int | None = None
+    """Training images of the complete dataset, withheld ones among them; None where nobody knows."""
+    withholds: bool = False
+    """Whether the validation set is a part of train that a rule by hash withholds: it then has no list but this one."""
 
+    @property
+    @abstractmethod
+    def card(self) -> DatasetCard:
+        """What the dataset says of itself."""
+
+    @property
+    @abstractmethod
+    def train_size(self) -> int:
+        """Images trained on."""
+
+    @abstractmethod
     def train_labels(self) -> np.ndarray:
         """(train_size,) int64."""
 
-    def train_images(self, items: list[tuple[int, int]], seed: int) -> "torch.Tensor":
+    @abstractmethod
+    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> "torch.Tensor":
         """uint8 (B, 3, H, W) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
 
+    @abstractmethod
     def eval_data(self, name: str) -> EvalData:
         """The evaluation set of that name; DataError where the card has none."""
+
+    @property
+    def found(self) -> int:
+        """Training images there are on the disk, withheld ones among them."""
+        return len(self.train_labels())
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """What its files call the classes (ImageNet: the wnid), in class order; () where they have no such names."""
+        return ()
+
+    def train_names(self) -> list[str] | None:
+        """The sample id of each training image; None where images have no names that could be missing."""
+        return None

@@ -1,11 +1,14 @@
 """Datasets by name."""
 
-import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
 from .card import DataError, Dataset
-from .image_folders import own_place
+from .image_folders import StrPath, own_place
+
+if TYPE_CHECKING:
+    from .decoding import Decode
 
 
 def _digits() -> Dataset:
@@ -26,43 +29,43 @@ def _forgetting() -> Dataset:
     return Forgetting()
 
 
-def _imagenet(**options) -> Dataset:
+def _imagenet(**options: Any) -> Dataset:
     from .imagenet import ImageNet
 
     return ImageNet(**options)
 
 
-def _imagenet_full_train(**options) -> Dataset:
+def _imagenet_full_train(**options: Any) -> Dataset:
     from .imagenet import ImageNetFullTrain
 
     return ImageNetFullTrain(**options)
 
 
-def _iwildcam(**options) -> Dataset:
+def _iwildcam(**options: Any) -> Dataset:
     from .wilds_data import IWildCam
 
     return IWildCam(**options)
 
 
-def _fmow(**options) -> Dataset:
+def _fmow(**options: Any) -> Dataset:
     from .wilds_data import FMoW
 
     return FMoW(**options)
 
 
-def _camelyon17(**options) -> Dataset:
+def _camelyon17(**options: Any) -> Dataset:
     from .wilds_data import Camelyon17
 
     return Camelyon17(**options)
 
 
-def _mnist_forgetting(**options) -> Dataset:
+def _mnist_forgetting(**options: Any) -> Dataset:
     from .mnist import MNISTForgetting
 
     return MNISTForgetting(**options)
 
 
-def _folder(path: str, root: str | os.PathLike | None, start: str | os.PathLike | None, **options) -> Dataset:
+def _folder(path: str, root: StrPath | None, start: StrPath | None, **options: Any) -> Dataset:
     """A path that does not exist as it stands is looked for below the data root, where there is one."""
     from .folder import Folder
 
@@ -84,7 +87,7 @@ def parts(name: str) -> tuple[str, dict[str, str]]:
     return base, {key: source for key, _, source in (shift.partition("=") for shift in shifts)}
 
 
-def _hub(name: str, root: str | os.PathLike | None, start: str | os.PathLike | None, **options) -> Dataset:
+def _hub(name: str, root: StrPath | None, start: StrPath | None, **options: Any) -> Dataset:
     from .hub import Hub
 
     return Hub(name, root=root, start=start, **options)
@@ -145,8 +148,8 @@ def from_hub(name: str) -> bool:
 
 
 def get(
-    name: str, *, root: str | os.PathLike | None = None, allow_partial: bool = False, size: int = 224,
-    decode: str = "exact", start: str | os.PathLike | None = None,
+    name: str, *, root: StrPath | None = None, allow_partial: bool = False, size: int = 224,
+    decode: "Decode" = "exact", start: StrPath | None = None,
 ) -> Dataset:  # fmt: skip
     """The dataset of that name, registered, `folder:<path>` or `huggingface:<name>`; with what `with_shifts` added.
 

@@ -89,12 +89,14 @@ def of_rows(
     """
     signs = [_sign(Path(file)) for file in files]
     book = _Book(f"rows {key} of {' '.join(map(os.path.realpath, files))}")
-    sign = tuple(map(sum, zip(*signs, strict=True))) if signs else (0, 0, 0, 0)
+    sizes, contents, inodes, numbers = zip((0, 0, 0, 0), *signs, strict=True)
+    sign = sum(sizes), sum(contents), sum(inodes), sum(numbers)
     stamp = hashlib.sha256(repr(signs).encode()).digest()
-    known = [book.get(f"{i} {stamp.hex()}", sign) for i in range(count)] if files else [None]
-    if None not in known:
+    known = [d for i in range(count) if (d := book.get(f"{i} {stamp.hex()}", sign)) is not None] if files else []
+    if files and len(known) == count:
         return np.frombuffer(b"".join(known), dtype=np.uint8).reshape(count, 32).copy()
-    begun, digests, values = time.time_ns(), [], rows()
+    begun, values = time.time_ns(), rows()
+    digests: list[bytes] = []
     with _threads() as pool, _progress(what, count, sum(size for size, *_ in signs)) as advance:
         while some := list(itertools.islice(values, SLICE)):
             digests += pool.map(lambda value: hashlib.sha256(value).digest(), some)
@@ -130,6 +132,12 @@ def cache_folder() -> Path | None:
 
 Sign = tuple[int, int, int, int]
 """Size, time of the last change of content and of inode in nanoseconds, and inode of a file."""
+
+
+def _unsigned(sign: Sign) -> Sign:
+    """As the file of a book has it."""
+    size, content, inode, number = sign
+    return size % 2**64, content % 2**64, inode % 2**64, number % 2**64
 
 
 def _sign(path: Path) -> Sign:
@@ -174,7 +182,9 @@ class _Book:
             whole, content = content[:32], content[32:]
             if hashlib.sha256(content).digest() == whole:
                 with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-                    signs = map(tuple, kept["signs"].tolist())
+                    signs: list[Sign] = [
+                        (size, content, inode, number) for size, content, inode, number in kept["signs"].tolist()
+                    ]
                     digests = kept["digests"].tobytes()
                     parts = (digests[start : start + 32] for start in range(0, len(digests), 32))
                     self.known = dict(zip(kept["names"].tolist(), zip(signs, parts, strict=True), strict=True))
@@ -182,11 +192,11 @@ class _Book:
     def get(self, name: str, sign: Sign) -> bytes | None:
         """The digest of a file that has not changed since it was read; None for any other."""
         kept = self.known.get(os.fsencode(name))
-        return kept[1] if kept is not None and kept[0] == tuple(v % 2**64 for v in sign) else None
+        return kept[1] if kept is not None and kept[0] == _unsigned(sign) else None
 
     def put(self, name: str, sign: Sign, digest: bytes) -> None:
         """Keep what a file is and what was read."""
-        self.known[os.fsencode(name)] = tuple(v % 2**64 for v in sign), digest
+        self.known[os.fsencode(name)] = _unsigned(sign), digest
         self.changed = True
 
     def save(self, names: Sequence[str] | None = None) -> None:

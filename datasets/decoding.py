@@ -23,12 +23,12 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
 from .card import DataError
@@ -58,7 +58,7 @@ def naming(name: str) -> Iterator[None]:
         ) from None
 
 
-def read(file: str | os.PathLike | BinaryIO, name: str) -> np.ndarray:
+def read(file: str | os.PathLike[str] | BinaryIO, name: str) -> np.ndarray:
     """(H, W, 3) uint8: the whole image of a file in RGB.
 
     Raises:
@@ -79,9 +79,15 @@ def read(file: str | os.PathLike | BinaryIO, name: str) -> np.ndarray:
             return np.array(image.convert("RGB"))
 
 
+def _tiles(image: Image.Image) -> list[tuple[str, Any, int, Any]]:
+    """The parts of an image's file that are not decoded yet: decoder, extents, offset, arguments."""
+    assert isinstance(image, ImageFile.ImageFile)  # what `open` gives
+    return list(image.tile)
+
+
 def _stored(image: Image.Image) -> str:
     """How an image's file has its pixels, in Pillow's words: the decoder's raw modes."""
-    raw = [tile[3] for tile in image.tile]
+    raw = [tile[3] for tile in _tiles(image)]
     names = [str(args[0] if isinstance(args, tuple) and args else args) for args in raw]
     return f"{image.format} of {', '.join(dict.fromkeys(names)) or image.mode}"
 
@@ -90,7 +96,7 @@ def _is_deep(image: Image.Image) -> bool:
     """Whether an image that is open and not decoded yet has other pixels than integers of at most 8 bits."""
     if image.mode[0] in "IF":
         return True
-    for tile in image.tile:
+    for tile in _tiles(image):
         args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if any(isinstance(arg, str) and re.search(r";(16|32|64)[A-Z]+$", arg) for arg in args):
             return True

@@ -91,13 +91,13 @@ def _grey(level: np.ndarray) -> np.ndarray:
     return np.repeat(level[:, None], 3, axis=1).astype(_F)
 
 
-def _plain(mask, rgb, u, noise):
+def _plain(mask: np.ndarray, rgb: np.ndarray, u: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Solid ink on a plain dark or light ground."""
     ground = np.where(u[:, 0] < 0.5, _spread(u[:, 1], 0.0, 0.25), _spread(u[:, 1], 0.7, 1.0))
     return _compose(mask, rgb, _grey(ground))
 
 
-def _street(mask, rgb, u, noise):
+def _street(mask: np.ndarray, rgb: np.ndarray, u: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """The finetuning style: coloured ink over a dark ground crossed by bright bars, with blotches and grain."""
     x, y = _grid()
     scene = np.repeat(_grey(_spread(u[:, 0], 0.05, 0.30))[:, :, None, None], SIZE, 2).repeat(SIZE, 3)
@@ -112,7 +112,7 @@ def _street(mask, rgb, u, noise):
     return picture + (noise - _F(0.5)) * _F(0.45)
 
 
-def _striped(mask, rgb, u, noise):
+def _striped(mask: np.ndarray, rgb: np.ndarray, u: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Ink hatched by stripes on light paper."""
     x, y = _grid()
     a, b = _spread(u[:, 0], 3.0, 7.0)[:, None, None], _spread(u[:, 1], -6.0, 6.0)[:, None, None]
@@ -120,7 +120,7 @@ def _striped(mask, rgb, u, noise):
     return _compose(mask * wave, rgb, _grey(_spread(u[:, 3], 0.75, 1.0)))
 
 
-def _shaded(mask, rgb, u, noise):
+def _shaded(mask: np.ndarray, rgb: np.ndarray, u: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Ink that fades across the glyph, on tinted paper."""
     x, y = _grid()
     direction = np.where(u[:, 0, None, None] < 0.5, x + 0 * y, y + 0 * x).astype(_F)
@@ -128,7 +128,7 @@ def _shaded(mask, rgb, u, noise):
     return _compose(mask * (_F(0.35) + _F(0.65) * direction), rgb, tint)
 
 
-def _sketch(mask, rgb, u, noise):
+def _sketch(mask: np.ndarray, rgb: np.ndarray, u: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Contour only, pencil on paper: ink where the density passes one half."""
     contour = np.clip(4 * mask * (1 - mask) * _F(1.3), 0, 1)
     pencil = _grey(_spread(u[:, 0], 0.0, 0.35))
@@ -136,12 +136,12 @@ def _sketch(mask, rgb, u, noise):
     return _compose(contour, pencil, paper) + (noise - _F(0.5)) * _F(0.12)
 
 
-def _negative(mask, rgb, u, noise):
+def _negative(mask: np.ndarray, rgb: np.ndarray, u: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """The glyph cut out of coloured ground."""
     return _compose(mask, _grey(_spread(u[:, 0], 0.85, 1.0)), rgb)
 
 
-STYLES: dict[str, Callable] = {
+STYLES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "plain": _plain, "street": _street, "striped": _striped, "shaded": _shaded, "sketch": _sketch,
     "negative": _negative,
 }  # fmt: skip

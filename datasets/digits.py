@@ -12,7 +12,7 @@ image); an evaluation picture of (benchmark version, set, image, rendering), nev
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .card import DataError, DatasetCard, EvalSet
+from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
 from .digit_rendering import COLOURS, SIZE, STYLES, Jitter, draw
 from .imagenet_metadata import package_file
 from .randomness import derive, permutation, stable_key, uniforms
@@ -171,7 +171,7 @@ PAINTERS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], torch.Tensor]]
 """Evaluation set -> the split it draws from and how its pictures are made from image numbers and keys."""
 
 
-class RenderedSet:
+class RenderedSet(EvalData):
     """An evaluation set: RENDERINGS pictures of each image of a split, image by image."""
 
     def __init__(self, name: str, version: str, split: str, painter: Callable[[np.ndarray, np.ndarray], torch.Tensor]):
@@ -184,23 +184,22 @@ class RenderedSet:
         self.sample_ids = [f"{i:04d}-{r}" for i, r in zip(self._images, renderings, strict=True)]
         self.unit_ids = [f"{i:04d}" for i in self._images]
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def images(self, start: int, stop: int) -> torch.Tensor:
         """uint8 (stop - start, 3, 32, 32)."""
         return self._painter(self._images[start:stop], self._keys[start:stop])
 
 
-class Digits:
+class Digits(Dataset):
     """The `digits` data."""
 
-    name, version, summary, prompts, sets, painters = "digits", VERSION, SUMMARY, PROMPTS, SETS, PAINTERS
+    name, version, summary = "digits", VERSION, SUMMARY
+    prompts: tuple[str, ...] = PROMPTS
+    sets: tuple[EvalSet, ...] = SETS
+    painters = PAINTERS
     correlation = COLOUR_CORRELATION
 
     def __init__(self) -> None:
         self._train = np.array(splits()["finetune"])
-        self.train_size = len(self._train)
 
     @cached_property
     def card(self) -> DatasetCard:
@@ -208,11 +207,16 @@ class Digits:
         about = (self.name, self.version, self.summary, CLASS_NAMES, self.prompts, self.sets)
         return DatasetCard(*about, fingerprint=self._fingerprint())
 
+    @property
+    def train_size(self) -> int:
+        """Images trained on."""
+        return len(self._train)
+
     def train_labels(self) -> np.ndarray:
         """(train_size,) int64."""
         return archive_labels()[self._train]
 
-    def train_images(self, items: list[tuple[int, int]], seed: int) -> torch.Tensor:
+    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> torch.Tensor:
         """uint8 (B, 3, 32, 32) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
         epochs, index = (np.array(column) for column in zip(*items, strict=True))
         images = self._train[index]

@@ -12,14 +12,14 @@ that stands for two of its classes, is refused.
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from . import contents, hub_splits, overlaps
 from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
@@ -29,6 +29,7 @@ from .hub import Hub
 from .hub_splits import HubPictures
 from .image_folders import Tree, composed, kinds_text, own_place, scan
 from .image_sets import ImageSet, Pictures, TreePictures
+from .own_data import OwnData
 
 _UNKNOWN = "not known"
 
@@ -71,11 +72,11 @@ def of_folder(source: str, path: Path) -> OwnShift:
         kinds = f" but of a kind that is not read ({kinds_text(tree.unread)})" if tree.unread else ""
         fix = "convert them to PNG" if kinds else "fill the folder, or name another"
         raise DataError(f"{source}: no images in class folders under {path}{kinds}; {fix}.")
-    listed = next((folder for folder in (path, path.parent) if (folder / "classes.txt").is_file()), None)
-    known = {composed(k): name for k, name in read_classes(listed / "classes.txt", source).items()} if listed else {}
+    listed = next((file for folder in (path, path.parent) if (file := folder / "classes.txt").is_file()), None)
+    known = {composed(k): name for k, name in read_classes(listed, source).items()} if listed else {}
     strange = [tree.classes[c] for c in np.unique(tree.class_of) if known and composed(tree.classes[c]) not in known]
     if strange:
-        raise DataError(f"{source}: {listed / 'classes.txt'} has no line for the folder {strange[0]!r}; add one.")
+        raise DataError(f"{source}: {listed} has no line for the folder {strange[0]!r}; add one.")
     names = tuple(known.get(composed(folder), folder) for folder in tree.classes)
     labels = tree.class_of.astype(np.int64)
     digests = contents.of_files(path, [tree.name(i) for i in range(len(tree))], source)
@@ -94,7 +95,7 @@ def positions(shift: OwnShift, data: Dataset) -> np.ndarray:
     Raises:
         DataError: a name of which there are images is none of the dataset's, or stands for several of its classes.
     """
-    card, ids = data.card, tuple(getattr(data, "class_ids", ()))
+    card, ids = data.card, data.class_ids
     exact = _index(card.class_names, ids)
     folded = _index(map(_fold, card.class_names))
     found = np.full(len(shift.names), -1, dtype=np.int64)
@@ -111,7 +112,7 @@ def _fold(name: str) -> str:
     return " ".join(composed(name).casefold().replace("_", " ").split())
 
 
-def _index(*lists: Any) -> dict[str, set[int]]:
+def _index(*lists: Iterable[str]) -> dict[str, set[int]]:
     """Name -> the positions at which it stands in any of the lists."""
     index: dict[str, set[int]] = {}
     for names in lists:
@@ -135,7 +136,7 @@ def _mismatch(shift: OwnShift, name: str, card: DatasetCard, meant: Sequence[int
     )
 
 
-class WithShifts:
+class WithShifts(OwnData):
     """A dataset with further shifts; everything else is the dataset's own.
 
     Args:
@@ -150,15 +151,11 @@ class WithShifts:
 
     def __init__(self, data: Dataset, shifts: Mapping[str, OwnShift], size: int, decode: Decode) -> None:
         self.data, self.shifts, self.size, self.decode = data, dict(shifts), size, decode
+        self.expected, self.withholds = data.expected, data.withholds
+        self._own = data if isinstance(data, OwnData) else None
         taken = {"train", *(entry.name for entry in data.card.sets)} & set(shifts)
         if taken:
             raise DataError(f"shifts: {sorted(taken)[0]!r} is a set of {data.card.name} already; give another name.")
-
-    def __getattr__(self, name: str) -> Any:
-        """What only some datasets have: found, expected, class_ids and more."""
-        if name.startswith("_") or name == "data":  # not there yet while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.data, name)
 
     @cached_property
     def card(self) -> DatasetCard:
@@ -166,7 +163,8 @@ class WithShifts:
 
         DataError where one is the same images as another set.
         """
-        card, sets, parts = self.data.card, [], [self.data.card.fingerprint]
+        card, sets = self.data.card, []
+        parts: list[str | list[str | int | list[int]]] = [card.fingerprint]
         for name, shift in self.shifts.items():
             classes = np.unique(self._classes[name]).tolist()
             where = f"{len(classes)} of {len(card.class_names)} classes"
@@ -176,7 +174,7 @@ class WithShifts:
         overlaps.refuse_folders_of_others(card.name, self._own_trees, self.trees)
         pictures = {name: shift.pictures for name, shift in self.shifts.items()}
         tables = {name: table for name, table in pictures.items() if isinstance(table, HubPictures)}
-        hub_splits.refuse_same_rows(card.name, {**self._of_data("pictures", {}), **tables})
+        hub_splits.refuse_same_rows(card.name, {**(self.data.pictures if isinstance(self.data, Hub) else {}), **tables})
         overlaps.refuse_copies(card.name, self.parts, self.shared)
         fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return replace(card, sets=(*card.sets, *sets), fingerprint=fingerprint)
@@ -184,21 +182,18 @@ class WithShifts:
     @property
     def trees(self) -> dict[str, Tree]:
         """Set -> its folder's images, of the dataset if it is one's own and of the further shifts."""
-        return {**self._of_data("trees", {}), **self._own_trees}
+        return {**(self._own.trees if self._own else {}), **self._own_trees}
 
     @property
     def passed_over(self) -> dict[str, tuple[int, str]]:
         """The dataset's own, if it counts them, and those of the further shifts."""
         beside = {name: tree.passed for name, tree in self._own_trees.items() if tree.passed[0]}
-        return {**self._of_data("passed_over", {}), **beside}
+        return {**(self._own.passed_over if self._own else {}), **beside}
 
     @property
     def _own_trees(self) -> dict[str, Tree]:
         found = {name: shift.pictures for name, shift in self.shifts.items()}
         return {name: pictures.tree for name, pictures in found.items() if isinstance(pictures, TreePictures)}
-
-    def _of_data(self, name: str, default: Any) -> Any:
-        return getattr(self.data, name, default)
 
     @cached_property
     def parts(self) -> list[overlaps.Part]:
@@ -206,7 +201,7 @@ class WithShifts:
         own = [
             overlaps.Part(name, shift.source, shift.digests, shift.pictures.name) for name, shift in self.shifts.items()
         ]
-        return [*self._of_data("parts", []), *own]
+        return [*(self._own.parts if self._own else []), *own]
 
     @cached_property
     def shared(self) -> list[overlaps.Shared]:
@@ -219,6 +214,25 @@ class WithShifts:
         return {name: positions(shift, self.data)[shift.labels] for name, shift in self.shifts.items()}
 
     @property
+    def own_shifts(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self.shifts)
+
+    @property
+    def found(self) -> int:
+        """The dataset's."""
+        return self.data.found
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """The dataset's."""
+        return self.data.class_ids
+
+    def train_names(self) -> list[str] | None:
+        """The dataset's."""
+        return self.data.train_names()
+
+    @property
     def train_size(self) -> int:
         """The dataset's."""
         return self.data.train_size
@@ -227,7 +241,7 @@ class WithShifts:
         """The dataset's."""
         return self.data.train_labels()
 
-    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Any:
+    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
         """The dataset's."""
         return self.data.train_images(items, seed)
 
@@ -238,7 +252,7 @@ class WithShifts:
         return ImageSet(name, self.shifts[name].pictures, self._classes[name], self.size, decode=self.decode)
 
 
-def load(source: str, root: str | os.PathLike | None, start: str | os.PathLike | None = None) -> OwnShift:
+def load(source: str, root: str | os.PathLike[str] | None, start: str | os.PathLike[str] | None = None) -> OwnShift:
     """The images that `folder:<path>` or `huggingface:<name>` means; a path may stand below the root."""
     prefix, _, rest = source.partition(":")
     if prefix == "huggingface":

@@ -28,6 +28,7 @@ from .card import DataError, DatasetCard, EvalSet, is_set_name, is_template
 from .decoding import Decode
 from .image_folders import Tree, composed, expanded, kinds_text, relabel, scan, subfolders
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
+from .own_data import OwnData
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 VALIDATION_FOLDERS = ("validation", "val")
@@ -35,7 +36,7 @@ ID_FOLDERS = ("id_test", "test")
 _UNKNOWN = "not known"
 
 
-class Folder(TrainsOnPictures):
+class Folder(TrainsOnPictures, OwnData):
     """Images in class folders below one path.
 
     Args:
@@ -49,7 +50,7 @@ class Folder(TrainsOnPictures):
 
     randomness = "folder-v1"
 
-    def __init__(self, path: str | os.PathLike, *, size: int = 224, decode: Decode = "exact") -> None:
+    def __init__(self, path: str | os.PathLike[str], *, size: int = 224, decode: Decode = "exact") -> None:
         self.path, self.size, self.decode = expanded(path).resolve(), size, decode
         self.name = f"folder:{self.path.name}"
         if not self.path.is_dir():
@@ -58,12 +59,12 @@ class Folder(TrainsOnPictures):
                 "folder that has it with --data or ROBUSTFT_DATA."
             )
         self._classes = read_classes(self.path / "classes.txt", self.name)
-        self.class_ids = tuple(self._classes)
         self._prompts = self._read_prompts()
         below = subfolders(self.path)
-        self._id = self._one_of(ID_FOLDERS, below)
-        if "train" not in below or self._id is None:
+        of_id = self._one_of(ID_FOLDERS, below)
+        if "train" not in below or of_id is None:
             raise DataError(f"{self.name}: {self.path} needs the folders train and id_test, found {below or 'none'}.")
+        self._id = of_id
         self._own_validation = self._one_of(VALIDATION_FOLDERS, below)
         self.withholds = self._own_validation is None
         self._shifts = [name for name in below if name not in {"train", self._id, self._own_validation}]
@@ -87,6 +88,11 @@ class Folder(TrainsOnPictures):
                 f"{self.name}: each line of prompts.txt needs one {{}} for the class name; found {wrong!r}."
             )
         return prompts
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        """The names of the class folders."""
+        return tuple(self._classes)
 
     @cached_property
     def card(self) -> DatasetCard:
@@ -197,7 +203,7 @@ class Folder(TrainsOnPictures):
 
     def eval_data(self, name: str) -> ImageSet:
         """The evaluation set of that name; DataError where there is none."""
-        folder = {"id": self._id, "validation": self._own_validation or "train"}.get(name, name)
+        folder = self._called(name)
         if name not in {"id", "validation", *self._shifts}:
             raise DataError(f"{self.name} has no set {name!r}; it has validation, id, {', '.join(self._shifts)}.")
         tree, labels = self._sets[folder]
@@ -209,10 +215,13 @@ class Folder(TrainsOnPictures):
 def read_classes(path: Path, where: str) -> dict[str, str]:
     """Folder -> class name of a classes.txt, in its order; DataError, begun with `where`, on what is none."""
     lines = _lines(path, where)
-    rows = [tuple(part.strip() for part in line.split("\t")) for line in lines]
-    wrong = next((line for line, row in zip(lines, rows, strict=True) if len(row) != 2 or not all(row)), None)
-    if wrong is not None:
-        raise DataError(f"{where}: classes.txt needs lines of folder, tab, class name; found {wrong!r}.")
+    rows: list[tuple[str, str]] = []
+    for line in lines:
+        match [part.strip() for part in line.split("\t")]:
+            case [folder, name] if folder and name:
+                rows.append((folder, name))
+            case _:
+                raise DataError(f"{where}: classes.txt needs lines of folder, tab, class name; found {line!r}.")
     folders = [composed(folder) for folder, _ in rows]
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None or len(rows) < 2:

@@ -27,8 +27,10 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -41,6 +43,7 @@ from .hub_columns import are_numbers, check_names_of_files, encoded, label_names
 from .hub_splits import HubPictures
 from .image_folders import SUFFIXES, Tree, expanded, own_place, scan
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
+from .own_data import OwnData
 
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 _UNKNOWN = "not known"
@@ -64,6 +67,19 @@ class Shift(_Model):
     """Of its integers, in their order, where its label column has no names."""
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A split, and what it is read from: nothing left out."""
+
+    split: str
+    dataset: str
+    image: str
+    label: str
+    revision: str | None
+    config: str | None
+    class_names: list[str] | None = None
+
+
 class Columns(_Model):
     """Which dataset, columns and splits; the keys of the YAML file."""
 
@@ -80,7 +96,7 @@ class Columns(_Model):
     prompts: list[str] = Field(default_factory=lambda: list(DEFAULT_PROMPTS), min_length=1)
 
 
-class Hub(TrainsOnPictures):
+class Hub(TrainsOnPictures, OwnData):
     """A dataset that Hugging Face's library loads.
 
     Args:
@@ -97,7 +113,7 @@ class Hub(TrainsOnPictures):
 
     def __init__(
         self, name: str, *, size: int = 224, decode: Decode = "exact",
-        root: str | os.PathLike | None = None, start: str | os.PathLike | None = None,
+        root: str | os.PathLike[str] | None = None, start: str | os.PathLike[str] | None = None,
     ) -> None:  # fmt: skip
         self.size, self.decode, self.base = size, decode, expanded(start or "")
         if name.endswith((".yaml", ".yml")):
@@ -149,18 +165,20 @@ class Hub(TrainsOnPictures):
 
     def id_alone(self) -> tuple[HubPictures, tuple[str, ...], np.ndarray]:
         """The split `id`, no other one loaded: pictures, class names, and (N,) int64 positions in them."""
-        c = self.columns
-        main = dict(dataset=c.dataset, revision=c.revision, config=c.config, image=c.image, label=c.label)
-        pictures, stored, raw = self._load(Shift(split=c.id, **main))
+        pictures, stored, raw = self._load(self._of_main_part(self.columns.id))
         names = self._names(stored)
         return pictures, names, self._positions(pictures, stored, raw, stored, names)
 
-    def _shift(self, name: str) -> Shift:
+    def _of_main_part(self, split: str) -> Split:
+        c = self.columns
+        return Split(split, c.dataset, c.image, c.label, c.revision, c.config)
+
+    def _shift(self, name: str) -> Split:
         """A shift with everything that it left out filled in."""
         given, c = self.columns.shifts[name], self.columns
         shift = Shift(split=given) if isinstance(given, str) else given
         own = shift.dataset is not None
-        return Shift(
+        return Split(
             split=shift.split, dataset=shift.dataset or c.dataset, image=shift.image or c.image,
             revision=shift.revision or (None if own else c.revision), label=shift.label or c.label,
             config=shift.config or (None if own else c.config), class_names=shift.class_names,
@@ -172,10 +190,12 @@ class Hub(TrainsOnPictures):
 
     def _names(self, stored: list[str] | None) -> tuple[str, ...]:
         """Class names: those of YAML, else those of the label column; DataError where neither has any."""
-        c, given = self.columns, self.columns.class_names
-        if given is None and stored is None:
-            raise DataError(f"{self.name}: column {self.columns.label!r} has no class names; give class_names in YAML.")
-        return tuple(stored if given is None else self._given(given, stored, f"{self.name}: class_names", c.label))
+        given, label = self.columns.class_names, self.columns.label
+        if given is not None:
+            return tuple(self._given(given, stored, f"{self.name}: class_names", label))
+        if stored is None:
+            raise DataError(f"{self.name}: column {label!r} has no class names; give class_names in YAML.")
+        return tuple(stored)
 
     def _given(self, given: list[str], stored: list[str] | None, where: str, column: str) -> list[str]:
         """The names that YAML gives to the classes of a column; DataError where it has another number of them."""
@@ -192,18 +212,15 @@ class Hub(TrainsOnPictures):
         return self._raw["train"][1]
 
     @cached_property
-    def _raw(self) -> dict[str, tuple[HubPictures, list[str] | None, list]]:
+    def _raw(self) -> dict[str, tuple[HubPictures, list[str] | None, list[Any]]]:
         """Pictures, names of the label column (None without) and raw labels of every set and of train."""
         c = self.columns
-        wanted = {"train": Shift(split=c.train), "id": Shift(split=c.id)}
-        if c.validation:
-            wanted["validation"] = Shift(split=c.validation)
-        main = dict(dataset=c.dataset, revision=c.revision, config=c.config, image=c.image, label=c.label)
-        parts = {name: Shift(split=part.split, **main) for name, part in wanted.items()}
+        wanted = {"train": c.train, "id": c.id, **({"validation": c.validation} if c.validation else {})}
+        parts = {name: self._of_main_part(split) for name, split in wanted.items()}
         parts |= {name: self._shift(name) for name in c.shifts}
         return {name: self._load(part) for name, part in parts.items()}
 
-    def _load(self, part: Shift) -> tuple[HubPictures, list[str] | None, list]:
+    def _load(self, part: Split) -> tuple[HubPictures, list[str] | None, list[Any]]:
         import datasets
 
         local = self.base / expanded(part.dataset)
@@ -251,7 +268,12 @@ class Hub(TrainsOnPictures):
         return loaded
 
     def _positions(
-        self, pictures: HubPictures, names: list[str] | None, raw: list, stored: list[str] | None, classes: tuple
+        self,
+        pictures: HubPictures,
+        names: list[str] | None,
+        raw: list[Any],
+        stored: list[str] | None,
+        classes: tuple[str, ...],
     ) -> np.ndarray:
         """(N,) int64 positions in `classes` of the raw labels of a column whose classes have `names`, if it has any.
 
@@ -263,8 +285,9 @@ class Hub(TrainsOnPictures):
         text = any(isinstance(label, str) for label in raw)
         if text or not are_numbers(names) and names != stored:
             if not text:
-                self._check_range(pictures, raw, len(names))
-                raw = [names[label] for label in raw]
+                own = names or []
+                self._check_range(pictures, raw, len(own))
+                raw = [own[label] for label in raw]
             position = {name: i for given in (classes, known) for i, name in enumerate(given)}
             if min(len(set(known)), len(set(classes))) < len(known):
                 raise DataError(f"{pictures.place}: classes cannot be matched by name, one name stands twice.")
@@ -278,7 +301,7 @@ class Hub(TrainsOnPictures):
         self._check_range(pictures, raw, len(known))
         return np.array(raw, dtype=np.int64)
 
-    def _check_range(self, pictures: HubPictures, labels: list, classes: int) -> None:
+    def _check_range(self, pictures: HubPictures, labels: list[Any], classes: int) -> None:
         """DataError where a label is no integer below the number of classes; None is one of them."""
         wrong = [label for label in labels if not isinstance(label, int) or not 0 <= label < classes]
         if wrong:
@@ -368,7 +391,7 @@ def _parse(path: Path) -> Columns:
 
 
 @contextmanager
-def _one_sentence(place: str, part: Shift | None) -> Iterator[None]:
+def _one_sentence(place: str, part: Split | None) -> Iterator[None]:
     """Turns what the library raises for data that are not there into a DataError, whose cause is the hub's answer.
 
     Args:
@@ -398,7 +421,7 @@ def _one_sentence(place: str, part: Shift | None) -> Iterator[None]:
         ) or error
 
 
-def _refusal(part: Shift) -> Exception | None:
+def _refusal(part: Split) -> Exception | None:
     """What the hub says about a dataset that could not be loaded, which the library does not pass on; None: nothing."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError

@@ -6,16 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from . import contents
 from .card import DataError
 from .decoding import read
-
-if TYPE_CHECKING:
-    from .hub_splits import HubPictures
 
 
 def refuse_same_rows(where: str, sets: Mapping[str, "HubPictures"]) -> None:

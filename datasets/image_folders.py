@@ -11,6 +11,7 @@ import numpy as np
 
 from .card import DataError, MissingData
 
+StrPath = str | os.PathLike[str]
 ROOT_VARIABLE = "ROBUSTFT_DATA"
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Files with another ending are passed over: README and checksums, but also images of the kinds below."""
@@ -30,7 +31,7 @@ _BEGINNINGS = (
 ARCHIVES = (".tar", ".tgz", ".tar.gz", ".zip")
 
 
-def data_root(root: str | os.PathLike | None) -> Path:
+def data_root(root: str | os.PathLike[str] | None) -> Path:
     """The folder that holds all datasets: `root`, or the environment's; DataError where neither says."""
     chosen = root if root is not None else os.environ.get(ROOT_VARIABLE, "")
     if not str(chosen):
@@ -38,12 +39,12 @@ def data_root(root: str | os.PathLike | None) -> Path:
     return expanded(chosen)
 
 
-def expanded(path: str | os.PathLike) -> Path:
+def expanded(path: str | os.PathLike[str]) -> Path:
     """A path with the home folder in place of a leading `~`, where that folder is known."""
     return Path(os.path.expanduser(path))
 
 
-def own_place(path: str, root: str | os.PathLike | None, start: str | os.PathLike | None) -> Path:
+def own_place(path: str, root: str | os.PathLike[str] | None, start: str | os.PathLike[str] | None) -> Path:
     """Where one's own data are: a relative path begins at `start`, else at the data root, where that has it.
 
     Args:
@@ -67,7 +68,7 @@ class Source:
     supplier: str
     """What to download and from whom."""
 
-    def find(self, root: str | os.PathLike | None) -> Path:
+    def find(self, root: str | os.PathLike[str] | None) -> Path:
         """The folder on this machine; MissingData with what to download where there is none."""
         base = data_root(root)
         found = next((base / folder for folder in self.folders if os.path.isdir(base / folder)), None)
@@ -155,7 +156,11 @@ def scan(folder: Path, endings: tuple[str, ...] = SUFFIXES) -> Tree:
     Raises:
         DataError: a folder that may not be read, or a name that is no UTF-8.
     """
-    folder, listed, passed, unread, lost, astray = Path(folder), [], [], Counter(), [], []
+    folder, listed = Path(folder), []
+    unread: Counter[str] = Counter()
+    passed: list[tuple[int, str]] = []
+    lost: list[str] = []
+    astray: list[str] = []
     top = {entry.name: _is_folder(entry) for entry in _entries(folder)}
     classes = sorted(name for name, is_folder in top.items() if is_folder)
     outside = [name for name, is_folder in top.items() if not is_folder]
@@ -220,7 +225,7 @@ def _check_names(folder: Path, below: str, names: list[str]) -> None:
         raise DataError(f"{folder}: the name {os.fsencode(wrong)!r} is not UTF-8; rename it.") from None
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether it is a folder or a link to one; a link that leads nowhere or back to itself is none."""
     try:
         return entry.is_dir()
@@ -228,7 +233,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What is in a folder, neither hidden nor left there by a system."""
     try:
         with os.scandir(folder) as entries:

@@ -1,6 +1,7 @@
 """What the datasets on disk share: evaluation sets and training pictures made from image files."""
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .card import DataError
+from .card import DataError, Dataset, EvalData
 from .decoding import Decode, centre_view, crop_draws, cut_border, random_view, read
 from .image_folders import Tree
 from .projection import Projection
@@ -69,7 +70,7 @@ class Picked:
         return self.pictures.open(int(self.rows[i]))
 
 
-class ImageSet:
+class ImageSet(EvalData):
     """An evaluation set of image files, in the order of `pictures`.
 
     Args:
@@ -100,15 +101,17 @@ class ImageSet:
         decode: Decode = "exact",
     ) -> None:
         self.name, self.labels, self.size = name, labels.astype(np.int64), size
-        self.found, self.expected = len(pictures) if found is None else found, expected
+        self._found, self.expected = found, expected
         self.sample_ids = [pictures.name(i) for i in range(len(pictures))]
         self.unit_ids = self.sample_ids if unit_ids is None else unit_ids
         self.groups = groups
         self.projection = projection
         self._pictures, self._decode = pictures, decode
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def found(self) -> int:
+        """As it was given."""
+        return len(self) if self._found is None else self._found
 
     @property
     def tree(self) -> Tree | None:
@@ -128,7 +131,7 @@ class ImageSet:
         return logits if self.projection is None else self.projection(logits)
 
 
-class TrainsOnPictures:
+class TrainsOnPictures(Dataset):
     """What a dataset of image files does alike, for a class that says which pictures it has."""
 
     size: int
@@ -136,10 +139,11 @@ class TrainsOnPictures:
     """How the pictures are made, of training and of evaluation sets; see `pixels`."""
     randomness: str
     """Names the stream of random numbers: another name, other crops."""
-    withholds: bool = False
-    """Whether the validation set is a part of train that a rule by hash withholds: it then has no list but this one."""
-    _trained: tuple[Pictures, np.ndarray]
-    """Pictures and (N,) int64 labels; made once and before workers start, so that they inherit the list of files."""
+
+    @property
+    @abstractmethod
+    def _trained(self) -> tuple[Pictures, np.ndarray]:
+        """Pictures and (N,) int64 labels; made once and before workers start, so they inherit the list."""
 
     def image_set(self, name: str, pictures: Pictures, labels: np.ndarray, **about: Any) -> ImageSet:
         """An evaluation set whose pictures have this dataset's size and are made in its way; `about` as in ImageSet."""

@@ -86,6 +86,7 @@ class ImageNet(TrainsOnPictures):
     """
 
     name, randomness = "imagenet", VERSION
+    expected = SOURCES["train"].images
 
     @property
     def class_ids(self) -> tuple[str, ...]:
@@ -93,12 +94,11 @@ class ImageNet(TrainsOnPictures):
         return imagenet_synsets()
 
     def __init__(
-        self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, withhold: bool = True,
+        self, root: str | os.PathLike[str] | None = None, *, allow_partial: bool = False, withhold: bool = True,
         size: int = 224, decode: Decode = "exact",
     ) -> None:  # fmt: skip
         self.root, self.allow_partial, self.withholds = root, allow_partial, withhold
         self.size, self.decode = size, decode
-        self.expected = SOURCES["train"].images
 
     @cached_property
     def card(self) -> DatasetCard:
@@ -201,5 +201,5 @@ class ImageNetFullTrain(ImageNet):
 
     name = "imagenet_full_train"
 
-    def __init__(self, root: str | os.PathLike | None = None, **options: Any) -> None:
+    def __init__(self, root: str | os.PathLike[str] | None = None, **options: Any) -> None:
         super().__init__(root, withhold=False, **options)

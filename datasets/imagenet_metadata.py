@@ -26,6 +26,7 @@ def package_file(package: str, *parts: str) -> Path:
 @cache
 def _open_clip_metadata() -> ModuleType:
     spec = spec_from_file_location("robustft_zero_shot_metadata", package_file("open_clip", "zero_shot_metadata.py"))
+    assert spec is not None and spec.loader is not None  # it is a file of Python
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
-from .card import DataError, Dataset, MissingData
+from .card import DataError, Dataset, EvalData, MissingData
 from .loaders import eval_batches
 
 BATCH = 64
@@ -33,16 +32,13 @@ class Holding:
     """Images of the set, where it is a part of those counted; None where it is all of them."""
 
 
-class _Train:
+class _Train(EvalData):
     """The training images as a set in fixed order."""
 
     name = TRAIN
 
     def __init__(self, data: Dataset) -> None:
         self._data, self.labels = data, data.train_labels()
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def images(self, start: int, stop: int) -> torch.Tensor:
         return self._data.train_images([(0, i) for i in range(start, stop)], 0)
@@ -67,11 +63,12 @@ def holdings(strict: Dataset, partial: Dataset) -> Iterator[Holding]:
 
 def _count(data: Dataset, name: str) -> Holding:
     columns = len(data.card.class_names)
-    found: Any = data if name == TRAIN else data.eval_data(name)
-    labels = data.train_labels() if name == TRAIN else found.labels
-    if name != TRAIN and getattr(found, "project", None) is not None:
+    if name == TRAIN:
+        labels, images, expected = data.train_labels(), data.found, data.expected
+    else:
+        found = data.eval_data(name)
+        labels, images, expected = found.labels, found.found, found.expected
         columns = found.project(torch.zeros(1, columns)).shape[1]
-    images, expected = getattr(found, "found", len(labels)), getattr(found, "expected", None)
     used = len(labels) if len(labels) != images else None
     return Holding(name, images, expected, len(np.unique(labels)), columns, used=used)
 

@@ -6,7 +6,7 @@ no worker holds an epoch, any number of workers gives the same batches, and a re
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class Batch:
         return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
 
 
-class _Samples(TorchDataset):
+class _Samples:
     """Turns a list of (epoch, index) pairs into a Batch, in whichever process it runs."""
 
     def __init__(self, dataset: Dataset, caption_tokens: torch.Tensor, seed: int):
@@ -111,24 +111,37 @@ def train_batches(
     yield from _from_workers(samples, sampler, workers, pin)
 
 
-class _Quiet(TorchDataset):
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+Made = TypeVar("Made", covariant=True)
+
+
+class _Batches(Protocol[Item, Made]):
+    """Makes a batch out of a list of items."""
+
+    def __getitems__(self, items: list[Item]) -> Made: ...
+
+
+class _Quiet(TorchDataset[Loaded | DataError], Generic[Item, Loaded]):
     """Hands a DataError over as a value: raised in a worker, it would arrive as a page of traceback."""
 
-    def __init__(self, batches: TorchDataset):
+    def __init__(self, batches: _Batches[Item, Loaded]):
         self.batches = batches
 
-    def __getitems__(self, items: list) -> Any:
+    def __getitems__(self, items: list[Item]) -> Loaded | DataError:
         try:
             return self.batches.__getitems__(items)
         except DataError as error:
             return error
 
 
-def _as_it_is(batch: Any) -> Any:
+def _as_it_is(batch: Loaded) -> Loaded:
     return batch
 
 
-def _from_workers(batches: TorchDataset, sampler: Iterable[list], workers: int, pin: bool) -> Iterator[Any]:
+def _from_workers(
+    batches: _Batches[Item, Loaded], sampler: Iterable[list[Item]], workers: int, pin: bool
+) -> Iterator[Loaded]:
     for batch in DataLoader(
         _Quiet(batches), batch_sampler=sampler, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin
     ):
@@ -137,7 +150,7 @@ def _from_workers(batches: TorchDataset, sampler: Iterable[list], workers: int, 
         yield batch
 
 
-class _Slices(TorchDataset):
+class _Slices:
     """Turns [(start, stop)] into an evaluation batch, in whichever process it runs."""
 
     def __init__(self, data: EvalData):

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from .card import DataError, DatasetCard, EvalSet
+from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
 from .decoding import Decode, centre_view
 from .hub import Hub
 from .image_folders import ROOT_VARIABLE, expanded
@@ -57,7 +57,7 @@ def plain(grey: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.repeat(grey[:, None], 3, axis=1))
 
 
-class Part:
+class Part(EvalData):
     """An evaluation set in memory."""
 
     def __init__(self, name: str, split: str, pictures: torch.Tensor, labels: np.ndarray, rows: np.ndarray) -> None:
@@ -65,15 +65,12 @@ class Part:
         self.sample_ids = [f"{split}/{row:05d}" for row in rows]
         self.unit_ids = self.sample_ids
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def images(self, start: int, stop: int) -> torch.Tensor:
         """uint8 (stop - start, 3, S, S)."""
         return self._pictures[start:stop]
 
 
-class MNISTForgetting:
+class MNISTForgetting(Dataset):
     """MNIST in grey, which is what a backbone is pretrained on, and in colour.
 
     Args:
@@ -84,13 +81,13 @@ class MNISTForgetting:
     """
 
     name = "mnist_forgetting"
+    expected = sum(TRAIN_CLASSES)
 
     def __init__(
-        self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, size: int = SIDE,
+        self, root: str | os.PathLike[str] | None = None, *, allow_partial: bool = False, size: int = SIDE,
         decode: Decode = "exact",
     ) -> None:  # fmt: skip
         self.root, self.allow_partial, self.size, self.decode = root, allow_partial, size, decode
-        self.expected = sum(TRAIN_CLASSES)
 
     @cached_property
     def card(self) -> DatasetCard:
@@ -151,7 +148,7 @@ class MNISTForgetting:
         made = {}
         for name in ("train", "test"):
             grey, labels = self._split(name)
-            keys = derive(np.uint64(stable_key(VERSION, "colour", name)), np.arange(len(labels)))
+            keys = derive(stable_key(VERSION, "colour", name), np.arange(len(labels)))
             made[name] = coloured(grey, labels, keys)
         return made
 
@@ -182,5 +179,5 @@ class MNISTForgetting:
             part = Part(name, "test", pictures, labels, np.arange(len(labels)))
         else:
             raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(entry.name for entry in SETS)}.")
-        part.found, part.expected = len(part), next(entry.expected for entry in SETS if entry.name == name)
+        part.expected = next(entry.expected for entry in SETS if entry.name == name)
         return part

@@ -9,6 +9,7 @@ tags than those of JSON's types, other encodings than UTF-8.
 
 import math
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class _Loader(yaml.SafeLoader):
         if tag is None or tag in {f"{_PREFIX}{kind}" for kind in ("str", "seq", "map")}
     }  # fmt: skip
 
-    def construct_scalar(self, node: yaml.Node) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         if not isinstance(node, yaml.ScalarNode):
             return super().construct_scalar(node)
         kind, text = node.tag.removeprefix(_PREFIX), node.value
@@ -63,7 +64,7 @@ class _Loader(yaml.SafeLoader):
             raise _mistake(f"{text!r} is no {kind}", node)
         return text
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Keys are text as they stand; none stands twice. Those that `<<` takes over give way to the mapping's own."""
         own = [key for key, _ in node.value if key.tag != f"{_PREFIX}merge"]
         taken: set[Any] = set()

@@ -67,10 +67,10 @@ def _along_columns(pixels: np.ndarray, width: int, start: int, stop: int) -> np.
     rows, columns, _ = pixels.shape
     reads, weights, doubt, begins, bands = _plan_of(columns)(columns, width, start, stop)
     wide = 3 * bands.shape[2]
-    colours = np.zeros((len(bands), bands.shape[2], 3, _BAND, 3), np.float32)
+    each_colour = np.zeros((len(bands), bands.shape[2], 3, _BAND, 3), np.float32)
     for colour in range(3):
-        colours[:, :, colour, :, colour] = bands.transpose(0, 2, 1)
-    colours = colours.reshape(len(bands), wide, 3 * _BAND)
+        each_colour[:, :, colour, :, colour] = bands.transpose(0, 2, 1)
+    colours = each_colour.reshape(len(bands), wide, 3 * _BAND)
     flat = pixels.reshape(rows, 3 * columns)
     made = np.empty((rows, 3 * (stop - start)), np.uint8)
     height = max(1, _ONE_THREAD // colours[0].size)
@@ -117,7 +117,9 @@ def _along_rows(pixels: np.ndarray, height: int) -> np.ndarray:
     return made.reshape(height, columns, 3)
 
 
-def _round(sums: np.ndarray, doubt: float, again: Callable, made: np.ndarray) -> None:
+def _round(
+    sums: np.ndarray, doubt: float, again: Callable[[np.ndarray, np.ndarray], np.ndarray], made: np.ndarray
+) -> None:
     """Writes (R, C) sums to uint8 as Pillow rounds them; `again` gives the integer sums of those near a half."""
     np.clip(sums, 0, 255, out=sums)
     np.add(sums, np.float32(0.5 - doubt), out=made, casting="unsafe")
@@ -135,7 +137,7 @@ def _scratch(use: str, *shape: int) -> np.ndarray:
     return held[:size].reshape(shape)
 
 
-def _plan_of(size: int) -> Callable:
+def _plan_of(size: int) -> Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray, float, list[int], np.ndarray]]:
     """`_plan`, kept for sizes that come again and whose plans are small: 512 of 224 outputs have 16 to 40 MB."""
     return _plan if size <= 1024 else _plan.__wrapped__
 

@@ -24,7 +24,7 @@ def few_of_each(labels: np.ndarray, limit: int) -> np.ndarray:
     return np.sort(order[np.argsort(turn, kind="stable")[:limit]])
 
 
-class PartOfSet:
+class PartOfSet(EvalData):
     """An evaluation set of at most `limit` images of another one."""
 
     def __init__(self, whole: EvalData, limit: int) -> None:
@@ -32,14 +32,8 @@ class PartOfSet:
         self.labels = whole.labels[self._rows]
         self.sample_ids = [whole.sample_ids[i] for i in self._rows]
         self.unit_ids = [whole.unit_ids[i] for i in self._rows]
-        groups = getattr(whole, "groups", None)
-        self.groups = None if groups is None else [groups[i] for i in self._rows]
-        complete = getattr(whole, "expected", None)
-        missing = 0 if complete is None else max(0, complete - getattr(whole, "found", complete))
-        self.found, self.expected = len(self._rows), min(limit, len(whole) + missing)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        self.groups = None if whole.groups is None else [whole.groups[i] for i in self._rows]
+        self.expected = min(limit, len(whole) + whole.missing)
 
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 (stop - start, 3, H, W)."""
@@ -47,11 +41,10 @@ class PartOfSet:
 
     def project(self, logits: Tensor) -> Tensor:
         """As the whole set does."""
-        project = getattr(self._whole, "project", None)
-        return logits if project is None else project(logits)
+        return self._whole.project(logits)
 
 
-class Rehearsal:
+class Rehearsal(Dataset):
     """A dataset with fewer images.
 
     Args:
@@ -61,8 +54,16 @@ class Rehearsal:
 
     def __init__(self, whole: Dataset, train_limit: int, limit: int | None) -> None:
         self._whole, self._train_limit, self._limit = whole, train_limit, limit
-        self.card: DatasetCard = whole.card
-        self.train_size = min(train_limit, whole.train_size)
+
+    @property
+    def card(self) -> DatasetCard:
+        """The whole dataset's."""
+        return self._whole.card
+
+    @property
+    def train_size(self) -> int:
+        """Images trained on."""
+        return min(self._train_limit, self._whole.train_size)
 
     @cached_property
     def _rows(self) -> np.ndarray:

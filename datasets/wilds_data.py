@@ -39,7 +39,8 @@ def import_wilds() -> ModuleType:
     """
     if "wilds" not in sys.modules:
         before, limit = sys.modules.get("outdated"), Image.MAX_IMAGE_PIXELS
-        sys.modules["outdated"] = None
+        hidden: dict[str, Any] = {"outdated": None}
+        sys.modules.update(hidden)
         declare_missing_operators()  # wilds imports torchvision
         try:
             import_module("wilds")
@@ -102,15 +103,16 @@ class WildsData(TrainsOnPictures):
     summary: str
     class_names: tuple[str, ...]
     prompts: tuple[str, ...]
-    parts: tuple[Part, ...]
+    sets: tuple[Part, ...]
     split_sizes: dict[str, int]
     """Images of each split of the package that is used, `train` among them."""
     protocol: str
     megabytes: int
     """Size of the download."""
+    expected: int
 
     def __init__(
-        self, root: str | os.PathLike | None = None, *, allow_partial: bool = False, size: int = 224,
+        self, root: str | os.PathLike[str] | None = None, *, allow_partial: bool = False, size: int = 224,
         decode: Decode = "exact",
     ) -> None:  # fmt: skip
         self.root, self.allow_partial, self.size, self.decode = root, allow_partial, size, decode
@@ -120,8 +122,8 @@ class WildsData(TrainsOnPictures):
     @cached_property
     def card(self) -> DatasetCard:
         """The card; needs no image. Its fingerprint covers names, prompts, protocol and counts, not pixels."""
-        version, sets = self.randomness, tuple(part.set for part in self.parts)
-        cut = [[p.set.name, p.set.metric, p.split, p.half] for p in self.parts]
+        version, sets = self.randomness, tuple(part.set for part in self.sets)
+        cut = [[p.set.name, p.set.metric, p.split, p.half] for p in self.sets]
         views = f"bicubic, centre crop {self.size}; random resized crop 0.9 to 1, no flip"
         parts = [version, self.class_names, self.prompts, cut, self.split_sizes, self.protocol, views]
         fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -147,9 +149,9 @@ class WildsData(TrainsOnPictures):
 
     def eval_data(self, name: str) -> ImageSet:
         """The evaluation set of that name; DataError where there is none, or it is not complete."""
-        part = next((p for p in self.parts if p.set.name == name), None)
+        part = next((p for p in self.sets if p.set.name == name), None)
         if part is None:
-            raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(p.set.name for p in self.parts)}.")
+            raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(p.set.name for p in self.sets)}.")
         split = self._rows(part.split)
         rows = split if part.half is None else self.halves(split)[part.half]
         if len(rows) == 0:
@@ -255,7 +257,7 @@ class IWildCam(WildsData):
     prompts = ("a photo of {}.", "{} in the wild.")
     split_sizes = {"train": 129_809, "id_val": 7_314, "id_test": 8_154, "test": 42_791}
     protocol, megabytes = "names lower case", 11_957
-    parts = (
+    sets = (
         Part(EvalSet("validation", "validation", "traps of training, other days; every choice is made here", _UNKNOWN,
                      "yes, other images", "macro_f1", 7_314), "id_val"),
         Part(EvalSet("id", "id", "traps of training, other days", _UNKNOWN, "yes, other images", "macro_f1", 8_154),
@@ -290,7 +292,7 @@ class FMoW(WildsData):
     )  # fmt: skip
     split_sizes = {"train": 76_863, "id_val": 11_483, "id_test": 11_327, "test": 22_108}
     protocol, megabytes = "groups are regions; Other is in no group", 53_893
-    parts = (
+    sets = (
         Part(EvalSet("validation", "validation", "before 2013; every choice is made here", _UNKNOWN,
                      "yes, other images", "accuracy", 11_483), "id_val"),
         Part(EvalSet("id", "id", "before 2013", _UNKNOWN, "yes, other images", "accuracy", 11_327), "id_test"),
@@ -322,7 +324,7 @@ class Camelyon17(WildsData):
     split_sizes = {"train": 302_436, "id_val": 33_560, "val": 34_904, "test": 85_054}
     protocol = "id_val cut by slide in each hospital, in turns by sha256 of camelyon17/<slide>; groups are hospitals"
     megabytes = 10_659
-    parts = (
+    sets = (
         Part(EvalSet("validation", "validation", "hospitals of training, half of the slides; every choice is made here",
                      _UNKNOWN, "yes, other patches"), "id_val", 0),
         Part(EvalSet("id", "id", "hospitals of training, the other slides", _UNKNOWN, "yes, other patches"),

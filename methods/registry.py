@@ -3,19 +3,20 @@
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from .base import Method
 
-_methods: dict[str, "type[Method]"] = {}
+M = TypeVar("M", bound="Method[Any, Any]")
+_methods: dict[str, "type[Method[Any, Any]]"] = {}
 
 
 class UnknownMethod(ValueError):
     """No method of that name; the message has the nearest right one."""
 
 
-def register(name: str) -> "Callable[[type[Method]], type[Method]]":
+def register(name: str) -> "Callable[[type[M]], type[M]]":
     """Class decorator: makes a method known as `name`, which is also its file's name.
 
     Raises:
@@ -23,7 +24,7 @@ def register(name: str) -> "Callable[[type[Method]], type[Method]]":
     """
     key = _normalise(name)
 
-    def add(method: "type[Method]") -> "type[Method]":
+    def add(method: "type[M]") -> "type[M]":
         if key in _methods:
             files = (inspect.getsourcefile(_methods[key]), inspect.getsourcefile(method))
             raise ValueError(f"method {key!r} is registered twice, in {files[0]} and in {files[1]}; rename one.")
@@ -34,7 +35,7 @@ def register(name: str) -> "Callable[[type[Method]], type[Method]]":
     return add
 
 
-def get(name: str) -> "type[Method]":
+def get(name: str) -> "type[Method[Any, Any]]":
     """The class of a method; "-" and "_" are the same.
 
     Raises:

@@ -18,7 +18,7 @@ from robustft.benchmarks.planning import resolver as grid
 from robustft.benchmarks.planning.benchmark import Benchmark
 from robustft.benchmarks.run_folder.spec import RunSpec
 from robustft.datasets import catalogue
-from robustft.datasets.card import DataError
+from robustft.datasets.card import DataError, Dataset, EvalData
 from robustft.datasets.folder import Folder
 from robustft.datasets.imagenet import ImageNet, ImageNetFullTrain
 from robustft.datasets.subset import PartOfSet, Rehearsal, few_of_each
@@ -125,11 +125,19 @@ def test_a_record_of_partial_data_shares_no_row_with_one_of_all_of_them():
     assert marked.marks["partial"] == "part of the images only: fresh" and marked.rules == ()
 
 
-class Shifted:
+class Shifted(Dataset):
     """Data of which one shift is not there."""
 
     def __init__(self, missing):
-        self.missing, self.card = missing, catalogue.get("fmow").card
+        self.missing = missing
+
+    card, train_size = catalogue.get("fmow").card, 3
+
+    def train_labels(self):
+        return np.zeros(3, dtype=np.int64)
+
+    def train_images(self, items, seed):
+        raise NotImplementedError
 
     def eval_data(self, name):
         if name == self.missing:
@@ -207,13 +215,13 @@ def test_a_rehearsal_has_the_pictures_of_the_real_run(tmp_path):
 
 
 def test_a_part_of_a_set_keeps_its_groups_units_and_its_own_classes():
-    class Whole:
+    class Whole(EvalData):
         name, labels = "ood", np.array([0, 0, 0, 1, 1, 0])
         sample_ids, unit_ids = list("abcdef"), list("ABCDEF")
         groups = ["Asia", "Asia", "", "Europe", "Africa", "Africa"]
 
-        def __len__(self):
-            return 6
+        def images(self, start, stop):
+            raise NotImplementedError
 
         def project(self, logits):
             return logits[:, [3, 1]]

@@ -39,6 +39,7 @@ class Fake:
 
     Hyper = NoHyper
     trained = True
+    seeded = False
     version = 1
     needs_text = False
     strength = None

@@ -21,6 +21,7 @@ from robustft.benchmarks.execution.run import Options, make_settings
 from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan, input_path
+from robustft.datasets.card import EvalData
 from robustft.datasets.projection import Projection
 from robustft.methods.classifier import Classifier
 from robustft.methods.wise_ft import ALPHAS
@@ -187,7 +188,7 @@ class Fixed(torch.nn.Module):
         return self.logits[images[:, 0, 0, 0].long()]
 
 
-class Samples:
+class Samples(EvalData):
     """A set of as many samples as labels; counts how often images are read."""
 
     def __init__(self, labels, **more):
@@ -195,9 +196,6 @@ class Samples:
         self.sample_ids = self.unit_ids = [str(i) for i in range(len(labels))]
         for name, value in more.items():
             setattr(self, name, value)
-
-    def __len__(self):
-        return len(self.labels)
 
     def images(self, start, stop):
         self.reads += stop - start

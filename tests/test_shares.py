@@ -10,13 +10,14 @@ from torch import distributed
 from robustft.benchmarks.execution import predict as evaluate
 from robustft.benchmarks.execution.predict import Stopped, predict
 from robustft.benchmarks.execution.sharded_evaluation import Share, in_order
+from robustft.datasets.card import EvalData
 from robustft.methods.training.parallel import World
 from robustft.results.records.predictions import PredictionError
 
 N = 1000
 
 
-class Noise:
+class Noise(EvalData):
     """A set whose pictures are functions of their place."""
 
     name = "id"

@@ -77,7 +77,6 @@ def predict(
     """
     share = share or Share()
     size = len(data) if limit is None else min(limit, len(data))
-    project = getattr(data, "project", None) or (lambda logits: logits)
     found: list[dict[str, list[np.ndarray]]] = [{} for _ in makers]
     positions: list[np.ndarray] = []
 
@@ -94,7 +93,7 @@ def predict(
                 stop_if_asked()
             classifier = make().eval()
             for _, images, labels in window:
-                logits = project(classifier(images)).cpu()
+                logits = data.project(classifier(images)).cpu()
                 # float64, so that a label's probability does not become 0 and its likelihood infinite
                 kept = metrics.outcomes(logits.double().softmax(dim=1).numpy(), labels)
                 if i == 0 and keep_logits:
@@ -124,23 +123,23 @@ def _windows(
         window = []
         for _ in range(first, min(first + length, rounds)):
             stop_if_asked()
-            start, images, labels = next(batches, (size, None, None))
-            if start < size:
+            batch = next(batches, None)
+            if batch is not None and batch[0] < size:
+                start, images, labels = batch
                 window.append((start, images[: size - start], labels[: size - start].numpy()))
         yield window
 
 
 def _names(data: EvalData, size: int) -> Columns:
     names = {"sample_id": data.sample_ids[:size], "unit_id": data.unit_ids[:size]}
-    if getattr(data, "groups", None) is not None:
+    if data.groups is not None:
         names["group"] = data.groups[:size]
     return {key: np.asarray(values, dtype=object) for key, values in names.items()}
 
 
 def class_count(data: EvalData, total: int) -> int:
     """How many classes a prediction on the set is one of: those of the card, or the set's own."""
-    project = getattr(data, "project", None)
-    return total if project is None else project(torch.zeros(1, total)).shape[1]
+    return data.project(torch.zeros(1, total)).shape[1]
 
 
 def score(columns: Columns, data: EvalData, batch_size: int, limit: int | None = None) -> dict[str, Any]:
@@ -150,7 +149,7 @@ def score(columns: Columns, data: EvalData, batch_size: int, limit: int | None =
         n_expected: samples of the set, with those that should be on the disk and are not, up to the limit; n; and
         `set_metrics.score`.
     """
-    whole = len(data) + _not_found(data)
+    whole = len(data) + data.missing
     expected = whole if limit is None else min(limit, whole)
     if not len(columns["label"]):
         return {"n_expected": expected, "n": 0}
@@ -161,12 +160,6 @@ def evaluate(classifier: Classifier, data: EvalData, batch_size: int = LINEAGE_B
     """The metrics of one classifier on one set; `how` as in `predict`."""
     (columns,) = predict([lambda: classifier], data, **how)
     return score(columns, data, batch_size, how.get("limit"))
-
-
-def _not_found(data: EvalData) -> int:
-    """How many images the complete set has that are not on the disk."""
-    expected = getattr(data, "expected", None)
-    return 0 if expected is None else max(0, expected - getattr(data, "found", len(data)))
 
 
 def validation_nll(classifier: Classifier, data: EvalData, **how: Any) -> float:

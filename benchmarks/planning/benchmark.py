@@ -1,9 +1,10 @@
 """What planning knows of the installed package: here names become methods, backbones and data."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from ... import backbones
 from ...datasets import catalogue
@@ -12,11 +13,14 @@ from ...methods import registry
 from ..errors import UserError, resolve_name
 from ..run_folder.spec import TRAINING_FIELDS
 from . import data_check
-from .request import DataFacts, Facts, keys_of
+from .request import DataFacts, Facts, MethodClass, keys_of
 from .resolver import Resolver
 from .selection_rules import Selector
 from .suite.suite import Suite, base_path, find, load
 from .suite.tuned_values import Tuned, load_tuned
+
+if TYPE_CHECKING:
+    from ...datasets.decoding import Decode
 
 OWN_VERSION = "own"
 """As a suite's version: whatever version one's own data have now, which changes with their content."""
@@ -24,7 +28,7 @@ OWN_VERSION = "own"
 
 @cache
 def dataset(
-    name: str, size: int = 224, allow_partial: bool = False, decode: str = "exact",
+    name: str, size: int = 224, allow_partial: bool = False, decode: "Decode" = "exact",
     root: str | None = None, start: str | None = None,
 ) -> Dataset:  # fmt: skip
     """The dataset of that name, registered or one's own (folder:<path>); loading may be slow, so each is made once.
@@ -44,7 +48,7 @@ def dataset(
 
 
 def dataset_now(
-    name: str, size: int, allow_partial: bool, decode: str, root: str | None = None, start: str | None = None
+    name: str, size: int, allow_partial: bool, decode: "Decode", root: str | None = None, start: str | None = None
 ) -> Dataset:
     """`dataset`, of one's own data as they are on the disk at this moment: they may have changed since."""
     anew = dataset.__wrapped__ if catalogue.has_own(name) else dataset
@@ -65,7 +69,7 @@ def data_facts(name: str, backbone: str, allow_partial: bool) -> DataFacts:
     return DataFacts(data.card.version, fingerprint, data.train_size, bool(data.card.names("validation")))
 
 
-def methods() -> dict[str, type]:
+def methods() -> dict[str, MethodClass]:
     """Every registered method."""
     return {name: registry.get(name) for name in registry.names()}
 
@@ -102,26 +106,28 @@ def gather(suite: Suite) -> Facts:
     )
 
 
-def _listed(suite: Suite, known: dict[str, type], encoders: tuple[str, ...]) -> Iterator[tuple]:
+def _listed(
+    suite: Suite, known: dict[str, MethodClass], encoders: tuple[str, ...]
+) -> Iterator[tuple[str, str, Iterable[str], Collection[str]]]:
     """(where, kind, listed, known names) of what recipes and the grid name; methods before their keys."""
     for name, recipe in suite.recipes.items():
         yield f"recipes.{name}.backbones", "backbone", recipe.backbones, encoders
-    for name, recipe in suite.published.items():
+    for name, published in suite.published.items():
         where = f"published.{name}"
-        yield f"{where}.dataset", "dataset", [recipe.dataset] if recipe.dataset else [], catalogue.names()
-        yield f"{where}.values", "key", recipe.values, (*TRAINING_FIELDS, "epochs")
-        yield f"{where}.methods", "method", recipe.methods, known
-        yield f"{where}.backbones", "backbone", recipe.backbones, encoders
-        yield f"{where}.backbones", "backbone", [stand.backbone for stand in recipe.backbones.values()], encoders
-        for method, backbones_ in recipe.methods.items():
+        yield f"{where}.dataset", "dataset", [published.dataset] if published.dataset else [], catalogue.names()
+        yield f"{where}.values", "key", published.values, (*TRAINING_FIELDS, "epochs")
+        yield f"{where}.methods", "method", published.methods, known
+        yield f"{where}.backbones", "backbone", published.backbones, encoders
+        yield f"{where}.backbones", "backbone", [stand.backbone for stand in published.backbones.values()], encoders
+        for method, backbones_ in published.methods.items():
             keys = (*keys_of(known[method]), "epochs")
             yield f"{where}.methods.{method}", "backbone", backbones_, (*encoders, "all")
             for backbone, values in backbones_.items():
                 yield f"{where}.methods.{method}.{backbone}", "key", values, keys
     yield "grid", "method", suite.grid, known
     for method in suite.grid:
-        keys = {key for setting in suite.settings_of(method) for key in setting}
-        yield f"grid.{method}", "key", sorted(keys), keys_of(known[method])
+        searched = {key for setting in suite.settings_of(method) for key in setting}
+        yield f"grid.{method}", "key", sorted(searched), keys_of(known[method])
 
 
 class Benchmark:
@@ -146,7 +152,9 @@ class Benchmark:
         """The same suite file, with the tuned values that are on disk now."""
         return Benchmark(str(self.path))
 
-    def resolver(self, recipe: str | None = None, rule: str | None = None, kind: str = "run") -> Resolver:
+    def resolver(
+        self, recipe: str | None = None, rule: str | None = None, kind: Literal["run", "trial"] = "run"
+    ) -> Resolver:
         """Fills in specs of this benchmark."""
         known = self._resolvers.get((recipe, rule, kind))
         if known is None or known.suite is not self.suite:

@@ -71,7 +71,7 @@ def check(data: Dataset, dataset: str, backbone: str) -> str:
     found = read(card.class_names, card.prompts, backbone)
     if not catalogue.is_own(dataset):
         return _said(found, card, backbone)
-    ids = tuple(getattr(data, "class_ids", ()))
+    ids = data.class_ids
     where = "the second column of classes.txt" if ids else "class_names of its YAML"
     if found.nameless:
         first = found.nameless[0]

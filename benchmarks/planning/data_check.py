@@ -2,13 +2,16 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...datasets import catalogue
 from ...datasets.card import Dataset, EvalData, EvalSet, MissingData
 from ...datasets.image_folders import Tree
+from ...datasets.image_sets import ImageSet
 from ...datasets.overlaps import Shared, refuse_folders_of_others
+from ...datasets.own_data import OwnData
 from ...datasets.subset import Rehearsal
 from ...results.board.row_marks import unread_text
 from ...results.records.atomic import create_atomic
@@ -29,28 +32,33 @@ def fingerprint(data: Dataset, allow_partial: bool) -> str:
         return data.card.fingerprint
     parts = f"{data.card.fingerprint} partial {data.train_size}"
     if not _drawn(data):  # of those, nothing can be missing
-        named = getattr(data, "train_names", None)
-        parts += f"\ntrain {_content(named)}" if named else ""
+        trained = _content(data.train_names)
+        parts += f"\ntrain {trained}" if trained else ""
         parts += "".join(
-            f"\n{entry.name} {_content(lambda entry=entry: data.eval_data(entry.name).sample_ids)}"
-            for entry in data.card.sets
+            f"\n{entry.name} {_content(partial(_sample_ids, data, entry.name))}" for entry in data.card.sets
         )
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def _content(names: Callable[[], list[str]]) -> str:
-    """How many images there are, and a hash of their names; "none" where there are none."""
+def _sample_ids(data: Dataset, name: str) -> list[str]:
+    return data.eval_data(name).sample_ids
+
+
+def _content(names: Callable[[], list[str] | None]) -> str:
+    """How many images there are, and a hash of their names; "none" where there are none, "" where they have none."""
     try:
         found = names()
     except MissingData:
         return "none"
+    if found is None:
+        return ""
     content = "\n".join(found).encode("utf-8", "surrogateescape")
     return f"{len(found)} {hashlib.sha256(content).hexdigest()}"
 
 
 def _drawn(data: Dataset) -> bool:
     """Whether all of it comes with this package."""
-    return data.card.name in catalogue.embedded() and not getattr(data, "shifts", None)
+    return data.card.name in catalogue.embedded() and not _own_shifts(data)
 
 
 def loaders(plan: Plan) -> int:
@@ -79,9 +87,10 @@ def withheld(data: Dataset) -> bytes:
 
     Empty for data whose validation set is not made by a rule.
     """
-    if not getattr(data, "withholds", False):
+    chosen_on = validation(data) if data.withholds else None
+    if chosen_on is None:
         return b""
-    names = (name.encode("utf-8", "surrogateescape") for name in validation(data).sample_ids)
+    names = (name.encode("utf-8", "surrogateescape") for name in chosen_on.sample_ids)
     return b"".join(name + b"\n" for name in sorted(names))
 
 
@@ -108,12 +117,12 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
     sets are judged by another metric than accuracy (`own_metrics`)."""
     unread = {name: (len(tree), dict(tree.unread)) for name, tree in _trees(data).items() if tree.unread}
     told = {
-        "passed_over": {name: count for name, (count, _) in getattr(data, "passed_over", {}).items()},
+        "passed_over": {name: count for name, (count, _) in passed_over(data).items()},
         "not_read": {name: {"read": read, "endings": endings} for name, (read, endings) in unread.items()},
         "shared_images": [
             {"set": pair.name, "also_in": pair.other, "images": pair.images, "of": pair.of} for pair in shared(data)
         ],
-        "fingerprint_of": "content" if hasattr(data, "parts") else "",
+        "fingerprint_of": "content" if isinstance(data, OwnData) else "",
         "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
     }
     return {**keep_withheld(data, folder), **{key: value for key, value in told.items() if value}}
@@ -121,12 +130,21 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
 
 def shared(data: Dataset) -> list[Shared]:
     """The pairs of sets of one's own data that share images; of registered data nobody looks."""
-    return getattr(data, "shared", [])
+    return data.shared if isinstance(data, OwnData) else []
 
 
 def _trees(data: Dataset) -> dict[str, Tree]:
     """Set -> what lies in its folder, of one's own data in folders."""
-    return getattr(data, "trees", {})
+    return data.trees if isinstance(data, OwnData) else {}
+
+
+def passed_over(data: Dataset) -> dict[str, tuple[int, str]]:
+    """Set or folder of one's own data -> how many entries in it are no images of a class, and the first."""
+    return data.passed_over if isinstance(data, OwnData) else {}
+
+
+def _own_shifts(data: Dataset) -> tuple[str, ...]:
+    return data.own_shifts if isinstance(data, OwnData) else ()
 
 
 def doubts(data: Dataset) -> Iterator[str]:
@@ -198,14 +216,14 @@ def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
     """
     if _drawn(data):
         return []
-    own, beside = catalogue.is_own(data.card.name), getattr(data, "shifts", {})
+    own, beside = catalogue.is_own(data.card.name), _own_shifts(data)
     if trains:
         data.train_labels()
         if own:
             data.train_images([(0, 0)], 0)
     read = {}
     for entry, found in evaluation_sets(data, spec):
-        read[entry.name] = getattr(found, "tree", None)
+        read[entry.name] = found.tree if isinstance(found, ImageSet) else None
         if own or entry.name in beside:
             found.images(0, 1)
     trees = {name: tree for name, tree in read.items() if tree is not None}
@@ -213,7 +231,6 @@ def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
     return [] if spec.kind == "trial" else [entry.name for entry in data.card.sets if entry.name not in read]
 
 
-def training_images(data: Any) -> dict[str, int]:
+def training_images(data: Dataset) -> dict[str, int]:
     """How many training images there are on the disk and should be, where somebody knows; {} else."""
-    expected = getattr(data, "expected", None)
-    return {} if expected is None else {"train_found": data.found, "train_expected": expected}
+    return {} if data.expected is None else {"train_found": data.found, "train_expected": data.expected}

@@ -1,6 +1,6 @@
 """What a plan changes for a rehearsal, so that any suite runs in minutes on the images that `--limit` leaves."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def shrink(values: dict[str, Any], sources: dict[str, str], train_size: int) -> None:
@@ -30,7 +30,7 @@ def shrink(values: dict[str, Any], sources: dict[str, str], train_size: int) -> 
         _put(values, sources, "warmup_steps", "scaled")
 
 
-def _positive(value: Any) -> bool:
+def _positive(value: Any) -> TypeGuard[int]:
     return type(value) is int and value > 0
 
 

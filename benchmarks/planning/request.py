@@ -4,37 +4,18 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..errors import UserError, resolve_name
 from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
 from .suite.suite import Suite
 
+if TYPE_CHECKING:
+    from ...methods.base import Method
 
-class MethodClass(Protocol):
-    """What planning reads from a method."""
 
-    name: str
-    version: int
-    Hyper: type
-    trained: bool
-    needs_text: bool
-    strength: str | None
-    path: str | None
-    introduced: Mapping[str, Any]
-    instead: str
-
-    def chooses(self, hyper: Any) -> bool:
-        """Whether it chooses something by ID validation while it runs."""
-
-    def inputs(self, hyper: Any) -> tuple[str, ...]:
-        """Methods whose finished runs it reads."""
-
-    def input_seeds(self, hyper: Any, seed: int) -> tuple[int, ...]:
-        """The seeds of those runs."""
-
-    def pools(self) -> bool:
-        """Whether those are several seeds; then there is one run for each backbone."""
+MethodClass: TypeAlias = "type[Method[Any, Any]]"
+"""Planning reads what a method's class says of it, and makes none."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +32,7 @@ class DataFacts:
 class Facts:
     """What the installed package knows: methods, backbones, and the dataset of the suite."""
 
-    methods: Mapping[str, Any]
+    methods: Mapping[str, MethodClass]
     backbones: tuple[str, ...]
     weights: Callable[[str], str]
     """Backbone name -> identity of its weights; raises where the file is missing or damaged."""
@@ -78,7 +59,7 @@ class Request:
     settings: tuple[str, ...] = ()
     rule: str = "one_se"
     recipe: str | None = None
-    kind: str = "run"
+    kind: Literal["run", "trial"] = "run"
     companions: bool = False
     """Also, under rule one_se, the run of rule `fixed` of each method with a path whose place on it is not set."""
 
@@ -95,7 +76,6 @@ class Planned:
     """Run ids that must be finished before this one starts."""
 
 
-@cache
 def learns(method: MethodClass) -> bool:
     """Whether a run depends on training: its own, or that of a run it reads (WiSE-FT)."""
     return method.trained or bool(method.inputs(method.Hyper()))
@@ -103,8 +83,7 @@ def learns(method: MethodClass) -> bool:
 
 def varies(method: MethodClass, known: Mapping[str, MethodClass]) -> bool:
     """Whether its runs of several seeds are several runs: it trains or draws, or reads a run that does."""
-    draws = method.trained or getattr(method, "seeded", False)
-    return draws or any(varies(known[name], known) for name in method.inputs(method.Hyper()))
+    return method.trained or method.seeded or any(varies(known[name], known) for name in method.inputs(method.Hyper()))
 
 
 def seeds_of(method: MethodClass, asked: Sequence[int], known: Mapping[str, MethodClass]) -> list[int]:
@@ -132,10 +111,14 @@ def check_chooses_nothing(method: MethodClass, spec: RunSpec, dataset: str) -> N
         )
 
 
-@cache
 def hyper_keys(method: MethodClass) -> tuple[str, ...]:
     """The method's own hyperparameters, in file order."""
-    return tuple(entry.name for entry in dataclasses.fields(method.Hyper))
+    return _fields(method.Hyper)
+
+
+@cache
+def _fields(hyper: type[Any]) -> tuple[str, ...]:
+    return tuple(entry.name for entry in dataclasses.fields(hyper))
 
 
 def choose_methods(asked: tuple[str, ...], suite: Suite, facts: Facts) -> list[str]:

@@ -9,7 +9,7 @@ values it takes over how its input is trained, tuned values of the input include
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -32,6 +32,7 @@ from .request import (
     seeds_of,
 )
 from .spec_rules import check
+from .suite.recipes import Published
 from .suite.suite import RULES, Suite, check_keys
 from .suite.tuned_values import Tuned, part_text
 
@@ -95,7 +96,7 @@ class Resolver:
         facts: Facts,
         recipe: str | None,
         rule: str | None,
-        kind: str = "run",
+        kind: Literal["run", "trial"] = "run",
     ) -> None:
         if facts.version != suite.version:
             raise UserError(
@@ -109,7 +110,7 @@ class Resolver:
         self.published = suite.published.get(self.recipe)
         self._plain: dict[tuple[str, str, int], list[Planned]] = {}
         self._of_rules: dict[str, Resolver] = {}
-        self._before_set: dict[tuple, tuple[dict[str, Any], dict[str, str]]] = {}
+        self._before_set: dict[tuple[MethodClass, str, str | None], tuple[dict[str, Any], dict[str, str]]] = {}
 
     def resolve(self, name: str, backbone: str, seed: int, overrides: dict[str, tuple[Any, str]]) -> list[Planned]:
         """The run, after the runs that it reads; `overrides` are key -> (value, source)."""
@@ -252,9 +253,9 @@ class Resolver:
                     _put(values, sources, key, value, source)
 
         layer(dataclasses.asdict(method.Hyper()), "method default")
-        suite = f"suite {self.suite.name}"
-        layer({key: getattr(self.suite, key) for key in ("threads", "trainable", "decode")}, suite)
-        layer({"limit": None, "train_limit": None, "allow_partial": False}, suite)
+        of_suite = f"suite {self.suite.name}"
+        layer({key: getattr(self.suite, key) for key in ("threads", "trainable", "decode")}, of_suite)
+        layer({"limit": None, "train_limit": None, "allow_partial": False}, of_suite)
         if self.published is None:
             for entries, where in self.suite.recipes[self.recipe].layers(backbone):
                 layer(entries, f"recipe {self.recipe}{where}")
@@ -268,29 +269,31 @@ class Resolver:
                         comma = "," if ":" in why[key] else ""
                         layer({key: theirs[key]}, f"{why[key]}{comma} of {name}")
         if self.published is not None:
-            self._published(method, backbone, layer)
+            self._published(self.published, method, backbone, layer)
             return values, sources
-        own = self.suite.methods_settings.get(method.name, {})
-        check_keys(f"{self.suite.name}.methods_settings.{method.name}", own, hyper_keys(method))
-        why = f"{suite}: {own['source']}" if "source" in own else suite
-        layer({key: value for key, value in own.items() if key != "source"}, why)
-        entry = self.tuned.entry(method.name, backbone, self.recipe) if rule in CHOOSING else None
-        if entry is not None:
+        settings = self.suite.methods_settings.get(method.name, {})
+        check_keys(f"{self.suite.name}.methods_settings.{method.name}", settings, hyper_keys(method))
+        origin = f"{of_suite}: {settings['source']}" if "source" in settings else of_suite
+        layer({key: value for key, value in settings.items() if key != "source"}, origin)
+        entry = self.tuned.entry(method.name, backbone, self.recipe)
+        if rule is not None and rule in CHOOSING and entry is not None:
             where = f" ({self.suite.based_on})" if self.suite.based_on else ""
             part = f" of a rehearsal, {part_text(entry.part)}" if entry.part else ""
-            layer(getattr(entry, rule).values, f"tuned {rule}{where}{part}")
+            layer(entry.choice(rule).values, f"tuned {rule}{where}{part}")
         return values, sources
 
-    def _published(self, method: MethodClass, backbone: str, layer: Callable[[dict[str, Any], str], None]) -> None:
+    def _published(
+        self, published: Published, method: MethodClass, backbone: str, layer: Callable[[dict[str, Any], str], None]
+    ) -> None:
         """The authors' values; those of the input, which stand below, are how a post-hoc method is trained."""
-        entries = self.published.layers(method.name, backbone)
+        entries = published.layers(method.name, backbone)
         if not entries and learns(method):
-            known = [name for name in self.published.methods if self.published.layers(name, backbone)]
+            known = [name for name in published.methods if published.layers(name, backbone)]
             raise UserError(
                 f"--recipe {self.recipe}: has published values on {backbone} for {', '.join(known) or 'no method'}, "
                 f"got {method.name}; choose another method, or the recipe {self.suite.default_recipe}."
             )
-        for key, value, origin in entries[len(self.published.values) if post_hoc(method) else 0 :]:
+        for key, value, origin in entries[len(published.values) if post_hoc(method) else 0 :]:
             layer({key: value}, f"recipe {self.recipe}: {origin}")
 
     def _hyper(
@@ -312,9 +315,9 @@ class Resolver:
 
 def _put(values: dict[str, Any], sources: dict[str, str], key: str, value: Any, source: str) -> None:
     """Set a value and its source, in place; steps and epochs replace each other."""
-    other = {"steps": "epochs", "epochs": "steps"}.get(key)
-    values.pop(other, None)
-    sources.pop(other, None)
+    if (other := {"steps": "epochs", "epochs": "steps"}.get(key)) is not None:
+        values.pop(other, None)
+        sources.pop(other, None)
     values[key], sources[key] = value, source
 
 

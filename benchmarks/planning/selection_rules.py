@@ -38,7 +38,7 @@ class Selector:
             current: (method, backbone) -> whether its tuned entry comes from the trials of today; one that does
                 not carries no rule.
         """
-        none = {"rules": [], "tuning": None, "trials": 0, "evaluated": 0}
+        none: dict[str, Any] = {"rules": [], "tuning": None, "trials": 0, "evaluated": 0}
         method = self.facts.methods.get(spec.method)
         if spec.kind != "run" or spec.recipe != self.recipe or self.suite.grid or self.suite.based_on:
             return none
@@ -50,14 +50,14 @@ class Selector:
             return {**none, "rules": [PUBLISHED] if self._gives(CHOOSING[0], spec) == spec.run_id else []}
         if self.recipe != self.suite.default_recipe:
             return none
-        based = {rule: self._basis(method, spec.backbone, rule, current) for rule in RULES}
+        based = ((rule, self._basis(method, spec.backbone, rule, current)) for rule in RULES)
         run_id = spec.run_id
-        rules = [rule for rule, basis in based.items() if basis is not None and self._gives(rule, spec) == run_id]
-        if not rules:
+        given = {rule: basis for rule, basis in based if basis is not None and self._gives(rule, spec) == run_id}
+        if not given:
             return none
-        basis = based[rules[0]]
+        basis = next(iter(given.values()))
         return {
-            "rules": rules,
+            "rules": list(given),
             "tuning": basis[0].tuning if basis else None,
             "trials": sum(len(entry.trials) for entry in basis),
             "evaluated": len(basis[0].trials) if post_hoc(method) and len(basis) > 1 else 0,
@@ -90,8 +90,9 @@ class Selector:
         if rule == "fixed" and not method.path:
             return None
         needed = self.needed(method, backbone, rule)
-        entries = [self.tuned.entry(name, backbone, self.recipe) for name in needed]
-        whole = all(entry is not None and not entry.part for entry in entries)
+        found = (self.tuned.entry(name, backbone, self.recipe) for name in needed)
+        entries = [entry for entry in found if entry is not None and not entry.part]
+        whole = len(entries) == len(needed)
         return entries if whole and all(current(name, backbone) for name in needed) else None
 
     def needed(self, method: MethodClass, backbone: str, rule: str) -> list[str]:

@@ -74,7 +74,9 @@ def _split(text: str, whole: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def assign(settings: list[Setting], listed: dict[str, list[str]], known: dict[str, list[str]]) -> dict:
+def assign(
+    settings: list[Setting], listed: dict[str, list[str]], known: dict[str, list[str]]
+) -> dict[str, dict[str, Setting]]:
     """Which setting goes to which method: method -> key -> Setting.
 
     A key goes to each listed method that has it; `method.key` goes to that method and wins over the bare key.

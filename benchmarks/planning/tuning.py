@@ -16,7 +16,7 @@ from ...results.statistics import setting_selection
 from ..errors import UserError, resolve_name
 from ..run_folder.folder import RunFolder
 from .benchmark import Benchmark
-from .request import Planned, keys_of, post_hoc, varies
+from .request import MethodClass, Planned, keys_of, post_hoc, varies
 from .resolver import CHOOSING, add
 from .suite.suite import Tuning
 from .suite.tuned_values import Choice, TrialResult, Tuned, TunedEntry, load_tuned, part_text, tuned_path
@@ -60,7 +60,7 @@ def tuning_of(benchmark: Benchmark) -> Tuning:
     return suite.tuning
 
 
-def reads_chosen(method: Any, space: dict[str, list[Any]]) -> bool:
+def reads_chosen(method: MethodClass, space: dict[str, list[Any]]) -> bool:
     """Whether the trials of a space train nothing beyond the run that was chosen for the input."""
     return post_hoc(method) and "lr" not in space
 
@@ -182,7 +182,7 @@ def _trial(
         units.append(columns["unit_id"])
     ids = ",".join(run.spec.run_id for run in runs)
     values = {"lr": runs[0].spec.lr, **values}  # the order of conservatism reads it, searched or not
-    return setting_selection.Trial(values, np.concatenate(losses), np.concatenate(units), ids, safer)
+    return setting_selection.Trial(values, np.concatenate(losses), np.concatenate(units).tolist(), ids, safer)
 
 
 def _choice(

@@ -37,7 +37,7 @@ class Training:
         UnsupportedSettings: settings that could not be exact.
     """
 
-    def __init__(self, method: Method, student: nn.Module, settings: Settings, world: World | None = None):
+    def __init__(self, method: Method[Any, Any], student: nn.Module, settings: Settings, world: World | None = None):
         self.world = World() if world is None else world
         check_settings(settings, self.world)
         released = settings.bn == "released"

@@ -46,7 +46,7 @@ class Fitted:
 
 
 def fit(
-    method: Method,
+    method: Method[Any, Any],
     encoder: DualEncoder,
     task: Task,
     settings: Settings,

@@ -120,7 +120,7 @@ class Doctor:
             self.console.print(_table(name, found))
         for sentence in dict.fromkeys(entry.problem for entry in found if entry.problem):
             self.fault(sentence)
-        for part, (count, first) in getattr(partial, "passed_over", {}).items():
+        for part, (count, first) in data_check.passed_over(partial).items():
             about = f"{count} entries are passed over, no images in a class folder, as {first}"
             self.say(f"{partial.card.name}, {part}: {about}")
         for sentence in data_check.doubts(partial):

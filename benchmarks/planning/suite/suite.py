@@ -6,6 +6,7 @@ row names.
 """
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -200,7 +201,7 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_keys(where: str, settings: dict[str, Any], hyper: list[str]) -> None:
+def check_keys(where: str, settings: dict[str, Any], hyper: Sequence[str]) -> None:
     """Refuse a key that is neither a training field nor a hyperparameter of the method."""
     known = [*TRAINING_FIELDS, *OTHER_FIELDS, *hyper]
     for key in settings:

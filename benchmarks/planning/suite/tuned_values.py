@@ -50,6 +50,10 @@ class TunedEntry(Strict):
     part: dict[str, Any] = {}
     """limit, train_limit and allow_partial of the trials, where they are not all images; such values rank nothing."""
 
+    def choice(self, rule: str) -> Choice:
+        """What a rule chose; KeyError for one that does not choose from trials."""
+        return {"one_se": self.one_se, "best_id": self.best_id}[rule]
+
     def content(self) -> dict[str, Any]:
         """What the file holds; without `part` where the trials saw all images."""
         return self.model_dump(mode="json", exclude=set() if self.part else {"part"})

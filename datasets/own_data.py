@@ -1,0 +1,34 @@
+"""Data that somebody brings: bytes and folders of all sets are there to be compared."""
+
+from .card import Dataset
+from .image_folders import Tree
+from .overlaps import Part, Shared
+
+
+class OwnData(Dataset):
+    """A dataset of one's own, or another one with shifts of one's own beside it. Its fingerprint is of the content."""
+
+    @property
+    def parts(self) -> list[Part]:
+        """What each set holds whose bytes are known."""
+        return []
+
+    @property
+    def shared(self) -> list[Shared]:
+        """The pairs of sets that share images."""
+        return []
+
+    @property
+    def trees(self) -> dict[str, Tree]:
+        """Set, or train -> what lies in its folder, where it is one of class folders."""
+        return {}
+
+    @property
+    def passed_over(self) -> dict[str, tuple[int, str]]:
+        """Set or folder -> how many entries in it are no images of a class, and the first; only where there are any."""
+        return {}
+
+    @property
+    def own_shifts(self) -> tuple[str, ...]:
+        """Names of the shifts of one's own beside another dataset's sets."""
+        return ()

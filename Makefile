@@ -144,7 +144,7 @@ types: $(STAMP) ## mypy, in a folder of links that is laid out as the package is
 	@mkdir -p .make/links/robustft
 	@touch .make/links/robustft/__init__.py  # else mypy takes the folder backbones/tiny for the module beside it
 	@for part in backbones benchmarks datasets methods results; do ln -sfn "../../../$$part" ".make/links/robustft/$$part"; done
-	@cd .make/links && $(abspath $(PY)) -m mypy --config-file ../../pyproject.toml
+	@cd .make/links && $(if $(findstring /,$(PY)),$(abspath $(PY)),$(PY)) -m mypy --config-file ../../pyproject.toml
 
 .PHONY: format
 format: $(STAMP) ## sort imports and format

@@ -12,7 +12,7 @@ VARIABLES = ("ROBUSTFT_RUNS", "ROBUSTFT_DATA", "ROBUSTFT_WEIGHTS")
 """Each names a folder."""
 
 
-def expanded(path: str | os.PathLike, where: str) -> Path:
+def expanded(path: str | os.PathLike[str], where: str) -> Path:
     """A path with the home folder in place of a leading `~`, which a shell leaves alone in `--runs=~/x`.
 
     Raises:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ...results.board.rows import settings_text
 from .suite.suite import SUITES
 from .suite.tuned_values import part_text
-from .tuning import is_current
 
 if TYPE_CHECKING:
     from .benchmark import Benchmark
@@ -55,6 +54,8 @@ def command_name(benchmark: Benchmark) -> str:
 
 
 def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
+    from .tuning import is_current  # late: whoever has no benchmark at hand does without torch
+
     suite, name = benchmark.suite, command_name(benchmark)
     method, backbone, recipe = record["method"], record["backbone"], record["recipe"]
     again = f"`robustft sweep {name} --method {method}`"

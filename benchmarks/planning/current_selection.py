@@ -71,7 +71,7 @@ class Suites:
             self.tell(f"{name}: runs count as they were chosen when they were made, because {why}")
         self._told.add(name)
 
-    def with_selections(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def with_selections(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Each record with the selection that the tuned values of today give it.
 
         A run that was made before the tuning, or under an earlier one, counts for what its values are now: so a
@@ -81,19 +81,19 @@ class Suites:
             benchmark = self.get(record["benchmark"])
             yield record if benchmark is None else self._selected(benchmark, record)
 
-    def for_board(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def for_board(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """`with_selections`, and beside the keys of a record why no rule ranks it: what a board says of its row."""
         for record in self.with_selections(records):
             reason = self._reason(record)
             yield {**record, UNRANKED: reason} if reason else record
 
-    def _reason(self, record: dict[str, Any]) -> str:
+    def _reason(self, record: Mapping[str, Any]) -> str:
         try:
             return unranked.reason(record, self.get(record["benchmark"]))
         except ValueError:  # its suite needs what is not here, which was told
             return unranked.reason(record, None)
 
-    def _selected(self, benchmark: "Benchmark", record: dict[str, Any]) -> dict[str, Any]:
+    def _selected(self, benchmark: "Benchmark", record: Mapping[str, Any]) -> Mapping[str, Any]:
         from ...backbones import BackboneError
 
         try:
@@ -103,7 +103,7 @@ class Suites:
             return record
 
 
-def _with_selection(benchmark: "Benchmark", record: dict[str, Any]) -> dict[str, Any]:
+def _with_selection(benchmark: "Benchmark", record: Mapping[str, Any]) -> Mapping[str, Any]:
     if record["benchmark_version"] != benchmark.suite.version:
         return record
     if record["recipe"] not in benchmark.suite.recipe_names:

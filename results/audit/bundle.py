@@ -292,7 +292,8 @@ def differ_in_last_digit(one: str, other: str) -> bool:
         pair = Decimal(one), Decimal(other)
     except InvalidOperation:
         return False
-    digits = [number.as_tuple().exponent for number in pair if number.is_finite()]
-    if len(digits) < 2 or min(digits) >= 0:
+    # The exponent of an infinite number is a letter.
+    exponents = [exponent for number in pair if isinstance(exponent := number.as_tuple().exponent, int)]
+    if len(exponents) < 2 or min(exponents) >= 0:
         return False
-    return abs(pair[0] - pair[1]) <= Decimal(1).scaleb(min(digits))
+    return abs(pair[0] - pair[1]) <= Decimal(1).scaleb(min(exponents))

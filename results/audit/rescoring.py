@@ -161,13 +161,14 @@ def _along(record: Record, files: Files) -> Iterator[Number]:
     for name in record["sets"]:
         kept = files.path(name, line["parameter"])
         of_groups = kept is not None and any("worst_group_accuracy" in point["sets"][name] for point in line["points"])
-        groups = files.columns(name).get("group") if of_groups else None
+        columns = files.columns(name) if of_groups else None
+        groups = columns.get("group") if columns is not None else None
         for point in line["points"]:
             value = point["value"]
             if kept is not None and value not in kept:
                 raise PredictionError(f"set {name}: no samples at {line['parameter']}={value}; run it again.")
             found = {} if kept is None else set_metrics.basic(kept[value])
-            if groups is not None:
+            if kept is not None and groups is not None:
                 found |= set_metrics.by_group(kept[value], groups)
             if kept is not None and _underflows(kept[value]):
                 found.pop("nll")
@@ -181,7 +182,7 @@ def _underflows(columns: Columns) -> bool:
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, float]:
-    flat = {}
+    flat: dict[str, float] = {}
     for key, value in metrics.items():
         if isinstance(value, Mapping):
             flat |= {f"{key}/{name}": inner for name, inner in value.items()}

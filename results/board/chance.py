@@ -34,12 +34,13 @@ def sentence(section: Section) -> str:
     Of accuracy alone: what a guess has in macro F1 depends on how often each class occurs, and the worst of several
     groups lies below its expectation, by how much depends on their sizes.
     """
-    names = [name for name in (section.id_set, *section.shifts) if name in section.classes]
+    every = [name for name in (section.id_set, *section.shifts) if name]
+    names = [name for name in every if name in section.classes]
     if not names:
         return ""
     only = " Other scores have no such level." if section.own else ""
     counts = {section.classes[name] for name in names}
-    if len(counts) == 1 and len(names) == len([name for name in (section.id_set, *section.shifts) if name]):
+    if len(counts) == 1 and len(names) == len(every):
         (count,) = counts
         return f"Chance accuracy (a uniform guess): {_percent(1 / count)} on every set ({count} classes).{only}"
     told = [f"{'ID' if name == section.id_set else name} {_percent(1 / section.classes[name])}" for name in names]

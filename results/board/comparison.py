@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics as middle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from ..statistics.jackknife import METRICS
 from ..statistics.paired import Difference, holm, paired, resolvable
 from .per_sample import OutcomeError, Outcomes, SetScores
 from .rows import SCORE, Row, Section
+
+Judged = TypeVar("Judged")
 
 LEVEL = 0.05  # of tests; intervals are at 1 - LEVEL
 
@@ -102,8 +104,9 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
         shared = sorted((first if seeds[0] else second).runs)
     found: list[dict[str, SetScores]] = []
     for row, varies in zip((first, second), seeds, strict=True):
-        every = {name: outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()}
-        if not shared or any(scores is None for scores in every.values()):
+        read = {name: outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()}
+        every = {name: scores for name, scores in read.items() if scores is not None}
+        if not shared or len(every) < len(asked):
             return None
         keep = [list(row.runs).index(seed) for seed in shared] if varies else [0]
         found.append({name: scores.of_seeds(keep) for name, scores in every.items()})
@@ -171,8 +174,8 @@ def against_best(
             comparison = compare(outcomes, section, rows[best], row, column)
             if comparison is not None:
                 found[i] = comparison
-    tested = [i for i in found if found[i].p is not None]
-    adjusted = dict(zip(tested, holm([found[i].p for i in tested]), strict=True))
+    tested = {i: p for i, comparison in found.items() if (p := comparison.p) is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {i: AgainstBest(float(found[i].difference.mean), adjusted.get(i)) for i in found}
 
 
@@ -184,8 +187,8 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str
         comparison = compare(outcomes, section, first, second, section.ood_column) if both else None
         # WiSE-FT at alpha 1 is its FT, image by image: two rows of one model say nothing of noise.
         same = comparison is not None and comparison.difference.mean == comparison.difference.error == 0
-        if comparison is not None and comparison.whole and not same:
-            sizes.append(100 * comparison.resolvable)
+        if comparison is not None and (size := comparison.resolvable) is not None and not same:
+            sizes.append(100 * size)
             seeds.add(len(comparison.seeds))
             images.add(comparison.difference.images)
     if not sizes:
@@ -205,7 +208,8 @@ class Judge:
     """
 
     def __init__(self, outcomes: Outcomes | None) -> None:
-        self._outcomes, self._found = outcomes, {}
+        self._outcomes = outcomes
+        self._found: dict[tuple[int, tuple[int, ...], str], dict[int, AgainstBest] | None] = {}
         self.problems: list[str] = []
 
     def anew(self) -> Judge:
@@ -225,20 +229,22 @@ class Judge:
         Args:
             best: indices of the best rows of the column, as `cells.best_rows` gives them.
         """
-        if self._outcomes is None or not best or sets_of(section, column) is None:
+        outcomes = self._outcomes
+        if outcomes is None or not best or sets_of(section, column) is None:
             return None
         key = (id(section), tuple(map(id, rows)), column)
         if key not in self._found:
-            self._found[key] = self._checked(against_best, section, rows, min(best), column)
+            self._found[key] = self._checked(lambda: against_best(outcomes, section, rows, min(best), column))
         return self._found[key]
 
     def resolution(self, section: Section, rows: Sequence[Row]) -> str:
         """`resolution`; empty where nothing can be told."""
-        return (self._outcomes is not None and self._checked(resolution, section, rows)) or ""
+        outcomes = self._outcomes
+        return (self._checked(lambda: resolution(outcomes, section, rows)) or "") if outcomes is not None else ""
 
-    def _checked(self, function: Any, *arguments: Any) -> Any:
+    def _checked(self, judged: Callable[[], Judged]) -> Judged | None:
         try:
-            return function(self._outcomes, *arguments)
+            return judged()
         except (OutcomeError, PredictionError) as error:
             if str(error) not in self.problems:
                 self.problems.append(str(error))

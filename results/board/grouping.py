@@ -7,10 +7,11 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..records.records import RecordError, summarise
+from ..statistics.seed_summary import mean_of_all
 from . import interpolation_paths
 from .chance import classes_of
 from .oracle import at_best_points
@@ -50,6 +51,15 @@ NOT_SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class _Table:
+    """What all rows of one table share: set -> role, set -> own metric, and the selection rules."""
+
+    roles: Mapping[str, str]
+    own: Mapping[str, str]
+    rules: Sequence[str]
+
+
 class BoardError(ValueError):
     """Records that must not stand in one table."""
 
@@ -78,6 +88,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
     benchmark, version, recipe, fingerprint = tables[0]
     roles = _roles(everything)
     own = _own(everything, roles)
+    table = _Table(roles, own, rules)
     newest: dict[str, int] = {}
     for record in everything:
         newest[record["method"]] = max(record["method_version"], newest.get(record["method"], 0))
@@ -87,14 +98,13 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         groups: dict[str, list[Record]] = defaultdict(list)
         for record in given:
             groups[_group_of(record, rules)].append(record)
-        about = provenance, roles, own
-        made = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], *about, rules)]
+        pairs = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], provenance, table)]
         best: dict[str, list[Record]] = defaultdict(list)
         for record in at_best_points(given, own):
             best[_group_of(record, rules)].append(record)
-        made += [(_oracle_row(best[key], *about), best[key]) for key in sorted(best)]
-        seeds = _expected_seeds([row for row, _ in made])
-        rows += [marked(row, records, roles, seeds[row.kind == GRID], newest) for row, records in made]
+        pairs += [(_oracle_row(best[key], provenance, table), best[key]) for key in sorted(best)]
+        expected = _expected_seeds([row for row, _ in pairs])
+        rows += [marked(row, behind, roles, expected.of(row), newest) for row, behind in pairs]
     rows = with_budgets(rows)
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
@@ -134,17 +144,28 @@ def _paths(
 def _with_forgetting(row: Row, rows: Sequence[Row]) -> Row:
     """The row with its forgetting rate: accuracy on the old task before finetuning minus after (Figure 3)."""
     column = f"acc/{OLD_TASK}"
-    before = [other.cell(column)[0] for other in rows if other.is_reference_method and other.backbone == row.backbone]
-    if row.is_reference_method or not before or before[0] is None:
+    starts = (other.mean(column) for other in rows if other.is_reference_method and other.backbone == row.backbone)
+    before = next(starts, None)
+    if row.is_reference_method or before is None:
         return row
-    forgotten = {seed: before[0] - after for seed, after in row.values.get(column, {}).items()}
+    forgotten = {seed: before - after for seed, after in row.values.get(column, {}).items()}
     return replace(row, values={**row.values, FORGOTTEN: forgotten})
 
 
-def _expected_seeds(rows: Sequence[Row]) -> tuple[set[int], set[int]]:
+@dataclass(frozen=True)
+class _Seeds:
     """Seeds that every ranked row should have, and those that every row of a grid should have."""
+
+    ranked: set[int]
+    grid: set[int]
+
+    def of(self, row: Row) -> set[int]:
+        return self.grid if row.kind == GRID else self.ranked
+
+
+def _expected_seeds(rows: Sequence[Row]) -> _Seeds:
     several = [row for row in rows if row.varies]
-    return (
+    return _Seeds(
         {seed for row in several if row.rules for seed in row.seeds},
         {seed for row in several if row.kind == GRID for seed in row.seeds},
     )
@@ -206,29 +227,23 @@ def _roles(records: Sequence[Record]) -> dict[str, str]:
     return {name: role for name, role in roles.items() if role != "validation"}
 
 
-def _rows(
-    records: Sequence[Record],
-    provenance: str,
-    roles: Mapping[str, str],
-    own: Mapping[str, str],
-    rules: Sequence[str],
-) -> Iterable[Row]:
+def _rows(records: Sequence[Record], provenance: str, table: _Table) -> Iterable[Row]:
     """The row of one setting; a setting that is also the fixed one has two: as it was tuned, and as it was fixed."""
-    row = _row(records, provenance, roles, own, rules)
+    row = _row(records, provenance, table)
     if not _is_fixed(records[0]):
         yield row
         return
     if row.rules:
         yield row
-    parameter = (records[0].get("path") or {}).get("parameter")
-    at = {parameter: row.settings[parameter]} if parameter in row.settings else {}
+    parameters = [path["parameter"]] if (path := records[0].get("path")) else []
+    at = {key: row.settings[key] for key in parameters if key in row.settings}
     tuned = {key: value for key, value in row.tuned.items() if key not in at}
     point, chosen = _point_text(at) or FIXED, {**row.chosen, **at}
-    yield replace(row, kind=FIXED, rules=tuple(rules), point=point, tuned=tuned, chosen=chosen)
+    yield replace(row, kind=FIXED, rules=tuple(table.rules), point=point, tuned=tuned, chosen=chosen)
 
 
-def _oracle_row(records: Sequence[Record], provenance: str, roles: Mapping[str, str], own: Mapping[str, str]) -> Row:
-    row = _row(records, provenance, roles, own, ())
+def _oracle_row(records: Sequence[Record], provenance: str, table: _Table) -> Row:
+    row = _row(records, provenance, replace(table, rules=()))
     at = {key: row.settings[key] for key, source in records[0]["sources"].items() if source == ORACLE}
     return replace(row, kind=ORACLE, point=_point_text(at), runs={})
 
@@ -238,13 +253,7 @@ def _point_text(at: Mapping[str, Any]) -> str:
     return settings_text(at).replace("=", " ")
 
 
-def _row(
-    records: Sequence[Record],
-    provenance: str,
-    roles: Mapping[str, str],
-    own: Mapping[str, str],
-    rules: Sequence[str],
-) -> Row:
+def _row(records: Sequence[Record], provenance: str, table: _Table) -> Row:
     of_seed: dict[int, list[Record]] = defaultdict(list)
     for record in records:
         of_seed[record["seed"]].append(record)
@@ -257,7 +266,7 @@ def _row(
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for seed, record in by_seed.items():
         sets = record["sets"]
-        for column, value in {**_columns(sets, roles), **_scores(sets, roles, own), **_dynamics(record)}.items():
+        for column, value in {**_columns(sets, table.roles), **_scores(sets, table), **_dynamics(record)}.items():
             values[column][seed] = value
     settings = _settings(first)
     chosen = {
@@ -274,7 +283,7 @@ def _row(
         method_version=first["method_version"],
         backbone=first["backbone"],
         provenance=provenance,
-        rules=tuple(_rules_of(first, rules)),
+        rules=tuple(_rules_of(first, table.rules)),
         seeds=tuple(sorted(by_seed)),
         values={column: dict(sorted(values[column].items())) for column in sorted(values)},
         tuned=dict(sorted(tuned.items())),
@@ -314,15 +323,14 @@ def _own(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, str]:
     return own
 
 
-def _scores(
-    sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str], own: Mapping[str, str]
-) -> dict[str, float]:
+def _scores(sets: Mapping[str, Mapping[str, Any]], table: _Table) -> dict[str, float]:
     """What a run scores on the sets that are not judged by accuracy, and the mean over shifts if none is missing."""
+    own = table.own
     found = {f"{metric}/{name}": sets[name][metric] for name, metric in own.items() if metric in sets.get(name, {})}
-    shifts = [name for name, role in roles.items() if role == "shift"]
-    values = [sets.get(name, {}).get(own.get(name, "accuracy")) for name in shifts]
-    if None not in values and set(shifts) & set(own):
-        found[SCORE] = math.fsum(values) / len(values)
+    shifts = [name for name, role in table.roles.items() if role == "shift"]
+    mean = mean_of_all(sets.get(name, {}).get(own.get(name, "accuracy")) for name in shifts)
+    if mean is not None and set(shifts) & set(own):
+        found[SCORE] = mean
     return found
 
 
@@ -344,12 +352,14 @@ def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) ->
     for metrics in sets.values():
         if metrics["role"] == "id" and metrics.get(FLOOR) is not None:
             values["ece_floor_id"] = metrics[FLOOR]
-    floors = [sets.get(name, {}).get(FLOOR) for name, role in roles.items() if role == "shift"]
-    if floors and None not in floors:
-        values["ece_floor_ood_mean"] = math.fsum(floors) / len(floors)
-    for name, errors in (("ece_lineage_id", _lineage(sets, "id")), ("ece_lineage_ood_mean", _lineage(sets, "shift"))):
-        if errors and None not in errors:
-            values[name] = math.fsum(errors) / len(errors)
+    means = {
+        "ece_floor_ood_mean": mean_of_all(
+            sets.get(name, {}).get(FLOOR) for name, role in roles.items() if role == "shift"
+        ),
+        "ece_lineage_id": mean_of_all(_lineage(sets, "id")),
+        "ece_lineage_ood_mean": mean_of_all(_lineage(sets, "shift")),
+    }
+    values |= {name: mean for name, mean in means.items() if mean is not None}
     # A record holds null where the likelihood is infinite.
     return values | {key: math.inf if value is None else value for key, value in summary.items()}
 
@@ -368,7 +378,8 @@ def _dynamics(record: Record) -> dict[str, float]:
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
     """Give a label to unranked rows (what was chosen, or varied) and to others that differ in settings alone."""
-    labelled, alike = [], defaultdict(list)
+    labelled: list[Row] = []
+    alike: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         alike[row.method, row.backbone, row.provenance, row.kind].append(row)
     for row in rows:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..statistics.seed_summary import mean_sd
+from ..statistics.seed_summary import mean_of_all
 from .oracle import lines
 from .rows import ASIDE, FIXED, GRID, Row, Section, settings_text
 
@@ -76,6 +75,14 @@ class Path:
         return found if len(found) == len(runs) else []
 
 
+@dataclass(frozen=True)
+class _Unlabelled:
+    """A path, and every setting by which it may differ from others of its name."""
+
+    path: Path
+    rest: Mapping[str, Any]
+
+
 def _crossing(line: Sequence[tuple[float | None, float | None]], score: float) -> float | None:
     """OOD mean of a line of (ID score, OOD mean) at this ID score; None beyond its ends."""
     points = [(x, y) for x, y in line if x is not None and y is not None]
@@ -106,8 +113,9 @@ def of_records(section: Section, records: Iterable[Record], provenance: str) -> 
         if len(stops) > 1:
             spec = runs[0]["spec"]
             rest = {**spec, **spec.get("hyper", {}), "_": [runs[0]["method_version"], runs[0]["backbone_weights"]]}
-            found.append((runs[0]["method"], runs[0]["backbone"], parameter, rest, stops))
-    return _labelled(found, provenance)
+            path = Path(runs[0]["method"], runs[0]["backbone"], provenance, parameter, "", stops)
+            found.append(_Unlabelled(path, rest))
+    return _labelled(found)
 
 
 def of_rows(section: Section) -> list[Path]:
@@ -120,7 +128,7 @@ def of_rows(section: Section) -> list[Path]:
         rest = {key: value for key, value in row.settings.items() if key != "lr"}
         key = json.dumps([row.method, row.method_version, row.backbone, row.provenance, rest], sort_keys=True)
         groups[key].setdefault(row.settings["lr"], row)
-    found: dict[str, list[tuple]] = defaultdict(list)
+    found: dict[str, list[_Unlabelled]] = defaultdict(list)
     for key in sorted(groups):
         swept = groups[key]
         if len(swept) > 1:
@@ -128,27 +136,27 @@ def of_rows(section: Section) -> list[Path]:
                 Stop(
                     lr,
                     len(row.seeds),
-                    row.cell(section.id_column)[0],
-                    row.cell(section.ood_column)[0],
+                    row.mean(section.id_column),
+                    row.mean(section.ood_column),
                     by_seed(section, row),
                 )
                 for lr, row in sorted(swept.items())
             )
             row = next(iter(swept.values()))
             rest = {name: value for name, value in row.settings.items() if name != "lr"}
-            found[row.provenance].append((row.method, row.backbone, "lr", rest, stops))
-    return [path for provenance in sorted(found) for path in _labelled(found[provenance], provenance)]
+            path = Path(row.method, row.backbone, row.provenance, "lr", "", stops)
+            found[row.provenance].append(_Unlabelled(path, rest))
+    return [path for provenance in sorted(found) for path in _labelled(found[provenance])]
 
 
-def _labelled(found: Sequence[tuple], provenance: str) -> list[Path]:
+def _labelled(found: Sequence[_Unlabelled]) -> list[Path]:
     """Paths of the same name get what they differ in."""
     paths = []
-    for method, backbone, parameter, rest, stops in found:
-        same = [other[3] for other in found if other[:3] == (method, backbone, parameter)]
-        leave = {parameter, "seed", "hyper", "inputs", "_"}
+    for path, rest in ((each.path, each.rest) for each in found):
+        same = [other.rest for other in found if other.path.name == path.name and other.path.backbone == path.backbone]
+        leave = {path.parameter, "seed", "hyper", "inputs", "_"}
         keys = {k for other in same for k in rest.keys() | other.keys() if rest.get(k) != other.get(k)} - leave
-        label = settings_text({key: rest.get(key) for key in keys})
-        paths.append(Path(method, backbone, provenance, parameter, label, stops))
+        paths.append(replace(path, label=settings_text({key: rest.get(key) for key in keys})))
     return paths
 
 
@@ -156,14 +164,14 @@ def at_point(
     section: Section, sets: Mapping[str, Mapping[str, Any]], at: Mapping[str, Mapping[str, float]]
 ) -> tuple[float | None, float | None]:
     """ID score and OOD mean of one run at one point; earlier records have no score but accuracy there."""
-    found = []
-    for role in ("id", "shift"):
+
+    def mean(role: str) -> float | None:
         names = [name for name, metrics in sets.items() if metrics["role"] == role]
-        values = [at[name].get(section.score(name)) for name in names]
-        found.append(None if not values or None in values else math.fsum(values) / len(values))
-    return found[0], found[1]
+        return mean_of_all(at[name].get(section.score(name)) for name in names)
+
+    return mean("id"), mean("shift")
 
 
 def _stop(value: float, runs: Mapping[int, tuple[float | None, float | None]]) -> Stop:
-    means = [None if None in values else mean_sd(values)[0] for values in zip(*runs.values(), strict=True)]
+    means = [mean_of_all(values) for values in zip(*runs.values(), strict=True)]
     return Stop(value, len(runs), means[0], means[1], dict(runs))

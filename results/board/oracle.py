@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..records.compact_record import Packed
+from ..statistics.seed_summary import mean_of_all
 
 Record = Mapping[str, Any]
 
@@ -31,7 +32,8 @@ def at_best_points(records: Iterable[Record], own: Mapping[str, str] = MappingPr
         Records with the metrics, and the parameter, of that value, and without the path; the parameter's source is
         "oracle", no selection rule stands in them, and `trials` is the number of values that were looked at.
     """
-    found, shared = [], {}
+    found: list[Record] = []
+    shared: dict[Any, Any] = {}
     for runs in lines(records):
         value = best_value(runs, own)
         found += [] if value is None else [Packed(_moved(record, value), shared) for record in runs]
@@ -55,9 +57,9 @@ def best_value(runs: Sequence[Record], own: Mapping[str, str] = MappingProxyType
     for record in runs:
         shifts = [name for name, metrics in record["sets"].items() if metrics["role"] == "shift"]
         for point in record["path"]["points"] if shifts else []:
-            scores = [point["sets"][name].get(own.get(name, "accuracy")) for name in shifts]
-            if None not in scores:
-                means[point["value"]].append(math.fsum(scores) / len(shifts))
+            mean = mean_of_all(point["sets"][name].get(own.get(name, "accuracy")) for name in shifts)
+            if mean is not None:
+                means[point["value"]].append(mean)
     shared = {value: math.fsum(seeds) / len(seeds) for value, seeds in means.items() if len(seeds) == len(runs)}
     # Below 1e-9, means differ by rounding only.
     return min(shared, key=lambda value: (-round(shared[value], 9), value), default=None)

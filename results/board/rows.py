@@ -121,6 +121,10 @@ class Row:
             self._cells[column] = self._cell(self.values.get(column, {}))
         return self._cells[column]
 
+    def mean(self, column: str) -> float | None:
+        """Mean over seeds; None where there is no value."""
+        return self.cell(column)[0]
+
     @staticmethod
     def _cell(values: Mapping[int, float]) -> tuple[float | None, float | None, int]:
         if not values:
@@ -150,7 +154,7 @@ class Section:
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""
-        return dict(self.own).get(name, "accuracy")
+        return "accuracy" if name is None else dict(self.own).get(name, "accuracy")
 
     def column(self, name: str) -> str:
         """Of the scores of a set that is no ID set."""
@@ -167,6 +171,11 @@ class Section:
     def ood_column(self) -> str:
         """Of the unweighted means over the shifts, each by its own score."""
         return SCORE if {self.score(name) for name in self.shifts} - {"accuracy"} else "acc_ood_mean"
+
+    def at(self, row: Row) -> tuple[float, float] | None:
+        """ID score and OOD mean of a row, which is where a figure shows it; None unless it has both."""
+        identity, ood = row.mean(self.id_column), row.mean(self.ood_column)
+        return None if identity is None or ood is None else (identity, ood)
 
     @property
     def backbones(self) -> list[str]:
@@ -185,13 +194,13 @@ class Section:
         """The ID/OOD Pareto front of those that compete: no other is at least as good on both and better on one."""
         points = []
         for row in rows:
-            values = row.cell(self.id_column)[0], row.cell(self.ood_column)[0]
-            if row.competes and None not in values:
-                points.append((row, [round(value, 9) for value in values]))  # below that, means differ by rounding only
+            at = self.at(row)
+            if row.competes and at is not None:
+                points.append((row, [round(value, 9) for value in at]))  # below that, means differ by rounding only
         return [row for row, at in points if not any(b != at and b[0] >= at[0] and b[1] >= at[1] for _, b in points)]
 
     def _order(self, row: Row, leads: bool) -> tuple[Any, ...]:
-        ood, identity = row.cell(self.ood_column)[0], row.cell(self.id_column)[0]
+        ood, identity = row.mean(self.ood_column), row.mean(self.id_column)
         return (
             not row.competes,
             not row.complete,

@@ -62,7 +62,7 @@ def lineage_key(batch_size: int) -> str:
     return f"ece_lineage_10bins_b{batch_size}"
 
 
-def by_group(columns: Columns, groups: Sequence[str]) -> dict[str, Any]:
+def by_group(columns: Columns, groups: Sequence[str] | np.ndarray) -> dict[str, Any]:
     """Accuracy by group.
 
     Args:

@@ -110,10 +110,10 @@ def _along(section: Section, records: Sequence[Record]) -> list[tuple[float, flo
     values: dict[float, list[tuple[float, float]]] = {}
     for record in records:
         for point in record["path"]["points"]:
-            found = at_point(section, record["sets"], point["sets"])
-            if None in found:
+            identity, ood = at_point(section, record["sets"], point["sets"])
+            if identity is None or ood is None:
                 return []
-            values.setdefault(point["value"], []).append(found)
+            values.setdefault(point["value"], []).append((identity, ood))
     return [
         (value, math.fsum(x for x, _ in found) / len(found), math.fsum(y for _, y in found) / len(found))
         for value, found in sorted(values.items())
@@ -130,14 +130,15 @@ def draw_cost(material: Material) -> Figure:
     machines: dict[tuple[str, ...], int] = {}
     for _, record in material.entries():
         machines[_machine(record)] = machines.get(_machine(record), 0) + 1
-    machine = max(sorted(machines), key=machines.get)
+    machine = max(sorted(machines), key=machines.__getitem__)
     drawn: list[tuple[str, list[tuple[Row, float]]]] = []
     for backbone, rows in found:
         times: list[tuple[Row, float]] = []
         for row in rows:
-            records = [r for r in material.records_of(row) if _machine(r) == machine and _time_of(r)]
-            if records and row.kind != FIXED:
-                times.append((row, mean_sd([_time_of(record) for record in records])[0]))
+            seconds = [_time_of(record) for record in material.records_of(row) if _machine(record) == machine]
+            measured = [time for time in seconds if time]
+            if measured and row.kind != FIXED:
+                times.append((row, mean_sd(measured)[0]))
         base = next((time for row, time in times if row.method == "ft"), None)
         if base is not None and len(times) > 1:
             drawn.append((backbone, [(row, time / base) for row, time in times]))
@@ -152,6 +153,8 @@ def draw_cost(material: Material) -> Figure:
     for axis, (backbone, times) in zip(axes, drawn, strict=True):
         for row, ratio in times:
             mean, sd, _ = row.cell(section.ood_column)
+            if mean is None:
+                continue  # `ranked` gives none such
             colour, marker = style(row.method, methods)
             handles.setdefault(
                 row.title,

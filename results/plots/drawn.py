@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -19,7 +19,7 @@ from pathlib import Path
 from ..records import manifest
 from ..records.atomic import OutputError, write_atomic
 from .figure_data import Material
-from .style import FORMATS
+from .style import formats
 
 CACHE = ".cache"
 """Name of the folder, beside those of the benchmarks' figures."""
@@ -42,9 +42,9 @@ class Album:
     def find(self, name: str, png: bool) -> dict[str, bytes] | None:
         """Suffix -> content of a figure; None unless every file that is asked for was drawn before, and is whole."""
         found = {}
-        for suffix in [suffix for suffix in FORMATS if png or suffix == ".svg"] if self.folder else ():
+        for suffix, path in self._paths(name, formats(png)).items():
             try:
-                head, _, content = self._place(name, suffix).read_bytes().partition(b"\n")
+                head, _, content = path.read_bytes().partition(b"\n")
             except OSError:
                 return None
             if head != self._head(content):
@@ -55,11 +55,14 @@ class Album:
     def keep(self, name: str, files: Mapping[str, bytes]) -> None:
         """Keep the files of a figure in place of older ones; where the file system refuses, they are drawn again."""
         with contextlib.suppress(OutputError):
-            for suffix, content in files.items() if self.folder else ():
-                write_atomic(self._place(name, suffix), self._head(content) + b"\n" + content)
+            for suffix, path in self._paths(name, files).items():
+                write_atomic(path, self._head(files[suffix]) + b"\n" + files[suffix])
 
-    def _place(self, name: str, suffix: str) -> Path:
-        return self.folder / CACHE / self.benchmark / f"{name}{suffix}"
+    def _paths(self, name: str, suffixes: Iterable[str]) -> dict[str, Path]:
+        """Suffix -> where that file of a figure is kept; nothing where no folder is."""
+        if self.folder is None:
+            return {}
+        return {suffix: self.folder / CACHE / self.benchmark / f"{name}{suffix}" for suffix in suffixes}
 
     def _head(self, content: bytes) -> bytes:
         return f"{self.digest} {hashlib.sha256(content).hexdigest()}".encode()

@@ -120,12 +120,13 @@ class Material:
         """Per-sample columns of each set, validation left out; {} where the files are not there."""
         names = [name for name, metrics in record["sets"].items() if metrics["role"] != "validation"]
         try:
-            found = {
+            read = {
                 name: self.outcomes.columns(record["benchmark"], provenance, record["run_id"], name) for name in names
             }
         except PredictionError:
             return {}
-        return {} if None in found.values() else found
+        found = {name: columns for name, columns in read.items() if columns is not None}
+        return found if len(found) == len(names) else {}
 
     def side_files(self) -> Iterator[tuple[str, Path]]:
         """(name, file) of what may lie beside the records and be drawn: samples, and the comparison of layers."""

@@ -51,18 +51,17 @@ def draw_robustness(material: Material) -> Figure:
 def controls(material: Material) -> list[tuple[float, float]]:
     """(ID accuracy, OOD mean) of every model without pretraining on the same data, as fractions; by ID accuracy."""
     summaries = [record["summary"] for record in material.controls]
-    points = [(summary.get("acc_id"), summary.get("acc_ood_mean")) for summary in summaries]
-    return sorted([*material.baselines, *(point for point in points if None not in point)])
+    points = ((summary.get("acc_id"), summary.get("acc_ood_mean")) for summary in summaries)
+    return sorted([*material.baselines, *((x, y) for x, y in points if x is not None and y is not None)])
 
 
 def _draw_line(axis: Any, points: list[tuple[float, float]], line: Line, handles: dict[str, Any]) -> None:
-    xs, ys = zip(*points, strict=True)
-    marks = axis.plot(xs, ys, linestyle="none", marker="x", markersize=4, color="0.55", zorder=1)
+    marks = axis.plot(*zip(*points, strict=True), linestyle="none", marker="x", markersize=4, color="0.55", zorder=1)
     handles["without pretraining"] = marks[0]
-    xs, ys = ([value / 100 for value in values] for values in line.points())
+    ends = ([value / 100 for value in values] for values in line.points())
     text = f"without pretraining: line\n(n = {line.models}, R² = {line.r2:.2f},\n"
     text += f"ID {100 * line.low:.0f} to {100 * line.high:.0f} %)"
-    handles[text] = axis.plot(xs, ys, color="0.35", linewidth=1, linestyle="--", zorder=1)[0]
+    handles[text] = axis.plot(*ends, color="0.35", linewidth=1, linestyle="--", zorder=1)[0]
 
 
 def _logit_axes(axis: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,25 +176,18 @@ def _paper_layers() -> tuple[str, list[str], dict[str, dict[str, list[float]]]]:
 def draw_forgetting(material: Material) -> Figure:
     """Accuracy on the new and on the old task, a pair of bars per method, with the paper's Figure 3 beside it."""
     section = next((section for section in material.board.sections if OLD_TASK in section.shifts), None)
-    bars: list[tuple[str, float, float, float, float]] = []
-    for method in _forgetting_methods(section):
-        row, _ = material.chosen(section, section.backbones[0], method, lambda record: True)
-        new, old = (row.cell(column) for column in ("acc_id", f"acc/{OLD_TASK}")) if row else ((None,), (None,))
-        if new[0] is not None and old[0] is not None:
-            bars.append((method, 100 * new[0], 100 * old[0], 100 * (new[1] or 0), 100 * (old[1] or 0)))
-    if not any(method != REFERENCE_METHOD for method, *_ in bars):
+    bars = [] if section is None else _bars(material, section)
+    if section is None or not any(bar.method != REFERENCE_METHOD for bar in bars):
         raise Missing(
             "figure forgetting: needs finished runs of the forgetting study, got none; "
             "run `robustft sweep forgetting --method all`."
         )
     names = {"pretrained": "zero_shot", "dynamic_sd": "tracer", "ft": "flyp"}
     paper = [
-        (
+        _Bar(
             names.get(row["method"], row["method"]),
             float(row["finetune_task_accuracy_percent"]),
             float(row["pretrain_task_accuracy_percent"]),
-            0.0,
-            0.0,
         )
         for row in _read("figure3_toy.csv")
     ]
@@ -206,27 +200,44 @@ def draw_forgetting(material: Material) -> Figure:
     return figure
 
 
-def _forgetting_methods(section: Section | None) -> list[str]:
-    if section is None:
-        return []
-    return sorted({row.method for row in section.rows}, key=lambda method: (method != REFERENCE_METHOD, method))
+@dataclass(frozen=True)
+class _Bar:
+    """Accuracies of a method on the new and on the old task, in percent, with deviations."""
+
+    method: str
+    new: float
+    old: float
+    new_sd: float = 0.0
+    old_sd: float = 0.0
 
 
-def _draw_bars(
-    axis: Any, bars: Sequence[tuple[str, float, float, float, float]], others: Sequence[str], handles: dict[str, Any]
-) -> None:
-    start = next((old for method, _, old, _, _ in bars if method == REFERENCE_METHOD), None)
-    methods = [method for method, *_ in bars]
-    for i, (method, new, old, new_sd, old_sd) in enumerate(bars):
-        colour = style(method, others)[0]
+def _bars(material: Material, section: Section) -> list[_Bar]:
+    """Zero-shot first, then by name; of methods that have both accuracies."""
+    found = []
+    for method in sorted({row.method for row in section.rows}, key=lambda name: (name != REFERENCE_METHOD, name)):
+        row, _ = material.chosen(section, section.backbones[0], method, lambda record: True)
+        if row is None:
+            continue
+        (new, new_sd, _), (old, old_sd, _) = row.cell("acc_id"), row.cell(f"acc/{OLD_TASK}")
+        if new is not None and old is not None:
+            found.append(_Bar(method, 100 * new, 100 * old, 100 * (new_sd or 0), 100 * (old_sd or 0)))
+    return found
+
+
+def _draw_bars(axis: Any, bars: Sequence[_Bar], others: Sequence[str], handles: dict[str, Any]) -> None:
+    start = next((bar.old for bar in bars if bar.method == REFERENCE_METHOD), None)
+    methods = [bar.method for bar in bars]
+    for i, bar in enumerate(bars):
+        colour = style(bar.method, others)[0]
         error = {"error_kw": {"elinewidth": 0.8}, "capsize": 2}
-        axis.bar(i - 0.2, new, 0.38, color="white", edgecolor=colour, hatch="////", yerr=new_sd or None, **error)
-        axis.bar(i + 0.2, old, 0.38, color=colour, edgecolor=colour, yerr=old_sd or None, **error)
-        if start is not None and method != REFERENCE_METHOD:
-            change = f"{old - start:+.1f}".replace("-", "−")
+        white = {"color": "white", "edgecolor": colour, "hatch": "////"}
+        axis.bar(i - 0.2, bar.new, 0.38, yerr=bar.new_sd or None, **white, **error)
+        axis.bar(i + 0.2, bar.old, 0.38, yerr=bar.old_sd or None, color=colour, edgecolor=colour, **error)
+        if start is not None and bar.method != REFERENCE_METHOD:
+            change = f"{bar.old - start:+.1f}".replace("-", "−")
             options = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 7}
             paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}  # keeps the dotted line off the number
-            axis.annotate(change, (i + 0.2, old + old_sd), bbox=paper, **options)
+            axis.annotate(change, (i + 0.2, bar.old + bar.old_sd), bbox=paper, **options)
     if start is not None:
         axis.axhline(start, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
     from matplotlib.patches import Patch

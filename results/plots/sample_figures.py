@@ -34,9 +34,11 @@ def draw_reliability(material: Material) -> Figure:
     """
     tables = _tables(material)
     shown, left_out = _told_apart([rows for _, _, rows in tables])
-    found, beneath, sides = [], set(), []  # beneath: methods of a path, whose run may be another method's
+    found = []
+    beneath: set[str] = set()  # methods of a path, whose run may be another method's
+    sides: list[tuple[str, tuple[str, ...]]] = []
     for section, backbone, rows in tables:
-        sides = [("ID", [section.id_set])] if section.id_set else []
+        sides = [("ID", (section.id_set,))] if section.id_set else []
         sides += [("all shifts", section.shifts)] if section.shifts else []
         curves = {}
         for row in rows:
@@ -120,8 +122,10 @@ def draw_flips(material: Material) -> Figure:
             raise Missing(f"figure flips: shows what turned under a shift, and {lacks(section)}.")
         start = next((row for row in rows if row.is_reference_method), None)
         bars = {}
-        for row in rows if start is not None else ():
-            shares = None if row.is_reference_method else _mean_flips(material, section, row, start)
+        for row in rows:
+            if start is None or row.is_reference_method:
+                continue
+            shares = _mean_flips(material, section, row, start)
             if shares is not None:
                 bars[row.title] = (row.method, *shares)
         if bars:
@@ -168,13 +172,14 @@ def _mean_flips(material: Material, section: Section, row: Row, start: Row) -> t
         Missing: a file contradicts its record, or is damaged.
     """
     try:
-        turned = [flips(material.outcomes, section, row, start, name) for name in section.shifts]
+        found = [flips(material.outcomes, section, row, start, name) for name in section.shifts]
     except (OutcomeError, PredictionError) as error:
         raise Missing(f"figure flips: {error}") from error
-    if not turned or None in turned:
+    turned = [one for one in found if one is not None]
+    if not turned or len(turned) < len(found):
         return None
-    lost, won = ([getattr(one, side) for one in turned] for side in ("negative", "positive"))
-    return 100 * math.fsum(lost) / len(turned), 100 * math.fsum(won) / len(turned)
+    lost, won = (math.fsum(shares) for shares in zip(*((one.negative, one.positive) for one in turned), strict=True))
+    return 100 * lost / len(turned), 100 * won / len(turned)
 
 
 def _check_chosen(material: Material, figure: str) -> None:

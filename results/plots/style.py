@@ -23,9 +23,11 @@ from ..tables.leaderboard import Board
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Marker = str | tuple[int, int, int]
+"""As matplotlib names it, or a star of so many points: (points, 1, angle)."""
 # (colour, marker) of a method in every figure. Each colour has a contrast of 3 with white and with the dark page, which
 # leaves lightness no room to tell methods apart: in grey, markers and names do. Zero-shot has the page's ink.
-STYLES = {
+STYLES: Mapping[str, tuple[str, Marker]] = {
     "zero_shot": ("#000000", "*"),
     "ft": ("#b35806", "o"),
     "lp_ft": ("#d97b12", "s"),
@@ -44,7 +46,7 @@ STYLES = {
     "tracer_ema_teacher": ("#dc6aaa", (4, 1, 0)),
     "tracer_static_teacher": ("#e2607c", (5, 1, 36)),
 }
-SPARE = (
+SPARE: tuple[tuple[str, Marker], ...] = (
     ("#007c8a", (6, 1, 0)),
     ("#8d6b5c", (3, 1, 0)),
     ("#607d8b", (8, 1, 0)),
@@ -56,14 +58,14 @@ SPARE = (
 LINES = 6
 """Methods whose lines can still be told apart in one panel, beside zero-shot's."""
 # Same bytes each time, and a method's name is no formula.
-STYLE = {"svg.hashsalt": "robustft", "font.size": 9, "text.parse_math": False}
+STYLE: dict[Any, Any] = {"svg.hashsalt": "robustft", "font.size": 9, "text.parse_math": False}
 SIZE, FIXED_SIZE, START_SIZE = 7, 5, 13  # of markers: a row's, a fixed point's, zero-shot's
 HOLLOW = " (reference)"
 MANY_LINES = 8  # of a legend: for more a figure becomes higher
 BELOW = 1.5  # times as large is a marker that lies below another
 
 
-def style(method: str, others: Iterable[str]) -> tuple[str, str]:
+def style(method: str, others: Iterable[str]) -> tuple[str, Marker]:
     """Colour and marker of a method: its own, or, of a method that STYLES does not know, one of SPARE.
 
     Args:
@@ -144,11 +146,16 @@ def legend(figure: Figure, handles: Mapping[str, Any], columns: int, note: str =
     )
 
 
-FORMATS = {
+FORMATS: Mapping[str, Mapping[str, Any]] = {
     ".svg": {"metadata": {"Date": None, "Creator": None}},
     ".png": {"dpi": 160, "metadata": {"Software": None}},
 }
 """Suffix -> how it is saved, in this order: panels are laid out anew for each, from where they were before."""
+
+
+def formats(png: bool) -> list[str]:
+    """The suffixes of a figure's files, with or without the PNG."""
+    return [suffix for suffix in FORMATS if png or suffix == ".svg"]
 
 
 def encode(figure: Figure, png: bool = True) -> dict[str, bytes]:
@@ -158,9 +165,9 @@ def encode(figure: Figure, png: bool = True) -> dict[str, bytes]:
         png: whether both are asked for; the SVG is the same either way.
     """
     files = {}
-    for suffix, options in FORMATS.items() if png else [(".svg", FORMATS[".svg"])]:
+    for suffix in formats(png):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], **options)
+        figure.savefig(buffer, format=suffix[1:], **FORMATS[suffix])
         files[suffix] = buffer.getvalue()
     return files
 
@@ -211,8 +218,16 @@ def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
     if both:
         from matplotlib.lines import Line2D
 
-        look = {"markerfacecolor": "white", "markeredgecolor": "0.3", "markeredgewidth": 1.2, "linestyle": "none"}
-        handles["hollow: the committed reference"] = Line2D([], [], marker="o", markersize=SIZE, **look)
+        handles["hollow: the committed reference"] = Line2D(
+            [],
+            [],
+            marker="o",
+            markersize=SIZE,
+            markerfacecolor="white",
+            markeredgecolor="0.3",
+            markeredgewidth=1.2,
+            linestyle="none",
+        )
     figure.supylabel(score_titles(section)[1], fontsize=9)
     legend(figure, handles, 2 * min(3, len(found)) + 1)
     return figure
@@ -251,7 +266,7 @@ def ranked_panels(board: Board, rule: str = RULES[0], both: bool = True) -> tupl
         for backbone in section.backbones:
             complete = [row for row in section.table(rule, backbone) if row.complete]
             columns = (section.id_column, section.ood_column)
-            rows = [row for row in complete if enough(row.cell(column)[0] is not None for column in columns)]
+            rows = [row for row in complete if enough(row.mean(column) is not None for column in columns)]
             if any(not row.is_reference_method for row in rows):
                 found.append((backbone, rows))
             elif any(not row.is_reference_method for row in complete):
@@ -357,10 +372,11 @@ def draw_start(
     """
     axis.margins(0.12)
     start = next((row for row in rows if row.is_reference_method), None)
-    if start is None or None in (start.cell(x)[0], start.cell(y)[0]):
+    if start is None or (across := start.mean(x)) is None or (up := start.mean(y)) is None:
         return None
-    identity, height = 100 * start.cell(x)[0], (100 if in_percent(y) else 1) * start.cell(y)[0]
-    found = [100 * row.cell(x)[0] for row in rows if not row.is_reference_method and row.cell(x)[0] is not None]
+    identity, height = 100 * across, (100 if in_percent(y) else 1) * up
+    means = [row.mean(x) for row in rows if not row.is_reference_method]
+    found = [100 * mean for mean in means if mean is not None]
     if len(found) < 3 or min(found) - identity <= 0.5 * (max(found) - min(found)):
         dot(axis, start, x, y, methods, handles)
         return identity, height

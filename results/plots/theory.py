@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .style import save_figure
 
-# (colour, marker, dash) by name.
-STYLES = {
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLES: Mapping[str, tuple[str, str, str | tuple[int, tuple[float, ...]]]] = {
     "pretrained": ("#000000", "*", "-"),
     "direct": ("#b35806", "o", "-"),
     "L2-SP": ("#8c510a", "H", (0, (1, 1.2))),
@@ -17,6 +22,7 @@ STYLES = {
     "uniform": ("#1b7837", "D", (0, (1.5, 1.5))),
     "Beta(0.5)": ("#c51b7d", "P", "-"),
 }
+"""(colour, marker, dash) by name."""
 LOWEST = 2e-3  # of the logarithmic axes
 BARE = {"linestyle": "none"}
 TITLES = {"static": "static SD", "uniform": "WMA, uniform", "Beta(0.5)": "WMA, Beta(0.5)"}
@@ -103,31 +109,26 @@ def plot_gap(
         return save_figure(figure, path)
 
 
-class _style:
+@contextlib.contextmanager
+def _style() -> Iterator[Callable[[tuple[float, float]], Figure]]:
     """Settings under which a figure is drawn; same numbers, same bytes of SVG."""
+    import matplotlib
 
-    def __enter__(self) -> object:
-        import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
 
-        matplotlib.use("Agg")
-        from matplotlib.figure import Figure
-
-        self.context = matplotlib.rc_context({"svg.hashsalt": "robustft", "font.size": 9})
-        self.context.__enter__()
-        return lambda size: Figure(figsize=size, layout="constrained")
-
-    def __exit__(self, *error: object) -> None:
-        self.context.__exit__(*error)
+    with matplotlib.rc_context({"svg.hashsalt": "robustft", "font.size": 9}):
+        yield lambda size: Figure(figsize=size, layout="constrained")
 
 
-def _line(axis: object, name: str, positions: Sequence[float], values: Sequence[float]) -> None:
+def _line(axis: Axes, name: str, positions: Sequence[float], values: Sequence[float]) -> None:
     """A line with markers at about ten places, shifted so that those of close lines do not meet."""
     every = max(1, len(values) // 10)
     offset = every * list(STYLES).index(name) // len(STYLES)
     axis.plot(positions, values, linewidth=1.6, **_look(name, size=6), markevery=(offset, every))
 
 
-def _look(name: str, size: float) -> dict[str, object]:
+def _look(name: str, size: float) -> dict[str, Any]:
     """Direct finetuning is a ring, so that what ends near it stays visible inside."""
     colour, marker, dash = STYLES[name]
     ring = name == "direct"
@@ -142,7 +143,7 @@ def _look(name: str, size: float) -> dict[str, object]:
     }
 
 
-def _legend(figure: object, names: Iterable[str]) -> None:
+def _legend(figure: Figure, names: Iterable[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -152,8 +153,8 @@ def _legend(figure: object, names: Iterable[str]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, columnspacing=1.3)
 
 
-def _draw_plane(axis: object, points: Mapping[str, tuple[float, float]]) -> None:
-    def draw(axis: object) -> None:
+def _draw_plane(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    def draw(axis: Axes) -> None:
         axis.axhline(1, color="0.8", linewidth=0.9, zorder=1)
         axis.axvline(1, color="0.8", linewidth=0.9, zorder=1)
         for name, (x, y) in points.items():
@@ -188,7 +189,7 @@ def _draw_plane(axis: object, points: Mapping[str, tuple[float, float]]) -> None
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_shares(axis: object, shares: Mapping[str, Sequence[float]], singular_values: Sequence[float]) -> None:
+def _draw_shares(axis: Axes, shares: Mapping[str, Sequence[float]], singular_values: Sequence[float]) -> None:
     last = len(singular_values)
     axis.axvspan(last - 0.5, last + 0.5, color="0.93", zorder=0)
     for name, values in shares.items():

@@ -85,7 +85,7 @@ def _lines(path: Path | str, line: Mapping[str, Any]) -> bytes:
     return (before + found[:-1] + "\n  " + ",\n  ".join(points) + "\n ]" + after).encode()
 
 
-def read_record(path: Path | str) -> dict[str, Any]:
+def read_record(path: Path | str) -> Record:
     """One record, checked against the schema.
 
     Raises:
@@ -117,7 +117,7 @@ def _read_json(path: Path | str) -> Any:
         raise RecordError(f"{path}: is no JSON ({error}); remove the run folder to run it again.") from error
 
 
-def gather(root: Path, report: Callable[[str], None] = warnings.warn) -> Iterator[dict[str, Any]]:
+def gather(root: Path, report: Callable[[str], None] = warnings.warn) -> Iterator[Record]:
     """All records below a folder of runs, in the order of their paths; each is read when it is asked for.
 
     Args:
@@ -142,12 +142,12 @@ def record_paths(root: Path) -> list[Path]:
 
 def gather_reference(
     benchmark: str | None = None, root: Path = REFERENCE, report: Callable[[str], None] = warnings.warn
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """The committed reference records, of one benchmark or of all; they never count as finished runs."""
     return list(_read_all(sorted(Path(root).glob(f"{benchmark or '*'}/records/*.json")), report))
 
 
-def _read_all(paths: list[Path], report: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _read_all(paths: list[Path], report: Callable[[str], None]) -> Iterator[Record]:
     places: dict[str, Path] = {}
     for path in paths:
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,14 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
         PublishError: no such run, two settings under one rule, or runs over different samples.
         RecordError, PredictionError, OutputError: a file is damaged or cannot be written.
     """
-    old = list(gather_reference(benchmark, Path(reference), report=_refuse)) if add else []
+    old = gather_reference(benchmark, Path(reference), report=_refuse) if add else []
     # A damaged record stops here: the reference is all or nothing.
     runs_of = [(path.parent, read_record(path)) for path in sorted((Path(runs) / benchmark).rglob(NAME))]
     whole = [(folder, record) for folder, record in runs_of if record["kind"] == "run" and _is_whole(record)]
     taken = _is_ranked if any(map(_ranks, [*old, *(record for _, record in whole)])) else _is_of_suite
-    found = {record["run_id"]: (folder, record) for folder, record in whole if taken(record)}
+    # Run id -> its folder, None where its samples are those of the old reference, and its record.
+    found: dict[str, tuple[Path | None, Mapping[str, Any]]] = {}
+    found |= {record["run_id"]: (folder, record) for folder, record in whole if taken(record)}
     if not found and not add:
         raise PublishError(f"{runs}: has no ranked run of {benchmark} and none of a study; run the sweep first.")
     renewed = {(record["method"], record["backbone"]) for _, record in found.values()}
@@ -78,27 +80,28 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
     records = [record for _, record in found.values()]
     _check_one_setting_per_rule(records)
 
-    samples, columns = None, {}
-    for run_id, (folder, record) in found.items():
+    samples: dict[str, np.ndarray] = {}
+    columns = {}
+    for run_id, (runs_own, recorded) in found.items():
         mine = (
             read_reference_predictions(benchmark, run_id, Path(reference))
-            if folder is None
-            else _test_predictions(folder, record)
+            if runs_own is None
+            else _test_predictions(runs_own, recorded)
         )
         ids = [mine[name] for name in ("set", "sample_id", "label")]
-        if samples is None:
+        if not samples:
             samples = {name: mine[name] for name in ("set", "sample_id", "unit_id", "label")}
         elif not all(np.array_equal(a, samples[n]) for a, n in zip(ids, ("set", "sample_id", "label"), strict=True)):
-            raise PublishError(f"{folder or run_id}: has other test samples than the other runs; run it again.")
+            raise PublishError(f"{runs_own or run_id}: has other test samples than the other runs; run it again.")
         columns[run_id] = {name: mine[name] for name in KEPT if name in mine}
-        found[run_id] = (folder, with_calibration(record, mine))
+        found[run_id] = (runs_own, with_calibration(recorded, mine))
     records = [record for _, record in found.values()]
 
     folder = Path(reference) / f".{benchmark}-new"  # the old reference stays until the new one is whole
     shutil.rmtree(folder, ignore_errors=True)
-    for run_id, (_, record) in found.items():
+    for run_id, (_, published) in found.items():
         path = folder / "records" / f"{run_id}.json"
-        write_atomic(path, record_json(path, record))
+        write_atomic(path, record_json(path, published))
     _write(folder / "samples.parquet", samples)
     for run_id, kept in columns.items():
         _write(folder / "predictions" / f"{run_id}.parquet", kept)
@@ -158,7 +161,7 @@ def _is_of_suite(record: Mapping[str, Any]) -> bool:
     return not any(source.startswith("--") for source in record["sources"].values())
 
 
-def _check_one_setting_per_rule(records: list[Mapping[str, Any]]) -> None:
+def _check_one_setting_per_rule(records: Sequence[Mapping[str, Any]]) -> None:
     for section in sections([], records, RULES):
         for rule in RULES:
             for backbone in section.backbones:

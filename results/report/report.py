@@ -278,8 +278,8 @@ def _start_of(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def _cell(row: Row, column: str, start: Row | None, best: bool, sign: str) -> dict[str, Any]:
-    mean = row.cell(column)[0]
-    before = start.cell(column)[0] if start is not None and not row.is_reference_method else None
+    mean = row.mean(column)
+    before = start.mean(column) if start is not None and not row.is_reference_method else None
     change, side = "", ""
     if mean is not None and before is not None and column != FORGOTTEN:
         scale, digits = (100.0, 1) if in_percent(column) else (1.0, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -51,6 +51,13 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     if len(values) == 1:
         return mean, None
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def mean_of_all(values: Iterable[float | None]) -> float | None:
+    """Mean; None where one is missing, or there are none."""
+    found = list(values)
+    there = [value for value in found if value is not None]
+    return math.fsum(there) / len(there) if there and len(there) == len(found) else None
 
 
 def smallest_resolvable_difference(

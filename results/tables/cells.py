@@ -85,7 +85,7 @@ def empty_cells(section: Section, rows: Iterable[Row]) -> str:
     for column, heading in metric_columns(section):
         # Nothing is forgotten before finetuning.
         asked = [row for row in rows if column != FORGOTTEN or not row.is_reference_method]
-        counts[heading] = sum(row.cell(column)[0] is None for row in asked)
+        counts[heading] = sum(row.mean(column) is None for row in asked)
     if not any(counts.values()):
         return ""
     told = ", ".join(f"{heading} {count}" for heading, count in counts.items() if count)
@@ -112,7 +112,7 @@ def best_rows(rows: list[Row], column: str) -> set[int]:
     sign = -1 if in_percent(column) and column != FORGOTTEN else 1
     losses = {}
     for i, row in enumerate(rows):
-        mean = row.cell(column)[0]
+        mean = row.mean(column)
         if mean is not None and row.competes:
             losses[i] = round(sign * mean, 9)  # below that, means differ by rounding only
     return {i for i in losses if losses[i] == min(losses.values())} if len(losses) > 1 else set()

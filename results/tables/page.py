@@ -183,7 +183,7 @@ def signs_of(section: Section, rows: Sequence[Row], best: set[int], column: str,
     found = judge.against_best(section, rows, best, column) if judge else None
     if found is None:
         return {}
-    signs = {i: UNTESTED for i, row in enumerate(rows) if row.competes and row.cell(column)[0] is not None}
+    signs = {i: UNTESTED for i, row in enumerate(rows) if row.competes and row.mean(column) is not None}
     signs |= {i: {True: "", False: TIED, None: UNTESTED}[against.separable] for i, against in found.items()}
     return {i: sign for i, sign in signs.items() if sign and i not in best}
 
@@ -265,14 +265,16 @@ def _percent(mean: float | None) -> str:
 def _matched(section: Section, row: Row, found: Sequence[Path]) -> str:
     """Against the path of the row's own provenance, else the first."""
     path = min(found, key=lambda path: path.provenance != row.provenance, default=None)
-    identity, ood = row.cell(section.id_column)[0], row.cell(section.ood_column)[0]
-    if path is None or None in (identity, ood):
+    at = section.at(row)
+    if path is None or at is None:
         return ""
+    identity, ood = at
     if path.method == row.method:
         return "its own"
     there = path.at_id(identity)
     if there is None:
         return ""
     gaps = path.gaps(by_seed(section, row))
-    spread = f" ± {100 * mean_sd(gaps)[1]:.1f}" if len(gaps) > 1 else ""
+    sd = mean_sd(gaps)[1] if gaps else None
+    spread = "" if sd is None else f" ± {100 * sd:.1f}"
     return f"{100 * there:.1f} ({100 * (ood - there):+.1f}{spread})"

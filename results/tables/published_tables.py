@@ -58,7 +58,7 @@ COPIED = {
 
 def difference(ours: Row, paper: PaperRow, column: str) -> float | None:
     """Ours minus the paper's, as a fraction; None where one is missing, or the two are means of other sets."""
-    mean = ours.cell(alike(column))[0]
+    mean = ours.mean(alike(column))
     if mean is None or column not in paper.cells or (column == "acc_ood_mean" and paper.table == "table2"):
         return None
     return mean - paper.cells[column][0]
@@ -98,7 +98,7 @@ def beside(section: Section | None) -> Iterable[Block]:
 
     A study's grid stands beside the paper's ablation that varies the same.
     """
-    studies = [table for table in ABLATIONS if section is not None and _settings(section, table)]
+    studies = [table for table in ABLATIONS if _settings(section, table)]
     main = section is None or any(row.kind != GRID for row in section.rows)
     if section is not None and (section.id_set != ID_SET or not (main or studies)):
         what = f"the sets of {section.benchmark}" if section.id_set != ID_SET else f"what {section.benchmark} varies"
@@ -162,10 +162,11 @@ def _ours(section: Section | None, backbone: str, method: str) -> list[Row]:
     return sorted(mine, key=lambda row: (row.provenance, row.selection, row.name))
 
 
-def _settings(section: Section, table: str) -> list[tuple[PaperRow, list[Row]]]:
+def _settings(section: Section | None, table: str) -> list[tuple[PaperRow, list[Row]]]:
     """Each printed row of an ablation with ours of the same setting; [] where there is none of ours."""
     found = []
-    grid = [row for row in section.rows if row.kind == GRID and row.complete] if section.id_set == ID_SET else []
+    there = section.rows if section is not None and section.id_set == ID_SET else ()
+    grid = [row for row in there if row.kind == GRID and row.complete]
     for paper in (paper for paper in ablations() if paper.table == table):
         mine = [row for row in grid if (row.backbone, row.method) == (paper.backbone, paper.method)]
         mine = [row for row in mine if paper.is_setting_of(row)]
@@ -218,29 +219,28 @@ def published_csv(sections: Sequence[Section]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = ["benchmark", "backbone", "method", "source", "variant", "column", "paper_mean", "paper_sd", "paper_seeds"]
     writer.writerow([*names, "provenance", "recipe", "selection", "seeds", "ours_mean", "difference", "warnings"])
-    mine = [section for section in sections if section.id_set == ID_SET] or [None]
+    mine: list[Section | None] = [section for section in sections if section.id_set == ID_SET]
     for paper in (*rows(), *ablations()):
-        pairs = [(section, _beside(section, paper)) for section in mine]
+        pairs = [(section, _beside(section, paper)) for section in mine or [None]]
         for section, ours in [pair for pair in pairs if pair[1]] or pairs[:1]:
-            told = " ".join(warnings(paper, ours, section.recipe if section else ""))
+            recipe = section.recipe if section else ""
+            told = " ".join(warnings(paper, ours, recipe))
             for column, (mean, sd) in paper.cells.items():
                 scale, digits = 100 if column.startswith("acc") else 1, paper.digits[column]
                 start = [BENCHMARK, paper.backbone, paper.method, paper.title, paper.variant, column]
                 start += [f"{scale * mean:.{digits}f}"]
-                start += ["" if sd is None else f"{scale * sd:.{digits}f}", paper.seeds or ""]
-                for row in ours or [None]:
-                    there = [None, None]
-                    if row is not None:
-                        there = [row.cell(alike(column))[0], difference(row, paper, column)]
+                start += ["" if sd is None else f"{scale * sd:.{digits}f}", str(paper.seeds or "")]
+                for row in ours:
+                    about = [row.provenance, recipe, row.selection, len(row.seeds)]
+                    there = row.mean(alike(column)), difference(row, paper, column)
                     values = ["" if value is None else f"{scale * value:.4f}" for value in there]
-                    about = ["paper", "", "", ""] if row is None else [row.provenance, section.recipe, row.selection]
-                    about += [] if row is None else [len(row.seeds)]
                     writer.writerow([*start, *about, *values, told])
+                if not ours:
+                    writer.writerow([*start, "paper", "", "", "", "", "", told])
     return out.getvalue()
 
 
 def _beside(section: Section | None, paper: PaperRow) -> list[Row]:
     if not paper.variant:
         return _ours(section, paper.backbone, paper.method)
-    pairs = _settings(section, paper.table) if section else []
-    return next((ours for other, ours in pairs if other == paper), [])
+    return next((ours for other, ours in _settings(section, paper.table) if other == paper), [])

@@ -175,11 +175,10 @@ def _to_compare_with(section: Section, table: Sequence[Row], mine: Sequence[Row]
         return [row for row in section.rows if (row.name, row.backbone) in names and row.provenance == "reference"]
     same = [row for row in others if row.method in methods and not row.kind]
     plain = sorted((row for row in others if row.method == BASELINE and not row.kind), key=lambda row: row.provenance)
-    best = [
-        max(rows, key=lambda row, column=column: row.cell(column)[0])
-        for column in (section.ood_column, section.id_column)
-        if (rows := [row for row in others if row.cell(column)[0] is not None])
-    ]
+    best = []
+    for column in (section.ood_column, section.id_column):
+        scored = {i: mean for i, row in enumerate(others) if (mean := row.mean(column)) is not None}
+        best += [others[max(scored, key=scored.__getitem__)]] if scored else []
     chosen = {id(row): row for row in (*same[:1], *plain[:1], *best, *same, *others)}
     return list(chosen.values())[:BESIDE]
 

@@ -81,11 +81,11 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
         names += [f"{title}_mean", f"{title}_sd", f"{title}_n"]
     for _, title in tested:
         names += [f"{title}_behind_best", f"{title}_p_holm"]
-    lines = [names]
+    lines: list[Sequence[str | int]] = [names]
     fronts: dict[tuple[int, int], set[int]] = {}  # of each table, by identity
     for section in sections:
         for rule, row, beside in _every_row(section):
-            line = [section.benchmark, section.version, section.recipe, rule]
+            line: list[str | int] = [section.benchmark, section.version, section.recipe, rule]
             ranked = rule in (*RULES, FIXED) and not row.is_reference_method
             line += ["yes" if ranked else "no", row.backbone, row.method, row.method_version]
             line += [settings_text(row.chosen), row.selection, row.provenance, len(row.seeds)]
@@ -95,7 +95,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
             if place not in fronts:
                 fronts[place] = {id(other) for other in section.front(beside)}
             line += ["yes" if id(row) in fronts[place] else "no"]
-            line += [sum(row.cell(column)[0] is None for column, _ in metric_columns(section))]
+            line += [sum(row.mean(column) is None for column, _ in metric_columns(section))]
             for column, _ in metrics:
                 mean, sd, n = row.cell(column)
                 scale, digits = (100, 4) if in_percent(column) else (1, 6)

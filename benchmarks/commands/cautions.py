@@ -51,8 +51,9 @@ def one_run(plan: Sequence[Planned], seeds: Sequence[int], known: Mapping[str, M
 def _short(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
     found: dict[int, dict[str, str]] = {}
     for run in plan:
-        if benchmark.facts.methods[run.spec.method].trained and run.spec.steps < FEW_STEPS:
-            found.setdefault(run.spec.steps, {})[run.spec.method] = run.sources["steps"]
+        steps = run.spec.steps
+        if steps is not None and steps < FEW_STEPS and benchmark.facts.methods[run.spec.method].trained:
+            found.setdefault(steps, {})[run.spec.method] = run.sources["steps"]
     if found:
         told = [f"{steps} of {', '.join(methods)}" for steps, methods in sorted(found.items())]
         sources = dict.fromkeys(source for methods in found.values() for source in methods.values())
@@ -121,10 +122,13 @@ def _validation_images(benchmark: Benchmark, recipe: str, backbone: str, partial
     data = dataset(benchmark.suite.dataset_of(recipe), side, partial)
     for entry in data.card.sets:
         if entry.role == "validation":
+            if entry.expected is not None:
+                return entry.expected
             try:
-                return entry.expected if entry.expected is not None else len(data_check.validation(data))
+                images = data_check.validation(data)
             except DataError:
                 return None  # said when the data are checked, before anything starts
+            return None if images is None else len(images)
     return None
 
 
@@ -136,7 +140,9 @@ def _at_the_end(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
     for run in plan:
         spec = run.spec
         entry = tuned_in.tuned.entry(spec.method, spec.backbone, spec.recipe)
-        for key, source in run.sources.items() if entry is not None else ():
+        if entry is None:
+            continue
+        for key, source in run.sources.items():
             planned.setdefault(spec.method, set()).add(spec.backbone)
             value = spec.hyper.get(key, getattr(spec, key, None))
             end = _end(benchmark.facts.methods[spec.method], entry, key, value) if source.startswith("tuned") else ""

@@ -4,6 +4,7 @@ import codecs
 import os
 import sys
 import unicodedata
+from functools import partial
 
 from rich.console import Console
 
@@ -25,12 +26,12 @@ PLAIN = {
 
 def make_console(stderr: bool = False) -> Console:
     """A console that wraps nothing when its output is no terminal, unless COLUMNS says how wide it is."""
-    plain = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}  # a path may hold [a] or :a:
-    console = Console(**plain)
+    plain = partial(Console, stderr=stderr, highlight=False, markup=False, emoji=False)  # a path may hold [a] or :a:
+    console = plain()
     if console.is_terminal:
         return console
     columns = os.environ.get("COLUMNS", "")
-    return Console(**plain, width=int(columns) if columns.isdecimal() and int(columns) else 200, no_color=True)
+    return plain(width=int(columns) if columns.isdecimal() and int(columns) else 200, no_color=True)
 
 
 def complain(sentence: str) -> None:

@@ -168,10 +168,13 @@ def _read_methods(folder: Path) -> dict[str, str] | None:
     listed = [node for node in _tree(folder / "__init__.py").body if isinstance(node, ast.ImportFrom)]
     for file in (folder / f"{alias.name}.py" for node in listed for alias in node.names):
         classes = [node for node in _tree(file).body if isinstance(node, ast.ClassDef)] if file.is_file() else []
-        named = [(each, call) for each in classes for call in each.decorator_list if _registers(call)]
-        if not named or not all(isinstance(getattr(call.args[0], "value", None), str) for _, call in named):
+        named = [(each, name) for each in classes for call in each.decorator_list for name in _registered(call)]
+        if not named:
             return None
-        found |= {call.args[0].value: _of_text(ast.get_docstring(each)) for each, call in named}
+        for each, name in named:
+            if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
+                return None
+            found[name.value] = _of_text(ast.get_docstring(each))
     return dict(sorted(found.items()))
 
 
@@ -179,8 +182,10 @@ def _tree(file: Path) -> ast.Module:
     return ast.parse(file.read_bytes())
 
 
-def _registers(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register" and len(node.args) == 1
+def _registered(node: ast.expr) -> list[ast.expr]:
+    """What a decorator registers its class under; nothing where it is another decorator."""
+    registers = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "register" and len(node.args) == 1
+    return node.args if isinstance(node, ast.Call) and registers else []
 
 
 def _card(console: Console, card: Any) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +194,8 @@ def _launch(
     gpus = visible_gpus(device)
     limit = min(jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
     console.print(f"{len(plan)} runs, {len(done)} finished earlier, {limit} side by side")
-    arguments = ("--device", device, "--checkpoint-seconds", str(checkpoint_minutes * 60))
-    arguments += () if workers is None else ("--workers", str(workers))
+    more = () if workers is None else ("--workers", str(workers))
+    arguments = ("--device", device, "--checkpoint-seconds", str(checkpoint_minutes * 60), *more)
     launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)
     results = launcher.run()
     errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -271,13 +271,14 @@ def tell_result(benchmark: Benchmark, plan: list[Planned], runs: Path, console: 
     record = read_record(folder.record)
     summary = record["summary"]
     parts = [
-        f"{title} {100 * summary[key]:.1f} %" if key.startswith("acc") else f"{title} {summary[key]:.3f}"
+        f"{title} {100 * value:.1f} %" if key.startswith("acc") else f"{title} {value:.3f}"
         for key, title in RESULTS.items()
-        if summary.get(key) is not None
+        if (value := summary.get(key)) is not None
     ]
     for name, metric in record["info"].get("own_metrics", {}).items():
-        if metric in record["sets"].get(name, {}):
-            parts.append(f"{name} {OWN_TITLES[metric]} {100 * record['sets'][name][metric]:.1f} %")
+        found: Mapping[str, Any] = record["sets"].get(name, {})
+        if metric in found:
+            parts.append(f"{name} {OWN_TITLES[metric]} {100 * found[metric]:.1f} %")
     console.print(f"{', '.join(parts)}: {folder.record}", soft_wrap=True)
     if reason := unranked.reason({**record, "selection": selection_of(benchmark, spec)}, benchmark):
         console.print(f"{reason}.", soft_wrap=True)

@@ -1,5 +1,9 @@
 """`robustft theory`: the paper's linear analysis with numbers, one table and two figures."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,11 +25,11 @@ KERNELS = {"uniform": 1.0, "Beta(0.5)": 0.5}
 class Problem(NamedTuple):
     """Least squares of a task that sees a part of the space."""
 
-    w0: "Tensor"
+    w0: Tensor
     """(D, d) pretrained weights."""
-    x: "Tensor"
+    x: Tensor
     """(d, n) data of rank 4 with `SINGULAR_VALUES`."""
-    y: "Tensor"
+    y: Tensor
     """(D, n) contrastive targets."""
 
 
@@ -37,7 +41,7 @@ def make_problem(seed: int, dimension: int = 8, embedding: int = 4, samples: int
 
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(*shape: int) -> "Tensor":
+    def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     rank = len(SINGULAR_VALUES)
@@ -49,7 +53,7 @@ def make_problem(seed: int, dimension: int = 8, embedding: int = 4, samples: int
 class Study(NamedTuple):
     """What the table and the figures show."""
 
-    weights: dict[str, "Tensor"]
+    weights: dict[str, Tensor]
     """The (last) student of each strategy, pretrained weights first."""
     descent: dict[str, float]
     """Largest difference between those weights and gradient descent on the same objective."""
@@ -72,16 +76,26 @@ def study(problem: Problem, strength: float, steps: int, momentum: float) -> Stu
     from ...methods import linear_theory as theory
 
     w0, x, y = problem
+
+    def objective(penalty: Callable[[Tensor], Tensor | float], w: Tensor) -> Tensor:
+        return (w @ x - y).square().sum() / 2 + penalty(w)
+
+    def distilling(teacher: Tensor, w: Tensor) -> Tensor:
+        return strength / 2 * ((w - teacher) @ x).square().sum()
+
     solution = y @ torch.linalg.pinv(x)
     weights = {
         "pretrained": w0,
         "direct": theory.direct_finetuning(w0, x, y),
         "L2-SP": theory.l2_sp(w0, x, y, strength),
     }
-    penalties = {"direct": lambda w: 0.0, "L2-SP": lambda w: strength / 2 * (w - w0).square().sum()}
+    penalties: dict[str, Callable[[Tensor], Tensor | float]] = {
+        "direct": lambda w: 0.0,
+        "L2-SP": lambda w: strength / 2 * (w - w0).square().sum(),
+    }
     largest, smallest = SINGULAR_VALUES[0] ** 2, SINGULAR_VALUES[-1] ** 2
     curvatures = {"direct": (largest, smallest), "L2-SP": (largest + strength, smallest + strength)}
-    gaps = {}
+    gaps: dict[str, list[float]] = {}
     for name, omegas in _omegas(steps, momentum).items():
         teacher, gaps[name] = w0, []
         for omega in omegas.tolist():
@@ -89,14 +103,13 @@ def study(problem: Problem, strength: float, steps: int, momentum: float) -> Stu
             student, teacher = theory.wma_step(w0, teacher, x, y, strength, omega)
             gaps[name].append(_ratio((student - teacher) @ x, (w0 - solution) @ x) * (1 + strength))
         weights[name] = student
-        penalties[name] = lambda w, before=before: strength / 2 * ((w - before) @ x).square().sum()
+        penalties[name] = partial(distilling, before)
         curvatures[name] = ((1 + strength) * largest, (1 + strength) * smallest)
 
     descent = {}
     for name, penalty in penalties.items():
-        loss = lambda w, penalty=penalty: (w @ x - y).square().sum() / 2 + penalty(w)  # noqa: E731
         steepest, flattest = curvatures[name]  # of what the gradient ever reaches: the steps do not grow with lambda
-        limit = theory.gradient_descent(loss, w0, 1 / steepest, round(26 * steepest / flattest))
+        limit = theory.gradient_descent(partial(objective, penalty), w0, 1 / steepest, round(26 * steepest / flattest))
         descent[name] = float((limit - weights[name]).abs().max())
 
     held: dict[str, list[float]] = {name: [] for name in gaps}
@@ -108,13 +121,13 @@ def study(problem: Problem, strength: float, steps: int, momentum: float) -> Stu
     return Study(weights, descent, gaps, held, floors)
 
 
-def _alphas(kernel: str, steps: int) -> "Tensor":
+def _alphas(kernel: str, steps: int) -> Tensor:
     from ...methods.teachers import beta_kernel, kernel_weights
 
     return kernel_weights(beta_kernel(KERNELS[kernel]), steps)
 
 
-def _omegas(steps: int, momentum: float) -> dict[str, "Tensor"]:
+def _omegas(steps: int, momentum: float) -> dict[str, Tensor]:
     """By teacher, the new student's share at steps 1 to T."""
     import torch
 
@@ -125,7 +138,7 @@ def _omegas(steps: int, momentum: float) -> dict[str, "Tensor"]:
     return {"static": static, "EMA": static + (1 - momentum), **kernels}
 
 
-def kept(problem: Problem, weights: "Tensor") -> list[float]:
+def kept(problem: Problem, weights: Tensor) -> list[float]:
     """Share of W0 in the weights: along each direction of the task, strongest first, then on the complement.
 
     Along direction u the weights are c W0 u + (1 - c) W* u, and c is the share.
@@ -141,7 +154,7 @@ def kept(problem: Problem, weights: "Tensor") -> list[float]:
     return [*shares.tolist(), float(outside)]
 
 
-def _point(problem: Problem, weights: "Tensor") -> tuple[float, float]:
+def _point(problem: Problem, weights: Tensor) -> tuple[float, float]:
     """(way from W0 to W* on the task subspace, share of W0 kept on the complement)."""
     import torch
 
@@ -152,11 +165,11 @@ def _point(problem: Problem, weights: "Tensor") -> tuple[float, float]:
     return float(((weights - w0) * way).sum() / way.square().sum()), kept(problem, weights)[-1]
 
 
-def _ratio(one: "Tensor", other: "Tensor") -> float:
+def _ratio(one: Tensor, other: Tensor) -> float:
     return float(one.norm() / other.norm())
 
 
-def _table(problem: Problem, found: Study, title: str) -> "Table":
+def _table(problem: Problem, found: Study, title: str) -> Table:
     from rich.table import Table
 
     def column(name: str) -> None:

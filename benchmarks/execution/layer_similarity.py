@@ -57,10 +57,12 @@ def similarity_to_start(path: Path) -> list[dict[str, Any]]:
 def layers_of(visual: nn.Module) -> dict[str, nn.Module]:
     """Name -> module of a CLIP image tower's layers, in order; the tower itself gives the embedding."""
     if hasattr(visual, "transformer"):
-        blocks = {f"block_{i}": block for i, block in enumerate(visual.transformer.resblocks)}
-        found = {"patch_embed": visual.conv1, **blocks, "ln_post": visual.ln_post}
+        blocks = enumerate(visual.get_submodule("transformer.resblocks").children())
+        found = {"patch_embed": visual.get_submodule("conv1"), **{f"block_{i}": block for i, block in blocks}}
+        found["ln_post"] = visual.get_submodule("ln_post")
     else:
-        found = {"stem": visual.avgpool, **{f"layer{i}": getattr(visual, f"layer{i}") for i in (1, 2, 3, 4)}}
+        found = {"stem": visual.get_submodule("avgpool")}
+        found |= {name: visual.get_submodule(name) for name in ("layer1", "layer2", "layer3", "layer4")}
     return {**found, "embedding": visual}
 
 

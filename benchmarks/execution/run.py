@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -262,7 +262,7 @@ class Attempt:
             "info": {**fitted.info, **({"weights_doubt": encoder.doubt} if encoder.doubt else {})},
             **({"dynamics": fitted.dynamics} if fitted.dynamics else {}),
         }
-        guard = self.lease.check
+        guard = self.guard
         curves = pd.DataFrame(fitted.curves).to_parquet(index=False, compression="zstd")
         write_atomic(self.folder.curves, curves, guard)
         write_json_atomic(self.folder.weights.with_name("fitted.json"), about, guard=guard)
@@ -359,7 +359,7 @@ class Attempt:
         }
 
 
-def make_task(dataset: Any, encoder: Any, trainable: str) -> Task:
+def make_task(dataset: Any, encoder: Any, trainable: Literal["all", "image"]) -> Task:
     """What every method learns: the classes, their captions, and the images."""
     card = dataset.card
     captions = [prompt.format(name) for name in card.class_names for prompt in card.prompts]

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ...results.records.atomic import write_atomic
 from ..errors import UserError
@@ -24,7 +24,8 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from ..run_folder.spec import RunSpec
 
-MODES = ("off", "offline", "online")
+Mode = Literal["off", "offline", "online"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 PROJECT = "robustft"
 CHOICE = "tracking"
 """File of a run folder that holds the mode."""
@@ -48,13 +49,13 @@ def choose(folder: Path, mode: str) -> None:
         write_atomic(folder / CHOICE, mode.encode())
 
 
-def chosen(folder: Path) -> str:
-    """One of MODES: what `choose` decided."""
+def chosen(folder: Path) -> Mode:
+    """What `choose` decided."""
     try:
         mode = (folder / CHOICE).read_text().strip()
     except OSError:
         return "off"
-    return mode if mode in MODES else "off"
+    return next((known for known in MODES if known == mode), "off")
 
 
 class Tracker:
@@ -70,7 +71,7 @@ class Tracker:
 class WandbTracker(Tracker):
     """Hands everything to a thread that alone talks to wandb."""
 
-    def __init__(self, folder: Path, spec: "RunSpec", mode: str) -> None:
+    def __init__(self, folder: Path, spec: "RunSpec", mode: Literal["offline", "online"]) -> None:
         self.folder, self.spec, self.mode = folder, spec, mode
         self.items: queue.SimpleQueue[tuple[str, dict[str, Any]] | None] = queue.SimpleQueue()
         self.complete = False

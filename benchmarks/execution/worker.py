@@ -132,11 +132,11 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
     except LeaseLost:
         return {"event": "busy", "folder": discreet(str(folder.path))}
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
-        mistake = full or is_mistake(error)
+        full = error if isinstance(error, OSError) and error.errno in STORAGE_ERRORS else None
+        mistake = full is not None or is_mistake(error)
         if not mistake:  # whose sentence says all: where in our code it was found helps nobody
             traceback.print_exc()
-        reason = _storage(error, folder) if full else _reason(error)
+        reason = _storage(full, folder) if full is not None else _reason(error)
         return _failed(folder, reason, mistake, lease, attempt)
     _note(f"done in {attempt.wall_seconds():.1f} s")
     return {"event": "done", "folder": discreet(str(folder.path))}

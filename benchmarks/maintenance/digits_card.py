@@ -10,13 +10,14 @@ that, a change of pictures, prompts, splits or weights is a new version, and a t
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ... import backbones
 from ...datasets.catalogue import get, names
-from ...results.records.records import gather
+from ...results.records.records import Record, gather
 
 CARD = Path(__file__).resolve().parents[2] / "datasets" / "digits_card.json"
 SHIFTS = ("fresh", "renditions", "sketches", "reversed", "writers")
@@ -42,7 +43,9 @@ def windows(zero_shot: dict[str, float], ft: dict[str, float]) -> dict[str, dict
     return {name: {"value": round(value, 1), "holds": bool(holds)} for name, (value, holds) in rows.items()}
 
 
-def _accuracies(records: list[dict], benchmark: str, method: str, backbone: str, digits: int = 4) -> dict[str, float]:
+def _accuracies(
+    records: Sequence[Record], benchmark: str, method: str, backbone: str, digits: int = 4
+) -> dict[str, float]:
     """Mean accuracy over seeds by set; empty where there is no such record."""
     wanted = (benchmark, method, backbone, "run")
     found = [r for r in records if (r["benchmark"], r["method"], r["backbone"], r["kind"]) == wanted]
@@ -52,13 +55,17 @@ def _accuracies(records: list[dict], benchmark: str, method: str, backbone: str,
     return {s: round(fmean(r["sets"][s]["accuracy"] for r in found), digits) for s in sets}
 
 
-def build(records: list[dict]) -> dict[str, Any]:
+def build(records: Sequence[Record]) -> dict[str, Any]:
     """The card as JSON, from records of the benchmark, its controls and the forgetting study."""
     card: dict[str, Any] = {}
     tested_on = {"digits": ("tiny-vit-p8", "tiny-vit-p16", "tiny-rn"), "forgetting": ("tiny-vit-grey",)}
     for dataset in names():
         about = get(dataset).card
-        entry = {"version": about.version, "fingerprint": about.fingerprint, "prompts": list(about.prompts)}
+        entry: dict[str, Any] = {
+            "version": about.version,
+            "fingerprint": about.fingerprint,
+            "prompts": list(about.prompts),
+        }
         entry["sets"] = {
             s.name: {"role": s.role, "measures": s.measures, "in pretraining": s.in_pretraining,
                      "in finetuning": s.in_finetuning} for s in about.sets

@@ -21,10 +21,11 @@ from torch.nn.functional import normalize
 
 from ...backbones import WEIGHTS_VARIABLE, tiny
 from ...backbones.encoder import DualEncoder
-from ...datasets import catalogue, digits
-from ...datasets.card import DataError, Dataset
+from ...datasets import digits
+from ...datasets.card import DataError
 from ...datasets.digit_rendering import COLOURS
 from ...datasets.forgetting import Forgetting, grey
+from ...datasets.mnist import MNISTForgetting
 from ...datasets.randomness import derive, stable_key, uniforms
 from ...methods.objectives import info_nce
 from ...methods.schedules import learning_rate
@@ -103,14 +104,14 @@ def _grey_batch(chosen: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, lis
     return grey(chosen, keys), [Forgetting.prompts[p].format(n) for p, n in zip(picks, names, strict=True)]
 
 
-def _mnist_batch(mnist: Dataset, chosen: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, list[str]]:
+def _mnist_batch(mnist: MNISTForgetting, chosen: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, list[str]]:
     """The same on MNIST: its grey training images, by position, and its prompts."""
     picks = (uniforms(derive(keys, 3), 1)[:, 0] * len(mnist.card.prompts)).astype(np.int64)
     names = [mnist.card.class_names[label] for label in mnist.train_labels()[chosen]]
     return mnist.original_images(chosen), [mnist.card.prompts[p].format(n) for p, n in zip(picks, names, strict=True)]
 
 
-def pretrain(name: str, steps: int, lr: float, mnist: Dataset | None = None) -> DualEncoder:
+def pretrain(name: str, steps: int, lr: float, mnist: MNISTForgetting | None = None) -> DualEncoder:
     """Trains one backbone and returns it; its weights are not written.
 
     Args:
@@ -196,7 +197,7 @@ def main() -> None:
         make_merges()
     for name in chosen:
         try:
-            mnist = catalogue.get("mnist_forgetting", size=28) if name in FROM_THE_HUB else None
+            mnist = MNISTForgetting(size=28) if name in FROM_THE_HUB else None
             write(pretrain(name, *known[name], mnist))
         except DataError as error:
             parser.error(str(error))

@@ -6,22 +6,28 @@ floats; ours stay bytes, and the backbone normalises them on its device. Goals: 
 """
 
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ...backbones.encoder import PIXEL_MEAN, PIXEL_STD
-from ...datasets.decoding import CROP_AREA
+from ...datasets.decoding import CROP_AREA, Decode
 from ...datasets.image_folders import scan
 from ...datasets.image_sets import ImageSet, TrainsOnPictures, TreePictures
 from .runner import Settings, take_turns, tell
 
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
+
 WIDTH, HEIGHT, SIZE = 500, 375, 224
 IMAGES = 32
-GOALS = {"exact": "goal >= 1.4", "fast": "goal >= 2.5"}
+GOALS: Mapping[Decode, str] = {"exact": "goal >= 1.4", "fast": "goal >= 2.5"}
 
 
 class Pictures(TrainsOnPictures):
@@ -29,7 +35,7 @@ class Pictures(TrainsOnPictures):
 
     size, randomness = SIZE, "speed"
 
-    def __init__(self, pictures: TreePictures, decode: str) -> None:
+    def __init__(self, pictures: TreePictures, decode: Decode) -> None:
         self._trained, self.decode = (pictures, np.zeros(len(pictures), dtype=np.int64)), decode
 
 
@@ -49,20 +55,23 @@ def measure(settings: Settings) -> None:
         items = [(0, i) for i in range(IMAGES)]
         for title, transform in (("evaluation", evaluation), ("training", training)):
             theirs = ImageFolder(folder, transform)
-            made = {"pillow": lambda theirs=theirs: torch.stack([theirs[i][0] for i in range(IMAGES)])}
+            made: dict[str, Callable[[], object]] = {"pillow": partial(_stacked, theirs)}
             for decode in GOALS:
                 if title == "training":
-                    data = Pictures(pictures, decode)
-                    made[decode] = lambda data=data: data.train_images(items, 0)
+                    made[decode] = partial(Pictures(pictures, decode).train_images, items, 0)
                 else:
-                    data = ImageSet(title, pictures, np.zeros(IMAGES), SIZE, decode=decode)
-                    made[decode] = lambda data=data: data.images(0, IMAGES)
+                    shown = ImageSet(title, pictures, np.zeros(IMAGES), SIZE, decode=decode)
+                    made[decode] = partial(shown.images, 0, IMAGES)
             timings = take_turns(made, replace(settings, device="cpu"))
             for decode, goal in GOALS.items():
                 each = [f"{1000 * timings.median(name) / IMAGES:.2f} ms" for name in ("pillow", decode)]
                 about = f"{each[0]} and {each[1]} an image"
                 tell(f"{title}, ImageFolder / {decode}", timings.ratio("pillow", decode), goal, about)
     torch.set_num_threads(settings.threads)
+
+
+def _stacked(data: "ImageFolder") -> torch.Tensor:
+    return torch.stack([data[i][0] for i in range(IMAGES)])
 
 
 def write(folder: Path) -> None:

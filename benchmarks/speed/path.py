@@ -6,6 +6,7 @@ tower is so small that loading is what takes time, on one thread, and nothing is
 """
 
 import tempfile
+from collections import deque
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def measure(settings: Settings) -> None:
     encoder = settings.encoder() if gpu else clip.untrained("ViT-B-16", vision=SMALL_IMAGE, text=SMALL_TEXT)
     count = BATCH_SIZE * (3 * WINDOW if gpu else 2)
     torch.set_num_threads(settings.threads if gpu else 1)
-    how = {"device": settings.device, "workers": cores() if gpu else 0}
+    workers = cores() if gpu else 0
     classifier, makers = line(encoder)
     size = encoder.image_size
     images = torch.zeros(BATCH_SIZE, 3, size, size, dtype=torch.uint8, device=settings.device)
@@ -59,9 +60,9 @@ def measure(settings: Settings) -> None:
         data = ImageSet("path", Picked(files, np.arange(count) % len(files)), np.zeros(count), size)
         timings = take_turns(
             {
-                "path": lambda: predict(makers, data, **how),
-                "one": lambda: predict(makers[:1], data, **how),
-                "loading": lambda: sum(1 for _ in eval_batches(data, BATCH_SIZE, how["workers"])),
+                "path": lambda: predict(makers, data, device=settings.device, workers=workers),
+                "one": lambda: predict(makers[:1], data, device=settings.device, workers=workers),
+                "loading": lambda: deque(eval_batches(data, BATCH_SIZE, workers), maxlen=0),
                 "classifier": lambda: _classify(classifier, images, count // BATCH_SIZE),
             },
             settings,

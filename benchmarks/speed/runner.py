@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,7 +23,7 @@ class Settings:
     """What all scripts are told on the command line."""
 
     device: str = "cpu"
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     batch: int = 8
     """Images or captions a step."""
     repeats: int = 5

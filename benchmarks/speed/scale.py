@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,13 @@ def told(what: str, target: float | None = None) -> Iterator[None]:
     print(f"{what}: {clock:.2f} s, {cpu:.2f} s of them CPU{aim}", flush=True)
 
 
-def template() -> dict[str, Any]:
+def template() -> Mapping[str, Any]:
     """A real record, to be varied."""
     paths = sorted(records.REFERENCE.glob("digits/records/*.json"))
     return max((records.read_record(path) for path in paths), key=lambda record: len(json.dumps(record)))
 
 
-def finished(runs: Path, record: dict[str, Any], number: int) -> RunFolder:
+def finished(runs: Path, record: Mapping[str, Any], number: int) -> RunFolder:
     """The folder of the finished run of that number, without its record."""
     spec = _spec(record, METHODS[number % len(METHODS)], number)
     run = f"seed{number}-{run_id.run_id(spec)}"
@@ -64,7 +64,7 @@ def finished(runs: Path, record: dict[str, Any], number: int) -> RunFolder:
     return RunFolder(path)
 
 
-def record_of(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
+def record_of(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a folder that `finished` made, with numbers of its own."""
     seed = folder.path.name.removeprefix("seed").partition("-")[0]
     factor = 1 - int(seed) % 9973 / 10**6
@@ -79,16 +79,16 @@ def record_of(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
     return _named(varied, folder.path.parts[-3], int(seed))
 
 
-def _spec(record: dict[str, Any], method: str, seed: int) -> dict[str, Any]:
+def _spec(record: Mapping[str, Any], method: str, seed: int) -> dict[str, Any]:
     return {**record["spec"], "method": method, "seed": seed}
 
 
-def _named(record: dict[str, Any], method: str, seed: int) -> dict[str, Any]:
+def _named(record: Mapping[str, Any], method: str, seed: int) -> dict[str, Any]:
     spec = _spec(record, method, seed)
     return {**record, "spec": spec, "run_id": run_id.run_id(spec), "method": method, "seed": seed}
 
 
-def _scaled(metrics: dict[str, Any], factor: float) -> dict[str, Any]:
+def _scaled(metrics: Mapping[str, Any], factor: float) -> dict[str, Any]:
     return {key: value * factor if isinstance(value, float) else value for key, value in metrics.items()}
 
 
@@ -140,14 +140,14 @@ def alone(what: str, code: str, target: float) -> str:
     return done.stdout
 
 
-def finish(runs: Path, numbers: range, record: dict[str, Any]) -> None:
+def finish(runs: Path, numbers: range, record: Mapping[str, Any]) -> None:
     """Finished runs of these numbers, with their records."""
     for number in numbers:
         folder = finished(runs, record, number)
         folder.record.write_bytes(records.record_json(folder.record, record_of(folder, record)))
 
 
-def work(runs: Path, record: dict[str, Any], number: int, each: int, failures: Any) -> None:
+def work(runs: Path, record: Mapping[str, Any], number: int, each: int, failures: Any) -> None:
     """Publish records, half of them under the names of others too, and gather in between: a reader sees whole ones."""
     shared = runs / "shared" / "ft" / "tiny" / "seed0"
     for turn in range(each):
@@ -164,7 +164,7 @@ def work(runs: Path, record: dict[str, Any], number: int, each: int, failures: A
                 failures.put(f"process {number}: saw {own} of its {turn + 1} records, {complaints[:1]}")
 
 
-def storm(runs: Path, processes: int, each: int, record: dict[str, Any] | None = None) -> list[str]:
+def storm(runs: Path, processes: int, each: int, record: Mapping[str, Any] | None = None) -> list[str]:
     """Many processes write and gather at once; what went wrong, one sentence each."""
     record = record or template()
     context = multiprocessing.get_context("fork")

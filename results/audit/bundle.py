@@ -18,7 +18,7 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -88,7 +88,7 @@ class Bundle:
             return ReferenceFiles(self.folder, run_id)
         return FolderFiles(path.parent / "predictions")
 
-    def build(self, records: list[Record]) -> leaderboard.Board:
+    def build(self, records: Sequence[Record]) -> leaderboard.Board:
         """The board of these records."""
         if self.provenance == "local":
             return leaderboard.build(records, outcomes=Outcomes(runs=self.folder / "runs"))
@@ -179,7 +179,7 @@ def rescored(bundle: Bundle, path: Path) -> tuple[Record, dict[str, Any], list[N
     return record, with_rescored(record, numbers), numbers
 
 
-def board_findings(bundle: Bundle, records: list[Record]) -> tuple[int, list[Finding]]:
+def board_findings(bundle: Bundle, records: Sequence[Record]) -> tuple[int, list[Finding]]:
     """How many cells leaderboard.csv has, and those that are others on the board of these records.
 
     A cell must be the same but for its last printed digit, which float32 and the order of a sum may turn; those are

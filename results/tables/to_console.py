@@ -54,8 +54,8 @@ class ConsoleBoard:
             yield Text("")
         if self.published:
             theirs = [section for section in self.sections if section.id_set == rows_module.ID_SET]
-            for beside in map(published_tables.beside, theirs or [None]):
-                yield from _blocks(beside)
+            for blocks in map(published_tables.beside, theirs) if theirs else (published_tables.beside(None),):
+                yield from _blocks(blocks)
         yield Text("Accuracy in percent; ECE in [0, 1], 15 bins, global; mean±sd over seeds.", style="dim")
         if self.judge.tests:
             yield Text("≈: not separable from the best of its column, ?: not tested (leaderboard.md).", style="dim")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -14,6 +15,11 @@ from rich.text import Text
 from ...errors import UserError, fold, resolve_name
 from .. import options as flags
 from ..console import complain, make_console
+
+if TYPE_CHECKING:
+    from ....results.board.comparison import Comparison
+    from ....results.board.per_sample import Outcomes
+    from ....results.board.rows import Row, Section
 
 EXPLAINED = (
     "Percent and points; 95 % intervals. The first interval is for new seeds and new source images (variance "
@@ -63,7 +69,8 @@ def command(first: str, second: str, benchmark: str, reference: bool, runs: Path
     if lacking:
         of_these = f"; it has {', '.join(sorted(have))}" if reference else ""
         raise UserError(f"compare: {'; '.join(lacking)}{of_these}.")
-    shown, reasons = 0, {}
+    shown = 0
+    reasons: dict[str, list[str]] = {}
     for section in board.sections:
         shown += _section(console, outcomes, section, methods, reasons, **choice)
     if not shown:
@@ -74,7 +81,7 @@ def command(first: str, second: str, benchmark: str, reference: bool, runs: Path
     return 0
 
 
-def _methods(asked: tuple[str, str], sections: Any) -> list[str]:
+def _methods(asked: tuple[str, str], sections: Iterable[Section]) -> list[str]:
     """The names of two methods, of which there are runs or which are installed.
 
     Raises:
@@ -95,8 +102,8 @@ def _methods(asked: tuple[str, str], sections: Any) -> list[str]:
 
 def _section(
     console: Console,
-    outcomes: Any,
-    section: Any,
+    outcomes: Outcomes,
+    section: Section,
     methods: list[str],
     reasons: dict[str, list[str]],
     backbone: str | None,
@@ -112,23 +119,23 @@ def _section(
     shown = 0
     for name in chosen:
         rows = section.table(rule, name)
-        pair = [_row(rows, method) for method in methods]
-        if None not in pair:
-            shown += _show(console, outcomes, section, rule, rows, pair)
+        first, second = (_row(rows, method) for method in methods)
+        if first is not None and second is not None:
+            shown += _show(console, outcomes, section, rule, rows, first, second)
             continue
-        for method in (method for method, row in zip(methods, pair, strict=True) if row is None):
+        for method in (method for method, row in zip(methods, (first, second), strict=True) if row is None):
             backbones = reasons.setdefault(_why_not(section, method, name, rule), [])
             backbones += [name] if name not in backbones else []
     return shown
 
 
-def _row(rows: list[Any], method: str) -> Any:
+def _row(rows: Sequence[Row], method: str) -> Row | None:
     """The row of a method, as its rule chose it; a fixed point of a path only where nothing else is there."""
     found = [row for row in rows if row.method == method]
     return min(found, key=lambda row: (bool(row.kind), not row.complete, row.name), default=None)
 
 
-def _why_not(section: Any, method: str, backbone: str, rule: str) -> str:
+def _why_not(section: Section, method: str, backbone: str, rule: str) -> str:
     """Why a method has no row in the table of a rule on a backbone, and what to do."""
     from ....results.board.rows import UNRANKED
 
@@ -141,7 +148,9 @@ def _why_not(section: Any, method: str, backbone: str, rule: str) -> str:
     return f"{method} is {told[0] if told else 'of a study, which ranks nothing'}"
 
 
-def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[Any], pair: list[Any]) -> int:
+def _show(
+    console: Console, outcomes: Outcomes, section: Section, rule: str, rows: Sequence[Row], first: Row, second: Row
+) -> int:
     from ....results.board.comparison import compare, flips, sets_of
     from ....results.tables.cells import cell_text, footnotes, in_percent, judged, metric_columns
     from ....results.tables.page import TESTED_SCORES
@@ -150,27 +159,29 @@ def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[A
     columns = [(c, name) for c, name in metric_columns(section) if in_percent(c) and sets_of(section, c) is not None]
     identity = (section.id_column, "acc_id")
     columns = [(c, f"{section.id_set} (ID){name.removeprefix('ID')}" if c in identity else name) for c, name in columns]
-    found = {column: compare(outcomes, section, *pair, column) for column, _ in columns}
+    found = {column: compare(outcomes, section, first, second, column) for column, _ in columns}
     if all(comparison is None for comparison in found.values()):
         raise UserError(
-            f"compare: {pair[0].name} and {pair[1].name} on {pair[0].backbone} must have per-sample files of common "
+            f"compare: {first.name} and {second.name} on {first.backbone} must have per-sample files of common "
             "seeds, found none; run them with the same seeds, and keep the folders predictions/."
         )
     seeds = next(c.seeds for c in found.values() if c is not None)
-    title = f"{pair[0].name} - {pair[1].name} on {pair[0].backbone} ({section.version}, {pair[0].provenance}, rule "
+    title = f"{first.name} - {second.name} on {first.backbone} ({section.version}, {first.provenance}, rule "
     title += f"{rule}, recipe {section.recipe}, seeds {', '.join(map(str, seeds))})"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    names = [row.title for row in pair]
-    moved = [row for row in pair if start is not None and not row.is_reference_method]
-    for heading in ("set", *names, "difference", "95 %: seeds and images", "95 %: these checkpoints"):
+    pair = (first, second)
+    # Row beside the zero-shot row against which its flips are counted.
+    moved = [(row, start) for row in pair if start is not None and not row.is_reference_method]
+    intervals = ("95 %: seeds and images", "95 %: these checkpoints")
+    for heading in ("set", first.title, second.title, "difference", *intervals):
         table.add_column(heading, justify="left" if heading == "set" else "right")
-    for heading in (f"{row.title} {sign}" for row in moved for sign in ("-", "+")):
+    for heading in (f"{row.title} {sign}" for row, _ in moved for sign in ("-", "+")):
         table.add_column(heading, justify="right")
     for column, name in columns:
         cells = [name, *(cell_text(row, column, short=True) for row in pair), *_difference(found[column])]
-        turned_of = list(sets_of(section, column)) if column == "acc_id" or column.startswith("acc/") else []
-        for row, of in itertools.product(moved, turned_of):
-            turned = flips(outcomes, section, row, start, of)
+        turned_of = sets_of(section, column) or {} if column == "acc_id" or column.startswith("acc/") else {}
+        for (row, before), of in itertools.product(moved, turned_of):
+            turned = flips(outcomes, section, row, before, of)
             cells += ["", ""] if turned is None else [f"{100 * turned.negative:.1f}", f"{100 * turned.positive:.1f}"]
         table.add_row(*map(Text, cells))
     console.print(table)
@@ -185,7 +196,7 @@ def _show(console: Console, outcomes: Any, section: Any, rule: str, rows: list[A
     return sum(comparison is not None for comparison in found.values())
 
 
-def _difference(comparison: Any) -> list[str]:
+def _difference(comparison: Comparison | None) -> list[str]:
     if comparison is None:
         return ["", "", ""]
     inner = comparison.difference.image_interval()

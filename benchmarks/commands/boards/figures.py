@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PROCESSES = 4
 """That draw side by side, at most: each has its own matplotlib."""
+Kept = TypeVar("Kept")
 _parts: "Mapping[str, Material]" = {}
 _png = True
 
@@ -95,16 +96,21 @@ def draw(material: "Material", names: Sequence[str], folder: Path, console: Cons
     parts = {benchmark: material.of(benchmark) for benchmark in material.benchmarks}
     albums = {benchmark: Album(folder, benchmark, digest(part)) for benchmark, part in parts.items()}
     jobs = [(benchmark, name) for benchmark in parts for name in names]
+    files: dict[tuple[str, str], Mapping[str, bytes]]
     files = {job: found for job in jobs if (found := albums[job[0]].find(job[1], png))}
-    missing, broken = {}, {}
+    missing: dict[tuple[str, str], str] = {}
+    broken: dict[tuple[str, str], str] = {}
     for job, outcome in _drawn(parts, [job for job in jobs if job not in files], png, console):
         if outcome.files:
             files[job] = outcome.files
             albums[job[0]].keep(job[1], outcome.files)
         else:
             (broken if outcome.broken else missing)[job] = outcome.reason
-    files, missing, broken = ({job: of[job] for job in jobs if job in of} for of in (files, missing, broken))
-    return Made(files, missing, broken)
+
+    def in_order(of: Mapping[tuple[str, str], Kept]) -> dict[tuple[str, str], Kept]:
+        return {job: of[job] for job in jobs if job in of}
+
+    return Made(in_order(files), in_order(missing), in_order(broken))
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,7 @@ def absent(made: Made) -> dict[str, dict[str, str]]:
     from ....results.plots.gallery import ENTRIES
 
     found: dict[str, dict[str, str]] = {}
-    for (benchmark, name), reason in (made.broken | made.missing).items():
+    for (benchmark, name), reason in {**made.broken, **made.missing}.items():
         found.setdefault(benchmark, {})[ENTRIES[name].title] = reason
     return found
 
@@ -235,7 +241,8 @@ def compare_layers(material: "Material", console: Console) -> None:
     with Steps(console, "comparing layers", sum(len(records) for _, records in waiting)) as steps:
         for title, records in waiting:
             for record in records:
-                if not _compared(material.folder(record), title):
+                folder = material.folder(record)
+                if folder is None or not _compared(folder, title):
                     break
                 steps.step()
 
@@ -259,6 +266,6 @@ def _compared(folder: Path, title: str) -> bool:
     return True
 
 
-def _weights(material: "Material", record: dict) -> bool:
+def _weights(material: "Material", record: Mapping[str, Any]) -> bool:
     folder = material.folder(record)
     return folder is not None and (folder / "weights" / "final.safetensors").is_file()

@@ -1,6 +1,7 @@
 """What `report` and `figures` gather: the records below --runs and the committed reference."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -10,6 +11,9 @@ from ...host.places import Place
 from .. import options as flags
 from ..console import complain
 
+if TYPE_CHECKING:
+    from ....results.plots.figure_data import Material
+
 with_roots = flags.together(
     flags.runs,
     click.option("--results", type=Place(), default=Path("results"), help="Where the files go."),
@@ -17,7 +21,7 @@ with_roots = flags.together(
 """The two options that say where runs are and where results go."""
 
 
-def gather(runs: Path, benchmark: str | None, console: Console) -> object:
+def gather(runs: Path, benchmark: str | None, console: Console) -> "Material":
     """All records, local ones with the selection that today's tuning gives them, and the committed reference.
 
     Raises:

@@ -5,8 +5,10 @@ bits of sums differ, and hundreds of steps amplify them: the run is then another
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+Record = Mapping[str, Any]
 
 EXACT = 1e-6
 """Of any metric of the same weights: evaluation is the same, and this is more than it rounds."""
@@ -20,7 +22,7 @@ ALONE = 0.02
 METRICS = ("accuracy", "ece", "nll")
 
 
-def judge(record: dict[str, Any], made: dict[str, Any], records: Sequence[dict[str, Any]]) -> tuple[bool, str]:
+def judge(record: Record, made: Record, records: Sequence[Record]) -> tuple[bool, str]:
     """Whether `made` is `record` again, and what to say of it: what is equal, what differs, and what may.
 
     Args:
@@ -43,9 +45,7 @@ def judge(record: dict[str, Any], made: dict[str, Any], records: Sequence[dict[s
     return _elsewhere(record, made, [] if weights == now and weights else records, apart)
 
 
-def _elsewhere(
-    record: dict[str, Any], made: dict[str, Any], records: Sequence[dict[str, Any]], apart: Sequence[str]
-) -> tuple[bool, str]:
+def _elsewhere(record: Record, made: Record, records: Sequence[Record], apart: Sequence[str]) -> tuple[bool, str]:
     """`judge` where the last bits may differ; without any records the weights are the same, and evaluation rounds."""
     row = [other for other in records if _is_of_row(other, record)]
     found = []
@@ -70,7 +70,7 @@ def _allowed(accuracies: Sequence[float]) -> float:
     return max(LEAST, SPREADS * statistics.stdev(accuracies)) if len(accuracies) > 1 else ALONE
 
 
-def _differences(record: dict[str, Any], made: dict[str, Any]) -> list[tuple[str, str, float]]:
+def _differences(record: Record, made: Record) -> list[tuple[str, str, float]]:
     """(set, metric, absolute difference); an infinite likelihood, null in a record, must be one again."""
     found = []
     for name, metrics in record["sets"].items():
@@ -81,23 +81,24 @@ def _differences(record: dict[str, Any], made: dict[str, Any]) -> list[tuple[str
     return found
 
 
-def _is_of_row(other: dict[str, Any], record: dict[str, Any]) -> bool:
+def _is_of_row(other: Record, record: Record) -> bool:
     """Whether two runs differ in their seed alone."""
     specs = ({k: v for k, v in one["spec"].items() if k not in ("seed", "inputs")} for one in (other, record))
     return len({repr(sorted(spec.items())) for spec in specs}) == 1
 
 
-def _apart(recorded: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def _apart(recorded: Record, here: Record) -> list[str]:
     """What differs of machine, packages and code, in words; records before `vectors` do not say which they had."""
     pairs = [(key, recorded.get(key), here.get(key)) for key in ("cpu", "platform", "device", "threads", "python")]
     pairs += [(key, recorded.get(key, here[key]), here[key]) for key in ("vectors",) if key in here]
     packages = [one.get("packages", {}) for one in (recorded, here)]
-    pairs += [(name, *(found.get(name) for found in packages)) for name in sorted({*packages[0], *packages[1]})]
+    pairs += [(name, packages[0].get(name), packages[1].get(name)) for name in sorted({*packages[0], *packages[1]})]
     if recorded.get("code_hash") and here.get("code_hash"):  # another commit may have the same code
-        pairs += [("code", *(one["code_hash"] for one in (recorded, here)))]
+        pairs.append(("code", recorded["code_hash"], here["code_hash"]))
     else:
-        pairs += [("commit", *(str(one.get("commit"))[:8] for one in (recorded, here)))]
-        pairs += [("uncommitted changes", *("yes" if one.get("dirty") else "no" for one in (recorded, here)))]
+        commits = [str(one.get("commit"))[:8] for one in (recorded, here)]
+        dirty = ["yes" if one.get("dirty") else "no" for one in (recorded, here)]
+        pairs += [("commit", commits[0], commits[1]), ("uncommitted changes", dirty[0], dirty[1])]
     found = [f"{key} {now}, recorded {before}" for key, before, now in pairs if before != now]
     if len(recorded.get("processors", ())) > 1:
         found.append(f"recorded on several processors: {', '.join(recorded['processors'])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ...errors import UserError, explain, resolve_name
 from ...host.places import Place
 from .. import options as flags
 from ..console import complain, make_console
-from .rerun_verdict import judge
+from .rerun_verdict import Record, judge
 
 SHOWN = 20
 """Findings that are printed."""
@@ -118,7 +119,7 @@ def _name(path: Path) -> str:
     return path.parent.name if path.name == "record.json" else path.stem
 
 
-def _again(records: list[dict[str, Any]], run_id: str, suite: str | None, device: str, console: Console) -> int:
+def _again(records: Sequence[Record], run_id: str, suite: str | None, device: str, console: Console) -> int:
     """Make a run again, and what it reads, in a folder that is thrown away; 1 where it comes to something else."""
     from ....results.records.records import read_record
     from ...execution.run import Options
@@ -139,7 +140,7 @@ def _again(records: list[dict[str, Any]], run_id: str, suite: str | None, device
     return 0 if holds else 1
 
 
-def _choose(records: list[dict[str, Any]], run_id: str) -> dict[str, Any]:
+def _choose(records: Sequence[Record], run_id: str) -> Record:
     if run_id == "any":
         simple = [r for r in records if not r["spec"]["inputs"] and r["spec"]["steps"]] or records
         return min(simple, key=lambda r: (r["cost"].get("wall_seconds", 0.0), r["run_id"]))
@@ -149,7 +150,7 @@ def _choose(records: list[dict[str, Any]], run_id: str) -> dict[str, Any]:
     return found
 
 
-def _planned(record: dict[str, Any], root: Path, suite: str | None = None) -> Any:
+def _planned(record: Record, root: Path, suite: str | None = None) -> Any:
     """The run folder of a record's spec, ready to be worked on.
 
     Args:

@@ -70,7 +70,9 @@ def _answer(error: BaseException) -> str | None:
     refusal = next((cause for cause in causes if getattr(cause, "response", None) is not None), None)
     if refusal is None:
         cut = next((cause for cause in causes if type(cause).__module__.startswith("httpx")), None)
-        return cut and f"the connection broke, also when tried again ({cut}); call this again, no half file is kept"
+        if cut is None:
+            return None
+        return f"the connection broke, also when tried again ({cut}); call this again, no half file is kept"
     status = refusal.response.status_code  # type: ignore[attr-defined]
     said = f"the hub answers {status}"
     if isinstance(refusal, GatedRepoError):

@@ -118,8 +118,14 @@ def _environment() -> dict[str, str]:
 def call(command: list[str]) -> str:
     """What one of SLURM's commands says; QueueError where it fails or is not there."""
     try:
-        own = {"env": _environment(), "stdin": subprocess.DEVNULL}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, **own)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+        )
     except FileNotFoundError:
         raise QueueError(
             f"{command[0]}: must be installed to use SLURM, was not found; work on a machine of the cluster."

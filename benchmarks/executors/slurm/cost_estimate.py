@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -70,7 +70,7 @@ def estimate(specs: list[RunSpec], runs: Path, device: str, at_once: int) -> Est
     )
 
 
-def _paces(earlier: Iterable[dict[str, Any]]) -> dict[tuple[str, str], Pace]:
+def _paces(earlier: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Pace]:
     found: dict[tuple[str, str], list[Pace]] = defaultdict(list)
     for record in earlier:
         cost, processes = record["cost"], record["environment"].get("processes", 1)
@@ -108,8 +108,9 @@ def _bytes(folder: Path) -> Iterable[int]:
 
 def readable(count: int) -> str:
     """Bytes for a person."""
+    size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -139,9 +139,9 @@ def text(folder: Path, python: str | None, given: dict, count: int) -> str:
     _require()
     from submitit.slurm.slurm import _make_sbatch_string
 
-    more = {"map_count": count} if count > 1 else {}
     command = _command(folder, python, given, count)
-    return _make_sbatch_string(command, folder, **_told(folder, given, count), **more)
+    told = _told(folder, given, count) | ({"map_count": count} if count > 1 else {})
+    return _make_sbatch_string(command, folder, **told)
 
 
 def check_place(runs: Path, live: bool) -> None:

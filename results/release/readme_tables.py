@@ -20,10 +20,10 @@ from ..plots.style import save
 from ..records import manifest
 from ..records.records import REFERENCE, gather_reference
 from ..statistics.setting_selection import RULES
-from ..tables.cells import best_rows, cell_text, footnotes, marks_text, metric_columns, resolution
+from ..tables.cells import footnotes, marks_text, metric_columns, resolution
 from ..tables.leaderboard import build, write
-from ..tables.page import signs_of
-from ..tables.to_markdown import escape
+from ..tables.page import compared
+from ..tables.to_markdown import escape, number
 from .publish_reference import BOARDS
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -58,13 +58,10 @@ def table(benchmark: str = "digits") -> str:
         rows = section.table(RULES[0], backbone)
         if not section.ranks:
             rows += [row for row in section.unranked() if row.backbone == backbone]
-        best = {column: best_rows(rows, column) if section.ranks else set() for column, _ in titles}
-        signs = {column: signs_of(section, rows, best[column], column, board.judge) for column, _ in titles}
+        numbers = compared(section, rows, titles, board.judge if section.ranks else None)
         for i, row in enumerate(rows):
             cells = [backbone if i == 0 else "", escape(row.title + marks_text(row)), str(len(row.seeds))]
-            for column, _ in titles:
-                text = f"{cell_text(row, column)} {signs[column].get(i, '')}".rstrip()
-                cells.append(f"**{text}**" if i in best[column] else text)
+            cells += map(number, numbers[i])
             lines.append("| " + " | ".join([*cells, *([row.setting] if section.ranks else [])]) + " |")
         if section.ranks:
             notes.append(f"{backbone}: {board.judge.resolution(section, rows) or resolution(section, rows)}")

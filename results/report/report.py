@@ -24,10 +24,9 @@ from ..plots.figure_data import Material
 from ..plots.style import own_first
 from ..records.atomic import write_atomic
 from ..statistics.setting_selection import RULES
+from ..tables.blocks import Cell
 from ..tables.cells import (
     ASIDE_TITLES,
-    best_rows,
-    cell_text,
     empty_cells,
     footnotes,
     in_percent,
@@ -46,7 +45,7 @@ from ..tables.page import (
     TESTED_SCORES,
     TITLES,
     UNRANKED_TEXT,
-    signs_of,
+    compared,
 )
 from .json_packing import pack
 
@@ -216,19 +215,12 @@ def _view(
     section: Section, material: Material, key: str, title: str, texts: list[str], rows: list[Row], ranked: bool
 ) -> dict[str, Any]:
     columns = metric_columns(section)
-    best: dict[int, set[str]] = {}
-    for backbone in section.backbones if ranked else ():
+    judge = material.board.judge if ranked else None
+    numbers: dict[int, list[Cell]] = {}
+    for backbone in section.backbones:
         mine = [row for row in rows if row.backbone == backbone]
-        for column, _ in columns:
-            for index in best_rows(mine, column):
-                best.setdefault(id(mine[index]), set()).add(column)
-    signs: dict[int, dict[str, str]] = {}
-    for backbone in section.backbones if ranked else ():
-        mine = [row for row in rows if row.backbone == backbone]
-        for column, _ in columns:
-            found = signs_of(section, mine, best_rows(mine, column), column, material.board.judge)
-            for index, sign in found.items():
-                signs.setdefault(id(mine[index]), {})[column] = sign
+        found = compared(section, mine, columns, judge)
+        numbers |= {id(row): cells for row, cells in zip(mine, found, strict=True)}
     lines, previous = [], None
     for row in rows:
         start = _start_of(row, section.rows)
@@ -244,8 +236,8 @@ def _view(
                 "setting": _clipped(row.setting),
                 "runs": [(record["seed"], key_of(row.provenance, record)) for record in material.records_of(row)],
                 "cells": [
-                    _cell(row, column, start, column in best.get(id(row), ()), signs.get(id(row), {}).get(column, ""))
-                    for column, _ in columns
+                    _cell(row, column, start, number)
+                    for (column, _), number in zip(columns, numbers[id(row)], strict=True)
                 ],
             }
         )
@@ -256,6 +248,7 @@ def _view(
         resolved = material.board.judge.resolution(section, mine) or resolution(section, mine)
         notes += [f"{backbone}: {resolved}"] if resolved else []
     tested = TESTED + (TESTED_SCORES if section.own else "")
+    signs = any(number.sign for cells in numbers.values() for number in cells)
     return {
         "key": key,
         "title": title,
@@ -277,7 +270,7 @@ def _start_of(row: Row, rows: Sequence[Row]) -> Row | None:
     return min(mine, key=lambda other: other.provenance != row.provenance, default=None)
 
 
-def _cell(row: Row, column: str, start: Row | None, best: bool, sign: str) -> dict[str, Any]:
+def _cell(row: Row, column: str, start: Row | None, number: Cell) -> dict[str, Any]:
     mean = row.mean(column)
     before = start.mean(column) if start is not None and not row.is_reference_method else None
     change, side = "", ""
@@ -287,9 +280,10 @@ def _cell(row: Row, column: str, start: Row | None, best: bool, sign: str) -> di
         change = f"{difference:+.{digits}f}".replace("-", "−")
         good = (difference > 0) == in_percent(column)
         side = "" if float(f"{difference:.{digits}f}") == 0 else "better" if good else "worse"
-    text, _, spread = cell_text(row, column).partition(" ± ")
+    text, _, spread = number.text.partition(" ± ")
     value = "Infinity" if mean == math.inf else mean  # as JavaScript spells it
-    return {"text": text, "spread": spread, "sign": sign, "value": value, "best": best, "change": change, "side": side}
+    shown = {"text": text, "spread": spread, "sign": number.sign, "value": value, "best": number.best}
+    return {**shown, "change": change, "side": side}
 
 
 # Runs

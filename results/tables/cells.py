@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics as middle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from ..board.chance import sentence as chance
@@ -105,7 +105,7 @@ def cell_text(row: Row, column: str, short: bool = False) -> str:
     return f"{text}{gap}{sd * scale:.{digits}f}"
 
 
-def best_rows(rows: list[Row], column: str) -> set[int]:
+def best_rows(rows: Sequence[Row], column: str) -> set[int]:
     """Indices of the best of the rows of a column that compete; none unless two do."""
     if column == "ece_floor_ood_mean":
         return set()

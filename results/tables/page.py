@@ -161,21 +161,36 @@ def _listed(section: Section, rows: list[Row], title: str) -> Iterable[Block]:
 def _table(section: Section, rows: list[Row], title: str, judge: Judge | None = None) -> Table:
     """One with a judge is of one backbone and ranked; one without is a list."""
     columns = metric_columns(section)
-    best = {column: best_rows(rows, column) if judge else set() for column, _ in columns}
-    signs = {column: signs_of(section, rows, best[column], column, judge) for column, _ in columns}
     head = ["method", *([] if judge else ["backbone"]), "provenance", "seeds", *(name for _, name in columns)]
     head += ["setting", "selection", "tuning (trials)"]
     lines = []
-    for i, row in enumerate(rows):
+    for row, numbers in zip(rows, compared(section, rows, columns, judge), strict=True):
         cells = [Cell(row.name + marks_text(row)), *([] if judge else [Cell(row.backbone)])]
-        cells += [Cell(row.provenance), Cell(str(len(row.seeds)))]
-        for column, _ in columns:
-            cells.append(Cell(cell_text(row, column), i in best[column], signs[column].get(i, "")))
+        cells += [Cell(row.provenance), Cell(str(len(row.seeds))), *numbers]
         tuning = f"{' '.join(row.tuning)} ({row.tried})" if row.tuning else ""
         lines.append((*cells, Cell(row.setting), Cell(row.selection), Cell(tuning)))
     first = 2 if judge else 3
     caption = f"{section.benchmark} ({section.version}), recipe {section.recipe}: {title}"
     return Table(caption, tuple(head), tuple(lines), frozenset(range(first, first + 1 + len(columns))))
+
+
+def compared(
+    section: Section, rows: Sequence[Row], columns: Sequence[tuple[str, str]], judge: Judge | None, short: bool = False
+) -> list[list[Cell]]:
+    """The cells of each row in these columns, (column, heading): its number, whether it is the best, and its sign.
+
+    Every table of rows, wherever it is shown, has its numbers from here.
+
+    Args:
+        rows: of one backbone and rule, where there is a judge; without one they are a list, in which none is the best.
+        short: as in `cell_text`.
+    """
+    best = {column: best_rows(rows, column) if judge else set() for column, _ in columns}
+    signs = {column: signs_of(section, rows, best[column], column, judge) for column, _ in columns}
+    return [
+        [Cell(cell_text(row, key, short), i in best[key], signs[key].get(i, "")) for key, _ in columns]
+        for i, row in enumerate(rows)
+    ]
 
 
 def signs_of(section: Section, rows: Sequence[Row], best: set[int], column: str, judge: Judge | None) -> dict[int, str]:

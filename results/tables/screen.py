@@ -15,8 +15,9 @@ from rich.text import Text
 from ..board.comparison import Judge
 from ..board.rows import BASELINE, MARKS, UNRANKED, Row, Section, natural
 from ..statistics.setting_selection import RULES
-from .cells import best_rows, cell_text, metric_columns, remarks
-from .page import signs_of, told_by_data
+from .cells import metric_columns, remarks
+from .page import compared, told_by_data
+from .to_console import number
 
 LINES, WIDTH = 25, 100
 BESIDE = 3
@@ -143,23 +144,18 @@ class Screen:
         for name in (*(() if narrow else ("n",)), *(heading for _, heading in columns)):
             table.add_column(name, justify="right", no_wrap=True)
         for group in groups:
-            ranked = list(group.table)
-            places = {id(row): i for i, row in enumerate(ranked)}
-            best = {key: best_rows(ranked, key) for key, _ in columns}
-            signs = {key: signs_of(section, ranked, best[key], key, self.judge) for key, _ in columns}
-            table.add_row(Text(f"[{group.backbone}]", style="bold"))
             rows = group.shown(beside)
+            listed = zip(rows, compared(section, rows, columns, None, short=True), strict=True)
+            ranked = zip(group.table, compared(section, group.table, columns, self.judge, short=True), strict=True)
+            numbers = {id(row): cells for row, cells in (*listed, *ranked)}
+            table.add_row(Text(f"[{group.backbone}]", style="bold"))
             for row, name in zip(rows, _names(rows), strict=True):
-                place = places.get(id(row), -1)
                 if narrow:
                     of = f" ({row.provenance})" if row.provenance != "local" else ""
                     cells = [Text(name + _signs(row) + of)]
                 else:
                     cells = [Text(name + _signs(row)), Text(row.provenance), Text(str(len(row.seeds)))]
-                for key, _ in columns:
-                    text = cell_text(row, key, short=True) + signs[key].get(place, "")
-                    cells.append(Text(text, style="bold" if place in best[key] else ""))
-                table.add_row(*cells)
+                table.add_row(*cells, *map(number, numbers[id(row)]))
         return table
 
 

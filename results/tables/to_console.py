@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,10 +15,10 @@ from ..board.rows import ASIDE, ORACLE, Row, Section
 from ..published import rows as rows_module
 from ..statistics.setting_selection import RULES
 from . import published_tables
-from .blocks import Block, Heading, Notes
+from .blocks import Block, Cell, Heading, Notes
 from .blocks import Table as Cells
-from .cells import ASIDE_TITLES, best_rows, cell_text, footnotes, marks_text, metric_columns, remarks
-from .page import signs_of, told_by_data
+from .cells import ASIDE_TITLES, footnotes, marks_text, metric_columns, remarks
+from .page import compared, told_by_data
 
 
 class ConsoleBoard:
@@ -154,19 +154,18 @@ def _table(section: Section, rows: list[Row], title: str, wide: bool, judge: Jud
     if not wide:
         short = [key for key, _ in columns if "/" not in key and not key.startswith(("nll", "ece_floor"))]
         columns = [(key, name) for key, name in columns if key in (*short, section.id_column)]
-    best: Mapping[str, set[int]] = {key: best_rows(rows, key) if judge else set() for key, _ in columns}
-    signs = {key: signs_of(section, rows, best[key], key, judge) for key, _ in columns}
     several = len({row.backbone for row in rows}) > 1
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in ("method", *(("backbone",) if several else ()), "provenance"):
         table.add_column(name, overflow="fold")
     for name in ("n", *(heading for _, heading in columns)):
         table.add_column(name, justify="right", no_wrap=True)
-    for i, row in enumerate(rows):
+    for row, numbers in zip(rows, compared(section, rows, columns, judge, short=True), strict=True):
         cells = [Text(row.name + marks_text(row)), *([Text(row.backbone)] if several else [])]
-        cells += [Text(row.provenance), Text(str(len(row.seeds)))]
-        for key, _ in columns:
-            text = cell_text(row, key, short=True) + signs[key].get(i, "")
-            cells.append(Text(text, style="bold" if i in best[key] else ""))
-        table.add_row(*cells)
+        table.add_row(*cells, Text(row.provenance), Text(str(len(row.seeds))), *map(number, numbers))
     return table
+
+
+def number(cell: Cell) -> Text:
+    """A number with its sign, the best of a column in bold."""
+    return Text(cell.text + cell.sign, style="bold" if cell.best else "")

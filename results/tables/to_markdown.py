@@ -26,10 +26,11 @@ def markdown(blocks: Iterable[Block]) -> str:
 def _table(table: Table) -> list[str]:
     rule = "".join("---:|" if i in table.numbers else "---|" for i in range(len(table.head)))
     lines = ["| " + " | ".join(map(escape, table.head)) + " |", "|" + rule]
-    return lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in table.rows]
+    return lines + ["| " + " | ".join(map(number, row)) + " |" for row in table.rows]
 
 
-def _cell(cell: Cell) -> str:
+def number(cell: Cell) -> str:
+    """A cell with its sign, the best of a column in bold."""
     text = escape(cell.text)
     text = f"**{text}**" if cell.best and text else text
     return f"{text} {cell.sign}" if cell.sign else text

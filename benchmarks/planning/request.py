@@ -62,6 +62,8 @@ class Request:
     kind: Literal["run", "trial"] = "run"
     companions: bool = False
     """Also, under rule one_se, the run of rule `fixed` of each method with a path whose place on it is not set."""
+    part: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that say which part of the images is used, as `settings` would."""
 
 
 @dataclass(frozen=True)

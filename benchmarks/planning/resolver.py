@@ -54,7 +54,7 @@ def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[P
     backbones = choose_backbones(request.backbones, suite, facts)
     listed = {name: keys_of(facts.methods[name]) for name in methods}
     known = {name: keys_of(method) for name, method in facts.methods.items()}
-    assigned = set_flags.assign(set_flags.parse(request.settings), listed, known)
+    assigned = set_flags.assign(set_flags.parse(request.settings, request.part), listed, known)
     plan: dict[str, Planned] = {}
     pairs = list(itertools.product(methods, backbones))
     if "all" in request.methods:  # of the suite's methods those that the recipe and the rule are for, if there are any

@@ -1,7 +1,8 @@
 """What follows `--set`: `key=value`, a grid `key=a,b`, a list `key=[a,b]`, or `method.key=value`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError, fold, resolve_name, unknown
@@ -32,9 +33,23 @@ class Setting:
     text: str
 
 
-def parse(texts: Iterable[str]) -> list[Setting]:
-    """Parse every `--set`; UserError where one is no `key=value`, has an empty value, or repeats a key."""
+def parse(texts: Iterable[str], part: Mapping[str, Any] = MappingProxyType({})) -> list[Setting]:
+    """Parse every `--set`; UserError where one is no `key=value`, has an empty value, or repeats a key.
+
+    Args:
+        part: keys and values that come after those, of flags that mean settings (`--limit`).
+    """
     settings: list[Setting] = []
+
+    def add(setting: Setting) -> None:
+        for earlier in settings:
+            if (earlier.method, earlier.key) == (setting.method, setting.key):
+                raise UserError(
+                    f"--set {setting.text}: the key is already in --set {earlier.text}; give all its values in one, "
+                    f"as in {setting.text.partition('=')[0].strip()}=1,2."
+                )
+        settings.append(setting)
+
     for text in texts:
         left, equals, right = text.partition("=")
         method, dot, key = left.strip().rpartition(".")
@@ -42,14 +57,9 @@ def parse(texts: Iterable[str]) -> list[Setting]:
         if not equals or not key or (dot and not method):
             raise UserError(f"--set {text}: must be key=value, got '{text}'; write for example --set lr=0.001.")
         values = tuple(parse_yaml(part, f"--set {text}") for part in _split(right, text))
-        setting = Setting(fold(method) if dot else None, fold(key), values, text)
-        for earlier in settings:
-            if (earlier.method, earlier.key) == (setting.method, setting.key):
-                raise UserError(
-                    f"--set {text}: the key is already in --set {earlier.text}; give all its values in one, "
-                    f"as in {left.strip()}=1,2."
-                )
-        settings.append(setting)
+        add(Setting(fold(method) if dot else None, fold(key), values, text))
+    for key, value in part.items():
+        add(Setting(None, key, (value,), f"{key}={str(value).lower()}"))
     return settings
 
 

@@ -39,11 +39,6 @@ def _part_of(limit: int | None, allow_partial: bool) -> dict[str, Any]:
     return limits | ({"allow_partial": True} if allow_partial else {})
 
 
-def _with_part(settings: tuple, limit: int | None, allow_partial: bool) -> tuple:
-    """The settings, with what --limit and --allow-partial mean."""
-    return (*settings, *(f"{key}={str(value).lower()}" for key, value in _part_of(limit, allow_partial).items()))
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="robustft")
 def robustft() -> None:
@@ -83,22 +78,26 @@ def run(
     allow_partial: bool,
     rule: str,
     recipe: str | None,
-    **work: Any,
+    asked: flags.Asked,
+    runs: Path,
+    dry_run: bool,
+    keep: str | None,
+    wandb: str | None,
 ) -> int:
     """One run (with the run it reads, if any)."""
     from .commands import executor_options
     from .commands import sweep as sweeps
 
-    work, loaded = executor_options.choose(work), sweeps.load(benchmark)
+    executor, loaded, console = executor_options.choose(asked), sweeps.load(benchmark), make_console()
     backbones = backbones or (loaded.suite.backbones[0],)
-    settings = _with_part(settings, limit, allow_partial)
-    plan = sweeps.expand(loaded, methods, backbones, (seed,), settings, rule, recipe)
+    part = _part_of(limit, allow_partial)
+    plan = sweeps.expand(loaded, methods, backbones, (seed,), settings, rule, recipe, part=part)
     requested = sum(planned.requested for planned in plan)
     if requested != 1:
         raise UserError(f"run: makes one run, got {requested}; use `robustft sweep` for a grid.")
-    code, console = sweeps.carry_out(loaded, plan, make_console(), jobs=1, **work), make_console()
-    if not work["dry_run"]:
-        sweeps.tell_result(loaded, plan, work["runs"], console)
+    code = sweeps.carry_out(loaded, plan, console, executor, runs=runs, jobs=1, dry_run=dry_run, keep=keep, wandb=wandb)
+    if not dry_run:
+        sweeps.tell_result(loaded, plan, runs, make_console())
     return code
 
 
@@ -127,7 +126,11 @@ def sweep(
     recipe: str | None,
     jobs: int | None,
     results: Path,
-    **work: Any,
+    asked: flags.Asked,
+    runs: Path,
+    dry_run: bool,
+    keep: str | None,
+    wandb: str | None,
 ) -> int:
     """A grid of runs, and the board of all results."""
     from .commands import executor_options
@@ -135,15 +138,26 @@ def sweep(
     from .commands.boards import leaderboard as leaderboards
     from .planning import current_selection
 
-    work, loaded, console = executor_options.choose(work), sweeps.load(benchmark), make_console()
-    settings = _with_part(settings, limit, allow_partial)
-    plan = sweeps.expand(loaded, methods, backbones, seeds, settings, rule, recipe, companions=True)
-    asked = seeds or loaded.suite.seeds
-    code = sweeps.carry_out(loaded, plan, console, jobs=jobs, results=results, seeds=asked, **work)
-    on_its_way = work["cluster"] is not None and not sweeps.finished(plan, work["runs"])
-    if not work["dry_run"] and code != 130 and not on_its_way:
+    executor, loaded, console = executor_options.choose(asked), sweeps.load(benchmark), make_console()
+    part = _part_of(limit, allow_partial)
+    plan = sweeps.expand(loaded, methods, backbones, seeds, settings, rule, recipe, companions=True, part=part)
+    code = sweeps.carry_out(
+        loaded,
+        plan,
+        console,
+        executor,
+        runs=runs,
+        jobs=jobs,
+        dry_run=dry_run,
+        keep=keep,
+        wandb=wandb,
+        results=results,
+        seeds=seeds or loaded.suite.seeds,
+    )
+    on_its_way = executor.cluster is not None and not sweeps.finished(plan, runs)
+    if not dry_run and code != 130 and not on_its_way:
         known = current_selection.Suites(complain, {loaded.suite.name: loaded})
-        leaderboards.of_sweep(known, loaded, plan, rule, work["runs"], results, console)
+        leaderboards.of_sweep(known, loaded, plan, rule, runs, results, console)
     return code
 
 
@@ -163,16 +177,29 @@ def tune(
     allow_partial: bool,
     recipe: str | None,
     jobs: int | None,
-    **work: Any,
+    asked: flags.Asked,
+    runs: Path,
+    dry_run: bool,
+    keep: str | None,
 ) -> int:
     """Trials on the validation set; writes the suite's tuned values."""
     from .commands import executor_options
     from .commands import sweep as sweeps
     from .commands import tune as tunes
 
-    work, part = executor_options.choose(work), _part_of(limit, allow_partial)
+    executor, loaded, part = executor_options.choose(asked), sweeps.load(benchmark), _part_of(limit, allow_partial)
     return tunes.tune(
-        sweeps.load(benchmark), methods, backbones, recipe, make_console(), jobs=jobs, part=part, **work
+        loaded,
+        methods,
+        backbones,
+        recipe,
+        make_console(),
+        executor,
+        runs=runs,
+        jobs=jobs,
+        dry_run=dry_run,
+        keep=keep,
+        part=part,
     )
 
 
@@ -218,13 +245,33 @@ def status(benchmark: str | None, runs: Path, as_json: bool, watch: bool, every:
 @click.option("--restarts", type=click.IntRange(min=0), default=3, help="Leave out what started so often in vain.")
 @click.option("--cancelled", is_flag=True, help="Also what was cancelled.")
 @click.option("--dry-run", is_flag=True, help="Print what would be started; start nothing.")
-def retry(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, runs: Path, **options: Any) -> int:
+def retry(
+    benchmark: str | None,
+    methods: tuple,
+    backbones: tuple,
+    ids: tuple,
+    runs: Path,
+    jobs: int | None,
+    asked: flags.Asked,
+    restarts: int,
+    cancelled: bool,
+    dry_run: bool,
+) -> int:
     """Start again what failed, vanished or was stopped."""
     from .commands import executor_options
     from .commands.monitoring import retry as retries
+    from .executors.run_states import Choice
 
-    chosen = (benchmark, methods, backbones, ids)
-    return retries.retry(make_console(), runs, chosen, **executor_options.choose(options))
+    return retries.retry(
+        make_console(),
+        runs,
+        Choice(benchmark, methods, backbones, ids),
+        executor_options.choose(asked),
+        jobs=jobs,
+        restarts=restarts,
+        cancelled=cancelled,
+        dry_run=dry_run,
+    )
 
 
 @robustft.command()
@@ -237,8 +284,9 @@ def retry(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, r
 def cancel(benchmark: str | None, methods: tuple, backbones: tuple, ids: tuple, everything: bool, runs: Path) -> int:
     """End runs: running ones save a checkpoint first, planned ones are not started."""
     from .commands.monitoring import cancel as cancels
+    from .executors.run_states import Choice
 
-    return cancels.cancel(make_console(), runs, (benchmark, methods, backbones, ids), everything)
+    return cancels.cancel(make_console(), runs, Choice(benchmark, methods, backbones, ids), everything)
 
 
 robustft.add_command(reports.report)

@@ -7,6 +7,7 @@ import pytest
 from runs_kit import call, write_suite
 
 from robustft.benchmarks.commands import executor_options
+from robustft.benchmarks.commands.options import Asked
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.executors import local as launch
 from robustft.benchmarks.host import environment as environment_module
@@ -69,11 +70,11 @@ def test_the_local_executor_may_be_named(tmp_path, capsys, executor):
 def test_more_memory_and_time_are_asked_of_a_cluster():
     options = {"executor": "slurm", "profile": "cpu", "pack": None, "live": False, "device": None}
     options |= {"checkpoint_minutes": None, "memory": "99G", "time": "48h"}
-    asked = executor_options.choose(dict(options))["cluster"].profile
-    plain = executor_options.choose({**options, "memory": None, "time": None})["cluster"].profile
+    asked = executor_options.choose(Asked(**options)).cluster.profile
+    plain = executor_options.choose(Asked(**{**options, "memory": None, "time": None})).cluster.profile
     assert (asked.memory, asked.minutes) == ("99G", 48 * 60)
     assert asked.model_copy(update={"memory": plain.memory, "time": plain.time}) == plain
     with pytest.raises(UserError, match="time"):
-        executor_options.choose({**options, "time": "long"})
+        executor_options.choose(Asked(**{**options, "time": "long"}))
     with pytest.raises(UserError, match="--memory, --time: are for a cluster"):
-        executor_options.choose({**options, "executor": "local", "profile": None})
+        executor_options.choose(Asked(**{**options, "executor": "local", "profile": None}))

@@ -14,7 +14,7 @@ from robustft.benchmarks.commands.monitoring import cancel, status
 from robustft.benchmarks.execution import run
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
-from robustft.benchmarks.executors.run_states import survey
+from robustft.benchmarks.executors.run_states import Choice, survey
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.lease import Observer, claim
 
@@ -291,7 +291,7 @@ def test_cancel_takes_waiting_jobs_out_of_the_queue_and_lets_running_ones_save(t
     gone = []
 
     def end(*ids):
-        chosen = (None, (), (), ids)
+        chosen = Choice(ids=ids)
         jobs = {job: "PENDING" for job in ("1_0", "2", "3")}
         assert (
             cancel.cancel(status.Console(quiet=True), tmp_path, chosen, queue=lambda _: jobs, scancel=gone.extend) == 0

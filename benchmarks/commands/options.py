@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,32 @@ def together(*options: Callable) -> Callable:
     return decorate
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the options of `place`, and those beside them, say of where runs are made."""
+
+    executor: str = "local"
+    device: str | None = None
+    profile: str | None = None
+    pack: int | None = None
+    live: bool = False
+    checkpoint_minutes: float | None = None
+    workers: int | None = None
+    memory: str | None = None
+    time: str | None = None
+
+
+def _asked(function: Callable) -> Callable:
+    """The command gets these options as one, `asked`."""
+
+    @wraps(function)
+    def command(**values: Any) -> Any:
+        place = {field.name: values.pop(field.name) for field in fields(Asked) if field.name in values}
+        return function(asked=Asked(**place), **values)
+
+    return command
+
+
 method = click.option("--method", "methods", multiple=True, callback=_names, help="Names with commas, or all.")
 backbone = click.option("--backbone", "backbones", multiple=True, callback=_names, help="Names with commas, or all.")
 settings = click.option(
@@ -91,6 +119,7 @@ place = together(
     click.option(
         "--checkpoint-minutes", type=click.FloatRange(min=0), help="Between checkpoints: 0.5 here, 10 on a cluster."
     ),
+    _asked,
 )
 ids = click.option("--run", "ids", multiple=True, callback=_names, help="Run ids with commas.")
 work = together(

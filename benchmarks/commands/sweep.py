@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +31,7 @@ from ..run_folder.plan import Plan
 from ..run_folder.spec import RunSpec
 from . import cautions, listing
 from .console import complain
+from .executor_options import Executor
 
 RESULTS = {"acc_id": "ID accuracy", "acc_ood_mean": "OOD mean accuracy", "ece_id": "ID ECE", "nll_id": "ID NLL"}
 
@@ -48,9 +50,10 @@ def expand(
     rule: str,
     recipe: str | None,
     companions: bool = False,
+    part: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Planned]:
-    """The runs that the flags of a command mean; `companions` as in Request, for a sweep."""
-    request = Request(methods, encoders, seeds, settings, rule, recipe, companions=companions)
+    """The runs that the flags of a command mean; `companions`, for a sweep, and `part` as in Request."""
+    request = Request(methods, encoders, seeds, settings, rule, recipe, companions=companions, part=part)
     plan = expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
     planned = {each.spec.method for each in plan}
     left_out = [name for name in choose_methods(methods, benchmark.suite, benchmark.facts) if name not in planned]
@@ -64,17 +67,14 @@ def carry_out(
     benchmark: Benchmark,
     plan: list[Planned],
     console: Console,
+    executor: Executor,
     *,
     runs: Path,
     jobs: int | None,
-    device: str,
-    checkpoint_minutes: float,
     dry_run: bool,
     keep: str | None = None,
     wandb: str | None = None,
     results: Path | None = None,
-    cluster: slurm_command.Cluster | None = None,
-    workers: int | None = None,
     seeds: Sequence[int] = (),
 ) -> int:
     """Make the runs of a plan that have no record yet, here or on a cluster; returns the exit code.
@@ -90,7 +90,7 @@ def carry_out(
     unfinished = [planned for planned in plan if planned.spec.run_id not in done]
     told = [
         *cautions.one_run(plan, seeds, benchmark.facts.methods),
-        *cautions.of_plan(benchmark, unfinished, device, jobs, here=cluster is None),
+        *cautions.of_plan(benchmark, unfinished, executor.device, jobs, here=executor.cluster is None),
     ]
     if dry_run:
         listing.plan(console, plan, done, told)
@@ -98,14 +98,16 @@ def carry_out(
             if recipe in benchmark.suite.published:
                 methods = list(dict.fromkeys(planned.spec.method for planned in plan if planned.spec.recipe == recipe))
                 listing.departures(console, benchmark.suite.published[recipe], methods)
-        if cluster is not None:
-            slurm_command.dry_run(plan, folders, console, runs, cluster, device, checkpoint_minutes)
+        if executor.cluster is not None:
+            slurm_command.dry_run(
+                plan, folders, console, runs, executor.cluster, executor.device, executor.checkpoint_minutes
+            )
         return 0
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
         return 0
     _check_weights(plan, folders, keep)
-    _check_place(unfinished, device, cluster)
+    _check_place(unfinished, executor)
     check_data(benchmark, [planned.spec for planned in unfinished])
     if results is not None:
         check_writable(results, "--results")
@@ -122,9 +124,7 @@ def carry_out(
                 folders[planned.spec.run_id].keep(keep)
             if wandb is not None:
                 wandb_tracking.choose(folders[planned.spec.run_id].path, wandb)
-    if cluster is not None:
-        return slurm_command.submit(folders.values(), console, runs, cluster, device, checkpoint_minutes)
-    return exit_code(_launch(plan, folders, done, console, jobs, device, checkpoint_minutes, workers))
+    return _start(plan, folders, done, console, executor, runs, jobs)
 
 
 def finished(plan: list[Planned], runs: Path) -> bool:
@@ -135,22 +135,34 @@ def finished(plan: list[Planned], runs: Path) -> bool:
 def make(
     plan: list[tuple[Planned, RunFolder]],
     console: Console,
+    executor: Executor,
     *,
     runs: Path,
     jobs: int | None,
-    device: str,
-    checkpoint_minutes: float,
-    cluster: slurm_command.Cluster | None = None,
 ) -> int:
     """Make runs that were planned earlier and are in their folders below `runs`; returns the exit code."""
     folders = {planned.spec.run_id: folder for planned, folder in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     planned = [planned for planned, _ in plan]
-    _check_place([each for each in planned if each.spec.run_id not in done], device, cluster)
+    _check_place([each for each in planned if each.spec.run_id not in done], executor)
     check_writable(runs)
-    if cluster is not None:
-        return slurm_command.submit(folders.values(), console, runs, cluster, device, checkpoint_minutes)
-    return exit_code(_launch(planned, folders, done, console, jobs, device, checkpoint_minutes))
+    return _start(planned, folders, done, console, executor, runs, jobs)
+
+
+def _start(
+    plan: list[Planned],
+    folders: dict[str, RunFolder],
+    done: set[str],
+    console: Console,
+    executor: Executor,
+    runs: Path,
+    jobs: int | None,
+) -> int:
+    """Have the runs made that are not done; returns the exit code."""
+    if executor.cluster is None:
+        return exit_code(_launch(plan, folders, done, console, jobs, executor))
+    minutes = executor.checkpoint_minutes
+    return slurm_command.submit(folders.values(), console, runs, executor.cluster, executor.device, minutes)
 
 
 def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str | None) -> None:
@@ -172,10 +184,10 @@ def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str
                 )
 
 
-def _check_place(plan: list[Planned], device: str, cluster: slurm_command.Cluster | None) -> None:
+def _check_place(plan: list[Planned], executor: Executor) -> None:
     """Refuse what would fail in every run, before any starts."""
-    if cluster is None:
-        _check_device(device)
+    if executor.cluster is None:
+        _check_device(executor.device)
     for backbone in {planned.spec.backbone for planned in plan}:
         backbones.load(backbone)  # raises where the weights are damaged
 
@@ -186,16 +198,15 @@ def _launch(
     done: set[str],
     console: Console,
     jobs: int | None,
-    device: str,
-    checkpoint_minutes: float,
-    workers: int | None = None,
+    executor: Executor,
 ) -> list[Job]:
     threads = max(planned.spec.threads for planned in plan)
-    gpus = visible_gpus(device)
+    gpus = visible_gpus(executor.device)
     limit = min(jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
     console.print(f"{len(plan)} runs, {len(done)} finished earlier, {limit} side by side")
-    more = () if workers is None else ("--workers", str(workers))
-    arguments = ("--device", device, "--checkpoint-seconds", str(checkpoint_minutes * 60), *more)
+    more = () if executor.workers is None else ("--workers", str(executor.workers))
+    seconds = executor.checkpoint_minutes * 60
+    arguments = ("--device", executor.device, "--checkpoint-seconds", str(seconds), *more)
     launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)
     results = launcher.run()
     errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)

@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import UserError
-from ..executors.slurm import command as slurm_command
 from ..host import package
 from ..planning.benchmark import Benchmark
 from ..planning.request import choose_backbones, choose_methods
@@ -15,6 +14,7 @@ from ..planning.suite.suite import SUITES
 from ..planning.suite.tuned_values import tuned_path
 from ..run_folder.folder import RunFolder
 from . import listing
+from .executor_options import Executor
 from .sweep import carry_out, finished
 
 
@@ -24,15 +24,12 @@ def tune(
     encoders: tuple[str, ...],
     recipe: str | None,
     console: Console,
+    executor: Executor,
     *,
     runs: Path,
     jobs: int | None,
-    device: str,
-    checkpoint_minutes: float,
     dry_run: bool,
     keep: str | None = None,
-    cluster: slurm_command.Cluster | None = None,
-    workers: int | None = None,
     part: dict[str, Any] | None = None,
 ) -> int:
     """Make the trials and write the tuned file, trained methods before those that read what was chosen for them.
@@ -57,22 +54,10 @@ def tune(
                 raise
             console.print(f"{', '.join(stage)}: planned when the trials above have chosen ({error})")
             return 0
-        code = carry_out(
-            benchmark,
-            search.plan,
-            console,
-            runs=runs,
-            jobs=jobs,
-            device=device,
-            checkpoint_minutes=checkpoint_minutes,
-            dry_run=dry_run,
-            keep=keep,
-            cluster=cluster,
-            workers=workers,
-        )
+        code = carry_out(benchmark, search.plan, console, executor, runs=runs, jobs=jobs, dry_run=dry_run, keep=keep)
         if code:
             return code
-        if cluster is not None and not dry_run and not finished(search.plan, runs):
+        if executor.cluster is not None and not dry_run and not finished(search.plan, runs):
             console.print("start the same command again when these trials are done; it goes on from there")
             return 0
         if not dry_run:

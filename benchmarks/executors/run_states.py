@@ -239,27 +239,30 @@ def _surely_alive(seen: Seen, observer: Observer) -> bool:
     return holder is not None and holder.process.alive() is True
 
 
-def choose(
-    found: list[Seen],
-    runs: Path,
-    benchmark: str | None = None,
-    methods: tuple[str, ...] = (),
-    backbones: tuple[str, ...] = (),
-    ids: tuple[str, ...] = (),
-) -> list[Seen]:
-    """The runs of a benchmark, methods, backbones and run ids; UserError for a name that no run has."""
+@dataclass(frozen=True)
+class Choice:
+    """Runs of a benchmark, methods, backbones and run ids; what is not named chooses all."""
+
+    benchmark: str | None = None
+    methods: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+
+
+def choose(found: list[Seen], runs: Path, choice: Choice) -> list[Seen]:
+    """Those of the runs that are chosen; UserError for a name that no run has."""
     place = f"--runs {runs} has"
-    if benchmark is not None:
+    if choice.benchmark is not None:
         known = sorted({seen.parts[0] for seen in found})
-        name = resolve_name("benchmark", benchmark, known, f"{place} runs of: {', '.join(known) or 'none'}")
+        name = resolve_name("benchmark", choice.benchmark, known, f"{place} runs of: {', '.join(known) or 'none'}")
         found = [seen for seen in found if seen.parts[0] == name]
-    for kind, part, asked in (("method", 1, methods), ("backbone", 2, backbones)):
+    for kind, part, asked in (("method", 1, choice.methods), ("backbone", 2, choice.backbones)):
         known = sorted({seen.parts[part] for seen in found})
         remedy = f"{place} runs of: {', '.join(known) or 'none'}"
         names = {resolve_name(kind, name, known, remedy) for name in asked if name != "all"}
         if names and "all" not in asked:
             found = [seen for seen in found if seen.parts[part] in names]
-    for run_id in ids:
+    for run_id in choice.ids:
         if run_id not in {seen.run_id for seen in found}:
             raise UserError(f"--run: must be the id of a planned run, got '{run_id}'; see `robustft status --json`.")
-    return [seen for seen in found if not ids or seen.run_id in ids]
+    return [seen for seen in found if not choice.ids or seen.run_id in choice.ids]

@@ -11,18 +11,15 @@ from pathlib import Path
 from rich.console import Console
 
 from ...errors import UserError
-from ...executors.run_states import OPEN, Queue, Seen, choose, slurm, survey
+from ...executors.run_states import OPEN, Choice, Queue, Seen, choose, slurm, survey
 from ...executors.slurm.client import cancel as end_jobs
 from ...run_folder.lease import Observer
-
-Chosen = tuple[str | None, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-"""Benchmark, methods, backbones and run ids, as `survey.choose` takes them."""
 
 
 def cancel(
     console: Console,
     runs: Path,
-    chosen: Chosen,
+    choice: Choice,
     everything: bool = False,
     queue: Queue = slurm,
     scancel: Callable[[list[str]], None] = end_jobs,
@@ -36,10 +33,10 @@ def cancel(
     Raises:
         UserError: nothing was chosen, or a name that no run has.
     """
-    if not any(chosen) and not everything:
+    if choice == Choice() and not everything:
         raise UserError("cancel: must be told which runs, got none; name a benchmark, --method, --run, or give --all.")
     found = survey(runs, Observer(), queue)
-    ended = [seen for seen in choose(found, runs, *chosen) if seen.state in OPEN]
+    ended = [seen for seen in choose(found, runs, choice) if seen.state in OPEN]
     for seen in ended:
         seen.folder.ask_to_cancel()
     jobs = waiting_jobs(found, ended)

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from ...errors import UserError, is_mistake
-from ...executors.run_states import Queue, Seen, choose, slurm, survey
+from ...executors.run_states import Choice, Queue, Seen, choose, slurm, survey
 from ...run_folder.folder import RunFolder
 from ...run_folder.lease import Observer
-from .cancel import Chosen
+from ..executor_options import Executor
 
 AGAIN = ("failed", "vanished", "checkpointed")
 
@@ -21,26 +21,26 @@ AGAIN = ("failed", "vanished", "checkpointed")
 def retry(
     console: Console,
     runs: Path,
-    chosen: Chosen,
+    choice: Choice,
+    executor: Executor,
     *,
+    jobs: int | None = None,
     restarts: int = 3,
     cancelled: bool = False,
     dry_run: bool = False,
     queue: Queue = slurm,
-    **work: Any,
 ) -> int:
     """Make the chosen runs that failed, vanished or were stopped, with the inputs that they still lack.
 
     Args:
         restarts: a run that was started so often without a new checkpoint is named and left out.
         cancelled: also those that were cancelled.
-        work: jobs, device, checkpoint_minutes, as for a sweep.
 
     Returns:
         The exit code of the launcher; 1 at least where a run was left out.
     """
     states = (*AGAIN, "cancelled") if cancelled else AGAIN
-    found = choose(survey(runs, Observer(), queue), runs, *chosen)
+    found = choose(survey(runs, Observer(), queue), runs, choice)
     picked = [seen for seen in found if seen.state in states or seen.stuck]
     again = [seen for seen in picked if seen.restarts < restarts and not _has_record(seen.folder)]
     for seen in picked:
@@ -65,7 +65,7 @@ def retry(
     again = [seen for seen in again if seen.path not in lacking]
     for seen in again:
         seen.folder.forget_cancel()
-    code = sweep.make(with_inputs(seen.folder for seen in again), console, runs=runs, **work)
+    code = sweep.make(with_inputs(seen.folder for seen in again), console, executor, runs=runs, jobs=jobs)
     return code or int(len(again) < len(picked))
 
 

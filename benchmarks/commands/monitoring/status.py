@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ...executors.run_states import OPEN, STATES, Queue, Seen, choose, slurm, survey
+from ...executors.run_states import OPEN, STATES, Choice, Queue, Seen, choose, slurm, survey
 from ...executors.slurm.client import NEVER
 from ...host.redaction import discreet
 from ...run_folder.folder import last_lines
@@ -61,7 +61,7 @@ def status(
     observer = Observer()  # one for all looks: it learns which heartbeats of other machines stand still
 
     def look() -> list[Seen]:
-        return choose(survey(runs, observer, queue), runs, benchmark)
+        return choose(survey(runs, observer, queue), runs, Choice(benchmark))
 
     if as_json:
         print(json.dumps(report(look()), indent=1))

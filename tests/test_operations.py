@@ -25,7 +25,7 @@ QUICK = ("limit=16",)
 def in_process(monkeypatch):
     """Retried runs are made here, one after the other: processes are for tests/faults."""
 
-    def make(plan, console, **_):
+    def make(plan, console, executor, **_):
         events = [work(folder.path, Options(), never)["event"] for _, folder in plan]
         return int(set(events) != {"done"})
 

@@ -103,6 +103,15 @@ reference: $(STAMP) ## run everything with five seeds under both rules and write
 readme: $(STAMP) ## make the README's table, the reference's boards and their pictures again from the committed records
 	@$(PY) -m robustft.results.release.readme_tables
 
+.PHONY: docs
+docs: ## build the documentation into build/site; a dead link or an undocumented public name fails
+	@$(MAKE) --no-print-directory install EXTRAS=all,test,docs
+	@mkdir -p .make/links/robustft
+	@for folder in benchmarks methods datasets backbones results; do \
+		ln -sfn ../../../$$folder .make/links/robustft/$$folder; done
+	@$(PY) -m mkdocs build --quiet
+	@echo "wrote build/site/index.html"
+
 .PHONY: pretrain
 pretrain: $(STAMP) ## make the bundled backbones again (up to 25 minutes)
 	@$(PY) -m robustft.benchmarks.maintenance.pretrain
@@ -152,7 +161,7 @@ format: $(STAMP) ## sort imports and format
 	@$(PY) -m ruff format .
 
 .PHONY: check
-check: lint types test test-processors test-faults test-slurm test-browser ## what CI runs
+check: lint types docs test test-processors test-faults test-slurm test-browser ## what CI runs
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay

@@ -30,7 +30,8 @@ class DualEncoder(nn.Module):
         clip: the model; `clip.logit_scale` is the trainable log of `logit_scale`.
         tokenizer: texts -> (N, context) integers, padded with 0; the end token is the largest id, as CLIP's is.
         name: the backbone's registered name.
-        mean, std: of the pixels, a colour each, that the image tower was pretrained with.
+        mean: of the pixels, a colour each, that the image tower was pretrained with.
+        std: their standard deviation.
 
     Attributes:
         doubt: one sentence where its weights cannot be those that its name says, else "".

@@ -1,4 +1,4 @@
-"""The zero-shot head: class embeddings from prompts (spec.md 0.2; mlfoundations/wise-ft:src/models/zeroshot.py)."""
+"""The zero-shot head: class embeddings from prompts (mlfoundations/wise-ft:src/models/zeroshot.py)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

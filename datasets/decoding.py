@@ -1,4 +1,4 @@
-"""From an image file to the picture a backbone sees (spec.md 0.4): RGB, bicubic, in uint8.
+"""From an image file to the picture a backbone sees: RGB, bicubic, in uint8.
 
 The evaluation view is the one of open_clip and of the code this line of work shares: shortest side to `size`, centre
 crop. The training view is a random crop of 90 to 100 % of the area, of shape 3:4 to 4:3, resized to `size`; no flip.

@@ -1,4 +1,4 @@
-"""ImageNet, finetuned on and in-distribution, and its five shifts (spec.md 2.1 to 2.6).
+"""ImageNet, finetuned on and in-distribution, and its five shifts.
 
 Below the data root (first name that exists; the others are layouts of earlier code):
 

@@ -1,4 +1,4 @@
-"""ObjectNet's maps to ImageNet, read from the files that come with its images (spec.md 2.6).
+"""ObjectNet's maps to ImageNet, read from the files that come with its images.
 
 `mappings/` says which label each of the 313 folders has, which ImageNet labels an ObjectNet label means (113 have any,
 some several), and which ImageNet index a label is. Classes are the 113 folders in sorted order; a class's logit is the

@@ -1,7 +1,7 @@
 """From logits over all classes to logits over the classes of one evaluation set.
 
 ImageNet-R and -A keep 200 of the 1000 columns; ObjectNet's classes are each the maximum over one or more ImageNet
-classes (spec.md 2.4 and 2.6). It happens before softmax: dropping classes afterwards would leave probabilities that do
+classes. It happens before softmax: dropping classes afterwards would leave probabilities that do
 not add up to one, and so another calibration error.
 """
 

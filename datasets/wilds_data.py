@@ -1,4 +1,4 @@
-"""iWildCam, FMoW and Camelyon17 of WILDS, through the `wilds` package (spec.md 2.8 and 2.9).
+"""iWildCam, FMoW and Camelyon17 of WILDS, through the `wilds` package.
 
 The package reads metadata and splits; accuracy by group is computed by whoever evaluates, from `groups`, because the
 package's own needs an extra compiled library. Training is on `train`, choices on `id_val`.

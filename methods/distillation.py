@@ -28,7 +28,8 @@ def feature_distillation(student: Embeddings, teacher: Embeddings, reduction: Li
     """Squared distance between student's and teacher's embeddings, both modalities added (FD, Eq. 20).
 
     Args:
-        student, teacher: unit-length embeddings of the same batch.
+        student: its unit-length embeddings of a batch.
+        teacher: those of the same batch.
         reduction: over the D dimensions; the batch is always averaged. "sum" is Eq. 20, per sample. "mean"
             is the code: D times smaller, which its weight of 2000 makes up for (2000 x mean over 512
             dimensions = 3.906 x sum).
@@ -53,7 +54,8 @@ def contrastive_relational_distillation(student: Embeddings, teacher: Embeddings
     Mean over rows of KL(softmax(s' U' V'^T) || softmax(s U V^T)), plus the same from text to image.
 
     Args:
-        student, teacher: unit-length embeddings of the same batch.
+        student: its unit-length embeddings of a batch.
+        teacher: those of the same batch.
         half: the code averages the two directions; Eq. 23 adds them (default).
 
     Returns:

@@ -69,7 +69,9 @@ def direct_finetuning(w0: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """No regularisation: W = W0 (I - P) + W*.
 
     Args:
-        w0: (D, d) pretrained weights. x: (d, n) data, of any rank. y: (D, n) targets.
+        w0: (D, d) pretrained weights.
+        x: (d, n) data, of any rank.
+        y: (D, n) targets.
 
     Returns:
         (D, d). W0 is forgotten on P, and fits Y as well as any linear map does.
@@ -83,7 +85,10 @@ def l2_sp(w0: Tensor, x: Tensor, y: Tensor, strength: float) -> Tensor:
     On I - P this is W0, exactly: (X X^T + lambda I)^-1 is 1/lambda there and Y X^T is 0.
 
     Args:
-        w0, x, y: as in `direct_finetuning`. strength: lambda, >= 0; at 0 the limit, which is direct finetuning.
+        w0: (D, d) pretrained weights.
+        x: (d, n) data, of any rank.
+        y: (D, n) targets.
+        strength: lambda, >= 0; at 0 the limit, which is direct finetuning.
 
     Returns:
         (D, d). Keeps W0 with weight lambda / (s_i^2 + lambda) along the i-th left singular direction of X: little
@@ -97,8 +102,10 @@ def static_self_distillation(w0: Tensor, x: Tensor, y: Tensor, strength: float) 
     """R = lambda/2 ||W X - W0 X||_F^2: W = W0 (I - P / (1 + lambda)) + W* / (1 + lambda).
 
     Args:
-        w0, x, y: as in `direct_finetuning`. strength: lambda, >= 0; towards 0 the result is direct finetuning,
-            towards infinity W0.
+        w0: (D, d) pretrained weights.
+        x: (d, n) data, of any rank.
+        y: (D, n) targets.
+        strength: lambda, >= 0; towards 0 the result is direct finetuning, towards infinity W0.
 
     Returns:
         (D, d). Keeps W0 with weight lambda / (1 + lambda) along every direction of P.
@@ -122,7 +129,11 @@ def wma_step(w0: Tensor, teacher: Tensor, x: Tensor, y: Tensor, strength: float,
     `persistence_bound`).
 
     Args:
-        w0, x, y: as in `direct_finetuning`. teacher: (D, d) W_T^{t-1}; W0 at the first step. strength: lambda, >= 0.
+        w0: (D, d) pretrained weights.
+        teacher: (D, d) W_T^{t-1}; W0 at the first step.
+        x: (d, n) data, of any rank.
+        y: (D, n) targets.
+        strength: lambda, >= 0.
         omega: the new student's share of the teacher, in [0, 1]; 0 is a static teacher. A kernel's: `online_weights`.
 
     Returns:
@@ -144,7 +155,8 @@ def teacher_errors(omegas: Tensor, strength: float) -> Tensor:
     """How much of its first error a teacher still has: ||E^t|| / ||E^0|| = prod_{j <= t} (1 - omega_j / (1 + lambda)).
 
     Args:
-        omegas: (T,) shares of the new student, for steps 1 to T. strength: lambda, >= 0.
+        omegas: (T,) shares of the new student, for steps 1 to T.
+        strength: lambda, >= 0.
 
     Returns:
         (T + 1,) entry t for the teacher after t steps; entry 0 is 1. A constant omega gives a geometric sequence.
@@ -162,7 +174,8 @@ def persistence_bound(alphas: Tensor, strength: float) -> float:
     length (T^(-1/2) for the base of Beta(0.5, 0.5), 1/T of a uniform kernel), where an EMA's falls exponentially.
 
     Args:
-        alphas: (T + 1,) kernel weights, alpha_0 first; see `kernel_weights`. strength: lambda, >= 0.
+        alphas: (T + 1,) kernel weights, alpha_0 first; see `kernel_weights`.
+        strength: lambda, >= 0.
 
     Returns:
         A fraction in (0, 1].

@@ -66,7 +66,8 @@ class EMATeacher(StaticTeacher):
     Args:
         student: the module to follow.
         total_steps: T, the length of the run.
-        start, end: momentum at step 0 and after the warm-up, in [0, 1].
+        start: momentum at step 0, in [0, 1].
+        end: momentum after the warm-up, in [0, 1].
         warmup_fraction: part of T over which it rises, in [0, 1].
         every: steps between updates, >= 1.
 
@@ -173,8 +174,8 @@ def beta_kernel(beta1: float, beta2: float | None = None) -> Kernel:
     """Density of the Beta distribution as a kernel on (0, 1).
 
     Args:
-        beta1, beta2: shape parameters, > 0 and finite; `beta2` defaults to `beta1`. (0.5, 0.5) is U-shaped, (1, 1)
-        uniform.
+        beta1: the first shape parameter, > 0 and finite; (0.5, 0.5) is U-shaped, (1, 1) uniform.
+        beta2: the second, by default the first.
 
     Raises:
         ValueError: if a shape parameter is not > 0 and finite.

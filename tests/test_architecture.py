@@ -7,16 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from house import FOLDERS, MAY_IMPORT, MODULES, ROOMS, ROOT, imports, module_graph, room_of, sources
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("benchmarks", "methods", "datasets", "backbones", "results")
-MAY_IMPORT = {
-    "benchmarks": {"methods", "datasets", "backbones", "results"},
-    "methods": {"datasets", "backbones"},
-    "datasets": set(),
-    "backbones": set(),
-    "results": set(),
-}
 # Package -> the folders that may import it.
 ONLY_IN = {
     "open_clip": ("backbones/",),
@@ -28,30 +20,6 @@ ONLY_IN = {
 }
 AT_THE_TOP = {"wandb", "wilds", "submitit", "datasets"}  # never: an install without them must run
 VAGUE = {"utils", "util", "common", "misc", "helpers"}
-
-
-def sources(*folders):
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-
-
-def imports(path):
-    """(absolute module, whether at import time) for every import of a file."""
-    tree = ast.parse(path.read_text())
-    package = ["robustft", *path.relative_to(ROOT).parent.parts]
-    late = set()
-    for node in ast.walk(tree):
-        is_typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or is_typing:
-            late |= {id(child) for child in ast.walk(node)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, id(node) not in late
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
-            for alias in node.names:
-                yield f"{module}.{alias.name}", id(node) not in late
 
 
 def name_of(path):
@@ -92,26 +60,6 @@ def test_heavy_packages_stay_where_they_are_used(path):
         assert not (package in AT_THE_TOP and at_import), f"{name_of(path)}: import {module} inside a function"
 
 
-def dotted(path):
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-MODULES = {dotted(path): path for path in sources(*FOLDERS)}
-
-
-def module_graph():
-    """Module -> modules that it imports, whenever it does: late and typing-only imports are arrows too."""
-    graph = {name: set() for name in MODULES}
-    for name, path in MODULES.items():
-        for module, _ in imports(path):
-            target = module.removeprefix("robustft.")
-            target = target if target in MODULES else target.rpartition(".")[0]
-            # A package's __init__ that lists its own modules is no circle: they import siblings, not the package.
-            if target in MODULES and target != name and not target.startswith(name + "."):
-                graph[name].add(target)
-    return graph
-
-
 def circle(graph):
     """The names along one circle of a graph, or None."""
     done, stack = set(), []
@@ -135,48 +83,6 @@ def circle(graph):
 def test_no_circles_between_modules():
     found = circle(module_graph())
     assert found is None, " -> ".join(found)
-
-
-# From the top down: a room imports from rooms below it, never from one above or beside it on the same line.
-ROOMS = {
-    "benchmarks": (
-        ("__main__",),
-        ("cli",),
-        ("commands.boards", "commands.monitoring", "commands.doctor", "speed"),
-        ("commands",),
-        ("executors",),
-        ("executors.slurm",),
-        ("execution",),
-        ("planning",),
-        ("planning.suite",),
-        ("run_folder",),
-        ("maintenance",),
-        ("host",),
-        ("errors",),
-    ),
-    "results": (
-        ("release",),
-        ("audit", "report"),
-        ("plots",),
-        ("tables",),
-        ("published",),
-        ("board",),
-        ("records",),
-        ("metrics", "statistics"),
-    ),
-}
-
-
-def room_of(name):
-    """(folder, line from the top, room) of a module; None for a folder itself."""
-    folder, _, inside = name.partition(".")
-    found = [
-        (len(room), line, room)
-        for line, rooms in enumerate(ROOMS.get(folder, ()))
-        for room in rooms
-        if inside == room or inside.startswith(room + ".")
-    ]
-    return (folder, *max(found)[1:]) if found else None
 
 
 def test_every_module_is_in_a_room():

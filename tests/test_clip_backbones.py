@@ -17,7 +17,7 @@ from robustft.backbones.encoder import PIXEL_MEAN, PIXEL_STD
 
 pytestmark = pytest.mark.filterwarnings("ignore:backbone .* not those that OpenAI gave out")  # these are random
 REAL = list(clip.OPENAI)
-# spec.md section 3: total, visual, D, image width, text width, heads, layers
+# Of the released models: total, visual, D, image width, text width, heads, layers
 SHAPES = {
     "RN50": (102_007_137, 38_316_896, 1024, 2048, 512, 8, 12),
     "ViT-B-16": (149_620_737, 86_192_640, 512, 768, 512, 8, 12),

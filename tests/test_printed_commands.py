@@ -101,9 +101,9 @@ NOT_RUN = {
     "make (soak|reference|pretrain|speed)": "minutes to hours",
     "make readme": "draws each picture of the reference again; test_readme compares what it writes",
     "make format": "changes files",
+    "make docs": "asks a package index for mkdocs: .ci/run does it",
     "export .*": "a variable of the shell",
     "torchrun .*": "four GPUs; tests/test_parallel.py trains in two processes",
-    r"(benchmarks|methods|datasets|backbones|results)/ .*": "a table of folders",
 }
 FOR_MAKE = "needs the Makefile of a clone"
 

@@ -1,4 +1,4 @@
-"""The README says what the committed reference says."""
+"""README and docs/benchmark.md say what the committed reference says, and every file that a page names exists."""
 
 import csv
 import re
@@ -10,19 +10,30 @@ from make_records import make_record
 from robustft.results.audit.redrawn import svg_finding
 from robustft.results.records.records import REFERENCE
 from robustft.results.release import readme_tables
-from robustft.results.release.readme_tables import PICTURES, README, picture_lines, pictures, renew, table
+from robustft.results.release.readme_tables import (
+    FINDINGS,
+    PICTURES,
+    README,
+    ROOT,
+    SHORT,
+    picture_lines,
+    pictures,
+    renew,
+    short_table,
+    table,
+)
 
 pytestmark = pytest.mark.computes
 
 
 @pytest.mark.parametrize("benchmark", PICTURES)
 def test_the_table_is_that_of_the_committed_reference(benchmark):
-    text = README.read_text(encoding="utf-8")
+    text = FINDINGS.read_text(encoding="utf-8")
     assert renew(text, f"{benchmark} table", table(benchmark)) == text
 
 
 def test_the_differences_in_the_prose_are_those_of_the_committed_reference():
-    text = " ".join(README.read_text(encoding="utf-8").split())
+    text = " ".join(FINDINGS.read_text(encoding="utf-8").split())
     with open(REFERENCE / "digits" / "leaderboard.csv", encoding="utf-8", newline="") as file:
         rows = {(r["method"], r["backbone"]): r for r in csv.DictReader(file) if r["rule"] == "one_se"}
 
@@ -59,7 +70,7 @@ def test_the_differences_in_the_prose_are_those_of_the_committed_reference():
 
 
 def test_the_forgetting_in_the_prose_is_that_of_the_committed_reference():
-    text = " ".join(README.read_text(encoding="utf-8").split())
+    text = " ".join(FINDINGS.read_text(encoding="utf-8").split())
     with open(REFERENCE / "forgetting" / "leaderboard.csv", encoding="utf-8", newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
 
@@ -81,9 +92,9 @@ def test_the_forgetting_in_the_prose_is_that_of_the_committed_reference():
 
 @pytest.mark.parametrize("benchmark", PICTURES)
 def test_the_pictures_are_those_of_the_committed_reference(benchmark):
-    constraints = (README.parent / "constraints.txt").read_text(encoding="utf-8")
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pinned = re.findall(r"^matplotlib==(\S+)", constraints, flags=re.MULTILINE)
-    drawn, text = dict(pictures(benchmark)), README.read_text(encoding="utf-8")
+    drawn, text = dict(pictures(benchmark)), FINDINGS.read_text(encoding="utf-8")
     assert set(drawn) >= set(PICTURES[benchmark]) - {"dynamics"}
     assert renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn)) == text
     for name, files in drawn.items():
@@ -105,11 +116,40 @@ def test_the_teachers_are_shown_as_soon_as_the_records_of_both_tell_of_them(monk
         assert ("dynamics" in dict(pictures())) == shown
 
 
-def test_every_file_that_the_readme_names_exists():
+def test_the_short_table_is_that_of_the_committed_reference():
     text = README.read_text(encoding="utf-8")
+    assert renew(text, "short table", short_table()) == text
+    assert len(SHORT) <= 8
+
+
+def test_the_readme_fits_a_few_screens():
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    assert len(re.findall(r"!\[", text)) == 1
+
+
+def test_a_row_that_the_reference_lacks_is_named(monkeypatch):
+    records = [make_record("zero_shot", rules=(), accuracy=0.7), make_record("ft")]
+    monkeypatch.setattr(readme_tables, "gather_reference", lambda benchmark=None: records)
+    with pytest.raises(ValueError, match="has no row wise_ft"):
+        short_table()
+
+
+GENERATED = {
+    *(f"results/leaderboard{end}" for end in (".md", ".csv", "_long.csv", ".html", ".tex")),
+    *("results/report.html", "results/figures/.cache"),
+}
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
     outside = re.sub("<!-- [a-z]+ table: begin.*?: end -->", "", text, flags=re.DOTALL)
-    paths = re.findall(r"`((?:benchmarks|methods|datasets|backbones|results|tests)/[\w./-]*)`", outside)
-    links = re.findall(r"\]\(([\w./-]+)\)", outside)
-    generated = {f"results/leaderboard{end}" for end in (".md", ".csv", "_long.csv")} | {"results/report.html"}
-    missing = [p for p in [*paths, *links] if p not in generated and not (README.parent / p).exists()]
-    assert len(paths) > 5 and not missing
+    paths = re.findall(r"`((?:benchmarks|methods|datasets|backbones|results|tests|docs)/[\w./-]*)`", outside)
+    links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", outside)
+    made = {link for link in links if page.name == "methods.md" and link.startswith("methods/")}
+    missing = [path for path in paths if path not in GENERATED and not (ROOT / path).exists()]
+    missing += [link for link in links if link not in made and not (page.parent / link).exists()]
+    assert not missing
+    assert page != README or len(links) > 5

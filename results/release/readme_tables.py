@@ -1,6 +1,6 @@
-"""The README's table and pictures and the reference's boards, made from its records: nobody edits them, tests compare.
+"""Tables and pictures of README and docs/benchmark.md, and the reference's boards, made from its records.
 
-`make readme` renews them, without any run; `make reference` ends in the same.
+Nobody edits them; tests compare. `make readme` renews them, without any run; `make reference` ends in the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ from ..tables.page import compared
 from ..tables.to_markdown import escape, number
 from .publish_reference import BOARDS
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+FINDINGS = ROOT / "docs" / "benchmark.md"
+SHORT = ("zero_shot", "ft", "wise_ft (alpha 0.5)", "flyp", "flyp_wma", "ema", "tracer", "tracer_static_teacher")
+"""Titles of the README's rows: the start, plain finetuning, what TRACER is made of, TRACER, and what keeps more."""
+SHORT_BACKBONE = "tiny-vit-p8"
+SHORT_COLUMNS = ("acc_id", "acc_ood_mean", "ece_id", "ece_ood_mean")
 PICTURES = {
     "digits": {
         "id_ood": "ID against OOD accuracy of every method on the three bundled backbones",
@@ -38,7 +44,7 @@ PICTURES = {
     },
     "forgetting": {"forgetting": "Accuracy on the new and the old task after finetuning, beside the paper's Figure 3"},
 }
-"""Benchmark -> figure of the gallery -> what the README says that it shows. One whose records have not what it shows is
+"""Benchmark -> figure of the gallery -> what the page says that it shows. One whose records have not what it shows is
 left out, until they have."""
 BLOCK = "<!-- {name}: {end} -->"
 
@@ -71,6 +77,26 @@ def table(benchmark: str = "digits") -> str:
     return "\n\n".join([*parts, *(["\n".join(f"- {note}" for note in notes)] if notes else [])])
 
 
+def short_table() -> str:
+    """Markdown of a few rows of digits on one backbone, without signs, which are of all rows of the backbone.
+
+    Raises:
+        ValueError: a row is not in the reference.
+    """
+    board = build([], gather_reference("digits"), Outcomes())
+    section = next(section for section in board.sections if section.ranks)
+    titles = {column: title for column, title in metric_columns(section) if column in SHORT_COLUMNS}
+    lines = ["| " + " | ".join(["method", *titles.values()]) + " |", "|" + " --- |" * (1 + len(titles))]
+    found = {row.title: row for row in section.table(RULES[0], SHORT_BACKBONE)}
+    if missing := [title for title in SHORT if title not in found]:
+        raise ValueError(f"short table: the reference has no row {missing[0]} on {SHORT_BACKBONE}.")
+    for title in SHORT:
+        cells = [cell_text(found[title], column) for column in titles]
+        lines.append("| " + " | ".join([f"`{escape(title)}`", *cells]) + " |")
+    told = "accuracy in percent, ECE in [0, 1], mean ± standard deviation over seeds"
+    return "\n".join([*lines, "", f"{section.version} on {SHORT_BACKBONE}, rule {RULES[0]}; {told}."])
+
+
 def _titles(section: Section) -> list[tuple[str, str]]:
     """Columns of `table`: those of a board without the floor and the likelihood; no mean over a single shift."""
     left_out = {"ece_floor_ood_mean", "nll_id"} | ({section.ood_column} if len(section.shifts) == 1 else set())
@@ -90,20 +116,20 @@ def _caption(section: Section) -> str:
 
 
 def renew(text: str, name: str, content: str) -> str:
-    """The README with `content` between the markers of a block.
+    """A page with `content` between the markers of a block.
 
     Raises:
         ValueError: the markers are not there.
     """
     begin, end = (BLOCK.format(name=name, end=word) for word in ("begin", "end"))
     if begin not in text or end not in text:
-        raise ValueError(f"README.md: must hold the lines {begin!r} and {end!r}; restore them.")
+        raise ValueError(f"the page must hold the lines {begin!r} and {end!r}; restore them.")
     return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
 
 
 def picture_lines(benchmark: str, names: Iterable[str]) -> str:
-    """Markdown that shows these pictures of a benchmark, one a line."""
-    return "\n".join(f"![{PICTURES[benchmark][name]}](results/reference/{benchmark}/{name}.png)" for name in names)
+    """Markdown of FINDINGS that shows these pictures of a benchmark, one a line."""
+    return "\n".join(f"![{PICTURES[benchmark][name]}](../results/reference/{benchmark}/{name}.png)" for name in names)
 
 
 def pictures(benchmark: str = "digits") -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -117,7 +143,7 @@ def pictures(benchmark: str = "digits") -> Iterator[tuple[str, dict[str, bytes]]
 def main() -> int:
     """Command line of this module."""
     try:
-        text = README.read_text(encoding="utf-8")
+        text = FINDINGS.read_text(encoding="utf-8")
         for benchmark in PICTURES:
             drawn = dict(pictures(benchmark))
             for name, files in drawn.items():
@@ -126,11 +152,14 @@ def main() -> int:
             write([], gather_reference(benchmark), REFERENCE / benchmark, Outcomes(), BOARDS)
             text = renew(text, f"{benchmark} table", table(benchmark))
             text = renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn))
-        README.write_text(text, encoding="utf-8")
+        FINDINGS.write_text(text, encoding="utf-8")
+        short = renew(README.read_text(encoding="utf-8"), "short table", short_table())
+        README.write_text(short, encoding="utf-8")
     except ValueError as error:
         print(f"readme: {error}", file=sys.stderr)
         return 2
-    print(f"renewed {README.name} and the boards and pictures of {' and '.join(PICTURES)} in {REFERENCE}")
+    pages = f"{README.name} and {FINDINGS.name}"
+    print(f"renewed {pages}, and the boards and pictures of {' and '.join(PICTURES)} in {REFERENCE}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Methods by name. A method file registers its class; methods/__init__.py lists the files."""
+"""Methods by name. A method file registers its class; `methods/__init__.py` lists the files."""
 
 import inspect
 from collections.abc import Callable

@@ -141,7 +141,8 @@ def table() -> str:
     for folder, rows in ROOMS.items():
         known = arrows(folder)
         for room in (room for line in rows for room in line):
-            told = purpose(folder, room).replace("|", "\\|")
+            told = purpose(folder, room)
+            told = f"{told.partition(':')[0]}." if "|" in told else told  # which ends a cell, also inside of code
             below = ", ".join(f"`{name}`" for name in sorted(known[room])) or "none"
             lines.append(f"| `{folder}/{room.replace('.', '/')}` | {told} | {below} |")
     return "\n".join(lines)

@@ -10,12 +10,12 @@ import pytest
 PAGE = (house.ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 WAYS = {
     title: re.findall(r"^\d+\. `([\w/]+\.py)` `(\w+)`: ", text, re.M)
-    for title, text in re.findall(r"^### `(robustft [^`]*)`.*?\n(.*?)(?=^#|\Z)", PAGE, re.M | re.S)
+    for title, text in re.findall(r"^### From `([^`]*)` to .*?\n(.*?)(?=^#|\Z)", PAGE, re.M | re.S)
 }
 
 
 def test_the_page_follows_three_commands():
-    assert set(WAYS) == {"robustft run", "robustft sweep --executor slurm", "robustft leaderboard"}
+    assert set(WAYS) == {"run", "sweep --executor slurm", "leaderboard"}
     assert PAGE.count("\n1. `") == 3 and sum(map(len, WAYS.values())) == len(re.findall(r"^\d+\. `", PAGE, re.M))
 
 
@@ -41,7 +41,7 @@ def test_the_picture_and_the_table_have_every_room():
     for folder, lines in house.ROOMS.items():
         for room in (room for line in lines for room in line):
             assert f"{folder}/{room.replace('.', '/')}: " in drawn
-            assert f"| `{folder}/{room.replace('.', '/')}` | {house.purpose(folder, room)[:20]}" in table
+            assert f"| `{folder}/{room.replace('.', '/')}` | {house.purpose(folder, room)[:15]}" in table
             assert house.purpose(folder, room)
 
 

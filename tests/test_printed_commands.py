@@ -97,7 +97,7 @@ RULES = (
 NOT_RUN = {
     "make install.*": "asks a package index; .ci/run does it first of all, and `places.clone` does the same without",
     "make (test|check)": "runs this",
-    "make test-(faults|slurm|browser|processors)": "needs a cluster, a browser or minutes: .ci/run does it",
+    "make test-(processors|faults|slurm|browser)": "runs tests, or needs a cluster or a browser: .ci/run does it",
     "make (soak|reference|pretrain|speed)": "minutes to hours",
     "make readme": "draws each picture of the reference again; test_readme compares what it writes",
     "make format": "changes files",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,9 +55,16 @@ def sources(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """(absolute module, whether at import time) for every import of a file."""
-    tree = ast.parse(path.read_text())
+    tree, found = tree_of(path), []
     package = ["robustft", *path.relative_to(ROOT).parent.parts]
     late = set()
     for node in ast.walk(tree):
@@ -66,12 +74,13 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, id(node) not in late
+                found.append((alias.name, id(node) not in late))
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
             for alias in node.names:
-                yield f"{module}.{alias.name}", id(node) not in late
+                found.append((f"{module}.{alias.name}", id(node) not in late))
+    return found
 
 
 def dotted(path: Path) -> str:
@@ -82,6 +91,7 @@ def dotted(path: Path) -> str:
 MODULES = {dotted(path): path for path in sources(*FOLDERS)}
 
 
+@cache
 def module_graph() -> dict[str, set[str]]:
     """Module -> modules that it imports, whenever it does: late and typing-only imports are arrows too."""
     graph: dict[str, set[str]] = {name: set() for name in MODULES}
@@ -131,7 +141,7 @@ def purpose(folder: str, room: str) -> str:
     """The first sentence of what a room says of itself."""
     path = ROOT / folder / Path(*room.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    text = ast.get_docstring(tree_of(path)) or ""
     return " ".join(text.partition("\n\n")[0].split())
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from house import FOLDERS, MAY_IMPORT, MODULES, ROOMS, ROOT, imports, module_graph, room_of, sources
+from house import FOLDERS, MAY_IMPORT, MODULES, ROOMS, ROOT, imports, module_graph, room_of, sources, tree_of
 
 # Package -> the folders that may import it.
 ONLY_IN = {
@@ -44,7 +44,7 @@ def test_arrows_only_run_down(path):
 
 @pytest.mark.parametrize("path", ALL)
 def test_imports_inside_the_package_are_relative(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     for node in ast.walk(tree):
         named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         named += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
@@ -126,7 +126,7 @@ def test_files_are_named_after_something(path):
 @pytest.mark.parametrize("path", sources("methods"), ids=name_of)
 def test_a_method_knows_no_dataset_or_backbone_by_name(path):
     words = {"digits", "imagenet", "wilds", "iwildcam", "fmow", "tiny-vit-p8", "tiny-rn", "slurm", "wandb"}
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     assert not words & strings
 
@@ -134,7 +134,7 @@ def test_a_method_knows_no_dataset_or_backbone_by_name(path):
 @pytest.mark.parametrize("path", ALL)
 def test_nothing_is_loaded_that_could_run_code(path):
     assert "pickle" not in {module.split(".")[0] for module, _ in imports(path)}
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     safe = {c.name for c in classes if [ast.unparse(base) for base in c.bases] == ["yaml.SafeLoader"]}
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):

@@ -40,6 +40,42 @@ def fresh_data():
         cached.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def imagenet_tree(tmp_path_factory):
+    """All class folders of ImageNet and its shifts, and a few images: to read, never to change."""
+    from imagenet_kit import write_tree
+
+    root = tmp_path_factory.mktemp("imagenet")
+    write_tree(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def iwildcam(tmp_path_factory):
+    """The root of a tiny iWildCam: to read, never to change."""
+    return _wilds("iwildcam", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def fmow(tmp_path_factory):
+    """The root of a tiny FMoW: to read, never to change."""
+    return _wilds("fmow", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def camelyon(tmp_path_factory):
+    """The root of a tiny Camelyon17: to read, never to change."""
+    return _wilds("camelyon", tmp_path_factory)
+
+
+def _wilds(name, tmp_path_factory):
+    import wilds_kit
+
+    root = tmp_path_factory.mktemp(name)
+    getattr(wilds_kit, name)(root)
+    return root
+
+
 @pytest.fixture
 def ways(monkeypatch):
     """In which way each picture is made from its file, in the order of making: a list that a test may clear."""

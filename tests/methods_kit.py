@@ -1,7 +1,5 @@
 """A tiny random dual encoder and dataset behind the real interfaces, for the tests of methods."""
 
-import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +7,10 @@ import torch
 
 from robustft.backbones import DualEncoder, tiny
 from robustft.datasets.loaders import train_batches
-from robustft.methods.base import Settings, Task
+from robustft.methods import registry
+from robustft.methods.base import Context, Settings, Task
 from robustft.methods.training.checkpoints import Checkpoints
-from robustft.methods.training.trainer import fit
+from robustft.methods.training.trainer import Training, fit
 
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # isort: skip  (after robustft.backbones)
 
@@ -20,11 +19,6 @@ VISION = {
     "vit": CLIPVisionCfg(layers=2, width=32, head_width=16, patch_size=16, image_size=32),
     "rn": CLIPVisionCfg(layers=[1, 1, 1, 1], width=8, head_width=16, image_size=32),
 }
-
-
-def golden(name):
-    """A golden file; a missing one is an error."""
-    return json.loads((Path(__file__).parent / "golden" / name).read_text())
 
 
 def encoder(kind="vit", seed=0):
@@ -123,3 +117,42 @@ def finished(fitted):
     """What a finished run hands to the methods that read it."""
     tensors = {name: tensor.clone() for name, tensor in fitted.classifier.tensors().items()}
     return {"tensors": tensors, "meta": fitted.classifier.meta()}
+
+
+def make(name, **hyper):
+    """A registered method, quick where its defaults are not."""
+    method = registry.get(name)
+    quick = {"c_points": 3, "renderings": 2} if name == "lp_ft" else {}
+    return method(method.configure(quick | hyper))
+
+
+def context(model, trainable="all", **inputs):
+    return Context(model, task(model, trainable), settings(), validation_nll, inputs)
+
+
+def started(name, kind="vit", trainable="all", **hyper):
+    """A method's training as the trainer sets it up, its context, and the batches."""
+    model, method = encoder(kind), make(name, **hyper)
+    ctx = context(model, trainable)
+    student = method.student(ctx).eval()
+    method.prepare(student, ctx)
+    return Training(method, student, settings()), ctx, batches(ctx.task)
+
+
+def copies(parameters):
+    return [p.detach().clone() for p in parameters]
+
+
+def moved(parameters, before):
+    """Which of them are no longer as they were."""
+    return [not torch.equal(p, old) for p, old in zip(parameters, before, strict=True)]
+
+
+def inputs_of(method, folder, kind="vit"):
+    """The finished runs that a method reads, as the benchmark hands them over."""
+    seeds, read = method.input_seeds(method.hyper, 0), {}
+    for other in method.inputs(method.hyper):
+        for seed in seeds:
+            key = f"{other}:{seed}" if method.pools() else other
+            read[key] = finished(run(make(other), folder / key, kind, seed=seed))
+    return read

@@ -11,6 +11,7 @@ import yaml
 
 from robustft.benchmarks import cli
 from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.planning.suite.suite import SUITES
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan
 
@@ -39,6 +40,20 @@ def write_suite(folder, **changes):
     """A suite file whose runs take a second; returns its path as text."""
     path = Path(folder) / "quick.yaml"
     path.write_text(yaml.safe_dump({**SUITE, **changes}, sort_keys=False))
+    return str(path)
+
+
+def copy_of(tmp_path, name="digits", *changes):
+    """A copy of a shipped suite and its tuned values, with texts replaced."""
+    text = (SUITES / f"{name}.yaml").read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(text)
+    tuned = SUITES / f"{name}.tuned.yaml"
+    if tuned.exists():
+        (tmp_path / tuned.name).write_text(tuned.read_text())
     return str(path)
 
 
@@ -78,6 +93,22 @@ def call(*arguments):
     except SystemExit as end:
         return end.code
     raise AssertionError("main returned")
+
+
+def never():
+    """No stop is asked for."""
+    return False
+
+
+def after(count):
+    """A stop that is asked for when it has been looked at `count` times."""
+    left = [count]
+
+    def should_stop():
+        left[0] -= 1
+        return left[0] < 0
+
+    return should_stop
 
 
 def folders(runs, method="*"):

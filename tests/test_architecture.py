@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from house import FOLDERS, MAY_IMPORT, MODULES, ROOMS, ROOT, imports, module_graph, room_of, sources, tree_of
+from house import FOLDERS, MAY_IMPORT, MODULES, ROOMS, imports, module_graph, room_of, sources, tree_of
+from repository import ROOT, TESTS
 
 # Package -> the folders that may import it.
 ONLY_IN = {
@@ -225,7 +226,7 @@ def test_a_look_at_the_committed_records_needs_no_torch(words, tmp_path):
 
 
 def test_a_skip_is_a_failure_in_ci(tmp_path):
-    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
     (tmp_path / "test_x.py").write_text(
         "import pytest\ndef test_a(): pytest.skip('no cluster')\n@pytest.mark.skip\ndef test_b(): pass\n"
     )

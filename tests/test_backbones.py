@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository import golden
 from torch.nn.functional import normalize
 
 from robustft import backbones
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.computes
 
 CARD = json.loads((Path(digits.__file__).parent / "digits_card.json").read_text())
 BUNDLED = list(tiny.VISION)
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "zero_shot_head.json").read_text())
+GOLDEN = golden("zero_shot_head.json")
 
 
 def test_the_bundled_files_are_small():

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from animals_kit import make
+from imagenet_kit import WNIDS, picture
 from make_records import make_record
-from runs_kit import call, folders, write_suite
-from test_folder import make
-from test_imagenet import WNIDS, picture
+from runs_kit import call, copy_of, folders, write_suite
 
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.errors import UserError
@@ -57,8 +57,6 @@ def test_without_id_validation_a_choice_is_refused():
 
 
 def test_a_published_recipe_on_unknown_data_is_refused(tmp_path):
-    from test_suites import copy_of
-
     path = copy_of(tmp_path, "fmow", ('    about: "Values of FLYP', '    dataset: fmouw\n    about: "Values of FLYP'))
     with pytest.raises(
         UserError, match=r"published.as_published.dataset: unknown dataset 'fmouw'; did you mean 'fmow'"

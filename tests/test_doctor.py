@@ -6,10 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from animals_kit import make
+from imagenet_kit import WNIDS, picture
 from runs_kit import call, program, write_suite
-from test_folder import make
-from test_imagenet import WNIDS, picture
-from test_wilds import camelyon  # noqa: F401 - a fixture
 
 from robustft import backbones
 from robustft.benchmarks.commands.doctor import prefetch, zero_shot_check
@@ -126,7 +125,7 @@ def test_sets_are_counted_against_what_there_should_be(tmp_path):
                            "imagenet_sketch", "objectnet"]  # fmt: skip
 
 
-def test_a_set_that_is_half_of_a_split_says_so(camelyon):  # noqa: F811 - a fixture
+def test_a_set_that_is_half_of_a_split_says_so(camelyon):
     found = holdings(Camelyon17(camelyon), Camelyon17(camelyon, allow_partial=True))
     halves = {entry.name: (entry.images, entry.used) for entry in found}
     assert (halves["validation"], halves["id"], halves["ood"]) == ((24, 12), (24, 12), (24, None))

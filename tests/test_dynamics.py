@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from methods_kit import CLASSES, PROMPTS, batches, encoder, fit, golden, images, run, settings, task, validation_nll
+from methods_kit import CLASSES, PROMPTS, batches, encoder, fit, images, run, settings, task, validation_nll
+from repository import golden
 
 from robustft.datasets.loaders import Batch
 from robustft.methods import registry

@@ -4,8 +4,8 @@ import re
 import shutil
 
 import pytest
+from animals_kit import make
 from runs_kit import BACKBONE, call, write_suite
-from test_folder import make
 
 from robustft.benchmarks.planning.current_selection import Suites
 from robustft.datasets.card import DataError

@@ -7,30 +7,13 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from animals_kit import make, picture
 
 from robustft.datasets import catalogue, loaders
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 
 SIZE = 8
-
-
-def picture(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (10, 12), (value, value, value)).save(path)
-
-
-def make(root, sets=None):
-    sets = sets or {"train": (20, 11, 1), "id_test": (2, 2, 1), "night": (1, 0, 1), "fog": (1, 1, 1)}
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "classes.txt").write_text("zebra\ta zebra\nant\tan ant\nbee\tant\n", encoding="utf-8")
-    for s, (name, counts) in enumerate(sets.items()):
-        (root / name).mkdir()
-        for c, count in enumerate(counts):
-            for k in range(count):
-                picture(root / name / ("zebra", "ant", "bee")[c] / f"{k}.png", 40 * s + 3 * c + k)
-    return root
 
 
 @pytest.fixture

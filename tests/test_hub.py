@@ -9,6 +9,7 @@ import datasets as library
 import numpy as np
 import pytest
 import torch
+from animals_kit import parquet
 from PIL import Image
 
 from robustft.datasets import catalogue, loaders
@@ -16,18 +17,6 @@ from robustft.datasets.card import DataError
 from robustft.datasets.hub import Hub
 
 SIZE = 8
-
-
-def parquet(folder, split, labels, names=("cat", "dog", "emu"), image="image", label="label", base=0):
-    """One split; row k is a grey picture of value base + k."""
-    pictures = [Image.new("RGB", (10, 12), (base + k,) * 3) for k in range(len(labels))]
-    kind = library.ClassLabel(names=list(names)) if names else library.Value("int64")
-    kind = library.Value("string") if labels and isinstance(labels[0], str) else kind
-    rows = library.Dataset.from_dict(
-        {image: pictures, label: labels}, features=library.Features({image: library.Image(), label: kind})
-    )
-    (folder / "data").mkdir(parents=True, exist_ok=True)  # where the library finds splits of any name
-    rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
 
 
 @pytest.fixture

@@ -8,89 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from imagenet_kit import SIZE, WNIDS, A, R, folders, picture, write_objectnet
 from PIL import Image
 
-from robustft.datasets import catalogue, decoding, image_folders, imagenet_metadata, loaders, objectnet
+from robustft.datasets import catalogue, decoding, image_folders, loaders, objectnet
 from robustft.datasets.card import DataError
 from robustft.datasets.imagenet import SOURCES, ImageNet, ImageNetFullTrain
 from robustft.datasets.projection import Projection
 
-WNIDS = imagenet_metadata.imagenet_synsets()
-SIZE = 16
-A, R = imagenet_metadata.imagenet_subset("a"), imagenet_metadata.imagenet_subset("r")
-
-
-def picture(path, colour, size=(20, 16), mode="RGB"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).convert(mode).save(path, quality=95)
-
-
-def folders(root, names):
-    for name in names:
-        (root / name).mkdir(parents=True)
-
-
-def write_objectnet(root):
-    """313 folders, 113 of them meaning 125 ImageNet classes, in the four files of the real archive."""
-    names = sorted(f"object_{k:03d}" for k in range(313))
-    meant = names[:226:2]
-    sizes = [3, 3, 3, *[2] * 6, *[1] * 104]
-    order = np.random.default_rng(0).permutation(1000)
-    lines = [f"label {line}, other words" for line in range(1000)]
-    lines[998] = lines[999] = "crane"
-    columns, next_line = {}, 0
-    meanings = {}
-    for name, size in zip(meant, sizes, strict=True):
-        columns[name] = [int(np.flatnonzero(order == line)[0]) for line in range(next_line, next_line + size)]
-        meanings[name.replace("_", " ").title()] = "; ".join(lines[next_line : next_line + size])
-        next_line += size
-    mappings = root / "objectnet-1.0" / "mappings"
-    mappings.mkdir(parents=True)
-    (mappings / "folder_to_objectnet_label.json").write_text(
-        json.dumps({name: name.replace("_", " ").title() for name in names})
-    )
-    (mappings / "objectnet_to_imagenet_1k.json").write_text(json.dumps(meanings))
-    (mappings / "pytorch_to_imagenet_2012_id.json").write_text(json.dumps({str(i): int(order[i]) for i in range(1000)}))
-    (mappings / "imagenet_to_label_2012_v2").write_text("\n".join(lines) + "\n")
-    folders(root / "objectnet-1.0" / "images", names)
-    return names, meant, columns
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """All class folders of all sets, and a few images."""
-    root = tmp_path_factory.mktemp("data")
-    train, val = root / "ILSVRC2012" / "train", root / "ILSVRC2012" / "val_dirs"
-    for folder, names in (
-        (train, WNIDS), (val, WNIDS), (root / "sketch", WNIDS),
-        (root / "imagenetv2-matched-frequency-format-val", [str(c) for c in range(1000)]),
-        (root / "imagenet-r", [WNIDS[c] for c in R]), (root / "imagenet-a", [WNIDS[c] for c in A]),
-    ):  # fmt: skip
-        folders(folder, names)
-        (folder / "README.txt").write_text("not a class")
-    for c, count in ((0, 60), (1, 4), (657, 1)):
-        for k in range(count):
-            picture(train / WNIDS[c] / f"{WNIDS[c]}_{k}.JPEG", (c % 200, 4 * k, 100))
-    (train / WNIDS[0] / "notes.txt").write_text("not an image")
-    picture(val / WNIDS[5] / "ILSVRC2012_val_00000001.JPEG", (1, 2, 3))
-    picture(val / WNIDS[2] / "ILSVRC2012_val_00000002.JPEG", (1, 2, 3))
-    for c in (2, 10, 100):
-        picture(root / "imagenetv2-matched-frequency-format-val" / str(c) / "a.jpeg", (c, c, c))
-    picture(root / "imagenet-r" / WNIDS[R[3]] / "art_0.jpg", (9, 9, 9))
-    picture(root / "imagenet-a" / WNIDS[A[199]] / "0.1.jpg", (9, 9, 9))
-    picture(root / "sketch" / WNIDS[999] / "sketch_0.JPEG", 128, mode="L")
-    names, meant, _ = write_objectnet(root)
-    bordered = Image.new("RGB", (SIZE + 4, SIZE + 4), (255, 0, 0))
-    bordered.paste((40, 40, 40), (2, 2, SIZE + 2, SIZE + 2))  # the first ring that is not border
-    bordered.paste((90, 90, 90), (3, 3, SIZE + 1, SIZE + 1))
-    bordered.save(root / "objectnet-1.0" / "images" / meant[4] / "x.png")
-    picture(root / "objectnet-1.0" / "images" / names[1] / "no_counterpart.png", (0, 0, 0))
-    return root
-
 
 @pytest.fixture
-def data(tree):
-    return ImageNet(tree, allow_partial=True, size=SIZE)
+def data(imagenet_tree):
+    return ImageNet(imagenet_tree, allow_partial=True, size=SIZE)
 
 
 # cards
@@ -246,7 +175,7 @@ def test_a_projection_keeps_gradients_and_refuses_a_class_without_columns():
 # ID validation
 
 
-def test_validation_is_the_smallest_hashes_and_is_not_trained_on(data, tree):
+def test_validation_is_the_smallest_hashes_and_is_not_trained_on(data, imagenet_tree):
     train, validation = data.train_labels(), data.eval_data("validation")
     files = [f"{WNIDS[0]}/{WNIDS[0]}_{k}.JPEG" for k in range(60)]
     smallest = sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest())[:26]
@@ -256,20 +185,20 @@ def test_validation_is_the_smallest_hashes_and_is_not_trained_on(data, tree):
     trained = {data._trained[0].name(i) for i in range(37)}
     assert not trained & set(validation.sample_ids) and len(trained) == 37
     assert (data.found, data.expected, validation.expected) == (65, 1_281_167, 26_000)
-    assert ImageNetFullTrain(tree, allow_partial=True).train_size == 65
+    assert ImageNetFullTrain(imagenet_tree, allow_partial=True).train_size == 65
 
 
-def test_withheld_images_stay_withheld_when_another_class_is_missing(data, tree, tmp_path):
+def test_withheld_images_stay_withheld_when_another_class_is_missing(data, imagenet_tree, tmp_path):
     (tmp_path / "ILSVRC2012").mkdir()
     (tmp_path / "ILSVRC2012" / "train").mkdir()
-    (tmp_path / "ILSVRC2012" / "train" / WNIDS[0]).symlink_to(tree / "ILSVRC2012" / "train" / WNIDS[0])
+    (tmp_path / "ILSVRC2012" / "train" / WNIDS[0]).symlink_to(imagenet_tree / "ILSVRC2012" / "train" / WNIDS[0])
     alone = ImageNet(tmp_path, allow_partial=True).eval_data("validation").sample_ids
     assert alone == [name for name in data.eval_data("validation").sample_ids if name.startswith(WNIDS[0])]
 
 
-def test_the_full_variant_has_no_validation_set(tree):
+def test_the_full_variant_has_no_validation_set(imagenet_tree):
     with pytest.raises(DataError, match="imagenet_full_train has no set 'validation'"):
-        ImageNetFullTrain(tree, allow_partial=True).eval_data("validation")
+        ImageNetFullTrain(imagenet_tree, allow_partial=True).eval_data("validation")
 
 
 # pictures
@@ -339,8 +268,8 @@ def test_every_colour_mode_becomes_rgb(mode, suffix, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty"])
-def test_an_unreadable_image_is_named(damage, tree, tmp_path):
-    good = (tree / "ILSVRC2012" / "train" / WNIDS[0] / f"{WNIDS[0]}_3.JPEG").read_bytes()
+def test_an_unreadable_image_is_named(damage, imagenet_tree, tmp_path):
+    good = (imagenet_tree / "ILSVRC2012" / "train" / WNIDS[0] / f"{WNIDS[0]}_3.JPEG").read_bytes()
     folder = tmp_path / "sketch"
     folders(folder, WNIDS[:2])
     bad = folder / WNIDS[1] / "bad.JPEG"
@@ -360,8 +289,8 @@ def test_training_pictures_depend_on_seed_epoch_and_index_alone(data):
 
 
 @pytest.mark.parametrize("decode", ["exact", "fast"])
-def test_pictures_are_made_in_the_way_asked_for(decode, tree, ways):
-    data = ImageNet(tree, allow_partial=True, size=SIZE, decode=decode)
+def test_pictures_are_made_in_the_way_asked_for(decode, imagenet_tree, ways):
+    data = ImageNet(imagenet_tree, allow_partial=True, size=SIZE, decode=decode)
     data.train_images([(0, 0)], 0)
     for entry in data.card.sets:
         data.eval_data(entry.name).images(0, 1)
@@ -426,8 +355,8 @@ def test_a_damaged_training_image_is_named_from_a_worker(tmp_path):
 # counts
 
 
-def test_an_incomplete_set_is_refused_unless_told(tree):
-    strict = ImageNet(tree)
+def test_an_incomplete_set_is_refused_unless_told(imagenet_tree):
+    strict = ImageNet(imagenet_tree)
     with pytest.raises(DataError, match=f"expected 50000 images in 1000 classes.* found 2 in 2, none in {WNIDS[0]}"):
         strict.eval_data("imagenet")
     with pytest.raises(DataError, match="expected 18574 images in 113 classes.* found 1 in 1.*--allow-partial"):

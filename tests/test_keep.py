@@ -1,8 +1,7 @@
 """What stays of a finished run: nothing, its final weights, or the checkpoints too."""
 
 import pytest
-from runs_kit import BACKBONE, call, folders, plan_runs, write_suite
-from test_resume import after, never
+from runs_kit import BACKBONE, after, call, folders, never, plan_runs, write_suite
 
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution.run import Attempt, Options

@@ -14,22 +14,27 @@ from methods_kit import (
     CLASSES,
     PROMPTS,
     Data,
-    batches,
+    context,
+    copies,
     encoder,
     finished,
-    golden,
     images,
+    inputs_of,
+    make,
+    moved,
     run,
     settings,
+    started,
     task,
     validation_nll,
 )
+from repository import golden
 from sklearn.linear_model import LogisticRegression
 
 from robustft import methods
 from robustft.backbones.zero_shot import build_head
 from robustft.methods import registry
-from robustft.methods.base import Context, HyperError, Method, Start
+from robustft.methods.base import HyperError, Method, Start
 from robustft.methods.classifier import Classifier, interpolate
 from robustft.methods.ft import ImageStudent
 from robustft.methods.training.checkpoints import Checkpoints
@@ -42,43 +47,6 @@ pytestmark = pytest.mark.computes
 EVERY = registry.names()
 TRAINED = [name for name in EVERY if registry.get(name).trained]
 KINDS = ["vit", "rn"]
-
-
-def make(name, **hyper):
-    method = registry.get(name)
-    quick = {"c_points": 3, "renderings": 2} if name == "lp_ft" else {}
-    return method(method.configure(quick | hyper))
-
-
-def context(model, trainable="all", **inputs):
-    return Context(model, task(model, trainable), settings(), validation_nll, inputs)
-
-
-def started(name, kind="vit", trainable="all", **hyper):
-    """A method's training as the trainer sets it up, its context, and the batches."""
-    model, method = encoder(kind), make(name, **hyper)
-    ctx = context(model, trainable)
-    student = method.student(ctx).eval()
-    method.prepare(student, ctx)
-    return Training(method, student, settings()), ctx, batches(ctx.task)
-
-
-def copies(parameters):
-    return [p.detach().clone() for p in parameters]
-
-
-def moved(parameters, before):
-    return [not torch.equal(p, old) for p, old in zip(parameters, before, strict=True)]
-
-
-def inputs_of(method, folder, kind="vit"):
-    """The finished runs that a method reads, as the benchmark hands them over."""
-    seeds, read = method.input_seeds(method.hyper, 0), {}
-    for other in method.inputs(method.hyper):
-        for seed in seeds:
-            key = f"{other}:{seed}" if method.pools() else other
-            read[key] = finished(run(make(other), folder / key, kind, seed=seed))
-    return read
 
 
 # -- the whole registry

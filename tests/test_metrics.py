@@ -1,14 +1,13 @@
 """Metrics against golden numbers, torchmetrics, scikit-learn and hand-worked cases."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import golden
 from sklearn.metrics import f1_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -23,7 +22,7 @@ from robustft.results.metrics.metrics import (
 
 pytestmark = pytest.mark.computes
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "calibration.json").read_text())
+GOLDEN = golden("calibration.json")
 
 
 def case_probabilities(case):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from methods_kit import golden
+from repository import golden
 from torch.nn.functional import normalize
 
 from robustft.methods.distillation import (

@@ -5,9 +5,8 @@ import os
 from collections import Counter
 
 import pytest
-from runs_kit import call, plan_runs, starts
-from test_resume import after, never
-from test_state import dead_process, plant
+from lease_kit import dead_process, plant
+from runs_kit import after, call, never, plan_runs, starts
 
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.commands.monitoring import cancel, status

@@ -13,7 +13,7 @@ import processors
 import pytest
 from make_records import make_record
 from PIL import Image
-from runs_kit import call, plan_runs, program, write_suite
+from runs_kit import after, call, never, plan_runs, program, write_suite
 
 from robustft.benchmarks.commands.boards.rerun_verdict import judge
 from robustft.benchmarks.execution.run import Options
@@ -27,17 +27,6 @@ from robustft.results.plots.figure_data import Material
 from robustft.results.plots.style import save
 from robustft.results.records import manifest
 from robustft.results.records.records import REFERENCE, gather_reference
-
-
-def never():
-    return False
-
-
-def after(count):
-    """A signal that comes when it has been asked for `count` times."""
-    asked = iter(range(count))
-    return lambda: next(asked, None) is None
-
 
 CARD = """
 import hashlib, json

@@ -9,10 +9,9 @@ import datasets as library
 import numpy as np
 import pytest
 import torch
+from animals_kit import make, parquet, picture
+from imagenet_kit import WNIDS
 from runs_kit import BACKBONE, call, folders, write_suite
-from test_folder import make, picture
-from test_hub import parquet
-from test_imagenet import WNIDS
 
 from robustft.benchmarks.commands.doctor import prefetch
 from robustft.benchmarks.planning import benchmark as facts

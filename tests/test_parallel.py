@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from methods_kit import Data, encoder, fit, run, settings, task, validation_nll
+from repository import KITS, TESTS
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
 
@@ -340,11 +341,11 @@ def worker(rank, folder):
 def two(tmp_path_factory):
     """The folder that two processes have filled."""
     folder = tmp_path_factory.mktemp("two")
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    code = "import conftest, sys, test_parallel; test_parallel.worker(int(sys.argv[1]), sys.argv[2])"
+    path = os.pathsep.join([str(TESTS), str(KITS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    code = "import conftest, runpy, sys; runpy.run_path(sys.argv[3])['worker'](int(sys.argv[1]), sys.argv[2])"
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(rank), str(folder)],
+            [sys.executable, "-c", code, str(rank), str(folder), __file__],
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,

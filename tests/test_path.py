@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from runs_kit import BACKBONE, essence, write_suite
+from runs_kit import BACKBONE, after, essence, never, write_suite
 from runs_kit import plan_runs as plan
 from safetensors.torch import load_file
-from test_resume import after, never
 
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution import run as run_module

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
+from pictures_kit import exif_orientation, normalised, photograph
 from PIL import Image
-from test_pixels import exif_orientation, normalised, photograph
 
 from robustft.datasets import decoding
 from robustft.datasets.card import DataError

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from pictures_kit import exif_orientation, normalised, photograph
 from PIL import Image
 
 from robustft.datasets import catalogue, decoding, loaders
@@ -15,16 +16,6 @@ from robustft.datasets.randomness import derive, stable_key
 pytestmark = pytest.mark.computes
 
 SIZE = 224
-
-
-def photograph(width, height, seed=0):
-    """Smooth areas, edges and noise, so that every frequency occurs."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (max(1, height // 40), max(1, width // 40), 3), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
-    smooth[: height // 3, : width // 2] = rng.integers(0, 256, 3)
-    noisy = smooth + rng.normal(0, 10, smooth.shape)
-    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
 def jpeg(path, image, **options):
@@ -55,12 +46,6 @@ READ_BY_SIMPLEJPEG = set(FILES) - {
 }  # fmt: skip
 
 
-def exif_orientation(value):
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif
-
-
 def transparent(width, height):
     image = photograph(width, height, 14).convert("RGBA")
     image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))))
@@ -83,14 +68,6 @@ def theirs():
 
     transform = image_transform(SIZE, is_train=False)
     return lambda path: transform(default_loader(str(path)))
-
-
-def normalised(view):
-    """As the backbone does it on its device."""
-    from robustft.backbones.encoder import PIXEL_MEAN, PIXEL_STD
-
-    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (PIXEL_MEAN, PIXEL_STD))
-    return (torch.from_numpy(view.copy()).float() - mean) / std
 
 
 def ours(path, decode="exact"):

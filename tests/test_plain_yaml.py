@@ -5,11 +5,10 @@ from pathlib import Path
 
 import own_data_kit as kit
 import pytest
+from repository import ROOT
 from runs_kit import call, write_suite
 
 from robustft.datasets import plain_yaml
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(

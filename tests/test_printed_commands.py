@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import places
 import pytest
 from printed_commands import of_markdown, printed
+from repository import ROOT
 from runs_kit import call
 
 from robustft.benchmarks.host import package
 
-PRINTED = printed(places.ROOT)
+PRINTED = printed(ROOT)
 NO_FOLDER = "there is no such folder; give the path that holds"
 PROFILES = "robustft list | sed -n 's/.*to copy from //p'"
 """Where an installed user has the profiles."""
@@ -148,7 +149,7 @@ def test_commands_are_found_in_every_place():
 def test_targets_that_are_not_made_here_exist(text):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     target = text.partition(" && ")[0]
-    ended = subprocess.run(["bash", "-c", f"{target} -n"], cwd=places.ROOT, env=environment, capture_output=True)
+    ended = subprocess.run(["bash", "-c", f"{target} -n"], cwd=ROOT, env=environment, capture_output=True)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -238,12 +239,12 @@ def test_a_wheel_has_every_file_of_the_package(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("robustft/")}
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *package.FOLDERS],
-        cwd=places.ROOT,
+        cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
     )
-    tree = {f"robustft/{name}" for name in listed.stdout.split("\n") if name and (places.ROOT / name).exists()}
+    tree = {f"robustft/{name}" for name in listed.stdout.split("\n") if name and (ROOT / name).exists()}
     assert names == tree
 
 

@@ -10,12 +10,10 @@ import zlib
 
 import datasets as library
 import pytest
+from animals_kit import make, parquet
+from imagenet_kit import WNIDS, A, R, write_objectnet
 from PIL import Image
 from runs_kit import call, write_suite
-from test_folder import make
-from test_hub import parquet
-from test_imagenet import WNIDS, A, R, write_objectnet
-from test_wilds import camelyon, fmow, iwildcam  # noqa: F401 - fixtures
 
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution.run import Options
@@ -197,7 +195,7 @@ def test_methods_run_on_the_wilds_trees(name, tmp_path, monkeypatch, request):
     assert ("ood worst group" in shown) == (name == "fmow")
 
 
-def test_a_label_that_is_no_class_is_refused(iwildcam, tmp_path):  # noqa: F811
+def test_a_label_that_is_no_class_is_refused(iwildcam, tmp_path):
     copy = shutil.copytree(iwildcam / "iwildcam_v2.0", tmp_path / "iwildcam_v2.0")
     text = (copy / "metadata.csv").read_text().replace("004.jpg,0,", "004.jpg,999,")
     (copy / "metadata.csv").write_text(text)

@@ -3,9 +3,9 @@
 import pytest
 import strangers_kit
 import yaml
+from animals_kit import make as make_folder
 from make_records import make_record, summarise
 from runs_kit import BACKBONE, call
-from test_folder import make as make_folder
 
 from robustft.benchmarks.executors.local import Launcher
 from robustft.results.plots import gallery

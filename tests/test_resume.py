@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from runs_kit import BACKBONE, essence, folders, write_suite
+from runs_kit import BACKBONE, after, essence, folders, never, write_suite
 from safetensors.torch import load_file
 
 from robustft.benchmarks.commands import sweep
@@ -30,21 +30,6 @@ def plan_runs(root, method):
         Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folder)
         made.append(folder)
     return made
-
-
-def never():
-    return False
-
-
-def after(count):
-    """A stop that is asked for when it has been looked at `count` times."""
-    left = [count]
-
-    def should_stop():
-        left[0] -= 1
-        return left[0] < 0
-
-    return should_stop
 
 
 def damage(path):

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from runs_kit import BACKBONE, call
-from test_imagenet import tree as imagenet_tree  # noqa: F401 - a fixture
 
 from robustft.benchmarks.commands import sweep as sweeps
 from robustft.benchmarks.execution.run import Attempt, Options
@@ -294,7 +293,7 @@ def test_a_shift_beside_the_dataset_counts_once(own, tmp_path, capfd, shifts, wo
     assert words in capfd.readouterr().err
 
 
-def test_a_shift_that_is_a_folder_of_a_registered_dataset_is_refused(imagenet_tree, tmp_path):  # noqa: F811
+def test_a_shift_that_is_a_folder_of_a_registered_dataset_is_refused(imagenet_tree, tmp_path):
     """The sets of registered data are not hashed; their folders are known when the sweep starts."""
     (tmp_path / "mine").symlink_to(imagenet_tree / "imagenet-r")
     name = catalogue.with_shifts("imagenet", {"mine": f"folder:{tmp_path / 'mine'}"})

@@ -8,8 +8,20 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from methods_kit import CLASSES, PROMPTS, encoder, images, run, settings
-from test_methods import context, copies, inputs_of, make, moved, started
+from methods_kit import (
+    CLASSES,
+    PROMPTS,
+    context,
+    copies,
+    encoder,
+    images,
+    inputs_of,
+    make,
+    moved,
+    run,
+    settings,
+    started,
+)
 from torch.nn.functional import cross_entropy, normalize
 
 from robustft.backbones.zero_shot import build_head

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from lease_kit import dead_process, plant
 
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.run_folder.folder import RunFolder
@@ -20,22 +21,6 @@ def folder(tmp_path):
     path = tmp_path / "toy" / "ft" / "tiny-a" / "seed0-0123456789ab"
     path.mkdir(parents=True)
     return RunFolder(path)
-
-
-def plant(folder, token="t1", fence=1, **process):
-    """A lease of some other process."""
-    here = vars(Process.current())
-    folder.lease.mkdir()
-    (folder.lease / "owner.json").write_text(
-        json.dumps({"token": token, "fence": fence, **here, **process, "job": None})
-    )
-
-
-def dead_process():
-    """The identity of a process that has ended."""
-    child = subprocess.Popen([sys.executable, "-c", "pass"])
-    child.wait()
-    return {"pid": child.pid, "start": "1"}
 
 
 def test_a_lease_has_one_holder(folder):

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from animals_kit import make
 from hypothesis import given
 from hypothesis import strategies as st
-from test_folder import make
+from repository import GOLDEN
+from runs_kit import copy_of
 
 from robustft.benchmarks import cli
 from robustft.benchmarks.commands import sweep
@@ -30,20 +32,6 @@ STUDIES = {"ablation-components": 16, "ablation-lambda": 14, "ablation-interval"
 def plan(benchmark, *methods, encoders=(), seeds=(), settings=(), rule="one_se", recipe=None, **more):
     loaded = Benchmark(benchmark) if isinstance(benchmark, str) else benchmark
     return sweep.expand(loaded, methods, encoders, seeds, settings, rule, recipe, **more)
-
-
-def copy_of(tmp_path, name="digits", *changes):
-    """A copy of a shipped suite and its tuned values, with texts replaced."""
-    text = (SUITES / f"{name}.yaml").read_text()
-    for old, new in changes:
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    path = tmp_path / f"{name}.yaml"
-    path.write_text(text)
-    tuned = SUITES / f"{name}.tuned.yaml"
-    if tuned.exists():
-        (tmp_path / tuned.name).write_text(tuned.read_text())
-    return str(path)
 
 
 # Every suite
@@ -102,7 +90,7 @@ def settings_of(name):
 
 def printed(table):
     """The settings of a printed table: list of name -> value."""
-    with (Path(__file__).parent / "tracer_ablations.csv").open() as file:
+    with (GOLDEN / "tracer_ablations.csv").open() as file:
         variants = [row["variant"] for row in csv.DictReader(file) if row["table"] == table]
     return [{key: float(value) for key, value in (pair.split("=") for pair in text.split(";"))} for text in variants]
 

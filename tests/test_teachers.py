@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from methods_kit import golden
+from repository import golden
 from torch import nn
 
 from robustft.methods.schedules import clip_limit, learning_rate, linear_momentum

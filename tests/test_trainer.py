@@ -2,12 +2,12 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from methods_kit import batches, encoder, fit, golden, run, settings, task, validation_nll
+from methods_kit import batches, encoder, fit, run, settings, task, validation_nll
+from repository import GOLDEN, golden
 from torch.nn.functional import normalize
 
 from robustft.backbones import DualEncoder
@@ -31,7 +31,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # isort: skip  (af
 pytestmark = pytest.mark.computes
 
 TRAJECTORY = golden("train_trajectory.json")
-INITIAL = np.load(Path(__file__).parent / "golden" / "train_trajectory_init.npz")
+INITIAL = np.load(GOLDEN / "train_trajectory_init.npz")
 
 
 class TracerWithEMA(TRACER):

@@ -2,19 +2,16 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from make_records import make_record
 from playwright.sync_api import expect, sync_playwright
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from make_records import make_record  # noqa: E402
-
-from robustft.results.plots import gallery  # noqa: E402
-from robustft.results.plots.figure_data import Material  # noqa: E402
-from robustft.results.records.records import gather_reference  # noqa: E402
-from robustft.results.report.report import Picture, write  # noqa: E402
+from robustft.results.plots import gallery
+from robustft.results.plots.figure_data import Material
+from robustft.results.records.records import gather_reference
+from robustft.results.report.report import Picture, write
 
 pytestmark = pytest.mark.browser
 

@@ -1,13 +1,8 @@
 """retry and cancel with real processes: nothing starts twice, and what was cancelled goes on when it is wanted."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from runs_kit import call, folders, plan_runs, program, starts  # noqa: E402
-from test_kills import PATIENCE, assert_same, finish, step_of, sweep, undisturbed, wait_until  # noqa: E402, F401
+from kills_kit import PATIENCE, assert_same, finish, step_of, sweep, wait_until
+from runs_kit import call, folders, plan_runs, program, starts
 
 pytestmark = pytest.mark.faults
 
@@ -37,7 +32,7 @@ def test_what_reads_a_cancelled_run_is_cancelled_too(tmp_path, capsys):
     assert not wise.done() and not ft.done()
 
 
-def test_cancelled_in_the_middle_it_ends_in_the_same_bits_when_wanted_again(tmp_path, undisturbed):  # noqa: F811
+def test_cancelled_in_the_middle_it_ends_in_the_same_bits_when_wanted_again(tmp_path, undisturbed):
     root = tmp_path / "runs-root"
     started = sweep(root)
     assert wait_until(lambda: step_of(root) > 0, started)

@@ -1,9 +1,7 @@
 """The cluster that these tests share; where there can be none they are skipped by name, which CI counts as failed."""
 
-import os
-
 import pytest
-from cluster import Cluster, missing
+from cluster import Cluster, commands_of, missing
 
 
 @pytest.fixture(scope="session")
@@ -31,22 +29,3 @@ def two_nodes(cluster, tmp_path_factory):
     """A cluster of two nodes."""
     with Cluster(tmp_path_factory.mktemp("nodes"), nodes=2) as made:
         yield made
-
-
-class commands_of:  # noqa: N801 - used as a function
-    """Inside, SLURM's commands speak to this cluster."""
-
-    def __init__(self, cluster):
-        self.cluster, self.before = cluster, {}
-
-    def __enter__(self):
-        self.before = {name: os.environ.get(name) for name in self.cluster.environment}
-        os.environ.update(self.cluster.environment)
-        return self.cluster
-
-    def __exit__(self, *_):
-        for name, value in self.before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -10,8 +10,7 @@ import time
 
 import pandas as pd
 import pytest
-from cluster import PATIENCE
-from conftest import commands_of
+from cluster import PATIENCE, commands_of
 from runs_kit import BACKBONE, call, essence, starts, write_suite
 
 from robustft.benchmarks.commands import sweep

@@ -259,3 +259,22 @@ class Cluster:
         for path in sorted([*self.root.glob("*.log"), *self.root.glob("*.out")]):
             ends.append(f"--- {path.name}\n" + path.read_text(errors="replace")[-1500:])
         return "\n".join(ends)
+
+
+class commands_of:  # noqa: N801 - used as a function
+    """Inside, SLURM's commands speak to this cluster."""
+
+    def __init__(self, cluster):
+        self.cluster, self.before = cluster, {}
+
+    def __enter__(self):
+        self.before = {name: os.environ.get(name) for name in self.cluster.environment}
+        os.environ.update(self.cluster.environment)
+        return self.cluster
+
+    def __exit__(self, *_):
+        for name, value in self.before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

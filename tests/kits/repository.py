@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 KITS = Path(__file__).resolve().parent
-TESTS = KITS
+TESTS = KITS.parent
 ROOT = TESTS.parent
 GOLDEN = TESTS / "golden"
 

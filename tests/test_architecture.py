@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from house import FOLDERS, MAY_IMPORT, MODULES, ROOMS, imports, module_graph, room_of, sources, tree_of
-from repository import ROOT, TESTS
+from repository import KITS, ROOT, TESTS
 
 # Package -> the folders that may import it.
 ONLY_IN = {
@@ -220,6 +220,32 @@ def test_a_look_at_the_committed_records_needs_no_torch(words, tmp_path):
     code += f"try: cli.main({words!r})\n"
     code += "except SystemExit as end: print({'torch', 'open_clip', 'submitit'} & set(sys.modules), end.code)"
     assert python("-c", code, cwd=tmp_path).stdout.endswith("set() 0\n")
+
+
+# the tests
+
+TEST_FILES = [path for path in sorted(TESTS.rglob("*.py")) if path.name != "conftest.py" and path.parent != KITS]
+BESIDE_THE_ROOMS = {"end_to_end", "kits", "golden", "slurm", "faults", "browser"}
+
+
+@pytest.mark.parametrize("path", [*TEST_FILES, *sorted(KITS.glob("*.py"))], ids=name_of)
+def test_no_test_file_is_imported_by_another(path):
+    """What two need is a kit, so that a test file can be moved, or run alone."""
+    others = {other.stem for other in TEST_FILES if other.stem.startswith("test_")}
+    assert not {module.split(".")[0] for module, _ in imports(path)} & (others | {"tests", "conftest"})
+
+
+def test_each_folder_of_tests_is_a_room_of_the_house():
+    tested = {path.parent.relative_to(TESTS) for path in TEST_FILES} - {Path(".")}
+    inside = {folder for folder in tested if folder.parts[0] not in BESIDE_THE_ROOMS}
+    assert {folder.parts[0] for folder in inside} == set(FOLDERS)
+    assert not [str(folder) for folder in inside if not any((ROOT / folder).glob("*.py"))]
+
+
+def test_only_the_house_itself_is_tested_at_the_top():
+    """Beside it stand what pytest reads, and what make targets and other checkouts call by these names."""
+    there = {path.name for path in TESTS.glob("*.py")}
+    assert there == {"conftest.py", "processors.py", "slurm_stub.py", "soak.py", "test_architecture.py"}
 
 
 # CI

@@ -85,7 +85,7 @@ def test_text_is_made_discreet(monkeypatch):
 FAILS = """
 import os, sys, warnings
 from pathlib import Path
-from robustft.benchmarks import run, worker
+from robustft.benchmarks.execution import run, worker
 def fit(*_, **__):
     place = os.environ["HOME"] + "/data"
     print("reading", place, "with", os.environ["HF_TOKEN"])

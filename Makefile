@@ -119,11 +119,11 @@ pretrain: $(STAMP) ## make the bundled backbones again (up to 25 minutes)
 
 .PHONY: test
 test: $(STAMP) ## all tests but those that kill processes
-	@$(PYTEST) -q -n 2 -m 'not faults and not slurm and not browser'
+	@$(PYTEST) -q -n 2 --dist worksteal -m 'not faults and not slurm and not browser'
 
 .PHONY: test-processors
 test-processors: $(STAMP) ## the tests that compute, verify of the references among them, with vector extensions off
-	@OMP_NUM_THREADS=1 $(PY) tests/processors.py $(PY) -m pytest -q -n 2 -m computes
+	@OMP_NUM_THREADS=1 $(PY) tests/processors.py $(PY) -m pytest -q -n 2 --dist worksteal -m computes
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## kill real processes and compare what they leave

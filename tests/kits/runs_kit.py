@@ -11,6 +11,8 @@ import yaml
 
 from robustft.benchmarks import cli
 from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.execution.run import Options
+from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.planning.suite.suite import SUITES
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan
@@ -109,6 +111,20 @@ def after(count):
         return left[0] < 0
 
     return should_stop
+
+
+def run_here(launcher):
+    """`Launcher.run` without worker processes.
+
+    For tests whose subject is not the processes, each of which imports torch anew, and for what only this one knows.
+    """
+    for job in launcher.jobs:
+        if job.folder.done():
+            job.state, job.earlier = "done", True
+            continue
+        outcome = work(job.folder.path, Options(device="cpu"), never)
+        job.state, job.reason = outcome["event"], outcome.get("reason", "")
+    return launcher.jobs
 
 
 def folders(runs, method="*"):

@@ -1,8 +1,8 @@
 """What somebody else may bring: methods of every kind, a dataset and a backbone, registered outside of the package."""
 
+from runs_kit import run_here
+
 from robustft.backbones import tiny
-from robustft.benchmarks.execution.run import Options
-from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.executors.local import Launcher
 from robustft.datasets import catalogue
 from robustft.datasets.card import EvalSet
@@ -67,14 +67,3 @@ def register(patch):
     patch.setitem(catalogue._EMBEDDED, "strange", Strange)
     patch.setitem(tiny.VISION, "strange-vit", dict(layers=2, width=64, head_width=32, patch_size=8, image_size=32))
     patch.setattr(Launcher, "run", run_here)
-
-
-def run_here(launcher):
-    """`Launcher.run` without worker processes, which would not know what a test has registered."""
-    for job in launcher.jobs:
-        if job.folder.done():
-            job.state, job.earlier = "done", True
-            continue
-        outcome = work(job.folder.path, Options(device="cpu"), lambda: False)
-        job.state, job.reason = outcome["event"], outcome.get("reason", "")
-    return launcher.jobs

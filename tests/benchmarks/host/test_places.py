@@ -3,9 +3,8 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from runs_kit import call, folders, starts, write_suite
 
 from robustft.backbones import local_weights, tiny
 from robustft.benchmarks.host.places import expanded
+from robustft.benchmarks.planning import benchmark
 from robustft.datasets import catalogue
 
 OWN = {"name": "own", "dataset": "folder:own", "version": "own", "methods": ["zero_shot", "ft"]}
@@ -101,12 +101,22 @@ def test_a_home_folder_that_nobody_has_is_one_sentence(option, home, capsys):
     assert expanded("a/~b", "") == Path("a/~b")
 
 
-def program(*words, cwd, **variables):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ROBUSTFT_")}
-    command = [Path(sys.executable).with_name("robustft"), *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd, env={**kept, "OMP_NUM_THREADS": "1", **variables}, capture_output=True, text=True, timeout=600
-    )
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """A command called from a folder, as in a process of its own; workers are processes."""
+
+    def call_from(*words, cwd, **variables):
+        os.environ.pop("ROBUSTFT_DATA", None)  # which an earlier --data has set
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        for cached in (benchmark.dataset, benchmark.data_facts):
+            cached.cache_clear()
+        monkeypatch.chdir(cwd)
+        capsys.readouterr()
+        code = call(*words)
+        return SimpleNamespace(returncode=code, **capsys.readouterr()._asdict())
+
+    return call_from
 
 
 def fail_once(folder):
@@ -115,14 +125,14 @@ def fail_once(folder):
     (folder / "state.json").write_text(json.dumps({"state": "failed", "reason": "made so"}))
 
 
-def test_retry_finds_the_data_that_the_sweep_named_wherever_it_is_called(home, tmp_path):
+def test_retry_finds_the_data_that_the_sweep_named_wherever_it_is_called(home, tmp_path, program):
     here, data = tmp_path / "here", tmp_path / "home" / "data"
     make_images(data / "own")
     suite = write_suite(here, **OWN, **STEPS)
     runs, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
     elsewhere.mkdir()
     made = program("sweep", suite, "--method", "ft", "--data", "../home/data", "--runs", runs, cwd=here)
-    assert made.returncode == 0, made.stderr
+    assert made.returncode == 0, made.err
     (folder,) = folders(runs)
     told = json.loads((folder / "place.json").read_text())
     assert told == {"root": "~/data", "start": str(here)}  # the home folder is told of nowhere
@@ -130,7 +140,7 @@ def test_retry_finds_the_data_that_the_sweep_named_wherever_it_is_called(home, t
 
     fail_once(folder)
     again = program("retry", "--runs", runs, cwd=elsewhere)
-    assert again.returncode == 0 and (folder / "record.json").exists(), again.stderr
+    assert again.returncode == 0 and (folder / "record.json").exists(), again.err
     assert starts(folder) == 2
 
     fail_once(folder)
@@ -138,21 +148,21 @@ def test_retry_finds_the_data_that_the_sweep_named_wherever_it_is_called(home, t
     state = (folder / "state.json").read_bytes()
     for more in ([], ["--data", elsewhere]):
         lost = program("retry", "--runs", runs, *more, cwd=elsewhere)
-        assert lost.returncode == 2 and lost.stderr.startswith("robustft: folder:") and lost.stdout == ""
-        assert "there is no such folder" in lost.stderr and "--data or ROBUSTFT_DATA" in lost.stderr
+        assert lost.returncode == 2 and lost.err.startswith("robustft: folder:") and lost.out == ""
+        assert "there is no such folder" in lost.err and "--data or ROBUSTFT_DATA" in lost.err
         assert (folder / "state.json").read_bytes() == state and starts(folder) == 2
     found = program("retry", "--runs", runs, cwd=elsewhere, ROBUSTFT_DATA=str(tmp_path / "moved"))
-    assert found.returncode == 0 and (folder / "record.json").exists(), found.stderr
+    assert found.returncode == 0 and (folder / "record.json").exists(), found.err
 
     fail_once(folder)
     image = next((tmp_path / "moved" / "own" / "train").glob("*/*.png"))
     image.rename(image.with_name("another.png"))
     other = program("retry", "--runs", runs, "--data", tmp_path / "moved", cwd=elsewhere)
-    assert other.returncode == 2 and "are others than when the run was planned" in other.stderr
+    assert other.returncode == 2 and "are others than when the run was planned" in other.err
     assert starts(folder) == 3
 
 
-def test_data_beside_the_call_are_found_from_elsewhere(tmp_path):
+def test_data_beside_the_call_are_found_from_elsewhere(tmp_path, program):
     """A relative folder:own begins where the sweep was called, and no other folder of that name is taken for it."""
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     make_images(here / "own")
@@ -161,10 +171,10 @@ def test_data_beside_the_call_are_found_from_elsewhere(tmp_path):
         path.rename(path.with_name("another.png"))
     suite = write_suite(here, **OWN, **STEPS)
     made = program("sweep", suite, "--method", "zero_shot", "--runs", tmp_path / "runs", cwd=here)
-    assert made.returncode == 0, made.stderr
+    assert made.returncode == 0, made.err
     (folder,) = folders(tmp_path / "runs")
     before = json.loads((folder / "record.json").read_text())["sets"]
     fail_once(folder)
     again = program("retry", "--runs", tmp_path / "runs", cwd=elsewhere)
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == 0, again.err
     assert json.loads((folder / "record.json").read_text())["sets"] == before

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 from animals_kit import make
-from runs_kit import BACKBONE, call, write_suite
+from runs_kit import BACKBONE, call, run_here, write_suite
 
+from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.planning.current_selection import Suites
 from robustft.datasets.card import DataError
 
@@ -23,8 +24,10 @@ def left(tmp_path_factory, request):
     tuning = {"trials": 1, "seeds": [100], "space": {"ft": {"lr": [1e-4]}}}
     suite = write_suite(tmp_path, **about, recipes={"common": RECIPE}, seeds=[0, 1], tuning=tuning)
     places = ("--runs", tmp_path / "runs")
-    assert call("tune", suite, "--method", "ft", *places) == 0
-    assert call("sweep", suite, "--method", "zero_shot,ft", *places, "--results", tmp_path / "results") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Launcher, "run", run_here)
+        assert call("tune", suite, "--method", "ft", *places) == 0
+        assert call("sweep", suite, "--method", "zero_shot,ft", *places, "--results", tmp_path / "results") == 0
     shutil.rmtree(tmp_path / "animals")
     for file in tmp_path.glob("*.yaml"):
         file.unlink()

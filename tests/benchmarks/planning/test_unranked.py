@@ -4,9 +4,10 @@ import re
 
 import pytest
 from make_records import make_record
-from runs_kit import BACKBONE, call, write_suite
+from runs_kit import BACKBONE, call, run_here, write_suite
 
 from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.planning import unranked
 from robustft.results.records.records import gather
 from robustft.results.tables.leaderboard import build
@@ -29,6 +30,7 @@ def test_a_row_says_why_it_is_not_ranked_until_it_is(tmp_path, capsys, monkeypat
     """There, on every page, and in `compare`: each time with what to run, and running that helps."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(Launcher, "run", run_here)
     suite(tmp_path)
     run = ("sweep", "quick.yaml", "--method", "ft")
 

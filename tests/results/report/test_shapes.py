@@ -1,11 +1,10 @@
 """Reports and figures of data and records of every shape: what cannot be drawn says why, and nothing else is lost."""
 
 import pytest
-import strangers_kit
 import yaml
 from animals_kit import make as make_folder
 from make_records import make_record, summarise
-from runs_kit import BACKBONE, call
+from runs_kit import BACKBONE, call, run_here
 
 from robustft.benchmarks.executors.local import Launcher
 from robustft.results.plots import gallery
@@ -44,7 +43,7 @@ def swept(tmp_path_factory):
     """Two runs on each shape of data: the folder."""
     root = tmp_path_factory.mktemp("shapes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Launcher, "run", strangers_kit.run_here)
+        patch.setattr(Launcher, "run", run_here)
         patch.chdir(root)
         for name, splits in SHAPES.items():
             make_folder(root / "data" / name, splits)

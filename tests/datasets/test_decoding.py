@@ -215,7 +215,7 @@ def test_batches_are_the_same_from_any_number_of_workers_and_from_any_step(decod
                 assert torch.equal(getattr(a, field), getattr(b, field)), field
 
 
-def test_a_dataset_makes_all_its_pictures_in_one_way(own):
+def test_a_dataset_makes_all_its_pictures_in_one_way(own, tmp_path):
     exact, fast = Folder(own, size=32), Folder(own, size=32, decode="fast")
     assert exact.card.fingerprint == fast.card.fingerprint  # which way is in the spec of a run
     for made in ("id", "validation"):

@@ -194,8 +194,12 @@ def run(place, text, tmp):
 
 def problems(place, commands, tmp):
     """What each command came to, where that is not what its rule says."""
+    came_to = {}  # two that are printed may be one as it is typed here
     for text, rule in commands:
-        ended = run(place, f"{text} {rule.add}".strip(), tmp)
+        typed = f"{text} {rule.add}".strip()
+        if typed not in came_to:
+            came_to[typed] = run(place, typed, tmp)
+        ended = came_to[typed]
         if ended.code != rule.code or not re.search(rule.says, ended.shown) or "Traceback" in ended.shown:
             end = "\n".join(ended.shown.splitlines()[-12:])
             yield f"`{text}` ended with {ended.code}, must be {rule.code} and say {rule.says!r}:\n{end}"

@@ -3,10 +3,10 @@
 from PIL import Image
 
 
-def picture(path, value):
+def picture(path, value, width=10):
     """A grey image."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (10, 12), (value, value, value)).save(path)
+    Image.new("RGB", (width, 12), (value, value, value)).save(path)
 
 
 def make(root, sets=None):
@@ -18,7 +18,7 @@ def make(root, sets=None):
         (root / name).mkdir()
         for c, count in enumerate(counts):
             for k in range(count):
-                picture(root / name / ("zebra", "ant", "bee")[c] / f"{k}.png", 40 * s + 3 * c + k)
+                picture(root / name / ("zebra", "ant", "bee")[c] / f"{k}.png", 40 * s + 3 * c + k, 10 + s)
     return root
 
 

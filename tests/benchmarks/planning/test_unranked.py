@@ -15,6 +15,12 @@ from robustft.results.tables.leaderboard import build
 RECIPE = {"steps": 2, "batch_size": 8, "lr": 1e-4, "weight_decay": 0.1}
 
 
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """Runs are made in this process."""
+    monkeypatch.setattr(Launcher, "run", run_here)
+
+
 def suite(folder, lr=2e-4, **changes):
     tuning = {"trials": 1, "seeds": [100], "space": {"ft": {"lr": [lr]}}}
     return write_suite(folder, recipes={"common": RECIPE}, tuning=tuning, seeds=[0], **changes)
@@ -30,7 +36,6 @@ def test_a_row_says_why_it_is_not_ranked_until_it_is(tmp_path, capsys, monkeypat
     """There, on every page, and in `compare`: each time with what to run, and running that helps."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(Launcher, "run", run_here)
     suite(tmp_path)
     run = ("sweep", "quick.yaml", "--method", "ft")
 

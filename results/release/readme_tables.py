@@ -20,7 +20,7 @@ from ..plots.style import save
 from ..records import manifest
 from ..records.records import REFERENCE, gather_reference
 from ..statistics.setting_selection import RULES
-from ..tables.cells import footnotes, marks_text, metric_columns, resolution
+from ..tables.cells import cell_text, footnotes, marks_text, metric_columns, resolution
 from ..tables.leaderboard import build, write
 from ..tables.page import compared
 from ..tables.to_markdown import escape, number

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..host import imports
 from ..host.redaction import discreet
-from ..planning.resolver import Planned
+from ..planning.request import Planned
 from ..run_folder.folder import RunFolder
 from ..run_folder.lease import Observer, tidy
 from .progress import Reporter

@@ -21,6 +21,8 @@ from torch.nn.functional import normalize
 
 from ...backbones import WEIGHTS_VARIABLE, tiny
 from ...backbones.encoder import DualEncoder
+from ...backbones.registered import MADE_HERE
+from ...backbones.weights import weights_hash
 from ...datasets import digits
 from ...datasets.card import DataError
 from ...datasets.digit_rendering import COLOURS
@@ -172,10 +174,10 @@ def write(encoder: DualEncoder) -> None:
     """Writes the weights as float16 to their place, and of those that ship their hash into the manifest."""
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
     save_file({k: v.contiguous() for k, v in tensors.items()}, place(encoder.name))
-    if encoder.name in tiny.MADE_HERE:
+    if encoder.name in MADE_HERE:
         return
     manifest = json.loads(tiny.MANIFEST.read_text()) if tiny.MANIFEST.exists() else {}
-    manifest[encoder.name] = tiny.weights_hash(tiny.weights_file(encoder.name))
+    manifest[encoder.name] = weights_hash(tiny.weights_file(encoder.name))
     tiny.MANIFEST.write_text(json.dumps(dict(sorted(manifest.items())), indent=1) + "\n")
 
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from ...backbones.encoder import PIXEL_MEAN, PIXEL_STD
+from ...datasets.card import DatasetCard, EvalData
 from ...datasets.decoding import CROP_AREA, Decode
 from ...datasets.image_folders import scan
 from ...datasets.image_sets import ImageSet, TrainsOnPictures, TreePictures
@@ -31,12 +32,25 @@ GOALS: Mapping[Decode, str] = {"exact": "goal >= 1.4", "fast": "goal >= 2.5"}
 
 
 class Pictures(TrainsOnPictures):
-    """The images of one folder, to train on."""
+    """The images of one folder, to train on and nothing else."""
 
     size, randomness = SIZE, "speed"
 
     def __init__(self, pictures: TreePictures, decode: Decode) -> None:
-        self._trained, self.decode = (pictures, np.zeros(len(pictures), dtype=np.int64)), decode
+        self.pictures, self.decode = pictures, decode
+
+    @property
+    def _trained(self) -> tuple[TreePictures, np.ndarray]:
+        return self.pictures, np.zeros(len(self.pictures), dtype=np.int64)
+
+    @property
+    def card(self) -> DatasetCard:
+        """There is none."""
+        raise NotImplementedError
+
+    def eval_data(self, name: str) -> EvalData:
+        """There is none."""
+        raise NotImplementedError
 
 
 def measure(settings: Settings) -> None:

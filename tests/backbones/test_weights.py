@@ -103,7 +103,7 @@ REFUSED = {
         {"args": argparse.Namespace(a=1), "state_dict": TENSORS},
         r"more than tensors \(argparse.Namespace\).*torch.save\(mo",
     ),
-    "function": ({"hook": function, "state_dict": TENSORS}, r"more than tensors \(test_weights_files.function\)"),
+    "function": ({"hook": function, "state_dict": TENSORS}, rf"more than tensors \({__name__}.function\)"),
     "module": (torch.nn.Linear(2, 2), r"more than tensors \(torch.nn.modules.linear.Linear\)"),
     "no names": ([1, 2], r"holds a list and no tensors with names"),
     "a tensor": (torch.ones(3), r"holds one tensor and no tensors with names"),

@@ -321,12 +321,12 @@ def test_a_picture_of_another_matplotlib_is_hashed_and_said_not_to_be_drawn_agai
     assert code == 0 and "not drawn again: forgetting.svg: drawn by matplotlib of an unknown version" in text
 
 
-def test_a_figure_whose_line_lies_in_another_reference_is_said_not_to_be_drawn_again(tmp_path, capsys):
+def test_a_figure_that_these_runs_do_not_give_is_said_not_to_be_drawn_again(tmp_path, capsys):
     shutil.copytree(REFERENCE / "forgetting", tmp_path / "forgetting")
     shutil.copy(REFERENCE / "digits" / "robustness.svg", tmp_path / "forgetting")
     manifest.write_pictures(tmp_path / "forgetting")
     code, text = told(capsys, tmp_path / "forgetting")
-    assert "not drawn again: robustness.svg: figure robustness: needs" in text
+    assert "not drawn again: robustness.svg: figure robustness: shows rows that a selection rule chose" in text
 
 
 def test_what_no_sample_tells_is_said_to_be_unchecked(copied, capsys):

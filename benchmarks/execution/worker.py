@@ -224,6 +224,26 @@ def requests(folders: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:
         yield Path(request["folder"]), request.get("dead")
 
 
+def follow(team: Team, options: Any, should_stop: Callable[[], bool]) -> None:
+    """What a follower does from start to end."""
+    from ...methods.training.trainer import Interrupted
+    from .predict import Stopped
+    from .run import Attempt
+
+    def make(part: str, path: Path) -> None:
+        folder = RunFolder(path)
+        try:
+            Attempt(folder, None, Plan.read(folder), options, should_stop).follow(part)
+        except (Interrupted, Stopped):
+            return  # the leader has saved, and decides what comes next
+        except Exception:
+            traceback.print_exc()
+            time.sleep(FAREWELL_SECONDS)  # a leader that failed for the same reason says so before all are ended
+            os._exit(1)
+
+    team.follow(make)
+
+
 @click.command()
 @click.argument("folders", nargs=-1)
 @click.option("--device", default="cpu")
@@ -271,25 +291,3 @@ def main(
 
 if __name__ == "__main__":
     main()
-
-
-def follow(team: Team, options: Any, should_stop: Callable[[], bool]) -> None:
-    """What a follower does from start to end."""
-    from ...methods.training.trainer import Interrupted
-    from ..run_folder.folder import RunFolder
-    from ..run_folder.plan import Plan
-    from .predict import Stopped
-    from .run import Attempt
-
-    def make(part: str, path: Path) -> None:
-        folder = RunFolder(path)
-        try:
-            Attempt(folder, None, Plan.read(folder), options, should_stop).follow(part)
-        except (Interrupted, Stopped):
-            return  # the leader has saved, and decides what comes next
-        except Exception:
-            traceback.print_exc()
-            time.sleep(FAREWELL_SECONDS)  # a leader that failed for the same reason says so before all are ended
-            os._exit(1)
-
-    team.follow(make)

@@ -196,6 +196,10 @@ class Samples(EvalData):
         for name, value in more.items():
             setattr(self, name, value)
 
+    @property
+    def found(self):
+        return len(self.labels)
+
     def images(self, start, stop):
         self.reads += stop - start
         return torch.arange(start, stop).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
@@ -262,9 +266,9 @@ def test_many_groups_leave_only_their_worst_in_the_record():
 
 
 def test_images_that_are_not_on_the_disk_count_as_expected():
-    metrics = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], found=3, expected=10))
+    metrics = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], expected=10))
     assert (metrics["n_expected"], metrics["n"]) == (10, 3)
-    metrics = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], found=3, expected=None))
+    metrics = evaluate(Fixed([[1.0, 0.0]] * 3), Samples([0, 0, 0], expected=None))
     assert (metrics["n_expected"], metrics["n"]) == (3, 3)
 
 

@@ -14,7 +14,7 @@ from ..errors import UserError, resolve_name, unknown
 from ..planning.request import Planned, choose_backbone, learns
 from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS
 
-PACKAGE = __package__.rpartition(".")[0]
+PACKAGE = __package__.partition(".")[0]
 
 
 def plan(console: Console, planned: list[Planned], done: set[str], told: Iterable[str] = ()) -> None:

@@ -102,6 +102,7 @@ NOT_RUN = {
     "make (soak|reference|pretrain|speed)": "minutes to hours",
     "make readme": "draws each picture of the reference again; test_readme compares what it writes",
     "make format": "changes files",
+    "make types": "a minute, and .ci/run does it",
     "make docs": "asks a package index for mkdocs: .ci/run does it",
     "export .*": "a variable of the shell",
     "torchrun .*": "four GPUs; tests/test_parallel.py trains in two processes",

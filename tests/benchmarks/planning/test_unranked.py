@@ -41,7 +41,7 @@ def test_a_row_says_why_it_is_not_ranked_until_it_is(tmp_path, capsys, monkeypat
 
     screen = printed(capsys, *run)
     why = "not ranked, not tuned: run `robustft tune quick.yaml --method ft`"
-    assert f"° {why}." in screen and re.search(r"^  ft\*?°  ", screen, re.MULTILINE)
+    assert f"° {why}." in screen and re.search(r"^ft\*?°  ", screen, re.MULTILINE)
     assert "Only" not in screen
     for page in ("leaderboard.md", "leaderboard.html", "leaderboard.csv"):
         assert "not ranked, not tuned: run" in (tmp_path / "results" / page).read_text()

@@ -432,7 +432,7 @@ def test_an_unknown_method_gets_the_nearest_name():
 
 
 def test_registering_twice_names_both_files():
-    with pytest.raises(ValueError, match=r"flyp.*twice.*flyp\.py.*test_methods\.py"):
+    with pytest.raises(ValueError, match=r"flyp.*twice.*flyp\.py.*test_every_method\.py"):
         registry.register("flyp")(type("Again", (Method,), {"__module__": __name__}))
 
 

@@ -110,8 +110,9 @@ def test_calibration_sorts_from_the_smallest_error(open_page):
     head = page.locator(".benchmark .view:not([hidden]) thead th[data-column=ece_ood_mean]")
     assert head.get_attribute("aria-sort") == "ascending"
     values = page.evaluate(
-        "[...document.querySelectorAll('.benchmark .view:not([hidden]) tbody tr')].map("
-        "(row) => Number(row.cells[11].dataset.value))"
+        "(column) => [...document.querySelectorAll('.benchmark .view:not([hidden]) tbody tr')].map("
+        "(row) => Number(row.cells[column].dataset.value))",
+        head.evaluate("(head) => head.cellIndex"),
     )
     assert values == sorted(values)
 
@@ -253,7 +254,8 @@ def test_a_phone_shows_numbers_and_backbones_beside_whole_words(open_page):
         box = row.locator("td[data-value]").nth(1).bounding_box()  # ID accuracy, behind the seeds
         assert box["x"] + box["width"] <= 390, row.inner_text()
         told = row.locator("th").evaluate("(th) => getComputedStyle(th, '::after').content")
-        assert told == f'"{row.get_attribute("data-backbone")}"' and not row.locator("td").first.is_visible()
+        about = f"{row.get_attribute('data-backbone')}, {row.get_attribute('data-provenance')}"
+        assert told == f'"{about}"' and not row.locator("td").first.is_visible()
     name = page.locator(".benchmark .view:not([hidden]) tbody th", has_text="tracer_static_teacher").first
     assert name.bounding_box()["height"] < 90  # its words over two or three lines, and not letter by letter
     button = page.locator(".benchmark .view:not([hidden]) thead th").first

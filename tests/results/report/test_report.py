@@ -46,10 +46,22 @@ def test_the_committed_reference_alone_makes_a_report_that_says_what_the_board_s
     shown = cells_of(page)
     for section in made.board.sections:
         for row in section.rows:
-            assert f'<th scope="row" data-backbone="{row.backbone}">{row.name.replace("_", "_<wbr>")}' in page
+            name = row.name.replace("_", "_<wbr>")
+            assert f'<th scope="row" data-about="{row.backbone}, {row.provenance}">{name}' in page
             text = cell_text(row, "acc_ood_mean")
             assert any(cell.startswith(text) for cell in shown), text
     assert len(data_of(page)["runs"]) == len(reference)
+
+
+def test_rows_of_one_method_beside_the_reference_are_told_apart_in_their_first_cells():
+    reference = tuple(gather_reference("digits"))
+    mine = [record for record in reference if record["method"] == "tracer" and record["seed"] < 3]
+    page = render(Material(tuple(mine), reference))
+    first = r'data-provenance="(\w+)">\s*<th [^>]*>(.*?)</th>\s*<td>(.*?)</td>\s*<td>(\w+)</td>'
+    view = page.partition('<div class="view"')[2].partition('<div class="view"')[0]
+    rows = re.findall(first, view, re.DOTALL)
+    assert len(rows) == view.count('<th scope="row"') and len(set(rows)) == len(rows)
+    assert {name for filtered, name, _, shown in rows if filtered == shown == "local"} == {"tracer"}
 
 
 def test_the_page_loads_nothing_and_runs_its_own_script_only():

@@ -126,7 +126,7 @@ def catalogue(
 
         _method(console, name, registry.get(name), benchmark, backbone, recipe)
     elif kind == "backbone":
-        console.print(f"{name}: {backbones.identity(name)}")
+        console.print(f"{name}: {backbones.weights_id(name)}")
     elif name in suite.names():
         loaded = suite.load(suite.find(name))
         try:

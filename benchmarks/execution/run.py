@@ -210,7 +210,7 @@ class Attempt:
         found = {
             "method_version": (spec.method_version, registry.get(spec.method).version),
             "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
-            "weights": (spec.weights, backbones.identity(spec.backbone)),
+            "weights": (spec.weights, backbones.weights_id(spec.backbone)),
         }
         for key, (planned, now) in found.items():
             if planned != now:

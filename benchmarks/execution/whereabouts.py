@@ -95,7 +95,7 @@ def missing(plan: Plan, folder: RunFolder) -> str:
             f"the data {plan.dataset} are others than when the run was planned; name the data root that has those with "
             f"--data or {ROOT_VARIABLE}, or start the sweep again to plan anew"
         )
-    if backbones.identity(spec.backbone) != spec.weights:
+    if backbones.weights_id(spec.backbone) != spec.weights:
         return (
             f"the weights of {spec.backbone} are others than when the run was planned; name the folder that has those "
             f"with {backbones.WEIGHTS_VARIABLE}, or unset it, or start the sweep again to plan anew"

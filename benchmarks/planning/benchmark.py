@@ -96,7 +96,7 @@ def gather(suite: Suite) -> Facts:
     return Facts(
         methods=known,
         backbones=encoders,
-        weights=cache(backbones.identity),
+        weights=cache(backbones.weights_id),
         spelling=cache(backbones.resolve),
         version=data.card.version,
         fingerprint=data.card.fingerprint,

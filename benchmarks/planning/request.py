@@ -35,7 +35,7 @@ class Facts:
     methods: Mapping[str, MethodClass]
     backbones: tuple[str, ...]
     weights: Callable[[str], str]
-    """Backbone name -> identity of its weights; raises where the file is missing or damaged."""
+    """Backbone name -> id of its weights; raises where the file is missing or damaged."""
     version: str
     fingerprint: str
     train_size: int

@@ -183,9 +183,9 @@ def _settings(record: Record) -> dict[str, Any]:
 
 
 def _group_of(record: Record, rules: Sequence[str]) -> str:
-    identity = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
+    model = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
     kinds = [_kind_of(record), _is_fixed(record)]
-    return json.dumps([identity, _rules_of(record, rules), kinds, _settings(record)], sort_keys=True)
+    return json.dumps([model, _rules_of(record, rules), kinds, _settings(record)], sort_keys=True)
 
 
 def _rules_of(record: Record, rules: Sequence[str]) -> list[str]:

@@ -20,13 +20,13 @@ class Stop:
     """A point of a path, by the scores that the sets are judged by, as fractions; None where they are missing.
 
     Attributes:
-        identity, ood: ID score and OOD mean, means over seeds.
+        id_score, ood: means over seeds.
         runs: seed -> (ID score, OOD mean) of its run.
     """
 
     value: float
     seeds: int
-    identity: float | None
+    id_score: float | None
     ood: float | None
     runs: Mapping[int, tuple[float | None, float | None]] = field(default_factory=dict)
 
@@ -57,7 +57,7 @@ class Path:
 
         Linear between neighbouring stops; the better where the path passes it twice, and None beyond its ends.
         """
-        return _crossing([(s.identity, s.ood) for s in self.stops], score)
+        return _crossing([(s.id_score, s.ood) for s in self.stops], score)
 
     def gaps(self, runs: Mapping[int, tuple[float, float]]) -> list[float]:
         """OOD mean of each run minus that of this path's own run of the same seed, where that has its ID score.
@@ -69,8 +69,8 @@ class Path:
             A fraction a seed; empty unless the path has a run of each seed and each reaches that ID score.
         """
         found = []
-        for seed, (identity, ood) in runs.items():
-            there = _crossing([s.runs.get(seed, (None, None)) for s in self.stops], identity)
+        for seed, (id_score, ood) in runs.items():
+            there = _crossing([s.runs.get(seed, (None, None)) for s in self.stops], id_score)
             found += [] if there is None else [ood - there]
         return found if len(found) == len(runs) else []
 
@@ -95,8 +95,8 @@ def _crossing(line: Sequence[tuple[float | None, float | None]], score: float) -
 
 def by_seed(section: Section, row: Row) -> dict[int, tuple[float, float]]:
     """Seed -> (ID score, OOD mean) of a row, of the seeds that have both."""
-    identity, ood = (row.values.get(column, {}) for column in (section.id_column, section.ood_column))
-    return {seed: (identity[seed], ood[seed]) for seed in sorted(identity.keys() & ood.keys())}
+    id_score, ood = (row.values.get(column, {}) for column in (section.id_column, section.ood_column))
+    return {seed: (id_score[seed], ood[seed]) for seed in sorted(id_score.keys() & ood.keys())}
 
 
 def of_records(section: Section, records: Iterable[Record], provenance: str) -> list[Path]:

@@ -69,8 +69,8 @@ def _path_of(record: Record) -> str:
     spec, parameter = record["spec"], record["path"]["parameter"]
     same = {key: value for key, value in spec.items() if key not in ("seed", "inputs", "hyper")}
     hyper = {key: value for key, value in spec.get("hyper", {}).items() if key != parameter}
-    identity = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
-    return json.dumps([*identity, parameter, same, hyper], sort_keys=True)
+    model = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
+    return json.dumps([*model, parameter, same, hyper], sort_keys=True)
 
 
 def _moved(record: Record, value: float) -> dict[str, Any]:

@@ -174,8 +174,8 @@ class Section:
 
     def at(self, row: Row) -> tuple[float, float] | None:
         """ID score and OOD mean of a row, which is where a figure shows it; None unless it has both."""
-        identity, ood = row.mean(self.id_column), row.mean(self.ood_column)
-        return None if identity is None or ood is None else (identity, ood)
+        id_score, ood = row.mean(self.id_column), row.mean(self.ood_column)
+        return None if id_score is None or ood is None else (id_score, ood)
 
     @property
     def backbones(self) -> list[str]:
@@ -200,13 +200,13 @@ class Section:
         return [row for row, at in points if not any(b != at and b[0] >= at[0] and b[1] >= at[1] for _, b in points)]
 
     def _order(self, row: Row, leads: bool) -> tuple[Any, ...]:
-        ood, identity = row.mean(self.ood_column), row.mean(self.id_column)
+        ood, id_score = row.mean(self.ood_column), row.mean(self.id_column)
         return (
             not row.competes,
             not row.complete,
             not leads,
             -(ood if ood is not None else -1.0),
-            -(identity if identity is not None else -1.0),
+            -(id_score if id_score is not None else -1.0),
             row.method,
             row.provenance,
             row.label,

@@ -241,7 +241,7 @@ def _paths(section: Section) -> Iterable[Block]:
         values = sorted({stop.value for path in mine for stop in path.stops})
         lines = []
         for path in sorted(mine, key=lambda path: (natural(path.backbone), path.name, path.provenance)):
-            at = {stop.value: f"{_percent(stop.identity)} / {_percent(stop.ood)}" for stop in path.stops}
+            at = {stop.value: f"{_percent(stop.id_score)} / {_percent(stop.ood)}" for stop in path.stops}
             seeds = sorted({stop.seeds for stop in path.stops})
             few, many = seeds[0], seeds[-1]
             cells = [path.backbone, path.name, path.provenance, str(few) if few == many else f"{few} to {many}"]
@@ -283,10 +283,10 @@ def _matched(section: Section, row: Row, found: Sequence[Path]) -> str:
     at = section.at(row)
     if path is None or at is None:
         return ""
-    identity, ood = at
+    id_score, ood = at
     if path.method == row.method:
         return "its own"
-    there = path.at_id(identity)
+    there = path.at_id(id_score)
     if there is None:
         return ""
     gaps = path.gaps(by_seed(section, row))

@@ -82,7 +82,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     for _, title in tested:
         names += [f"{title}_behind_best", f"{title}_p_holm"]
     lines: list[Sequence[str | int]] = [names]
-    fronts: dict[tuple[int, int], set[int]] = {}  # of each table, by identity
+    fronts: dict[tuple[int, int], set[int]] = {}  # (id of the section, id of its rows) -> ids of the rows on the front
     for section in sections:
         for rule, row, beside in _every_row(section):
             line: list[str | int] = [section.benchmark, section.version, section.recipe, rule]

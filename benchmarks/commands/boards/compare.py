@@ -157,8 +157,8 @@ def _show(
 
     start = next((row for row in rows if row.is_reference_method), None)
     columns = [(c, name) for c, name in metric_columns(section) if in_percent(c) and sets_of(section, c) is not None]
-    identity = (section.id_column, "acc_id")
-    columns = [(c, f"{section.id_set} (ID){name.removeprefix('ID')}" if c in identity else name) for c, name in columns]
+    of_id = (section.id_column, "acc_id")
+    columns = [(c, f"{section.id_set} (ID){name.removeprefix('ID')}" if c in of_id else name) for c, name in columns]
     found = {column: compare(outcomes, section, first, second, column) for column, _ in columns}
     if all(comparison is None for comparison in found.values()):
         raise UserError(

@@ -151,7 +151,7 @@ def test_a_path_and_its_best_point_are_by_the_score():
     assert best_value(records, OWN) == 1.0 and best_value(records) == 0.0
     (section,) = build([*records, *judged("flyp", 0.6, 0.55)]).sections
     (path,) = section.paths
-    assert [(stop.identity, stop.ood) for stop in path.stops] == [(0.2, 0.2), (0.5, 0.5), (0.6, 0.6)]
+    assert [(stop.id_score, stop.ood) for stop in path.stops] == [(0.2, 0.2), (0.5, 0.5), (0.6, 0.6)]
     assert path.at_id(0.55) == pytest.approx(0.55)
     oracle = next(row for row in section.rows if row.kind == "oracle")
     assert oracle.point == "alpha 1" and oracle.cell(section.ood_column)[0] == pytest.approx(0.6)
@@ -161,7 +161,7 @@ def test_points_without_the_score_are_not_taken_by_accuracy():
     board = build([*along({0.0: (0.9, None), 1.0: (0.7, None)}), *judged("flyp", 0.6, 0.55)])
     (section,) = board.sections
     assert not [row for row in section.rows if row.kind == "oracle"]
-    assert [(stop.identity, stop.ood) for stop in section.paths[0].stops] == [(None, None)] * 2
+    assert [(stop.id_score, stop.ood) for stop in section.paths[0].stops] == [(None, None)] * 2
     assert "alpha 0" in board.to_markdown()
 
 

@@ -55,10 +55,10 @@ def _short(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
         if steps is not None and steps < FEW_STEPS and benchmark.facts.methods[run.spec.method].trained:
             found.setdefault(steps, {})[run.spec.method] = run.sources["steps"]
     if found:
-        told = [f"{steps} of {', '.join(methods)}" for steps, methods in sorted(found.items())]
+        counts = [f"{steps} of {', '.join(methods)}" for steps, methods in sorted(found.items())]
         sources = dict.fromkeys(source for methods in found.values() for source in methods.values())
         yield (
-            f"fewer than {FEW_STEPS} optimiser steps, after which a model has hardly moved: {'; '.join(told)} "
+            f"fewer than {FEW_STEPS} optimiser steps, after which a model has hardly moved: {'; '.join(counts)} "
             f"({'; '.join(sources)}); give more steps or epochs, or a smaller batch"
         )
 
@@ -109,10 +109,10 @@ def _by_few_images(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
         if any(source.startswith("tuned") for source in run.sources.values()):
             add(count, "the tuned values of {}", spec.method)
     for count, choices in chosen.items():
-        told = " and ".join(what.format(", ".join(names)) for what, names in choices.items())
+        purposes = " and ".join(what.format(", ".join(names)) for what, names in choices.items())
         yield (
-            f"fewer than {FEW_IMAGES} validation images: {count} decide {told}, which is mostly luck; withhold more "
-            "images, or set the values by hand"
+            f"fewer than {FEW_IMAGES} validation images: {count} decide {purposes}, which is mostly luck; withhold "
+            "more images, or set the values by hand"
         )
 
 
@@ -148,15 +148,15 @@ def _at_the_end(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
             end = _end(benchmark.facts.methods[spec.method], entry, key, value) if source.startswith("tuned") else ""
             if end:
                 found.setdefault(end, {}).setdefault(spec.method, {})[spec.backbone] = None
-    told = []
+    ends = []
     for end, methods in found.items():
         on = [
             name if set(where) == planned[name] else f"{name} on {', '.join(where)}" for name, where in methods.items()
         ]
-        told.append(f"{end}: {', '.join(on)}")
-    if told:
+        ends.append(f"{end}: {', '.join(on)}")
+    if ends:
         yield (
-            f"tuned values at the end of their grid: {'; '.join(told)}. Beyond what was tried better ones may lie: to "
+            f"tuned values at the end of their grid: {'; '.join(ends)}. Beyond what was tried better ones may lie: to "
             f"know, widen tuning.space in {tuned_in.path.name} and tune again"
         )
 

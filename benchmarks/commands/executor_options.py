@@ -38,7 +38,7 @@ def choose(asked: Asked) -> Executor:
                 f"--profile: must say what the cluster needs for {asked.device}, got none; give the path of a YAML "
                 f"file or one of: {', '.join(slurm_profile.names())}."
             )
-        profile = slurm_profile.load(asked.profile or "cpu")  # as runs of this machine are on processors unless told
+        profile = slurm_profile.load(asked.profile or "cpu")  # by default on processors, as on this machine
         if more:
             profile = slurm_profile.read({**profile.model_dump(exclude_unset=True), **more}, "--memory, --time")
         cluster = Cluster(profile, asked.pack or 1, asked.live, asked.workers)

@@ -88,12 +88,12 @@ def carry_out(
     folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     unfinished = [planned for planned in plan if planned.spec.run_id not in done]
-    told = [
+    notes = [
         *cautions.one_run(plan, seeds, benchmark.facts.methods),
         *cautions.of_plan(benchmark, unfinished, executor.device, jobs, here=executor.cluster is None),
     ]
     if dry_run:
-        listing.plan(console, plan, done, told)
+        listing.plan(console, plan, done, notes)
         for recipe in dict.fromkeys(planned.spec.recipe for planned in plan):
             if recipe in benchmark.suite.published:
                 methods = list(dict.fromkeys(planned.spec.method for planned in plan if planned.spec.recipe == recipe))
@@ -112,7 +112,7 @@ def carry_out(
     if results is not None:
         check_writable(results, "--results")
     check_writable(runs)
-    listing.cautions(console, told)
+    listing.cautions(console, notes)
     for planned in plan:
         if planned.spec.run_id not in done:
             selection = selection_of(benchmark, planned.spec)

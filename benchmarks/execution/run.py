@@ -72,10 +72,10 @@ class Attempt:
         """Every commit that worked on this run, "+" after one with uncommitted changes."""
         self.processors = state.get("processors", [])
         """Every kind of processor that worked on this run: on one kind alone it has the bits of an undisturbed run."""
-        self.told = 0.0
+        self.last_written = 0.0
         self.step = self.start_step = self._start_step()
         self.restarts = 0 if self.start_step > state.get("start_step", -1) else state.get("restarts", 0) + 1
-        """How often in a row it was started from the same step: each attempt before ended without a new checkpoint."""
+        """Consecutive restarts that made no new checkpoint."""
         where = {"job": environment.job(), "snapshot": environment.snapshot()}
         self.where = {key: value for key, value in where.items() if value is not None}
         self.guard: Callable[[], None] = lease.check if lease is not None else lambda: None
@@ -173,9 +173,9 @@ class Attempt:
         now = time.monotonic()
         if self.lease is None:
             return
-        if not force and now - self.told < 1.0:
+        if not force and now - self.last_written < 1.0:
             return
-        self.told = now
+        self.last_written = now
         holder = self.lease.holder
         self.folder.write_state(
             guard=self.lease.check,

@@ -38,8 +38,8 @@ class Whereabouts:
     @classmethod
     def planned(cls, folder: RunFolder) -> "Whereabouts | None":
         """Of the command that last planned this run, or found its data; None where nothing says."""
-        told = read_json(folder.place) or {}
-        root, start = told.get("root"), told.get("start")
+        kept = read_json(folder.place) or {}
+        root, start = kept.get("root"), kept.get("start")
         if not isinstance(start, str):
             return None
         return cls(os.path.expanduser(root) if isinstance(root, str) else None, os.path.expanduser(start))
@@ -48,8 +48,8 @@ class Whereabouts:
         """Write it beside a plan whose data do not come with the package."""
         if plan.dataset in catalogue.embedded() or Whereabouts.planned(folder) == self:
             return
-        told = {key: discreet(value or "") or None for key, value in asdict(self).items()}
-        write_atomic(folder.place, json.dumps(told).encode())  # escaped: the name of a folder may be no text
+        kept = {key: discreet(value or "") or None for key, value in asdict(self).items()}
+        write_atomic(folder.place, json.dumps(kept).encode())  # escaped: the name of a folder may be no text
 
 
 def find(plan: Plan, folder: RunFolder) -> Dataset:
@@ -105,5 +105,5 @@ def missing(plan: Plan, folder: RunFolder) -> str:
 
 def _load(plan: Plan, place: Whereabouts | None) -> Dataset:
     spec = plan.spec
-    size, told = backbones.image_size(spec.backbone), {} if place is None else asdict(place)
-    return facts.dataset_now(plan.dataset, size, spec.allow_partial, spec.decode, **told)
+    size, options = backbones.image_size(spec.backbone), {} if place is None else asdict(place)
+    return facts.dataset_now(plan.dataset, size, spec.allow_partial, spec.decode, **options)

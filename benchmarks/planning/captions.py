@@ -99,9 +99,9 @@ def _folder(ids: Sequence[str], i: int) -> str:
 def _said(found: Captions, card: DatasetCard, backbone: str) -> str:
     if not found.twins:
         return ""
-    told = [f"{' and '.join(map(str, group))} ({card.class_names[group[0]]})" for group in found.twins[:_SHOWN]]
+    groups = [f"{' and '.join(map(str, group))} ({card.class_names[group[0]]})" for group in found.twins[:_SHOWN]]
     more = f" and {len(found.twins) - _SHOWN} more groups" if len(found.twins) > _SHOWN else ""
     return (
-        f"the classes {', '.join(told)}{more} of {card.name} have one and the same caption to {backbone}, so of each "
+        f"the classes {', '.join(groups)}{more} of {card.name} have one and the same caption to {backbone}, so of each "
         "group only one can ever be predicted"
     )

@@ -52,8 +52,8 @@ class Process:
         if self.host != here.host:
             return None
         if self.boot != here.boot:
-            # The same host after a reboot has no old process; the same name in another container cannot be
-            # told.
+            # The same host after a reboot has no old process; the same name may be
+            # another container.
             return None if self.boot.partition(" ")[0] == here.boot.partition(" ")[0] else False
         return _started(self.pid) == self.start
 

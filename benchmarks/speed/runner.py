@@ -20,7 +20,7 @@ from ..host.environment import peak_memory_bytes, start_peak_memory
 
 @dataclass(frozen=True)
 class Settings:
-    """What all scripts are told on the command line."""
+    """The options that all scripts take on the command line."""
 
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"

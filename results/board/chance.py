@@ -43,11 +43,11 @@ def sentence(section: Section) -> str:
     if len(counts) == 1 and len(names) == len(every):
         (count,) = counts
         return f"Chance accuracy (a uniform guess): {_percent(1 / count)} on every set ({count} classes).{only}"
-    told = [f"{'ID' if name == section.id_set else name} {_percent(1 / section.classes[name])}" for name in names]
+    levels = [f"{'ID' if name == section.id_set else name} {_percent(1 / section.classes[name])}" for name in names]
     if section.shifts and set(section.shifts) <= set(names):
         mean = sum(1 / section.classes[name] for name in section.shifts) / len(section.shifts)
-        told.append(f"OOD mean {_percent(mean)}")
-    return f"Chance accuracy (a uniform guess among the classes of a set): {', '.join(told)}.{only}"
+        levels.append(f"OOD mean {_percent(mean)}")
+    return f"Chance accuracy (a uniform guess among the classes of a set): {', '.join(levels)}.{only}"
 
 
 def _percent(share: float) -> str:

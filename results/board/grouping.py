@@ -128,8 +128,8 @@ def _doubts(record: Record) -> tuple[str, ...]:
     """What must be known of a record's weights and data, and of classes that captions cannot tell apart."""
     info, named = record.get("info", {}), OWN_VERSION.fullmatch(record["benchmark_version"])
     by_size = "the data are known by the names and sizes of their files, as earlier versions of this package did it"
-    told = (info.get("weights_doubt", ""), info.get("same_captions", ""))
-    return (*told, by_size) if named and "fingerprint_of" not in info else told
+    doubts = (info.get("weights_doubt", ""), info.get("same_captions", ""))
+    return (*doubts, by_size) if named and "fingerprint_of" not in info else doubts
 
 
 def _paths(
@@ -306,10 +306,10 @@ def _first(record: Record) -> tuple[str, str, str]:
 
 def _evaluated(record: Record) -> int:
     """The trials that trained nothing. Earlier records do not count them: each value of a path that was searched."""
-    told = record["selection"].get("evaluated")
+    evaluated = record["selection"].get("evaluated")
     path = record.get("path")
-    if told is not None or not path:
-        return told or 0
+    if evaluated is not None or not path:
+        return evaluated or 0
     return len(path["points"]) if record["sources"].get(path["parameter"], "").startswith("tuned") else 0
 
 
@@ -402,7 +402,7 @@ def _still_alike(rows: Sequence[Row]) -> list[Row]:
     alike: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         alike[row.name, row.backbone, row.provenance, row.kind].append(row)
-    told = []
+    labelled = []
     for row in rows:
         more: dict[str, Any] = {}
         for other in alike[row.name, row.backbone, row.provenance, row.kind]:
@@ -411,8 +411,8 @@ def _still_alike(rows: Sequence[Row]) -> list[Row]:
                 mine, theirs = ({**each.settings, "version": each.method_version} for each in (row, other))
                 more |= {key: mine.get(key) for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
         label = ", ".join(filter(None, (row.label, settings_text(_readable(more)))))
-        told.append(replace(row, label=label))
-    return told
+        labelled.append(replace(row, label=label))
+    return labelled
 
 
 def _readable(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,8 +75,8 @@ def draw_reliability(material: Material) -> Figure:
             axis.set_ylim(0, 1.02)
             tidy(axis, backbone if i == 0 else "", "mean confidence" if i == len(sides) - 1 else "")
         axes[i * len(found)].set_ylabel(f"accuracy, {title}", fontsize=9)
-    told = f"not drawn, so that lines can be told apart: {', '.join(left_out)}" if left_out else ""
-    legend(figure, handles, 6, textwrap.fill(told, 34 * len(found) + 30))
+    note = f"not drawn, so that lines can be told apart: {', '.join(left_out)}" if left_out else ""
+    legend(figure, handles, 6, textwrap.fill(note, 34 * len(found) + 30))
     return figure
 
 

@@ -48,8 +48,8 @@ def within(paper: PaperRow, shifts: Sequence[str]) -> list[str]:
         value = sum(paper.cells[column][0] for column in columns) / len(columns)
         if abs(value - paper.cells[mean][0]) > LIMITS[kind]:
             scale, digits = _scale(kind), 2 if kind == "acc" else 4
-            told = f"{_text(paper, mean)}, is not the mean of its columns, {scale * value:.{digits}f}"
-            found.append(f"The printed {_title(mean)}, {told}.")
+            sentence = f"{_text(paper, mean)}, is not the mean of its columns, {scale * value:.{digits}f}"
+            found.append(f"The printed {_title(mean)}, {sentence}.")
         texts = [_text(paper, column) for column in columns]
         # Of three decimals two may well be equal.
         twice = sorted({text for text in texts if kind == "ece" and texts.count(text) > 1 and len(text) > 5})

@@ -194,7 +194,7 @@ def compared(
 
 
 def signs_of(section: Section, rows: Sequence[Row], best: set[int], column: str, judge: Judge | None) -> dict[int, str]:
-    """Index -> sign of the rows that the best of a column is not told from, or cannot be tested against."""
+    """Index -> sign of the rows that are not separable from the best of a column, or not tested against it."""
     found = judge.against_best(section, rows, best, column) if judge else None
     if found is None:
         return {}

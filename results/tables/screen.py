@@ -98,8 +98,8 @@ class Screen:
             yield Text("≈: not separable from the best of its column; ?: not tested.")
         yield from map(Text, self.more)
         rest = sum(id(row) not in seen for section in self.sections for row in section.rows)
-        told = "1 more row: " if rest == 1 else f"{rest} more rows: " if rest else ""
-        yield from (Text(told + sentence if i == 0 else sentence) for i, sentence in enumerate(self.where))
+        count = "1 more row: " if rest == 1 else f"{rest} more rows: " if rest else ""
+        yield from (Text(count + sentence if i == 0 else sentence) for i, sentence in enumerate(self.where))
 
     def _groups(self, section: Section) -> Iterator[Group]:
         asked = set(self.run_ids)
@@ -205,13 +205,13 @@ def _notes(section: Section, rows: Sequence[Row]) -> Iterator[str]:
 
     The table says by its sign which row a reason is of; rows are named where one sign has several reasons.
     """
-    told: dict[tuple[str, str], list[str]] = {}
+    rows_of: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for kind, reason in _marks(row).items():
-            names = told.setdefault((kind, reason), [])
+            names = rows_of.setdefault((kind, reason), [])
             names += [row.name] if row.name not in names else []
-    reasons = Counter(kind for kind, _ in told)
-    for kind, reason in sorted(told, key=lambda key: (list(MARKS).index(key[0]), key[1])):
-        whose = f": {', '.join(told[kind, reason])}" if reasons[kind] > 1 else ""
+    reasons = Counter(kind for kind, _ in rows_of)
+    for kind, reason in sorted(rows_of, key=lambda key: (list(MARKS).index(key[0]), key[1])):
+        whose = f": {', '.join(rows_of[kind, reason])}" if reasons[kind] > 1 else ""
         yield f"{MARKS[kind]} {reason}{whose}."
     yield from remarks(section)

@@ -144,8 +144,8 @@ def _why_not(section: Section, method: str, backbone: str, rule: str) -> str:
         return f"{method} has no run on {backbone} under recipe {section.recipe}"
     if ranked := [row for row in rows if row.rules]:
         return f"{method} is a result of rule {ranked[0].rules[0]} and not of {rule}: add --rule {ranked[0].rules[0]}"
-    told = [row.marks[key] for row in rows for key in (UNRANKED, "stale") if key in row.marks]
-    return f"{method} is {told[0] if told else 'of a study, which ranks nothing'}"
+    reasons = [row.marks[key] for row in rows for key in (UNRANKED, "stale") if key in row.marks]
+    return f"{method} is {reasons[0] if reasons else 'of a study, which ranks nothing'}"
 
 
 def _show(

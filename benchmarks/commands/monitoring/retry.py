@@ -51,7 +51,7 @@ def retry(
         return 1 if picked else 0
     if dry_run:
         for seen in again:
-            console.print(f"{seen.state}: {seen.title} from step {seen.told.get('step', 0)}", soft_wrap=True)
+            console.print(f"{seen.state}: {seen.title} from step {seen.status.get('step', 0)}", soft_wrap=True)
         console.print(f"{len(again)} runs would start again; dry run: nothing was started")
         return 0
     from .. import sweep
@@ -74,7 +74,7 @@ def _lacking(found: Iterable[Seen]) -> dict[str, str]:
     from ...execution import whereabouts
     from ...run_folder.plan import Plan
 
-    told: dict[tuple, str] = {}
+    missing: dict[tuple, str] = {}
     lacking = {}
     for seen in found:
         try:
@@ -83,15 +83,15 @@ def _lacking(found: Iterable[Seen]) -> dict[str, str]:
             continue  # the run itself says it
         spec, place = plan.spec, whereabouts.Whereabouts.planned(seen.folder)
         view = (plan.dataset, place, spec.fingerprint, spec.backbone, spec.allow_partial, spec.method, spec.kind)
-        if view not in told:
+        if view not in missing:
             try:
-                told[view] = whereabouts.missing(plan, seen.folder)
+                missing[view] = whereabouts.missing(plan, seen.folder)
             except ValueError as error:  # what else is wrong with it, the run itself says
                 if not is_mistake(error):
                     raise
-                told[view] = ""
-        if told[view]:
-            lacking[seen.path] = told[view]
+                missing[view] = ""
+        if missing[view]:
+            lacking[seen.path] = missing[view]
     return lacking
 
 

@@ -78,7 +78,7 @@ class Arranger:
         Args:
             flying: runs that jobs in the queue hold.
             code: the snapshot of runs that begin now; None is the installed code.
-            outcome: told of the runs that are on their way.
+            outcome: gets the runs that are on their way.
         """
         waiting = self._missing([RunFolder(folder.path.absolute()) for folder in folders], flying, outcome)
         levels: dict[Path, int] = {}

@@ -216,9 +216,9 @@ def examine(name: str, thorough: bool = False) -> str:
         BackboneError: they are damaged.
     """
     name = resolve(name)
-    own, family = local_weights(name), _family(name)
-    path = own or family.cached(name)
-    if path is None or (_bundled(name) and own is None):
+    local, family = local_weights(name), _family(name)
+    path = local or family.cached(name)
+    if path is None or (_bundled(name) and local is None):
         return ""
     return family.examine(name, path, thorough)
 

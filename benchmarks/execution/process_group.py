@@ -85,8 +85,8 @@ class Team:
         return bytes(letters.tolist()).decode()
 
 
-def shares(batch: int, processes: int, micro_batch: int | None) -> str:
-    """How a batch is shared, for a person: images a process, and forward passes for them."""
+def batch_text(batch: int, processes: int, micro_batch: int | None) -> str:
+    """A sentence on how a batch is split: images a process, and forward passes for them."""
     share = -(-batch // processes)
     part = min(micro_batch or share, share)
     passes = -(-share // part)

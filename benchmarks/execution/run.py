@@ -38,7 +38,7 @@ from . import whereabouts
 from .evaluate_run import measure
 from .final_weights import load_input, load_weights, save_weights, stored_tensors
 from .predict import Maker, Stopped, validation_nll
-from .process_group import Team, shares
+from .process_group import Team, batch_text
 from .wandb_tracking import Tracker, following
 
 
@@ -249,7 +249,7 @@ class Attempt:
         team = self.options.team
         if team is not None:
             if self.spec.batch_size is not None:
-                print(shares(self.spec.batch_size, team.size, self.options.micro_batch), flush=True)
+                print(batch_text(self.spec.batch_size, team.size, self.options.micro_batch), flush=True)
             team.call("train", self.folder.path)
         fitted = self._fit(dataset, encoder)
         self._check_data_still([self.folder.checkpoints])

@@ -189,14 +189,14 @@ def _looks_done(path: str) -> bool:
 
     A look at ten thousand runs must not parse ten thousand records.
     """
-    own = b'"run_id": "' + path.rpartition("-")[2].encode() + b'"'
+    run_id = b'"run_id": "' + path.rpartition("-")[2].encode() + b'"'
     try:
         handle = os.open(f"{path}/record.json", os.O_RDONLY)
     except OSError:
         return False
     try:
         size, head = os.fstat(handle).st_size, os.pread(handle, 200, 0)
-        return head.startswith(b"{") and own in head and os.pread(handle, 2, max(0, size - 2)) == b"}\n"
+        return head.startswith(b"{") and run_id in head and os.pread(handle, 2, max(0, size - 2)) == b"}\n"
     except OSError:
         return False
     finally:

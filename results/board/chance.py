@@ -38,7 +38,7 @@ def sentence(section: Section) -> str:
     names = [name for name in every if name in section.classes]
     if not names:
         return ""
-    only = " Other scores have no such level." if section.own else ""
+    only = " Other scores have no such level." if section.own_metrics else ""
     counts = {section.classes[name] for name in names}
     if len(counts) == 1 and len(names) == len(every):
         (count,) = counts

@@ -14,6 +14,7 @@ from ..records.records import RecordError, summarise
 from ..statistics.seed_summary import mean_of_all
 from . import interpolation_paths
 from .chance import classes_of
+from .curve import Curve
 from .oracle import at_best_points
 from .row_marks import Record, is_partial, marked, with_budgets
 from .rows import (
@@ -56,7 +57,7 @@ class _Table:
     """What all rows of one table share: set -> role, set -> own metric, and the selection rules."""
 
     roles: Mapping[str, str]
-    own: Mapping[str, str]
+    own_metrics: Mapping[str, str]
     rules: Sequence[str]
 
 
@@ -87,8 +88,8 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         raise BoardError(f"board: one table cannot hold {names}; make one table for each.")
     benchmark, version, recipe, fingerprint = tables[0]
     roles = _roles(everything)
-    own = _own(everything, roles)
-    table = _Table(roles, own, rules)
+    own_metrics = _own_metrics(everything, roles)
+    table = _Table(roles, own_metrics, rules)
     newest: dict[str, int] = {}
     for record in everything:
         newest[record["method"]] = max(record["method_version"], newest.get(record["method"], 0))
@@ -100,7 +101,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
             groups[_group_of(record, rules)].append(record)
         pairs = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], provenance, table)]
         best: dict[str, list[Record]] = defaultdict(list)
-        for record in at_best_points(given, own):
+        for record in at_best_points(given, own_metrics):
             best[_group_of(record, rules)].append(record)
         pairs += [(_oracle_row(best[key], provenance, table), best[key]) for key in sorted(best)]
         expected = _expected_seeds([row for row, _ in pairs])
@@ -117,7 +118,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         tuple(name for name, role in roles.items() if role == "shift"),
         tuple(name for name, role in roles.items() if role == "diagnostic"),
         tuple(_told_apart(rows)),
-        own=tuple(sorted(own.items())),
+        own_metrics=tuple(sorted(own_metrics.items())),
         doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
         classes=classes_of(everything, fingerprint, tuple(roles)),
     )
@@ -134,7 +135,7 @@ def _doubts(record: Record) -> tuple[str, ...]:
 
 def _paths(
     local: Sequence[Record], reference: Sequence[Record], newest: Mapping[str, int], section: Section
-) -> Iterable[interpolation_paths.Path]:
+) -> Iterable[Curve]:
     for provenance, given in (("local", local), ("reference", reference)):
         current = [record for record in given if record["method_version"] == newest[record["method"]]]
         yield from interpolation_paths.of_records(section, current, provenance)
@@ -313,19 +314,19 @@ def _evaluated(record: Record) -> int:
     return len(path["points"]) if record["sources"].get(path["parameter"], "").startswith("tuned") else 0
 
 
-def _own(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, str]:
+def _own_metrics(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, str]:
     """Set -> the metric that its protocol names, where it is not accuracy; earlier records name none."""
-    own: dict[str, str] = {}
+    found: dict[str, str] = {}
     for record in records:
         for name, metric in record.get("info", {}).get("own_metrics", {}).items():
-            if name in roles and own.setdefault(name, metric) != metric:
-                raise BoardError(f"board: set {name} is judged by {own[name]} in one record and {metric} in another.")
-    return own
+            if name in roles and found.setdefault(name, metric) != metric:
+                raise BoardError(f"board: set {name} is judged by {found[name]} in one record and {metric} in another.")
+    return found
 
 
 def _scores(sets: Mapping[str, Mapping[str, Any]], table: _Table) -> dict[str, float]:
     """What a run scores on the sets that are not judged by accuracy, and the mean over shifts if none is missing."""
-    own = table.own
+    own = table.own_metrics
     found = {f"{metric}/{name}": sets[name][metric] for name, metric in own.items() if metric in sets.get(name, {})}
     shifts = [name for name, role in table.roles.items() if role == "shift"]
     mean = mean_of_all(sets.get(name, {}).get(own.get(name, "accuracy")) for name in shifts)

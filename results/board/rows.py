@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..statistics.seed_summary import mean_sd
+from .curve import Curve
 
 BASELINE = "ft"  # plain finetuning: what every method is to beat
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
@@ -147,14 +148,14 @@ class Section:
     shifts: tuple[str, ...]
     diagnostics: tuple[str, ...]
     rows: tuple[Row, ...]
-    paths: tuple[Any, ...] = ()  # `paths.Path`: methods as lines in the ID/OOD plane
-    own: tuple[tuple[str, str], ...] = ()  # (set, metric) of the sets whose protocol names another than accuracy
+    paths: tuple[Curve, ...] = ()  # methods as lines in the ID/OOD plane
+    own_metrics: tuple[tuple[str, str], ...] = ()  # (set, metric), where a set's protocol names another than accuracy
     doubts: tuple[str, ...] = ()  # sentences on weights not what they are called, and on classes of one caption
     classes: Mapping[str, int] = field(default_factory=dict)  # set -> its classes, where somebody knows
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""
-        return "accuracy" if name is None else dict(self.own).get(name, "accuracy")
+        return "accuracy" if name is None else dict(self.own_metrics).get(name, "accuracy")
 
     def column(self, name: str) -> str:
         """Of the scores of a set that is no ID set."""

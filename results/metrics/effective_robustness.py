@@ -25,7 +25,7 @@ class LineError(ValueError):
 
 
 @dataclass(frozen=True)
-class Line:
+class LogitFit:
     """logit(OOD) = slope * logit(ID) + intercept, on the range of ID accuracies that it was fitted on.
 
     Attributes:
@@ -60,7 +60,7 @@ class Line:
         return [100 * x for x in xs], [100 * self.expected(x) for x in xs]
 
 
-def fit(id_accuracy: Sequence[float], shifted: Sequence[float]) -> Line:
+def fit(id_accuracy: Sequence[float], shifted: Sequence[float]) -> LogitFit:
     """Least squares on logit(ID) against logit(OOD).
 
     Args:
@@ -86,7 +86,7 @@ def fit(id_accuracy: Sequence[float], shifted: Sequence[float]) -> Line:
     slope, intercept = np.polyfit(x, y, 1)
     left, total = np.sum((y - slope * x - intercept) ** 2), np.sum((y - y.mean()) ** 2)
     r2 = 1 - left / total if total > 0 else 1.0
-    return Line(float(slope), float(intercept), float(r2), len(x), min(id_accuracy), max(id_accuracy))
+    return LogitFit(float(slope), float(intercept), float(r2), len(x), min(id_accuracy), max(id_accuracy))
 
 
 def read_baselines(path: Path) -> tuple[tuple[float, float], ...]:

@@ -125,9 +125,9 @@ def draw_flips(material: Material) -> Figure:
         for row in rows:
             if start is None or row.is_reference_method:
                 continue
-            shares = _mean_flips(material, section, row, start)
-            if shares is not None:
-                bars[row.title] = (row.method, *shares)
+            percent = _mean_flips(material, section, row, start)
+            if percent is not None:
+                bars[row.title] = (row.method, *percent)
         if bars:
             found.append((backbone, bars))
     if not found:
@@ -178,7 +178,7 @@ def _mean_flips(material: Material, section: Section, row: Row, start: Row) -> t
     turned = [one for one in found if one is not None]
     if not turned or len(turned) < len(found):
         return None
-    lost, won = (math.fsum(shares) for shares in zip(*((one.negative, one.positive) for one in turned), strict=True))
+    lost, won = math.fsum(one.negative for one in turned), math.fsum(one.positive for one in turned)
     return 100 * lost / len(turned), 100 * won / len(turned)
 
 

@@ -241,8 +241,8 @@ def score_titles(section: Section) -> tuple[str, str]:
 
 def own_first(board: Board) -> list[Section]:
     """The sections of a board, those with local runs first, and in each half those that rank."""
-    own = {id(section) for section in board.sections if any(row.provenance == "local" for row in section.rows)}
-    return sorted(board.sections, key=lambda section: (id(section) not in own, not section.ranks))
+    local = {id(section) for section in board.sections if any(row.provenance == "local" for row in section.rows)}
+    return sorted(board.sections, key=lambda section: (id(section) not in local, not section.ranks))
 
 
 def methods_of(board: Board) -> list[str]:

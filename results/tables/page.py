@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..board.comparison import Judge
-from ..board.interpolation_paths import Path, by_seed
+from ..board.curve import Curve
+from ..board.interpolation_paths import by_seed
 from ..board.rows import ASIDE, FIXED, GRID, ORACLE, PUBLISHED, Row, Section, natural, settings_text
 from ..published import rows as rows_module
 from ..statistics.seed_summary import mean_sd
@@ -133,7 +134,7 @@ def _of_rule(section: Section, rule: str, judge: Judge) -> Iterable[Block]:
     yield Heading(3, f"Selection rule {TITLES[rule]}")
     yield Text(RULE_TEXT[rule], ours=True)
     if any(cell.sign for _, _, table in made for line in table.rows for cell in line):
-        yield Text(TESTED + (TESTED_SCORES if section.own else ""), ours=True)
+        yield Text(TESTED + (TESTED_SCORES if section.own_metrics else ""), ours=True)
     fixed = sorted({row.title for row in every if row.kind == FIXED})
     pooled = sorted({row.title for row in every if row.pooled})
     if fixed:
@@ -270,14 +271,14 @@ def _paths(section: Section) -> Iterable[Block]:
 
 def _of_scores(section: Section, text: str) -> str:
     """A text on accuracy, as it is where some set is judged by another score."""
-    return text.replace("accuracy", "score") if section.own else text
+    return text.replace("accuracy", "score") if section.own_metrics else text
 
 
 def _percent(mean: float | None) -> str:
     return "" if mean is None else f"{100 * mean:.1f}"
 
 
-def _matched(section: Section, row: Row, found: Sequence[Path]) -> str:
+def _matched(section: Section, row: Row, found: Sequence[Curve]) -> str:
     """Against the path of the row's own provenance, else the first."""
     path = min(found, key=lambda path: path.provenance != row.provenance, default=None)
     at = section.at(row)

@@ -108,11 +108,11 @@ class Screen:
         mine = [row for row in local if not asked.isdisjoint(row.runs.values())]
         for backbone in sorted({row.backbone for row in mine}, key=natural):
             table = section.table(self.rule, backbone)
-            own = [row for row in mine if row.backbone == backbone and not row.is_reference_method]
+            of_sweep = [row for row in mine if row.backbone == backbone and not row.is_reference_method]
             starts = [row for row in section.rows if row.backbone == backbone and row.is_reference_method]
             starts = [row for row in starts if row in mine] or [row for row in starts if row.rules]
             start = min(starts, key=lambda row: (not row.rules, row.provenance), default=None)
-            yield Group(backbone, table, start, own, _to_compare_with(section, table, own))
+            yield Group(backbone, table, start, of_sweep, _to_compare_with(section, table, of_sweep))
 
     def _fitting(
         self, section: Section, groups: Sequence[Group], beside: int, console: Console, options: ConsoleOptions
@@ -164,8 +164,8 @@ def _to_compare_with(section: Section, table: Sequence[Row], mine: Sequence[Row]
 
     Where nothing is ranked, as in a study: the reference's rows of the same settings.
     """
-    own, methods = set(map(id, mine)), Counter(row.method for row in mine)
-    others = [row for row in table if id(row) not in own and row.competes]
+    of_sweep, methods = set(map(id, mine)), Counter(row.method for row in mine)
+    others = [row for row in table if id(row) not in of_sweep and row.competes]
     if not any(row.rules for row in section.rows if not row.is_reference_method):
         names = {(row.name, row.backbone) for row in mine}
         return [row for row in section.rows if (row.name, row.backbone) in names and row.provenance == "reference"]

@@ -174,9 +174,9 @@ def _planned(record: Record, root: Path, suite: str | None = None) -> Any:
             f"--rerun {record['run_id']}: '{spec.benchmark}' is no suite that ships, and a bundle does not hold where "
             "its images are; name its file with --suite FILE, and their folder with ROBUSTFT_DATA if it needs one."
         )
-    own = suites.load(suites.find(suite or spec.benchmark))
-    if own.name != spec.benchmark:
-        raise UserError(f"--suite {suite}: must be the suite '{spec.benchmark}' of the run, got '{own.name}'.")
-    data = own.dataset_of(spec.recipe)
+    loaded = suites.load(suites.find(suite or spec.benchmark))
+    if loaded.name != spec.benchmark:
+        raise UserError(f"--suite {suite}: must be the suite '{spec.benchmark}' of the run, got '{loaded.name}'.")
+    data = loaded.dataset_of(spec.recipe)
     Plan(spec, data, record["sources"], record["selection"]).write(folder)
     return folder

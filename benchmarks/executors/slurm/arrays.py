@@ -120,8 +120,8 @@ class Arranger:
 
     def _array(self, tasks: list[list[RunFolder]], threads: int, code: str | None) -> Array:
         needs = {need for task in tasks for folder in task for need in self._needs(folder.path)}
-        own = {folder.path for task in tasks for folder in task}
-        return Array(tasks, threads, code, frozenset(p for p in needs - own if not RunFolder(p).done()))
+        paths = {folder.path for task in tasks for folder in task}
+        return Array(tasks, threads, code, frozenset(p for p in needs - paths if not RunFolder(p).done()))
 
     def _missing(self, folders: list[RunFolder], flying: dict[Path, Entry], outcome: Outcome) -> dict[Path, RunFolder]:
         """What is to be submitted of these runs and of those that they read."""

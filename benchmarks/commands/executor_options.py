@@ -1,6 +1,7 @@
 """Where the runs of a command are made: on this machine, or by SLURM with a profile."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import UserError, resolve_name
 from ..executors.slurm import profile as slurm_profile
@@ -14,13 +15,21 @@ MINUTES = {"local": 0.5, "slurm": 10.0}
 
 @dataclass(frozen=True)
 class Executor:
-    """Who makes the runs of a command, and how.
+    """Who makes the runs of a command, where, and how.
 
     Attributes:
+        runs: root of their folders.
+        jobs: how many side by side; None: one for each core, or GPU.
+        dry_run: print what would be made, and start nothing.
+        keep: what stays of a finished run; None: its final weights.
         cluster: None: this machine.
         workers: processes of each run that load images ahead; None: as the run itself decides.
     """
 
+    runs: Path
+    jobs: int | None = None
+    dry_run: bool = False
+    keep: str | None = None
     device: str = "cpu"
     checkpoint_minutes: float = MINUTES["local"]
     cluster: Cluster | None = None
@@ -48,4 +57,5 @@ def choose(asked: Asked) -> Executor:
         )
     device = asked.device or (cluster.profile.device if cluster else "cpu")
     minutes = MINUTES[executor] if asked.checkpoint_minutes is None else asked.checkpoint_minutes
-    return Executor(device, minutes, cluster, asked.workers)
+    work = asked.runs, asked.jobs, asked.dry_run, asked.keep
+    return Executor(*work, device, minutes, cluster, asked.workers)

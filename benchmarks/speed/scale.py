@@ -95,12 +95,13 @@ def _scaled(metrics: Mapping[str, Any], factor: float) -> dict[str, Any]:
 def plan(runs: Path, count: int, submit: Callable[[list[RunFolder]], None]) -> None:
     """A sweep of about `count` runs, expanded and planned on disk as `robustft sweep` does, then submitted."""
     from ..commands import sweep
+    from ..planning.request import Request
 
     benchmark = sweep.load("digits")
     with timed("expand, plan on disk and submit", 10):
         # Of zero-shot there is one run a backbone, whatever the seeds.
         seeds = tuple(range(count // ((len(METHODS) - 1) * len(benchmark.suite.backbones)) + 1))
-        planned = sweep.expand(benchmark, METHODS, (), seeds, (), "one_se", None)
+        planned = sweep.expand(benchmark, Request(METHODS, seeds=seeds))
         folders = []
         for run in planned:
             folder = RunFolder.of(runs, run.spec)

@@ -30,7 +30,7 @@ class YamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Makes of YAML what the module's text says."""
+    """Reads YAML by the rules in the module's docstring."""
 
     yaml_implicit_resolvers = {
         first: [

@@ -37,7 +37,7 @@ def of_plan(benchmark: Benchmark, plan: Sequence[Planned], device: str, jobs: in
 
 
 def one_run(plan: Sequence[Planned], seeds: Sequence[int], known: Mapping[str, MethodClass]) -> Iterator[str]:
-    """A sentence where the seeds that were asked for are fewer runs of some method."""
+    """A sentence on methods that make one run whatever the number of seeds."""
     methods = dict.fromkeys(run.spec.method for run in plan if run.requested)
     single = [name for name in methods if len(seeds_of(known[name], seeds, known)) < len(seeds)]
     same = [name for name in single if not varies(known[name], known)]
@@ -162,7 +162,7 @@ def _at_the_end(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
 
 
 def _end(method: MethodClass, entry: TunedEntry, key: str, value: Any) -> str:
-    """What a tuned value is among those that were tried, "" where it is no end of them; `value` as the run has it."""
+    """Which end of the tried values a tuned value is, "" if neither; `value` as the run has it."""
     tried = {trial.values[key] for trial in entry.trials if key in trial.values}
     numbers = all(isinstance(other, int | float) and not isinstance(other, bool) for other in tried)
     if len(tried) < 2 or not numbers or value not in (min(tried), max(tried)):

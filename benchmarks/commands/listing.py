@@ -53,7 +53,7 @@ def _values(console: Console, method: str, runs: list[Planned]) -> None:
 
 
 def _value(run: Planned, key: str) -> Any:
-    """A value of a run; one that the spec leaves out has its meaning of before."""
+    """A value of a run; a key that its spec leaves out has the value from before that key was introduced."""
     from ...methods import registry
 
     if key in run.spec.hyper:

@@ -183,7 +183,7 @@ class Launcher:
             self._start(job, worker)
 
     def _ready(self, job: Job) -> bool:
-        """Whether a waiting run can start now; settles it where its fate is already known."""
+        """Whether a waiting run can start now; ends it where an input failed or its record is there."""
         inputs = [self.by_id[run_id] for run_id in job.planned.needs]
         failed = [other for other in inputs if other.state == "failed"]
         if failed:

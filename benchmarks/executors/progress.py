@@ -24,7 +24,7 @@ WORDS = {"done": "done", "failed": "FAILED", "interrupted": "stopped", "cancelle
 
 
 class Reporter:
-    """Tells of a launcher's jobs; asks nothing but their fields and their folders' state."""
+    """Shows a launcher's jobs; reads only their fields and their folders' state."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -82,7 +82,7 @@ class Seen:
 
     @property
     def restarts(self) -> int:
-        """Attempts in a row that ended where they began."""
+        """Consecutive restarts that made no new checkpoint."""
         return int(self.status.get("restarts", 0))
 
 

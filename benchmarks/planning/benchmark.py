@@ -1,4 +1,4 @@
-"""What planning knows of the installed package: here names become methods, backbones and data."""
+"""Facts of the installed package that planning needs: names become methods, backbones and data here."""
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Classes that nothing can tell apart, because to a backbone their captions are the same tokens.
+"""Classes that a backbone cannot tell apart, because their captions are the same tokens.
 
 Their rows of every head are equal, so only one of them can ever be predicted. It happens to names that are the same or
 differ in what a tokenizer drops (capital letters, forms of one Unicode letter, spaces), and to names that stand beyond
@@ -57,7 +57,7 @@ def read(names: tuple[str, ...], prompts: tuple[str, ...], backbone: str) -> Cap
 
 
 def check(data: Dataset, dataset: str, backbone: str) -> str:
-    """A sentence without its stop on the twins of a registered dataset, "" for none.
+    """A sentence, without its full stop, on classes of a registered dataset with one caption; "" for none.
 
     Args:
         data: the data that `dataset` names.

@@ -207,7 +207,7 @@ def claim(folder: RunFolder, observer: Observer, dead: str | None = None) -> Lea
 
 
 def _bury_damaged(folder: RunFolder) -> bool:
-    """Move away a lease without a readable owner: a lease appears with its owner inside, never without.
+    """Move away a lease without a readable owner; a sound lease is made with its owner file inside.
 
     False where it turns out to be somebody's after all, taken in between; it is then put back.
     """

@@ -48,7 +48,7 @@ class Timings(dict[str, list[float]]):
         return statistics.median(self[name])
 
     def ratio(self, slow: str, fast: str) -> float:
-        """How many times as long as `fast` `slow` takes."""
+        """Time of `slow` over time of `fast`."""
         return statistics.median(a / b for a, b in zip(self[slow], self[fast], strict=True))
 
 

@@ -201,7 +201,7 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str
 
 
 class Judge:
-    """What stands behind the numbers of ranked tables, where there are per-sample files; else nothing does.
+    """Tests the numbers of ranked tables by their per-sample files; without files it tests nothing.
 
     Attributes:
         problems: one sentence for each file that contradicts a record; its rows are not tested.
@@ -213,7 +213,7 @@ class Judge:
         self.problems: list[str] = []
 
     def anew(self) -> Judge:
-        """One that knows the same files, and no problem yet."""
+        """A new Judge of the same files, without the problems that this one found."""
         return Judge(self._outcomes)
 
     @property

@@ -301,7 +301,7 @@ def _row(records: Sequence[Record], provenance: str, table: _Table) -> Row:
 
 
 def _first(record: Record) -> tuple[str, str, str]:
-    """By this, of two records of one run the first that finished counts, whatever their order."""
+    """Sort key: of two records of one run the first that finished counts."""
     return record["finished"], record["run_id"], json.dumps(dict(record), sort_keys=True)
 
 

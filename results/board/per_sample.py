@@ -1,4 +1,4 @@
-"""Per-sample outcomes of the runs of a row, as sums over source images: from run folders, or from the reference."""
+"""Per-sample scores of the runs of a row, as sums over source images: from run folders, or from the reference."""
 
 from __future__ import annotations
 

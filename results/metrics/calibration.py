@@ -1,4 +1,4 @@
-"""Calibration beyond the global ECE: what of it is noise, what one temperature mends, and two other estimators.
+"""Calibration beyond the global ECE: its sampling noise, temperature scaling, and two other estimators.
 
 All take what a file of predictions keeps of each sample, the confidence and whether the prediction is right, so that
 each can be computed again without the model.

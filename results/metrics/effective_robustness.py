@@ -1,4 +1,4 @@
-"""The accuracy under shift that accuracy on the own distribution lets expect, from models without pretraining.
+"""Effective robustness: OOD accuracy above what ID accuracy predicts, by a line through models without pretraining.
 
 Effective robustness is how far a model lies above that line. It says something only where the line is fitted to other
 models than those that are judged by it: baselines that never saw the pretrained backbone.
@@ -21,7 +21,7 @@ LEAST_MODELS = 15
 
 
 class LineError(ValueError):
-    """Numbers that no line follows from, or a value outside its range."""
+    """Numbers that no line can be fitted to, or a value outside its range."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LogitFit:
     high: float
 
     def expected(self, id_accuracy: float) -> float:
-        """OOD accuracy that the baselines let expect at an ID accuracy; fractions.
+        """OOD accuracy that the baselines' line predicts at an ID accuracy; fractions.
 
         Raises:
             LineError: outside the range of the fit; nothing is extrapolated.

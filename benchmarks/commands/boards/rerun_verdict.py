@@ -23,7 +23,7 @@ METRICS = ("accuracy", "ece", "nll")
 
 
 def judge(record: Record, made: Record, records: Sequence[Record]) -> tuple[bool, str]:
-    """Whether `made` is `record` again, and what to say of it: what is equal, what differs, and what may.
+    """Whether `made` repeats `record`, and a sentence: what is equal, what differs, and what may differ.
 
     Args:
         record, made: of one spec, recorded and made now.

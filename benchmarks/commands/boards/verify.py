@@ -120,7 +120,7 @@ def _name(path: Path) -> str:
 
 
 def _again(records: Sequence[Record], run_id: str, suite: str | None, device: str, console: Console) -> int:
-    """Make a run again, and what it reads, in a folder that is thrown away; 1 where it comes to something else."""
+    """Make a run and its inputs again in a temporary folder; exit code 1 where the results differ."""
     from ....results.records.records import read_record
     from ...execution.run import Options
     from ...execution.worker import work

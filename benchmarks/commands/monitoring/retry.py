@@ -92,7 +92,7 @@ def _lacking(found: Iterable[Seen]) -> dict[str, str]:
 
 
 def _has_record(folder: RunFolder) -> bool:
-    """Whether there is a record, be it one that cannot be read: it is never run over."""
+    """Whether there is a record, readable or not: it is never replaced."""
     return folder.record.exists()
 
 

@@ -160,7 +160,7 @@ class Arranger:
         return [input_path(path, spec, name) for name in spec.inputs]
 
     def _code_of(self, folder: RunFolder, code: str | None) -> str | None:
-        """The snapshot of a run: that with which it began, unless it failed, for then the code may be why."""
+        """The code snapshot of a run: the one it began with, or today's if it failed, since the code may be why."""
         state = folder.read_state()
         earlier = state.get("snapshot")
         if code is None or earlier is None or state.get("state") in ("failed", "planned"):

@@ -102,7 +102,7 @@ def make_all(folders: list[Path], options: Any, should_stop: Callable[[], bool])
 
 
 def make_one(path: Path, options: Any, should_stop: Callable[[], bool]) -> dict[str, Any]:
-    """Make a run, over a lease that died with its node or with an earlier start of this very job."""
+    """Make a run; takes over a lease whose node died, or that an earlier start of this same job held."""
     folder, observer, deadline = RunFolder(path), Observer(), time.monotonic() + BUSY_SECONDS
     while True:
         outcome = worker.work(path, options, should_stop, dead_lease(folder, observer))

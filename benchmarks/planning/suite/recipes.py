@@ -42,7 +42,7 @@ class Changes(Strict):
         return self
 
     def values(self) -> dict[str, Any]:
-        """What is given."""
+        """The values that are set."""
         return self.model_dump(exclude_none=True)
 
 
@@ -96,7 +96,7 @@ class Sourced(Strict):
 
     @property
     def origin(self) -> str:
-        """For a person."""
+        """The source, or the reason of our choice, as text."""
         return self.source or f"our choice: {self.our_choice}"
 
 

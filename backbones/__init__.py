@@ -26,7 +26,6 @@ __all__ = [
     "examine",
     "fetch",
     "how_to_make",
-    "identity",
     "image_size",
     "load",
     "local_weights",
@@ -35,6 +34,7 @@ __all__ = [
     "resolve",
     "tokenizer",
     "unused_weights",
+    "weights_id",
 ]
 
 WEIGHTS_VARIABLE = "ROBUSTFT_WEIGHTS"
@@ -187,7 +187,7 @@ def load(name: str, pretrained: str | Path | None = None, device: "str | torch.d
     return _family(name).load(name, device, pretrained or local_weights(name))
 
 
-def identity(name: str, pretrained: str | Path | None = None) -> str:
+def weights_id(name: str, pretrained: str | Path | None = None) -> str:
     """What pins the weights; downloads nothing.
 
     "sha256:..." of the file that `load` would read, tag and hub repository for weights of the hub, or "random" for a
@@ -197,7 +197,7 @@ def identity(name: str, pretrained: str | Path | None = None) -> str:
     file = pretrained or local_weights(name)
     from .weights import weights_hash
 
-    return weights_hash(Path(file)) if file else _family(name).identity(name)
+    return weights_hash(Path(file)) if file else _family(name).weights_id(name)
 
 
 def available(name: str) -> bool:
@@ -216,9 +216,9 @@ def examine(name: str, thorough: bool = False) -> str:
         BackboneError: they are damaged.
     """
     name = resolve(name)
-    own, family = local_weights(name), _family(name)
-    path = own or family.cached(name)
-    if path is None or (_bundled(name) and own is None):
+    local, family = local_weights(name), _family(name)
+    path = local or family.cached(name)
+    if path is None or (_bundled(name) and local is None):
         return ""
     return family.examine(name, path, thorough)
 

@@ -174,7 +174,7 @@ def examine(name: str, path: Path, thorough: bool) -> str:
     return doubt
 
 
-def identity(name: str) -> str:
+def weights_id(name: str) -> str:
     """The tag and where its weights are, e.g. "openai:timm/resnet50_clip.openai"; reads and downloads nothing."""
     if name in OPENAI:
         return f"openai:{OPENAI[name]}"
@@ -223,7 +223,7 @@ def fetch(name: str) -> Path:
                 break  # the hub did not say that it has no such file
     reason = " ".join(str(failed).split())[:200]
     raise BackboneError(
-        f"backbone {name}: its weights ({identity(name)}) are not in the cache {HF_HUB_CACHE} and cannot be "
+        f"backbone {name}: its weights ({weights_id(name)}) are not in the cache {HF_HUB_CACHE} and cannot be "
         f"downloaded; on a machine with network run `robustft doctor --prefetch SUITE` for a suite with this "
         f"backbone, with HF_HUB_CACHE on a shared disk, or put them as {name}.safetensors into a folder that "
         f"ROBUSTFT_WEIGHTS names ({reason})."

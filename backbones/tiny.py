@@ -124,7 +124,7 @@ def image_size(name: str) -> int:
     return (VISION | MADE_HERE)[name.removesuffix(SCRATCH)]["image_size"]
 
 
-def identity(name: str) -> str:
+def weights_id(name: str) -> str:
     """The hash of the bundled weights, "random", or "unmade" for weights that are yet to be made on this machine."""
     if name in MADE_HERE:
         path = cached(name)

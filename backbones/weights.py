@@ -205,8 +205,8 @@ def _unwrapped(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple
         taken.append(f"{next(iter(first))}.")
         parts = {name: split[1:] for name, split in parts.items()}
     renamed = {".".join(parts[name]): tensor for name, tensor in stored.items()}
-    told = [] if taken == ["clip."] else taken  # a DualEncoder's own, as in the weights that ship
-    return (" and ".join(map(repr, told)), renamed) if renamed.keys() == wanted.keys() else ("", stored)
+    prefixes = [] if taken == ["clip."] else taken  # a DualEncoder's own, as in the weights that ship
+    return (" and ".join(map(repr, prefixes)), renamed) if renamed.keys() == wanted.keys() else ("", stored)
 
 
 def _misfit(found: list[tuple[str, dict[str, Tensor]]], wanted: Mapping[str, Tensor]) -> str:

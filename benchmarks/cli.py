@@ -9,8 +9,9 @@ done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen ins
 import os
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +25,9 @@ from .errors import UserError, is_mistake, resolve_name
 from .host import environment, places
 from .host.redaction import discreet
 
+if TYPE_CHECKING:
+    from .planning.request import Request
+
 
 class Commands(click.Group):
     """Takes `-` and `_` as the same, and suggests the nearest command."""
@@ -31,12 +35,6 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
         args = [resolve_name("command", args[0], self.commands), *args[1:]]
         return super().resolve_command(ctx, args)
-
-
-def _part_of(limit: int | None, allow_partial: bool) -> dict[str, Any]:
-    """What --limit and --allow-partial mean; nothing for all images."""
-    limits = {"limit": limit, "train_limit": limit} if limit else {}
-    return limits | ({"allow_partial": True} if allow_partial else {})
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,43 +59,28 @@ def list_command(name: str | None, benchmark: str | None, backbone: str | None, 
 @click.argument("benchmark")
 @flags.method
 @flags.backbone
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0)
+@click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), default=0, callback=lambda _, __, seed: (seed,))
 @flags.settings
 @flags.part
 @flags.rule
 @flags.recipe
 @flags.wandb
 @flags.work
-def run(
-    benchmark: str,
-    methods: tuple,
-    backbones: tuple,
-    seed: int,
-    settings: tuple,
-    limit: int | None,
-    allow_partial: bool,
-    rule: str,
-    recipe: str | None,
-    asked: flags.Asked,
-    runs: Path,
-    dry_run: bool,
-    keep: str | None,
-    wandb: str | None,
-) -> int:
+@flags.requested
+def run(benchmark: str, request: "Request", asked: flags.Asked, wandb: str | None) -> int:
     """One run (with the run it reads, if any)."""
     from .commands import executor_options
     from .commands import sweep as sweeps
 
     executor, loaded, console = executor_options.choose(asked), sweeps.load(benchmark), make_console()
-    backbones = backbones or (loaded.suite.backbones[0],)
-    part = _part_of(limit, allow_partial)
-    plan = sweeps.expand(loaded, methods, backbones, (seed,), settings, rule, recipe, part=part)
+    request = replace(request, backbones=request.backbones or (loaded.suite.backbones[0],))
+    plan = sweeps.expand(loaded, request)
     requested = sum(planned.requested for planned in plan)
     if requested != 1:
         raise UserError(f"run: makes one run, got {requested}; use `robustft sweep` for a grid.")
-    code = sweeps.carry_out(loaded, plan, console, executor, runs=runs, jobs=1, dry_run=dry_run, keep=keep, wandb=wandb)
-    if not dry_run:
-        sweeps.tell_result(loaded, plan, runs, make_console())
+    code = sweeps.carry_out(loaded, plan, console, replace(executor, jobs=1), wandb=wandb)
+    if not executor.dry_run:
+        sweeps.tell_result(loaded, plan, executor.runs, make_console())
     return code
 
 
@@ -114,24 +97,8 @@ def run(
 @flags.results
 @flags.wandb
 @flags.work
-def sweep(
-    benchmark: str,
-    methods: tuple,
-    backbones: tuple,
-    seeds: tuple,
-    settings: tuple,
-    limit: int | None,
-    allow_partial: bool,
-    rule: str,
-    recipe: str | None,
-    jobs: int | None,
-    results: Path,
-    asked: flags.Asked,
-    runs: Path,
-    dry_run: bool,
-    keep: str | None,
-    wandb: str | None,
-) -> int:
+@flags.requested
+def sweep(benchmark: str, request: "Request", results: Path, asked: flags.Asked, wandb: str | None) -> int:
     """A grid of runs, and the board of all results."""
     from .commands import executor_options
     from .commands import sweep as sweeps
@@ -139,25 +106,13 @@ def sweep(
     from .planning import current_selection
 
     executor, loaded, console = executor_options.choose(asked), sweeps.load(benchmark), make_console()
-    part = _part_of(limit, allow_partial)
-    plan = sweeps.expand(loaded, methods, backbones, seeds, settings, rule, recipe, companions=True, part=part)
-    code = sweeps.carry_out(
-        loaded,
-        plan,
-        console,
-        executor,
-        runs=runs,
-        jobs=jobs,
-        dry_run=dry_run,
-        keep=keep,
-        wandb=wandb,
-        results=results,
-        seeds=seeds or loaded.suite.seeds,
-    )
-    on_its_way = executor.cluster is not None and not sweeps.finished(plan, runs)
-    if not dry_run and code != 130 and not on_its_way:
+    plan = sweeps.expand(loaded, replace(request, companions=True))
+    seeds = request.seeds or loaded.suite.seeds
+    code = sweeps.carry_out(loaded, plan, console, executor, wandb=wandb, results=results, seeds=seeds)
+    on_its_way = executor.cluster is not None and not sweeps.finished(plan, executor.runs)
+    if not executor.dry_run and code != 130 and not on_its_way:
         known = current_selection.Suites(complain, {loaded.suite.name: loaded})
-        leaderboards.of_sweep(known, loaded, plan, rule, runs, results, console)
+        leaderboards.of_sweep(known, loaded, plan, request.rule, executor.runs, results, console)
     return code
 
 
@@ -169,38 +124,15 @@ def sweep(
 @flags.recipe
 @flags.jobs
 @flags.work
-def tune(
-    benchmark: str,
-    methods: tuple,
-    backbones: tuple,
-    limit: int | None,
-    allow_partial: bool,
-    recipe: str | None,
-    jobs: int | None,
-    asked: flags.Asked,
-    runs: Path,
-    dry_run: bool,
-    keep: str | None,
-) -> int:
+@flags.requested
+def tune(benchmark: str, request: "Request", asked: flags.Asked) -> int:
     """Trials on the validation set; writes the suite's tuned values."""
     from .commands import executor_options
     from .commands import sweep as sweeps
     from .commands import tune as tunes
 
-    executor, loaded, part = executor_options.choose(asked), sweeps.load(benchmark), _part_of(limit, allow_partial)
-    return tunes.tune(
-        loaded,
-        methods,
-        backbones,
-        recipe,
-        make_console(),
-        executor,
-        runs=runs,
-        jobs=jobs,
-        dry_run=dry_run,
-        keep=keep,
-        part=part,
-    )
+    executor, loaded = executor_options.choose(asked), sweeps.load(benchmark)
+    return tunes.tune(loaded, request, make_console(), executor)
 
 
 @robustft.command()
@@ -250,12 +182,9 @@ def retry(
     methods: tuple,
     backbones: tuple,
     ids: tuple,
-    runs: Path,
-    jobs: int | None,
     asked: flags.Asked,
     restarts: int,
     cancelled: bool,
-    dry_run: bool,
 ) -> int:
     """Start again what failed, vanished or was stopped."""
     from .commands import executor_options
@@ -264,13 +193,10 @@ def retry(
 
     return retries.retry(
         make_console(),
-        runs,
         Choice(benchmark, methods, backbones, ids),
         executor_options.choose(asked),
-        jobs=jobs,
         restarts=restarts,
         cancelled=cancelled,
-        dry_run=dry_run,
     )
 
 

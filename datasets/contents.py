@@ -30,7 +30,7 @@ THREADS = 16
 SLICE = 256
 SAVE_SECONDS = 30.0
 MANY_FILES, MANY_BYTES = 20_000, 4 * 10**9
-"""From here on a person is told what takes so long."""
+"""Above this a message says what takes so long."""
 _BUFFER = 1 << 20
 _TRIES = 3
 
@@ -241,14 +241,15 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def _progress(what: str, files: int, size: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, one line elsewhere where it may take minutes; gives what is told of each file's bytes."""
+    """A bar on a terminal, one line elsewhere where it may take minutes; gives the function to call with the size of
+    each file that was read."""
     many = files > MANY_FILES or size > MANY_BYTES
     if not sys.stderr.isatty():
         if many:
             where = cache_folder()
             kept = f" (what is found is kept in {where})" if where else ""
-            told = f"robustft: {what}: reading {files} images, {size / 1e9:.1f} GB, once, to know their content{kept}"
-            print(told, file=sys.stderr, flush=True)
+            note = f"robustft: {what}: reading {files} images, {size / 1e9:.1f} GB, once, to know their content{kept}"
+            print(note, file=sys.stderr, flush=True)
         yield lambda _: None
         return
     from rich.console import Console

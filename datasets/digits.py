@@ -146,8 +146,8 @@ def coloured(images: np.ndarray, keys: np.ndarray, correlation: float = COLOUR_C
 
 def mixture(images: np.ndarray, keys: np.ndarray, plain: bool = False) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     """The pretraining mixture: pictures, and colour and style numbers (B,) for captions; `plain` is one style."""
-    shares = np.cumsum(list(PRETRAIN_STYLES.values()))
-    style = np.searchsorted(shares / shares[-1], uniforms(derive(keys, 2), 1)[:, 0], side="right")
+    cumulative = np.cumsum(list(PRETRAIN_STYLES.values()))
+    style = np.searchsorted(cumulative / cumulative[-1], uniforms(derive(keys, 2), 1)[:, 0], side="right")
     style = np.zeros_like(style) if plain else style
     colours = _any_colours(keys)
     return paint(images, colours, np.array(list(PRETRAIN_STYLES))[style], keys), colours, style

@@ -198,10 +198,10 @@ class WithShifts(OwnData):
     @cached_property
     def parts(self) -> list[overlaps.Part]:
         """What each set holds whose bytes are known: those of one's own."""
-        own = [
+        of_shifts = [
             overlaps.Part(name, shift.source, shift.digests, shift.pictures.name) for name, shift in self.shifts.items()
         ]
-        return [*(self._own.parts if self._own else []), *own]
+        return [*(self._own.parts if self._own else []), *of_shifts]
 
     @cached_property
     def shared(self) -> list[overlaps.Shared]:

@@ -177,11 +177,11 @@ class Hub(TrainsOnPictures, OwnData):
         """A shift with everything that it left out filled in."""
         given, c = self.columns.shifts[name], self.columns
         shift = Shift(split=given) if isinstance(given, str) else given
-        own = shift.dataset is not None
+        elsewhere = shift.dataset is not None
         return Split(
             split=shift.split, dataset=shift.dataset or c.dataset, image=shift.image or c.image,
-            revision=shift.revision or (None if own else c.revision), label=shift.label or c.label,
-            config=shift.config or (None if own else c.config), class_names=shift.class_names,
+            revision=shift.revision or (None if elsewhere else c.revision), label=shift.label or c.label,
+            config=shift.config or (None if elsewhere else c.config), class_names=shift.class_names,
         )  # fmt: skip
 
     @cached_property
@@ -226,16 +226,16 @@ class Hub(TrainsOnPictures, OwnData):
         local = self.base / expanded(part.dataset)
         source = str(local.resolve()) if local.exists() else part.dataset  # by whichever link it was named
         place = f"{self.name}: {part.dataset}, {part.split}"
-        own = None
+        cache = None
         if local.is_dir():
             # The library takes files of the same date for the same, and would give those that it read before.
-            own = Path(datasets.config.HF_DATASETS_CACHE, "local", contents.state_of(Path(source)))
+            cache = Path(datasets.config.HF_DATASETS_CACHE, "local", contents.state_of(Path(source)))
         elif part.revision and not local.exists():
             # Without network the library takes the newest that it finds in its cache, whichever revision is asked for.
-            own = Path(datasets.config.HF_DATASETS_CACHE, "revisions", quote(part.revision, safe=""))
+            cache = Path(datasets.config.HF_DATASETS_CACHE, "revisions", quote(part.revision, safe=""))
         with _one_sentence(place, None if local.exists() else part):
             rows = datasets.load_dataset(
-                source, part.config, split=part.split, revision=part.revision, cache_dir=own and str(own)
+                source, part.config, split=part.split, revision=part.revision, cache_dir=cache and str(cache)
             )
         for key, column in (("image", part.image), ("label", part.label)):
             if column not in rows.column_names:
@@ -285,9 +285,9 @@ class Hub(TrainsOnPictures, OwnData):
         text = any(isinstance(label, str) for label in raw)
         if text or not are_numbers(names) and names != stored:
             if not text:
-                own = names or []
-                self._check_range(pictures, raw, len(own))
-                raw = [own[label] for label in raw]
+                class_names = names or []
+                self._check_range(pictures, raw, len(class_names))
+                raw = [class_names[label] for label in raw]
             position = {name: i for given in (classes, known) for i, name in enumerate(given)}
             if min(len(set(known)), len(set(classes))) < len(known):
                 raise DataError(f"{pictures.place}: classes cannot be matched by name, one name stands twice.")

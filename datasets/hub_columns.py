@@ -98,10 +98,10 @@ def check_names_of_files(folder: Path, config: str | None, split: str, column: s
         if not str(file).endswith(".parquet") or not Path(file).is_file():
             continue
         feature = datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file)).get(column)
-        own = getattr(feature, "names", None)
-        if own == names or own is None and stated:
+        found = getattr(feature, "names", None)
+        if found == names or found is None and stated:
             continue
-        has = f"the classes {_first(own)}" if own else "bare integers"
+        has = f"the classes {_first(found)}" if found else "bare integers"
         raise DataError(
             f"{file}: column {column!r} has {has}, and the library would read it with {_first(names)} from another "
             "file of the folder; cast its column to the same datasets.ClassLabel, or keep it in a folder of its own "

@@ -74,8 +74,8 @@ class Source:
         found = next((base / folder for folder in self.folders if os.path.isdir(base / folder)), None)
         if found is None:
             also = f" (nor as {', '.join(self.folders[1:])})" if len(self.folders) > 1 else ""
-            packed = self._archive(base)
-            get = f"unpack {packed}, which is" if packed else f"get {self.supplier}; unpack it"
+            archive = self._archive(base)
+            get = f"unpack {archive}, which is" if archive else f"get {self.supplier}; unpack it"
             raise MissingData(
                 f"{self.name}: no folder {base / self.folders[0]}{also}; {get} "
                 f"there, or set {ROOT_VARIABLE} to the folder that holds it."

@@ -110,7 +110,7 @@ class ImageSet(EvalData):
 
     @property
     def found(self) -> int:
-        """As it was given."""
+        """Images on the disk: as the constructor was given them, else all of the set."""
         return len(self) if self._found is None else self._found
 
     @property

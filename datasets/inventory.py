@@ -1,4 +1,4 @@
-"""What of a dataset is on this machine: images and classes of each set against what there should be, and damage."""
+"""The part of a dataset on this machine: images and classes of each set, found and expected, and damage."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

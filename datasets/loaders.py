@@ -123,7 +123,7 @@ class _Batches(Protocol[Item, Made]):
 
 
 class _Quiet(TorchDataset[Loaded | DataError], Generic[Item, Loaded]):
-    """Hands a DataError over as a value: raised in a worker, it would arrive as a page of traceback."""
+    """Returns a DataError as a value: raised in a worker process, it would arrive as a page of traceback."""
 
     def __init__(self, batches: _Batches[Item, Loaded]):
         self.batches = batches

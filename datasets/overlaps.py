@@ -1,4 +1,4 @@
-"""Images that stand in two sets: what is refused, and what is only said.
+"""Images that are in two sets: which cases are refused, and which are only reported.
 
 Refused is what is a mistake by construction: one folder, split or slice in two roles, a set all of whose images are
 trained on or choose, two test sets that are the same images. What two sets share beside that is counted, by the bytes

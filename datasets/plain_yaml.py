@@ -30,7 +30,7 @@ class YamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Makes of YAML what the module's text says."""
+    """Reads YAML by the rules in the module's docstring."""
 
     yaml_implicit_resolvers = {
         first: [
@@ -66,9 +66,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Keys are text as they stand; none stands twice. Those that `<<` takes over give way to the mapping's own."""
-        own = [key for key, _ in node.value if key.tag != f"{_PREFIX}merge"]
+        keys = [key for key, _ in node.value if key.tag != f"{_PREFIX}merge"]
         taken: set[Any] = set()
-        for key in own:
+        for key in keys:
             if not isinstance(key, yaml.ScalarNode):
                 raise _mistake("a key must be text, not a list or a mapping", key)
             if key.value in taken:

@@ -37,7 +37,7 @@ def of_plan(benchmark: Benchmark, plan: Sequence[Planned], device: str, jobs: in
 
 
 def one_run(plan: Sequence[Planned], seeds: Sequence[int], known: Mapping[str, MethodClass]) -> Iterator[str]:
-    """A sentence where the seeds that were asked for are fewer runs of some method."""
+    """A sentence on methods that make one run whatever the number of seeds."""
     methods = dict.fromkeys(run.spec.method for run in plan if run.requested)
     single = [name for name in methods if len(seeds_of(known[name], seeds, known)) < len(seeds)]
     same = [name for name in single if not varies(known[name], known)]
@@ -55,10 +55,10 @@ def _short(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
         if steps is not None and steps < FEW_STEPS and benchmark.facts.methods[run.spec.method].trained:
             found.setdefault(steps, {})[run.spec.method] = run.sources["steps"]
     if found:
-        told = [f"{steps} of {', '.join(methods)}" for steps, methods in sorted(found.items())]
+        counts = [f"{steps} of {', '.join(methods)}" for steps, methods in sorted(found.items())]
         sources = dict.fromkeys(source for methods in found.values() for source in methods.values())
         yield (
-            f"fewer than {FEW_STEPS} optimiser steps, after which a model has hardly moved: {'; '.join(told)} "
+            f"fewer than {FEW_STEPS} optimiser steps, after which a model has hardly moved: {'; '.join(counts)} "
             f"({'; '.join(sources)}); give more steps or epochs, or a smaller batch"
         )
 
@@ -109,10 +109,10 @@ def _by_few_images(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
         if any(source.startswith("tuned") for source in run.sources.values()):
             add(count, "the tuned values of {}", spec.method)
     for count, choices in chosen.items():
-        told = " and ".join(what.format(", ".join(names)) for what, names in choices.items())
+        purposes = " and ".join(what.format(", ".join(names)) for what, names in choices.items())
         yield (
-            f"fewer than {FEW_IMAGES} validation images: {count} decide {told}, which is mostly luck; withhold more "
-            "images, or set the values by hand"
+            f"fewer than {FEW_IMAGES} validation images: {count} decide {purposes}, which is mostly luck; withhold "
+            "more images, or set the values by hand"
         )
 
 
@@ -148,21 +148,21 @@ def _at_the_end(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
             end = _end(benchmark.facts.methods[spec.method], entry, key, value) if source.startswith("tuned") else ""
             if end:
                 found.setdefault(end, {}).setdefault(spec.method, {})[spec.backbone] = None
-    told = []
+    ends = []
     for end, methods in found.items():
         on = [
             name if set(where) == planned[name] else f"{name} on {', '.join(where)}" for name, where in methods.items()
         ]
-        told.append(f"{end}: {', '.join(on)}")
-    if told:
+        ends.append(f"{end}: {', '.join(on)}")
+    if ends:
         yield (
-            f"tuned values at the end of their grid: {'; '.join(told)}. Beyond what was tried better ones may lie: to "
+            f"tuned values at the end of their grid: {'; '.join(ends)}. Beyond what was tried better ones may lie: to "
             f"know, widen tuning.space in {tuned_in.path.name} and tune again"
         )
 
 
 def _end(method: MethodClass, entry: TunedEntry, key: str, value: Any) -> str:
-    """What a tuned value is among those that were tried, "" where it is no end of them; `value` as the run has it."""
+    """Which end of the tried values a tuned value is, "" if neither; `value` as the run has it."""
     tried = {trial.values[key] for trial in entry.trials if key in trial.values}
     numbers = all(isinstance(other, int | float) and not isinstance(other, bool) for other in tried)
     if len(tried) < 2 or not numbers or value not in (min(tried), max(tried)):

@@ -40,7 +40,7 @@ def complain(sentence: str) -> None:
 
 
 def speak_plainly() -> None:
-    """Have a sign that the terminal's encoding lacks printed as one that it has; it would end the command."""
+    """Replace characters that the terminal's encoding lacks; printing them would end the command with an error."""
     codecs.register_error("robustft-plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

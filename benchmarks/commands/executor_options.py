@@ -1,6 +1,7 @@
 """Where the runs of a command are made: on this machine, or by SLURM with a profile."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import UserError, resolve_name
 from ..executors.slurm import profile as slurm_profile
@@ -14,13 +15,21 @@ MINUTES = {"local": 0.5, "slurm": 10.0}
 
 @dataclass(frozen=True)
 class Executor:
-    """Who makes the runs of a command, and how.
+    """Who makes the runs of a command, where, and how.
 
     Attributes:
+        runs: root of their folders.
+        jobs: how many side by side; None: one for each core, or GPU.
+        dry_run: print what would be made, and start nothing.
+        keep: what stays of a finished run; None: its final weights.
         cluster: None: this machine.
         workers: processes of each run that load images ahead; None: as the run itself decides.
     """
 
+    runs: Path
+    jobs: int | None = None
+    dry_run: bool = False
+    keep: str | None = None
     device: str = "cpu"
     checkpoint_minutes: float = MINUTES["local"]
     cluster: Cluster | None = None
@@ -38,7 +47,7 @@ def choose(asked: Asked) -> Executor:
                 f"--profile: must say what the cluster needs for {asked.device}, got none; give the path of a YAML "
                 f"file or one of: {', '.join(slurm_profile.names())}."
             )
-        profile = slurm_profile.load(asked.profile or "cpu")  # as runs of this machine are on processors unless told
+        profile = slurm_profile.load(asked.profile or "cpu")  # by default on processors, as on this machine
         if more:
             profile = slurm_profile.read({**profile.model_dump(exclude_unset=True), **more}, "--memory, --time")
         cluster = Cluster(profile, asked.pack or 1, asked.live, asked.workers)
@@ -48,4 +57,5 @@ def choose(asked: Asked) -> Executor:
         )
     device = asked.device or (cluster.profile.device if cluster else "cpu")
     minutes = MINUTES[executor] if asked.checkpoint_minutes is None else asked.checkpoint_minutes
-    return Executor(device, minutes, cluster, asked.workers)
+    work = asked.runs, asked.jobs, asked.dry_run, asked.keep
+    return Executor(*work, device, minutes, cluster, asked.workers)

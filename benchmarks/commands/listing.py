@@ -17,8 +17,8 @@ from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS
 PACKAGE = __package__.partition(".")[0]
 
 
-def plan(console: Console, planned: list[Planned], done: set[str], told: Iterable[str] = ()) -> None:
-    """Runs in order, then each method's values with the place each came from, and what to be told of them."""
+def plan(console: Console, planned: list[Planned], done: set[str], notes: Iterable[str] = ()) -> None:
+    """Runs in order, then each method's values and their sources, then `notes`: sentences for the user."""
     table = Table("run", "method", "backbone", "seed", "state", title="plan", title_justify="left")
     for run in planned:
         spec = run.spec
@@ -28,14 +28,14 @@ def plan(console: Console, planned: list[Planned], done: set[str], told: Iterabl
     console.print(table)
     for method in dict.fromkeys(run.spec.method for run in planned):
         _values(console, method, [run for run in planned if run.spec.method == method])
-    cautions(console, told)
+    cautions(console, notes)
     to_do = sum(run.spec.run_id not in done for run in planned)
     console.print(f"{len(planned)} runs, {len(planned) - to_do} finished, {to_do} to run; dry run: nothing was started")
 
 
-def cautions(console: Console, told: Iterable[str]) -> None:
+def cautions(console: Console, notes: Iterable[str]) -> None:
     """A line for each sentence."""
-    for sentence in told:
+    for sentence in notes:
         console.print(f"caution: {sentence}", soft_wrap=True)
 
 
@@ -53,7 +53,7 @@ def _values(console: Console, method: str, runs: list[Planned]) -> None:
 
 
 def _value(run: Planned, key: str) -> Any:
-    """A value of a run; one that the spec leaves out has its meaning of before."""
+    """A value of a run; a key that its spec leaves out has the value from before that key was introduced."""
     from ...methods import registry
 
     if key in run.spec.hyper:
@@ -126,7 +126,7 @@ def catalogue(
 
         _method(console, name, registry.get(name), benchmark, backbone, recipe)
     elif kind == "backbone":
-        console.print(f"{name}: {backbones.identity(name)}")
+        console.print(f"{name}: {backbones.weights_id(name)}")
     elif name in suite.names():
         loaded = suite.load(suite.find(name))
         try:

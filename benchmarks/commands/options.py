@@ -56,8 +56,12 @@ def together(*options: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the options of `place`, and those beside them, say of where runs are made."""
+    """What the options of `place`, and those beside them, say of how and where runs are made."""
 
+    runs: Path
+    jobs: int | None = None
+    dry_run: bool = False
+    keep: str | None = None
     executor: str = "local"
     device: str | None = None
     profile: str | None = None
@@ -76,6 +80,21 @@ def _asked(function: Callable) -> Callable:
     def command(**values: Any) -> Any:
         place = {field.name: values.pop(field.name) for field in fields(Asked) if field.name in values}
         return function(asked=Asked(**place), **values)
+
+    return command
+
+
+def requested(function: Callable) -> Callable:
+    """The command gets the options that say which runs are meant as one `Request`."""
+
+    @wraps(function)
+    def command(*, limit: int | None, allow_partial: bool, **values: Any) -> Any:
+        from ..planning.request import Request
+
+        part: dict[str, Any] = {"limit": limit, "train_limit": limit} if limit else {}
+        part |= {"allow_partial": True} if allow_partial else {}
+        given = {field.name: values.pop(field.name) for field in fields(Request) if field.name in values}
+        return function(request=Request(**given, part=part), **values)
 
     return command
 

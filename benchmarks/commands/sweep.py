@@ -4,7 +4,6 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -41,24 +40,15 @@ def load(name: str) -> Benchmark:
     return Benchmark(name)
 
 
-def expand(
-    benchmark: Benchmark,
-    methods: tuple[str, ...],
-    encoders: tuple[str, ...],
-    seeds: tuple[int, ...],
-    settings: tuple[str, ...],
-    rule: str,
-    recipe: str | None,
-    companions: bool = False,
-    part: Mapping[str, Any] = MappingProxyType({}),
-) -> list[Planned]:
-    """The runs that the flags of a command mean; `companions`, for a sweep, and `part` as in Request."""
-    request = Request(methods, encoders, seeds, settings, rule, recipe, companions=companions, part=part)
+def expand(benchmark: Benchmark, request: Request) -> list[Planned]:
+    """The runs that a request means; says which of its methods have no values."""
     plan = expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
     planned = {each.spec.method for each in plan}
-    left_out = [name for name in choose_methods(methods, benchmark.suite, benchmark.facts) if name not in planned]
+    left_out = [
+        name for name in choose_methods(request.methods, benchmark.suite, benchmark.facts) if name not in planned
+    ]
     if left_out:
-        chosen = f"recipe {plan[0].spec.recipe}, rule {rule}"
+        chosen = f"recipe {plan[0].spec.recipe}, rule {request.rule}"
         complain(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
     return plan
 
@@ -69,10 +59,6 @@ def carry_out(
     console: Console,
     executor: Executor,
     *,
-    runs: Path,
-    jobs: int | None,
-    dry_run: bool,
-    keep: str | None = None,
     wandb: str | None = None,
     results: Path | None = None,
     seeds: Sequence[int] = (),
@@ -85,34 +71,33 @@ def carry_out(
     warn_of_stale_tuning(benchmark, plan)
     warn_of_data(benchmark, plan)
     check_captions(benchmark, [planned.spec for planned in plan])
-    folders = {planned.spec.run_id: RunFolder.of(runs, planned.spec) for planned in plan}
+    folders = {planned.spec.run_id: RunFolder.of(executor.runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     unfinished = [planned for planned in plan if planned.spec.run_id not in done]
-    told = [
+    notes = [
         *cautions.one_run(plan, seeds, benchmark.facts.methods),
-        *cautions.of_plan(benchmark, unfinished, executor.device, jobs, here=executor.cluster is None),
+        *cautions.of_plan(benchmark, unfinished, executor.device, executor.jobs, here=executor.cluster is None),
     ]
-    if dry_run:
-        listing.plan(console, plan, done, told)
+    if executor.dry_run:
+        listing.plan(console, plan, done, notes)
         for recipe in dict.fromkeys(planned.spec.recipe for planned in plan):
             if recipe in benchmark.suite.published:
                 methods = list(dict.fromkeys(planned.spec.method for planned in plan if planned.spec.recipe == recipe))
                 listing.departures(console, benchmark.suite.published[recipe], methods)
         if executor.cluster is not None:
-            slurm_command.dry_run(
-                plan, folders, console, runs, executor.cluster, executor.device, executor.checkpoint_minutes
-            )
+            at, minutes = executor.runs, executor.checkpoint_minutes
+            slurm_command.dry_run(plan, folders, console, at, executor.cluster, executor.device, minutes)
         return 0
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
         return 0
-    _check_weights(plan, folders, keep)
+    _check_weights(plan, folders, executor.keep)
     _check_place(unfinished, executor)
     check_data(benchmark, [planned.spec for planned in unfinished])
     if results is not None:
         check_writable(results, "--results")
-    check_writable(runs)
-    listing.cautions(console, told)
+    check_writable(executor.runs)
+    listing.cautions(console, notes)
     for planned in plan:
         if planned.spec.run_id not in done:
             selection = selection_of(benchmark, planned.spec)
@@ -120,11 +105,11 @@ def carry_out(
             written = Plan(planned.spec, data, planned.sources, selection)
             written.write(folders[planned.spec.run_id])
             Whereabouts.now().keep(written, folders[planned.spec.run_id])
-            if keep is not None:
-                folders[planned.spec.run_id].keep(keep)
+            if executor.keep is not None:
+                folders[planned.spec.run_id].keep(executor.keep)
             if wandb is not None:
                 wandb_tracking.choose(folders[planned.spec.run_id].path, wandb)
-    return _start(plan, folders, done, console, executor, runs, jobs)
+    return _start(plan, folders, done, console, executor)
 
 
 def finished(plan: list[Planned], runs: Path) -> bool:
@@ -132,21 +117,14 @@ def finished(plan: list[Planned], runs: Path) -> bool:
     return all(RunFolder.of(runs, planned.spec).done() for planned in plan)
 
 
-def make(
-    plan: list[tuple[Planned, RunFolder]],
-    console: Console,
-    executor: Executor,
-    *,
-    runs: Path,
-    jobs: int | None,
-) -> int:
-    """Make runs that were planned earlier and are in their folders below `runs`; returns the exit code."""
+def make(plan: list[tuple[Planned, RunFolder]], console: Console, executor: Executor) -> int:
+    """Make runs that were planned earlier and have their folders; returns the exit code."""
     folders = {planned.spec.run_id: folder for planned, folder in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     planned = [planned for planned, _ in plan]
     _check_place([each for each in planned if each.spec.run_id not in done], executor)
-    check_writable(runs)
-    return _start(planned, folders, done, console, executor, runs, jobs)
+    check_writable(executor.runs)
+    return _start(planned, folders, done, console, executor)
 
 
 def _start(
@@ -155,14 +133,12 @@ def _start(
     done: set[str],
     console: Console,
     executor: Executor,
-    runs: Path,
-    jobs: int | None,
 ) -> int:
     """Have the runs made that are not done; returns the exit code."""
     if executor.cluster is None:
-        return exit_code(_launch(plan, folders, done, console, jobs, executor))
+        return exit_code(_launch(plan, folders, done, console, executor))
     minutes = executor.checkpoint_minutes
-    return slurm_command.submit(folders.values(), console, runs, executor.cluster, executor.device, minutes)
+    return slurm_command.submit(folders.values(), console, executor.runs, executor.cluster, executor.device, minutes)
 
 
 def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str | None) -> None:
@@ -197,12 +173,11 @@ def _launch(
     folders: dict[str, RunFolder],
     done: set[str],
     console: Console,
-    jobs: int | None,
     executor: Executor,
 ) -> list[Job]:
     threads = max(planned.spec.threads for planned in plan)
     gpus = visible_gpus(executor.device)
-    limit = min(jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
+    limit = min(executor.jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
     console.print(f"{len(plan)} runs, {len(done)} finished earlier, {limit} side by side")
     more = () if executor.workers is None else ("--workers", str(executor.workers))
     seconds = executor.checkpoint_minutes * 60

@@ -149,9 +149,9 @@ def kept(problem: Problem, weights: Tensor) -> list[float]:
     directions = torch.linalg.svd(x).U  # the first four span the task
     rank = len(SINGULAR_VALUES)
     start, end = (w0 - y @ torch.linalg.pinv(x)) @ directions, (weights - y @ torch.linalg.pinv(x)) @ directions
-    shares = (start * end).sum(dim=0)[:rank] / start.square().sum(dim=0)[:rank]
+    kept_shares = (start * end).sum(dim=0)[:rank] / start.square().sum(dim=0)[:rank]
     outside = (start[:, rank:] * end[:, rank:]).sum() / start[:, rank:].square().sum()
-    return [*shares.tolist(), float(outside)]
+    return [*kept_shares.tolist(), float(outside)]
 
 
 def _point(problem: Problem, weights: Tensor) -> tuple[float, float]:
@@ -183,9 +183,9 @@ def _table(problem: Problem, found: Study, title: str) -> Table:
         column(f"gap {quarter:.0%}")
     start, best = (problem.w0 @ problem.x - problem.y).norm(), found.weights["direct"] @ problem.x - problem.y
     for name, weights in found.weights.items():
-        shares = kept(problem, weights)
+        parts = kept(problem, weights)
         misfit = float(((weights @ problem.x - problem.y).norm() - best.norm()) / (start - best.norm()))
-        row: list[Any] = [name, f"{shares[-1]:.6f}", *(f"{abs(v):.3f}" for v in (shares[0], shares[-2], misfit))]
+        row: list[Any] = [name, f"{parts[-1]:.6f}", *(f"{abs(v):.3f}" for v in (parts[0], parts[-2], misfit))]
         row.append(f"{found.descent[name]:.0e}" if name in found.descent else "")
         gaps = found.gaps.get(name)
         row += [f"{gaps[round(quarter * len(gaps)) - 1]:.3f}" if gaps else "" for quarter in QUARTERS]
@@ -217,8 +217,8 @@ def theory(strength: float, steps: int, momentum: float, seed: int, results: Pat
     console.print(_table(problem, found, f"linear theory, lambda {strength:g}, {steps} steps, momentum {momentum:g}"))
     console.print(NOTES, soft_wrap=True)
     points = {name: _point(problem, weights) for name, weights in found.weights.items()}
-    shares = {name: kept(problem, weights) for name, weights in found.weights.items() if name != "pretrained"}
-    files = plot_geometry(points, shares, SINGULAR_VALUES, results / "theory_geometry")
+    kept_shares = {name: kept(problem, weights) for name, weights in found.weights.items() if name != "pretrained"}
+    files = plot_geometry(points, kept_shares, SINGULAR_VALUES, results / "theory_geometry")
     files += plot_gap(found.gaps, LENGTHS, found.held, found.floors, results / "theory_gap")
     for file in files:
         console.print(f"wrote {file}", soft_wrap=True)

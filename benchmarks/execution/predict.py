@@ -68,7 +68,7 @@ def predict(
         workers: processes that load images ahead; 0 loads in this one.
 
     Returns:
-        Columns of each classifier, not yet rounded: label and what `metrics.outcomes` gives. Of the first also
+        Columns of each classifier, not yet rounded: label and what `metrics.sample_columns` gives. Of the first also
         sample_id, unit_id, group where the set has groups, logits and confidence_scaled where asked for.
 
     Raises:
@@ -95,7 +95,7 @@ def predict(
             for _, images, labels in window:
                 logits = data.project(classifier(images)).cpu()
                 # float64, so that a label's probability does not become 0 and its likelihood infinite
-                kept = metrics.outcomes(logits.double().softmax(dim=1).numpy(), labels)
+                kept = metrics.sample_columns(logits.double().softmax(dim=1).numpy(), labels)
                 if i == 0 and keep_logits:
                     kept["logits"] = logits.half().numpy()
                 if i == 0 and temperature is not None:

@@ -46,18 +46,18 @@ class Team:
         self.calls = distributed.new_group(backend="gloo", timeout=LONG)
 
     def call(self, part: str, folder: Path) -> None:
-        """The leader: all others start on this part of the run: "train" or "measure"."""
+        """Called by the leader: all others start this part of the run: "train" or "measure"."""
         self._send(f"{part} {folder}")
 
     def dismiss(self) -> None:
-        """The leader: there is no more to do. Every process leaves its group."""
+        """Called by the leader at the end: every process leaves its group."""
         from torch import distributed
 
         self._send("")
         distributed.destroy_process_group()
 
     def follow(self, make: Callable[[str, Path], None]) -> None:
-        """A follower: do each part of a run that the leader calls for, until dismissed."""
+        """Called by a follower: do each part of a run that the leader calls for, until dismissed."""
         from torch import distributed
 
         while call := self._receive():
@@ -85,8 +85,8 @@ class Team:
         return bytes(letters.tolist()).decode()
 
 
-def shares(batch: int, processes: int, micro_batch: int | None) -> str:
-    """How a batch is shared, for a person: images a process, and forward passes for them."""
+def batch_text(batch: int, processes: int, micro_batch: int | None) -> str:
+    """A sentence on how a batch is split: images a process, and forward passes for them."""
     share = -(-batch // processes)
     part = min(micro_batch or share, share)
     passes = -(-share // part)

@@ -38,7 +38,7 @@ from . import whereabouts
 from .evaluate_run import measure
 from .final_weights import load_input, load_weights, save_weights, stored_tensors
 from .predict import Maker, Stopped, validation_nll
-from .process_group import Team, shares
+from .process_group import Team, batch_text
 from .wandb_tracking import Tracker, following
 
 
@@ -72,10 +72,10 @@ class Attempt:
         """Every commit that worked on this run, "+" after one with uncommitted changes."""
         self.processors = state.get("processors", [])
         """Every kind of processor that worked on this run: on one kind alone it has the bits of an undisturbed run."""
-        self.told = 0.0
+        self.last_written = 0.0
         self.step = self.start_step = self._start_step()
         self.restarts = 0 if self.start_step > state.get("start_step", -1) else state.get("restarts", 0) + 1
-        """How often in a row it was started from the same step: each attempt before ended without a new checkpoint."""
+        """Consecutive restarts that made no new checkpoint."""
         where = {"job": environment.job(), "snapshot": environment.snapshot()}
         self.where = {key: value for key, value in where.items() if value is not None}
         self.guard: Callable[[], None] = lease.check if lease is not None else lambda: None
@@ -173,9 +173,9 @@ class Attempt:
         now = time.monotonic()
         if self.lease is None:
             return
-        if not force and now - self.told < 1.0:
+        if not force and now - self.last_written < 1.0:
             return
-        self.told = now
+        self.last_written = now
         holder = self.lease.holder
         self.folder.write_state(
             guard=self.lease.check,
@@ -210,7 +210,7 @@ class Attempt:
         found = {
             "method_version": (spec.method_version, registry.get(spec.method).version),
             "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
-            "weights": (spec.weights, backbones.identity(spec.backbone)),
+            "weights": (spec.weights, backbones.weights_id(spec.backbone)),
         }
         for key, (planned, now) in found.items():
             if planned != now:
@@ -249,7 +249,7 @@ class Attempt:
         team = self.options.team
         if team is not None:
             if self.spec.batch_size is not None:
-                print(shares(self.spec.batch_size, team.size, self.options.micro_batch), flush=True)
+                print(batch_text(self.spec.batch_size, team.size, self.options.micro_batch), flush=True)
             team.call("train", self.folder.path)
         fitted = self._fit(dataset, encoder)
         self._check_data_still([self.folder.checkpoints])

@@ -51,9 +51,9 @@ class Share:
             PredictionError: a sample is missing or there twice, or a part cannot be read.
         """
         if self.size > 1:
-            write_atomic(self._part(name, self.rank), _pack(own))
+            write_atomic(self._part(name, self.rank), _npz(own))
             self.meet(0)
-        parts = [own if rank == self.rank else _unpack(self._part(name, rank)) for rank in range(self.size)]
+        parts = [own if rank == self.rank else _read_npz(self._part(name, rank)) for rank in range(self.size)]
         merged = in_order(name, parts, count)
         if self.size > 1:
             self.meet(0)  # all have read
@@ -80,13 +80,13 @@ def in_order(name: str, parts: list[Columns], count: int) -> Columns:
     return {key: np.concatenate([part[key] for part in parts])[order] for key in parts[0] if key != "position"}
 
 
-def _pack(columns: Mapping[str, np.ndarray]) -> bytes:
+def _npz(columns: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **columns)
     return buffer.getvalue()
 
 
-def _unpack(path: Path) -> Columns:
+def _read_npz(path: Path) -> Columns:
     try:
         with np.load(path, allow_pickle=False) as content:
             return dict(content)

@@ -59,7 +59,7 @@ def chosen(folder: Path) -> Mode:
 
 
 class Tracker:
-    """What a run tells: `row` of its curves, `record` at the end. Neither waits, and neither raises."""
+    """What a run reports: `row` of its curves, `record` at the end. Neither waits, and neither raises."""
 
     def row(self, row: Mapping[str, Any]) -> None:
         """A row of the training curves, with its step."""

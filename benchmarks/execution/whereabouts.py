@@ -38,8 +38,8 @@ class Whereabouts:
     @classmethod
     def planned(cls, folder: RunFolder) -> "Whereabouts | None":
         """Of the command that last planned this run, or found its data; None where nothing says."""
-        told = read_json(folder.place) or {}
-        root, start = told.get("root"), told.get("start")
+        kept = read_json(folder.place) or {}
+        root, start = kept.get("root"), kept.get("start")
         if not isinstance(start, str):
             return None
         return cls(os.path.expanduser(root) if isinstance(root, str) else None, os.path.expanduser(start))
@@ -48,8 +48,8 @@ class Whereabouts:
         """Write it beside a plan whose data do not come with the package."""
         if plan.dataset in catalogue.embedded() or Whereabouts.planned(folder) == self:
             return
-        told = {key: discreet(value or "") or None for key, value in asdict(self).items()}
-        write_atomic(folder.place, json.dumps(told).encode())  # escaped: the name of a folder may be no text
+        kept = {key: discreet(value or "") or None for key, value in asdict(self).items()}
+        write_atomic(folder.place, json.dumps(kept).encode())  # escaped: the name of a folder may be no text
 
 
 def find(plan: Plan, folder: RunFolder) -> Dataset:
@@ -95,7 +95,7 @@ def missing(plan: Plan, folder: RunFolder) -> str:
             f"the data {plan.dataset} are others than when the run was planned; name the data root that has those with "
             f"--data or {ROOT_VARIABLE}, or start the sweep again to plan anew"
         )
-    if backbones.identity(spec.backbone) != spec.weights:
+    if backbones.weights_id(spec.backbone) != spec.weights:
         return (
             f"the weights of {spec.backbone} are others than when the run was planned; name the folder that has those "
             f"with {backbones.WEIGHTS_VARIABLE}, or unset it, or start the sweep again to plan anew"
@@ -105,5 +105,5 @@ def missing(plan: Plan, folder: RunFolder) -> str:
 
 def _load(plan: Plan, place: Whereabouts | None) -> Dataset:
     spec = plan.spec
-    size, told = backbones.image_size(spec.backbone), {} if place is None else asdict(place)
-    return facts.dataset_now(plan.dataset, size, spec.allow_partial, spec.decode, **told)
+    size, options = backbones.image_size(spec.backbone), {} if place is None else asdict(place)
+    return facts.dataset_now(plan.dataset, size, spec.allow_partial, spec.decode, **options)

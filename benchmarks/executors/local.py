@@ -183,7 +183,7 @@ class Launcher:
             self._start(job, worker)
 
     def _ready(self, job: Job) -> bool:
-        """Whether a waiting run can start now; settles it where its fate is already known."""
+        """Whether a waiting run can start now; ends it where an input failed or its record is there."""
         inputs = [self.by_id[run_id] for run_id in job.planned.needs]
         failed = [other for other in inputs if other.state == "failed"]
         if failed:
@@ -202,8 +202,8 @@ class Launcher:
         if held is not None and self.observer.alive(job.folder.lease) is not None:
             self._elsewhere(job)
             return False
-        if job.elsewhere and (told := job.folder.read_state()).get("state") == "failed":
-            self._end(job, "failed", told.get("reason", ""))  # there; trying again is for `robustft retry`
+        if job.elsewhere and (state := job.folder.read_state()).get("state") == "failed":
+            self._end(job, "failed", state.get("reason", ""))  # there; trying again is for `robustft retry`
             return False
         job.dead = held.token if held else None
         return True

@@ -24,7 +24,7 @@ WORDS = {"done": "done", "failed": "FAILED", "interrupted": "stopped", "cancelle
 
 
 class Reporter:
-    """Tells of a launcher's jobs; asks nothing but their fields and their folders' state."""
+    """Shows a launcher's jobs; reads only their fields and their folders' state."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -115,7 +115,7 @@ class Steps:
     def __init__(self, console: Console, title: str, total: int) -> None:
         self.console, self.title, self.total, self.done = console, title, total, 0
         self.bar: Progress | None = None
-        self.told = time.monotonic()
+        self.last_printed = time.monotonic()
 
     def __enter__(self) -> "Steps":
         if self.console.is_terminal and self.total:
@@ -135,6 +135,6 @@ class Steps:
         now = time.monotonic()
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.done)
-        elif now - self.told >= SHORT_SECONDS and self.done < self.total:
-            self.told = now
+        elif now - self.last_printed >= SHORT_SECONDS and self.done < self.total:
+            self.last_printed = now
             self.console.print(f"{self.title}: {self.done} of {self.total}", soft_wrap=True)

@@ -45,8 +45,8 @@ class Seen:
     """Its folder; a text, because a look at ten thousand runs has no time for as many Path objects."""
     state: str
     """One of STATES."""
-    told: dict[str, Any]
-    """The last state written."""
+    status: dict[str, Any]
+    """What its state file says: the last state that a process wrote."""
     reason: str = ""
     """Of failed and vanished runs, one sentence."""
     waits: str = ""
@@ -73,7 +73,7 @@ class Seen:
     @property
     def job(self) -> str | None:
         """The job that has or had the run."""
-        return self.told.get("job")
+        return self.status.get("job")
 
     @property
     def stuck(self) -> bool:
@@ -82,8 +82,8 @@ class Seen:
 
     @property
     def restarts(self) -> int:
-        """Attempts in a row that ended where they began."""
-        return int(self.told.get("restarts", 0))
+        """Consecutive restarts that made no new checkpoint."""
+        return int(self.status.get("restarts", 0))
 
 
 def run_folders(runs: Path) -> Iterator[str]:
@@ -161,27 +161,27 @@ def _look(path: str, observer: Observer) -> Seen | None:
         return None
     if "spec.json" not in names:
         return None
-    told = read_state(path)
+    status = read_state(path)
     if "record.json" in names and _looks_done(path):
-        return Seen(path, "done", told)
+        return Seen(path, "done", status)
     folder = RunFolder(Path(path))
     try:
         if "record.json" in names and folder.done():
-            return Seen(path, "done", told)
+            return Seen(path, "done", status)
     except UserError as error:
-        return Seen(path, "failed", told, str(error))
+        return Seen(path, "failed", status, str(error))
     if "lease" in names and observer.alive(folder.lease) is not None:
-        return Seen(path, "running", told)
-    word = told.get("state", "planned")
+        return Seen(path, "running", status)
+    word = status.get("state", "planned")
     if "cancel" in names:
-        return Seen(path, "cancelled", told)
+        return Seen(path, "cancelled", status)
     if word == "failed":
-        return Seen(path, "failed", told, told.get("reason", "no reason was written"))
+        return Seen(path, "failed", status, status.get("reason", "no reason was written"))
     if word == "submitted":
-        return Seen(path, "submitted", told)
+        return Seen(path, "submitted", status)
     if word in ("running", "done") or ("lease" in names and word == "planned"):
-        return Seen(path, "vanished", told, _gone(folder, told))
-    return Seen(path, "checkpointed" if word != "planned" and told.get("step") else "planned", told)
+        return Seen(path, "vanished", status, _gone(folder, status))
+    return Seen(path, "checkpointed" if word != "planned" and status.get("step") else "planned", status)
 
 
 def _looks_done(path: str) -> bool:
@@ -189,26 +189,26 @@ def _looks_done(path: str) -> bool:
 
     A look at ten thousand runs must not parse ten thousand records.
     """
-    own = b'"run_id": "' + path.rpartition("-")[2].encode() + b'"'
+    run_id = b'"run_id": "' + path.rpartition("-")[2].encode() + b'"'
     try:
         handle = os.open(f"{path}/record.json", os.O_RDONLY)
     except OSError:
         return False
     try:
         size, head = os.fstat(handle).st_size, os.pread(handle, 200, 0)
-        return head.startswith(b"{") and own in head and os.pread(handle, 2, max(0, size - 2)) == b"}\n"
+        return head.startswith(b"{") and run_id in head and os.pread(handle, 2, max(0, size - 2)) == b"}\n"
     except OSError:
         return False
     finally:
         os.close(handle)
 
 
-def _gone(folder: RunFolder, told: Mapping[str, Any]) -> str:
-    if told.get("state") == "done":
+def _gone(folder: RunFolder, status: Mapping[str, Any]) -> str:
+    if status.get("state") == "done":
         return "it says that it is done, but its record is gone"
     holder = Holder.read(folder.lease)
-    host = told.get("host") or (holder.process.host if holder else None)
-    pid = told.get("pid") or (holder.process.pid if holder else None)
+    host = status.get("host") or (holder.process.host if holder else None)
+    pid = status.get("pid") or (holder.process.pid if holder else None)
     where = f" (process {pid} on {host})" if host else ""
     return f"the process that had it is gone without a word{where}"
 
@@ -221,7 +221,7 @@ def _ask(seen: Seen, words: Mapping[str, str], observer: Observer) -> Seen:
     word = word.rstrip("+")
     if word in ALIVE:
         waits = why if word == "PENDING" and why != "None" else ""
-        return seen if seen.state == "running" else Seen(seen.path, "submitted", seen.told, waits=waits)
+        return seen if seen.state == "running" else Seen(seen.path, "submitted", seen.status, waits=waits)
     if seen.state == "checkpointed":
         return seen
     if seen.state == "running" and _surely_alive(seen, observer):
@@ -230,7 +230,7 @@ def _ask(seen: Seen, words: Mapping[str, str], observer: Observer) -> Seen:
     if now is not None and now.state in ("done", "failed", "cancelled"):
         return now  # it ended between the look at its folder and the answer of the queue
     said = f"SLURM calls its job {seen.job} {word}" if word else f"SLURM no longer knows its job {seen.job}"
-    return Seen(seen.path, "vanished", seen.told, f"{said}, but it left no record")
+    return Seen(seen.path, "vanished", seen.status, f"{said}, but it left no record")
 
 
 def _surely_alive(seen: Seen, observer: Observer) -> bool:

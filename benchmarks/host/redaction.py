@@ -24,7 +24,7 @@ SHORTEST = 6
 
 
 def refuse(content: Any, where: str) -> None:
-    """UserError where a mapping, or one inside it, has a key named like a secret; its value is not told."""
+    """UserError where a mapping, or one inside it, has a key named like a secret; the value is not shown."""
     if isinstance(content, Mapping):
         for key, value in content.items():
             if isinstance(key, str) and NAMED.search(key):

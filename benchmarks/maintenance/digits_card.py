@@ -72,7 +72,7 @@ def build(records: Sequence[Record]) -> dict[str, Any]:
         }  # fmt: skip
         entry["backbones"] = {}
         for name in tested_on.get(dataset, ()):
-            row: dict[str, Any] = {"weights": backbones.identity(name)}
+            row: dict[str, Any] = {"weights": backbones.weights_id(name)}
             row |= {m: a for m in ("zero_shot", "ft", "flyp") if (a := _accuracies(records, dataset, m, name))}
             if dataset == "digits":
                 row["windows"] = windows(row["zero_shot"], row["ft"])

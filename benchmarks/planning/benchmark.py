@@ -1,4 +1,4 @@
-"""What planning knows of the installed package: here names become methods, backbones and data."""
+"""Facts of the installed package that planning needs: names become methods, backbones and data here."""
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator
@@ -96,7 +96,7 @@ def gather(suite: Suite) -> Facts:
     return Facts(
         methods=known,
         backbones=encoders,
-        weights=cache(backbones.identity),
+        weights=cache(backbones.weights_id),
         spelling=cache(backbones.resolve),
         version=data.card.version,
         fingerprint=data.card.fingerprint,

@@ -1,4 +1,4 @@
-"""Classes that nothing can tell apart, because to a backbone their captions are the same tokens.
+"""Classes that a backbone cannot tell apart, because their captions are the same tokens.
 
 Their rows of every head are equal, so only one of them can ever be predicted. It happens to names that are the same or
 differ in what a tokenizer drops (capital letters, forms of one Unicode letter, spaces), and to names that stand beyond
@@ -57,7 +57,7 @@ def read(names: tuple[str, ...], prompts: tuple[str, ...], backbone: str) -> Cap
 
 
 def check(data: Dataset, dataset: str, backbone: str) -> str:
-    """A sentence without its stop on the twins of a registered dataset, "" for none.
+    """A sentence, without its full stop, on classes of a registered dataset with one caption; "" for none.
 
     Args:
         data: the data that `dataset` names.
@@ -99,9 +99,9 @@ def _folder(ids: Sequence[str], i: int) -> str:
 def _said(found: Captions, card: DatasetCard, backbone: str) -> str:
     if not found.twins:
         return ""
-    told = [f"{' and '.join(map(str, group))} ({card.class_names[group[0]]})" for group in found.twins[:_SHOWN]]
+    groups = [f"{' and '.join(map(str, group))} ({card.class_names[group[0]]})" for group in found.twins[:_SHOWN]]
     more = f" and {len(found.twins) - _SHOWN} more groups" if len(found.twins) > _SHOWN else ""
     return (
-        f"the classes {', '.join(told)}{more} of {card.name} have one and the same caption to {backbone}, so of each "
+        f"the classes {', '.join(groups)}{more} of {card.name} have one and the same caption to {backbone}, so of each "
         "group only one can ever be predicted"
     )

@@ -27,7 +27,7 @@ class Suites:
     """The suites of finished runs, each loaded when it is asked for, as far as they are at hand.
 
     Args:
-        tell: told one sentence for each suite that exists and cannot be read here.
+        tell: called with one sentence for each suite that exists and cannot be read here.
         known: suites that were loaded before, by the name of their benchmark.
     """
 
@@ -90,7 +90,7 @@ class Suites:
     def _reason(self, record: Mapping[str, Any]) -> str:
         try:
             return unranked.reason(record, self.get(record["benchmark"]))
-        except ValueError:  # its suite needs what is not here, which was told
+        except ValueError:  # its suite needs what is not here, which was said
             return unranked.reason(record, None)
 
     def _selected(self, benchmark: "Benchmark", record: Mapping[str, Any]) -> Mapping[str, Any]:

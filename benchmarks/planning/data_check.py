@@ -62,7 +62,7 @@ def _drawn(data: Dataset) -> bool:
 
 
 def loaders(plan: Plan) -> int:
-    """Processes that load a run's images unless told: one for each of its threads and cores; 0 where they are drawn."""
+    """Processes that load a run's images by default: one for each of its threads and cores; 0 where they are drawn."""
     return 0 if plan.dataset in catalogue.embedded() else min(plan.spec.threads, cores())
 
 
@@ -116,7 +116,7 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
     sets (`shared_images`), whether the fingerprint is of the content of one's own data (`fingerprint_of`), and which
     sets are judged by another metric than accuracy (`own_metrics`)."""
     unread = {name: (len(tree), dict(tree.unread)) for name, tree in _trees(data).items() if tree.unread}
-    told = {
+    info = {
         "passed_over": {name: count for name, (count, _) in passed_over(data).items()},
         "not_read": {name: {"read": read, "endings": endings} for name, (read, endings) in unread.items()},
         "shared_images": [
@@ -125,7 +125,7 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
         "fingerprint_of": "content" if isinstance(data, OwnData) else "",
         "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
     }
-    return {**keep_withheld(data, folder), **{key: value for key, value in told.items() if value}}
+    return {**keep_withheld(data, folder), **{key: value for key, value in info.items() if value}}
 
 
 def shared(data: Dataset) -> list[Shared]:

@@ -35,7 +35,7 @@ class Facts:
     methods: Mapping[str, MethodClass]
     backbones: tuple[str, ...]
     weights: Callable[[str], str]
-    """Backbone name -> identity of its weights; raises where the file is missing or damaged."""
+    """Backbone name -> id of its weights; raises where the file is missing or damaged."""
     version: str
     fingerprint: str
     train_size: int
@@ -89,7 +89,7 @@ def varies(method: MethodClass, known: Mapping[str, MethodClass]) -> bool:
 
 
 def seeds_of(method: MethodClass, asked: Sequence[int], known: Mapping[str, MethodClass]) -> list[int]:
-    """The seeds that it is run under: the first one alone where the others would give no other run."""
+    """The seeds that a method is run with: only the first where other seeds would give the same run."""
     return list(asked if varies(method, known) and not method.pools() else asked[:1])
 
 

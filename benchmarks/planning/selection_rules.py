@@ -99,9 +99,9 @@ class Selector:
         """The methods whose tuned entries a rule rests on, the method itself first; none where nothing is learnt."""
         if not learns(method):
             return []
-        own = self.tuned.entry(method.name, backbone, self.recipe)
+        entry = self.tuned.entry(method.name, backbone, self.recipe)
         chooses = method.trained or (method.strength is not None and rule != "fixed")
         names = [method.name] if chooses else []
-        if not method.trained and not (chooses and own is not None and "lr" in own.one_se.values):
+        if not method.trained and not (chooses and entry is not None and "lr" in entry.one_se.values):
             names += method.inputs(method.Hyper())
         return names

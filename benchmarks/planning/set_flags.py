@@ -64,7 +64,7 @@ def parse(texts: Iterable[str], part: Mapping[str, Any] = MappingProxyType({})) 
 
 
 def _split(text: str, whole: str) -> list[str]:
-    """Split at the commas that stand in no bracket and no quote."""
+    """Split at the commas outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for char in text:
         if quote:

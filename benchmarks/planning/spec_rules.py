@@ -1,4 +1,4 @@
-"""What no run may be, whatever gave its values: refused when it is planned."""
+"""Combinations of values that no run may have; refused when it is planned."""
 
 from ..errors import UserError
 from ..run_folder.spec import TRAINING_FIELDS, RunSpec

@@ -1,4 +1,4 @@
-"""One folder a run: its paths, its state, and what of it stays. Who may work in it is `lease`'s."""
+"""One folder a run: its paths, its state, and what is kept of it. `lease` says who may work in it."""
 
 import json
 import time
@@ -88,7 +88,7 @@ class RunFolder:
         return self.cancel.exists()
 
     def ask_to_cancel(self) -> None:
-        """Nobody starts the run from now on; who works on it saves a checkpoint and leaves."""
+        """From now on no process starts the run; one that works on it saves a checkpoint and stops."""
         create_atomic(self.cancel, b"")
 
     def forget_cancel(self) -> None:

@@ -52,8 +52,8 @@ class Process:
         if self.host != here.host:
             return None
         if self.boot != here.boot:
-            # The same host after a reboot has no old process; the same name in another container cannot be
-            # told.
+            # The same host after a reboot has no old process; the same name may be
+            # another container.
             return None if self.boot.partition(" ")[0] == here.boot.partition(" ")[0] else False
         return _started(self.pid) == self.start
 
@@ -185,19 +185,19 @@ def claim(folder: RunFolder, observer: Observer, dead: str | None = None) -> Lea
         except OSError:
             pass  # another taker was first; whoever renames the new lease into place wins
     token = uuid.uuid4().hex
-    own = folder.path / f".lease-{token}"
-    own.mkdir()
+    draft = folder.path / f".lease-{token}"
+    draft.mkdir()
     try:
         new = Holder(token, _last_fence(folder) + 1, Process.current(), environment.job())
-        _write_owner(own, new)
+        _write_owner(draft, new)
         try:
-            os.rename(own, folder.lease)
+            os.rename(draft, folder.lease)
         except OSError:
             if not folder.lease.exists():  # a full or read-only disk, not a lost race
                 raise
             return None
     finally:
-        shutil.rmtree(own, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
     lease = Lease(folder, new)
     last = _last_fence(folder)
     if last >= new.fence:  # someone else held and gave back the lease since the number was drawn
@@ -207,7 +207,7 @@ def claim(folder: RunFolder, observer: Observer, dead: str | None = None) -> Lea
 
 
 def _bury_damaged(folder: RunFolder) -> bool:
-    """Move away a lease without a readable owner: a lease appears with its owner inside, never without.
+    """Move away a lease without a readable owner; a sound lease is made with its owner file inside.
 
     False where it turns out to be somebody's after all, taken in between; it is then put back.
     """

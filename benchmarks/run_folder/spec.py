@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...results.records import run_id as identity
+from ...results.records.run_id import canonical, run_id
 
 # How a model is trained, the same names for every method; a method without any training has None in each.
 TRAINING_FIELDS = (
@@ -77,14 +77,14 @@ class RunSpec(BaseModel):
 
     def canonical(self) -> str:
         """JSON with sorted keys and no spaces: the text that the run id hashes."""
-        return identity.canonical(self.model_dump(mode="json"))
+        return canonical(self.model_dump(mode="json"))
 
     @property
     def run_id(self) -> str:
         """12 hexadecimal digits; equal exactly when every field that the science depends on is equal."""
-        return identity.run_id(self.model_dump(mode="json"))
+        return run_id(self.model_dump(mode="json"))
 
     @property
     def title(self) -> str:
-        """How a person is told of this run."""
+        """What messages and logs call this run."""
         return f"{self.method} {self.backbone} seed {self.seed}" + (" (trial)" if self.kind == "trial" else "")

@@ -1,7 +1,7 @@
 """The zero-shot head made one class at a time, as in the authors' code, against `build_head`. Goal: at least 15.
 
 One class at a time is a pass of all templates over the whole context. Its time is linear in the classes, so that a
-few stand for all: it is timed on some of the classes that the other is timed on, and both are told per class.
+few stand for all: it is timed on some of the classes that the other is timed on, and both times are given per class.
 """
 
 import torch

@@ -20,7 +20,7 @@ from ..host.environment import peak_memory_bytes, start_peak_memory
 
 @dataclass(frozen=True)
 class Settings:
-    """What all scripts are told on the command line."""
+    """The options that all scripts take on the command line."""
 
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -48,7 +48,7 @@ class Timings(dict[str, list[float]]):
         return statistics.median(self[name])
 
     def ratio(self, slow: str, fast: str) -> float:
-        """How many times as long as `fast` `slow` takes."""
+        """Time of `slow` over time of `fast`."""
         return statistics.median(a / b for a, b in zip(self[slow], self[fast], strict=True))
 
 

@@ -2,7 +2,7 @@
 
 A sweep of 1,000 runs is planned, 10,000 finished runs lie beside it, and many processes write and gather at once. The
 targets are for an idle laptop: expand, plan and submit 10 s, status 1 s, gather 3 s, a whole board 30 s; CPU seconds
-are told beside those of the clock, which also wait for the disk and for other programs. status, gather and the board
+are given beside those of the clock, which also wait for the disk and for other programs. status, gather and the board
 are processes of their own, start and imports included, so that their memory is theirs alone. The records are as large
 as records get, with different numbers; a tenth of them is gathered too, for the memory must not grow with them. sbatch
 is a script that only counts. Exit code 1 where a record was lost or torn, or a job not submitted.
@@ -37,7 +37,7 @@ echo "Submitted batch job $(wc -l < "$0.calls")"
 
 
 @contextmanager
-def told(what: str, target: float | None = None) -> Iterator[None]:
+def timed(what: str, target: float | None = None) -> Iterator[None]:
     """Print the seconds that a block took."""
     clock, cpu = time.perf_counter(), time.process_time()
     yield
@@ -95,12 +95,13 @@ def _scaled(metrics: Mapping[str, Any], factor: float) -> dict[str, Any]:
 def plan(runs: Path, count: int, submit: Callable[[list[RunFolder]], None]) -> None:
     """A sweep of about `count` runs, expanded and planned on disk as `robustft sweep` does, then submitted."""
     from ..commands import sweep
+    from ..planning.request import Request
 
     benchmark = sweep.load("digits")
-    with told("expand, plan on disk and submit", 10):
+    with timed("expand, plan on disk and submit", 10):
         # Of zero-shot there is one run a backbone, whatever the seeds.
         seeds = tuple(range(count // ((len(METHODS) - 1) * len(benchmark.suite.backbones)) + 1))
-        planned = sweep.expand(benchmark, METHODS, (), seeds, (), "one_se", None)
+        planned = sweep.expand(benchmark, Request(METHODS, seeds=seeds))
         folders = []
         for run in planned:
             folder = RunFolder.of(runs, run.spec)
@@ -235,7 +236,7 @@ def main(count: int, finished_count: int, processes: int) -> None:
         if found != finished_count:
             raise SystemExit(f"gathered {found} of {finished_count} records")
         alone("their board", BOARD.format(runs=str(runs), results=str(Path(place) / "results")), 30)
-        with told(f"{processes} processes write and gather at once"):
+        with timed(f"{processes} processes write and gather at once"):
             wrong = storm(Path(place) / "storm", processes, each=5, record=record)
     print("\n".join(wrong[:10]) or "nothing was lost or torn")
     raise SystemExit(1 if wrong else 0)

@@ -38,16 +38,16 @@ def sentence(section: Section) -> str:
     names = [name for name in every if name in section.classes]
     if not names:
         return ""
-    only = " Other scores have no such level." if section.own else ""
+    only = " Other scores have no such level." if section.own_metrics else ""
     counts = {section.classes[name] for name in names}
     if len(counts) == 1 and len(names) == len(every):
         (count,) = counts
         return f"Chance accuracy (a uniform guess): {_percent(1 / count)} on every set ({count} classes).{only}"
-    told = [f"{'ID' if name == section.id_set else name} {_percent(1 / section.classes[name])}" for name in names]
+    levels = [f"{'ID' if name == section.id_set else name} {_percent(1 / section.classes[name])}" for name in names]
     if section.shifts and set(section.shifts) <= set(names):
         mean = sum(1 / section.classes[name] for name in section.shifts) / len(section.shifts)
-        told.append(f"OOD mean {_percent(mean)}")
-    return f"Chance accuracy (a uniform guess among the classes of a set): {', '.join(told)}.{only}"
+        levels.append(f"OOD mean {_percent(mean)}")
+    return f"Chance accuracy (a uniform guess among the classes of a set): {', '.join(levels)}.{only}"
 
 
 def _percent(share: float) -> str:

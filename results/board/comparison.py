@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def p(self) -> float | None:
-        """Two-sided; None where the training randomness of a row cannot be told from one seed."""
+        """Two-sided; None where the training randomness of a row cannot be known from one seed."""
         if not self.random:
             return float(self.difference.image_p)
         return float(self.difference.p) if self.whole else None
@@ -64,7 +64,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class AgainstBest:
-    """A row beside the best of its column: best minus row, and Holm's adjusted p value; None where none can be told."""
+    """A row beside the best of its column: best minus row, and Holm's adjusted p value; None where there is none."""
 
     gap: float
     p: float | None
@@ -112,8 +112,8 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
         found.append({name: scores.of_seeds(keep) for name, scores in every.items()})
     random = any(not row.is_reference_method for row in (first, second))
     difference = paired(tables(found[0], found[1], list(asked)))
-    told = difference.seeds > 1 and not any(row.pooled for row in (first, second))
-    return Comparison(tuple(shared), difference, random, not random or told)
+    known = difference.seeds > 1 and not any(row.pooled for row in (first, second))
+    return Comparison(tuple(shared), difference, random, not random or known)
 
 
 def tables(first: Mapping[str, SetScores], second: Mapping[str, SetScores], names: Sequence[str]) -> list[np.ndarray]:
@@ -201,7 +201,7 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str
 
 
 class Judge:
-    """What stands behind the numbers of ranked tables, where there are per-sample files; else nothing does.
+    """Tests the numbers of ranked tables by their per-sample files; without files it tests nothing.
 
     Attributes:
         problems: one sentence for each file that contradicts a record; its rows are not tested.
@@ -213,7 +213,7 @@ class Judge:
         self.problems: list[str] = []
 
     def anew(self) -> Judge:
-        """One that knows the same files, and no problem yet."""
+        """A new Judge of the same files, without the problems that this one found."""
         return Judge(self._outcomes)
 
     @property
@@ -238,7 +238,7 @@ class Judge:
         return self._found[key]
 
     def resolution(self, section: Section, rows: Sequence[Row]) -> str:
-        """`resolution`; empty where nothing can be told."""
+        """`resolution`; empty where it cannot be computed."""
         outcomes = self._outcomes
         return (self._checked(lambda: resolution(outcomes, section, rows)) or "") if outcomes is not None else ""
 

@@ -14,6 +14,7 @@ from ..records.records import RecordError, summarise
 from ..statistics.seed_summary import mean_of_all
 from . import interpolation_paths
 from .chance import classes_of
+from .curve import Curve
 from .oracle import at_best_points
 from .row_marks import Record, is_partial, marked, with_budgets
 from .rows import (
@@ -56,7 +57,7 @@ class _Table:
     """What all rows of one table share: set -> role, set -> own metric, and the selection rules."""
 
     roles: Mapping[str, str]
-    own: Mapping[str, str]
+    own_metrics: Mapping[str, str]
     rules: Sequence[str]
 
 
@@ -87,8 +88,8 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         raise BoardError(f"board: one table cannot hold {names}; make one table for each.")
     benchmark, version, recipe, fingerprint = tables[0]
     roles = _roles(everything)
-    own = _own(everything, roles)
-    table = _Table(roles, own, rules)
+    own_metrics = _own_metrics(everything, roles)
+    table = _Table(roles, own_metrics, rules)
     newest: dict[str, int] = {}
     for record in everything:
         newest[record["method"]] = max(record["method_version"], newest.get(record["method"], 0))
@@ -100,7 +101,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
             groups[_group_of(record, rules)].append(record)
         pairs = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], provenance, table)]
         best: dict[str, list[Record]] = defaultdict(list)
-        for record in at_best_points(given, own):
+        for record in at_best_points(given, own_metrics):
             best[_group_of(record, rules)].append(record)
         pairs += [(_oracle_row(best[key], provenance, table), best[key]) for key in sorted(best)]
         expected = _expected_seeds([row for row, _ in pairs])
@@ -117,7 +118,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         tuple(name for name, role in roles.items() if role == "shift"),
         tuple(name for name, role in roles.items() if role == "diagnostic"),
         tuple(_told_apart(rows)),
-        own=tuple(sorted(own.items())),
+        own_metrics=tuple(sorted(own_metrics.items())),
         doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
         classes=classes_of(everything, fingerprint, tuple(roles)),
     )
@@ -128,13 +129,13 @@ def _doubts(record: Record) -> tuple[str, ...]:
     """What must be known of a record's weights and data, and of classes that captions cannot tell apart."""
     info, named = record.get("info", {}), OWN_VERSION.fullmatch(record["benchmark_version"])
     by_size = "the data are known by the names and sizes of their files, as earlier versions of this package did it"
-    told = (info.get("weights_doubt", ""), info.get("same_captions", ""))
-    return (*told, by_size) if named and "fingerprint_of" not in info else told
+    doubts = (info.get("weights_doubt", ""), info.get("same_captions", ""))
+    return (*doubts, by_size) if named and "fingerprint_of" not in info else doubts
 
 
 def _paths(
     local: Sequence[Record], reference: Sequence[Record], newest: Mapping[str, int], section: Section
-) -> Iterable[interpolation_paths.Path]:
+) -> Iterable[Curve]:
     for provenance, given in (("local", local), ("reference", reference)):
         current = [record for record in given if record["method_version"] == newest[record["method"]]]
         yield from interpolation_paths.of_records(section, current, provenance)
@@ -183,9 +184,9 @@ def _settings(record: Record) -> dict[str, Any]:
 
 
 def _group_of(record: Record, rules: Sequence[str]) -> str:
-    identity = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
+    model = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
     kinds = [_kind_of(record), _is_fixed(record)]
-    return json.dumps([identity, _rules_of(record, rules), kinds, _settings(record)], sort_keys=True)
+    return json.dumps([model, _rules_of(record, rules), kinds, _settings(record)], sort_keys=True)
 
 
 def _rules_of(record: Record, rules: Sequence[str]) -> list[str]:
@@ -300,32 +301,32 @@ def _row(records: Sequence[Record], provenance: str, table: _Table) -> Row:
 
 
 def _first(record: Record) -> tuple[str, str, str]:
-    """By this, of two records of one run the first that finished counts, whatever their order."""
+    """Sort key: of two records of one run the first that finished counts."""
     return record["finished"], record["run_id"], json.dumps(dict(record), sort_keys=True)
 
 
 def _evaluated(record: Record) -> int:
     """The trials that trained nothing. Earlier records do not count them: each value of a path that was searched."""
-    told = record["selection"].get("evaluated")
+    evaluated = record["selection"].get("evaluated")
     path = record.get("path")
-    if told is not None or not path:
-        return told or 0
+    if evaluated is not None or not path:
+        return evaluated or 0
     return len(path["points"]) if record["sources"].get(path["parameter"], "").startswith("tuned") else 0
 
 
-def _own(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, str]:
+def _own_metrics(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, str]:
     """Set -> the metric that its protocol names, where it is not accuracy; earlier records name none."""
-    own: dict[str, str] = {}
+    found: dict[str, str] = {}
     for record in records:
         for name, metric in record.get("info", {}).get("own_metrics", {}).items():
-            if name in roles and own.setdefault(name, metric) != metric:
-                raise BoardError(f"board: set {name} is judged by {own[name]} in one record and {metric} in another.")
-    return own
+            if name in roles and found.setdefault(name, metric) != metric:
+                raise BoardError(f"board: set {name} is judged by {found[name]} in one record and {metric} in another.")
+    return found
 
 
 def _scores(sets: Mapping[str, Mapping[str, Any]], table: _Table) -> dict[str, float]:
     """What a run scores on the sets that are not judged by accuracy, and the mean over shifts if none is missing."""
-    own = table.own
+    own = table.own_metrics
     found = {f"{metric}/{name}": sets[name][metric] for name, metric in own.items() if metric in sets.get(name, {})}
     shifts = [name for name, role in table.roles.items() if role == "shift"]
     mean = mean_of_all(sets.get(name, {}).get(own.get(name, "accuracy")) for name in shifts)
@@ -402,7 +403,7 @@ def _still_alike(rows: Sequence[Row]) -> list[Row]:
     alike: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         alike[row.name, row.backbone, row.provenance, row.kind].append(row)
-    told = []
+    labelled = []
     for row in rows:
         more: dict[str, Any] = {}
         for other in alike[row.name, row.backbone, row.provenance, row.kind]:
@@ -411,8 +412,8 @@ def _still_alike(rows: Sequence[Row]) -> list[Row]:
                 mine, theirs = ({**each.settings, "version": each.method_version} for each in (row, other))
                 more |= {key: mine.get(key) for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
         label = ", ".join(filter(None, (row.label, settings_text(_readable(more)))))
-        told.append(replace(row, label=label))
-    return told
+        labelled.append(replace(row, label=label))
+    return labelled
 
 
 def _readable(values: Mapping[str, Any]) -> dict[str, Any]:

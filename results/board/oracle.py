@@ -15,7 +15,7 @@ from ..statistics.seed_summary import mean_of_all
 Record = Mapping[str, Any]
 
 
-def at_best_points(records: Iterable[Record], own: Mapping[str, str] = MappingProxyType({})) -> list[Record]:
+def at_best_points(records: Iterable[Record], own_metrics: Mapping[str, str] = MappingProxyType({})) -> list[Record]:
     """The records of every path as they would be at its best value.
 
     A path is all records of one method version on one backbone that differ in the seed and in the path's parameter
@@ -25,8 +25,8 @@ def at_best_points(records: Iterable[Record], own: Mapping[str, str] = MappingPr
     Args:
         records: finished runs of one benchmark, from one place; those without a path, and those on part of the images,
             are left out.
-        own: set -> the metric that it is judged by; accuracy where it is not named. Records whose points lack it are
-            left out too.
+        own_metrics: set -> the metric that it is judged by; accuracy where it is not named. Records whose points lack
+            it are left out too.
 
     Returns:
         Records with the metrics, and the parameter, of that value, and without the path; the parameter's source is
@@ -34,13 +34,13 @@ def at_best_points(records: Iterable[Record], own: Mapping[str, str] = MappingPr
     """
     found: list[Record] = []
     shared: dict[Any, Any] = {}
-    for runs in lines(records):
-        value = best_value(runs, own)
+    for runs in runs_of_paths(records):
+        value = best_value(runs, own_metrics)
         found += [] if value is None else [Packed(_moved(record, value), shared) for record in runs]
     return found
 
 
-def lines(records: Iterable[Record]) -> list[list[Record]]:
+def runs_of_paths(records: Iterable[Record]) -> list[list[Record]]:
     """The runs of every path, one a seed, in the order of the seeds; those on part of the images are left out."""
     paths: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r["finished"], r["run_id"])):
@@ -51,13 +51,13 @@ def lines(records: Iterable[Record]) -> list[list[Record]]:
     return [[paths[key][seed] for seed in sorted(paths[key])] for key in sorted(paths)]
 
 
-def best_value(runs: Sequence[Record], own: Mapping[str, str] = MappingProxyType({})) -> float | None:
+def best_value(runs: Sequence[Record], own_metrics: Mapping[str, str] = MappingProxyType({})) -> float | None:
     """The value of the largest OOD mean over all runs; None if the runs share no value, or there is no shift."""
     means: dict[float, list[float]] = defaultdict(list)
     for record in runs:
         shifts = [name for name, metrics in record["sets"].items() if metrics["role"] == "shift"]
         for point in record["path"]["points"] if shifts else []:
-            mean = mean_of_all(point["sets"][name].get(own.get(name, "accuracy")) for name in shifts)
+            mean = mean_of_all(point["sets"][name].get(own_metrics.get(name, "accuracy")) for name in shifts)
             if mean is not None:
                 means[point["value"]].append(mean)
     shared = {value: math.fsum(seeds) / len(seeds) for value, seeds in means.items() if len(seeds) == len(runs)}
@@ -69,8 +69,8 @@ def _path_of(record: Record) -> str:
     spec, parameter = record["spec"], record["path"]["parameter"]
     same = {key: value for key, value in spec.items() if key not in ("seed", "inputs", "hyper")}
     hyper = {key: value for key, value in spec.get("hyper", {}).items() if key != parameter}
-    identity = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
-    return json.dumps([*identity, parameter, same, hyper], sort_keys=True)
+    model = [record["method"], record["method_version"], record["backbone"], record["backbone_weights"]]
+    return json.dumps([*model, parameter, same, hyper], sort_keys=True)
 
 
 def _moved(record: Record, value: float) -> dict[str, Any]:

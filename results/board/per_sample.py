@@ -1,4 +1,4 @@
-"""Per-sample outcomes of the runs of a row, as sums over source images: from run folders, or from the reference."""
+"""Per-sample scores of the runs of a row, as sums over source images: from run folders, or from the reference."""
 
 from __future__ import annotations
 
@@ -98,18 +98,18 @@ class Outcomes:
                 )
             self._right[benchmark, name, run_id] = right
             if score in jackknife.METRICS:
-                shares = jackknife.shares(score, columns, inverse, len(units))
+                pseudo = jackknife.pseudovalues(score, columns, inverse, len(units))
                 recorded = row.values.get(f"{score}/{name}", {}).get(seed)
-                if shares is None or recorded is None:
+                if pseudo is None or recorded is None:
                     return None
-                if abs(shares.mean() - recorded) > 1e-9:
+                if abs(pseudo.mean() - recorded) > 1e-9:
                     raise OutcomeError(
-                        f"run {run_id}: its predictions on {name} have {score} {shares.mean():.6f} and its record says "
+                        f"run {run_id}: its predictions on {name} have {score} {pseudo.mean():.6f} and its record says "
                         f"{recorded}; run it again."
                     )
-                # An image moves the mean over samples by its sum; a share is what it moves the mean over images by.
-                moved = (shares - shares.mean()) * len(right) / len(units)
-                sums.append(counts * shares.mean() + moved)
+                # An image moves the mean over samples by its sum; a pseudovalue by what it moves the mean over images.
+                moved = (pseudo - pseudo.mean()) * len(right) / len(units)
+                sums.append(counts * pseudo.mean() + moved)
                 continue
             values = right if score == "accuracy" else predictions.nll(columns)
             sums.append(np.bincount(inverse, weights=values, minlength=len(units)))

@@ -77,8 +77,8 @@ def _shared(records: Sequence[Record]) -> list[str]:
 
 def _unread(records: Sequence[Record]) -> list[str]:
     """Which images were passed over because their kind is not read; earlier records do not say."""
-    told = (record.get("info", {}).get("not_read", {}).items() for record in records)
-    return list(dict.fromkeys(unread_text(name, on["read"], on["endings"]) for sets in told for name, on in sets))
+    unread = (record.get("info", {}).get("not_read", {}).items() for record in records)
+    return list(dict.fromkeys(unread_text(name, on["read"], on["endings"]) for sets in unread for name, on in sets))
 
 
 def unread_text(name: str, read: int, endings: Mapping[str, int]) -> str:
@@ -97,14 +97,14 @@ def _told_twice(records: Sequence[Record]) -> str:
     def numbers(record: Record) -> str:
         return json.dumps([record["sets"], record.get("path")], sort_keys=True)
 
-    def told(runs: list[Record]) -> str:
+    def whose(runs: list[Record]) -> str:
         names = sorted({record["run_id"] for record in runs})
         # A board names no paths: it may be published.
         if len(names) == 1:
             return f"{len(runs)} records of {names[0]} that contradict each other (in folders that end in -{names[0]})"
         return f"records of {' and '.join(names)}"
 
-    several = {seed: told(runs) for seed, runs in found.items() if len(runs) > 1 and len(set(map(numbers, runs))) > 1}
+    several = {seed: whose(runs) for seed, runs in found.items() if len(runs) > 1 and len(set(map(numbers, runs))) > 1}
     return ", ".join(f"seed {seed} has {several[seed]}" for seed in sorted(several))
 
 

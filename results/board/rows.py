@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..statistics.seed_summary import mean_sd
+from .curve import Curve
 
 BASELINE = "ft"  # plain finetuning: what every method is to beat
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
@@ -147,14 +148,14 @@ class Section:
     shifts: tuple[str, ...]
     diagnostics: tuple[str, ...]
     rows: tuple[Row, ...]
-    paths: tuple[Any, ...] = ()  # `paths.Path`: methods as lines in the ID/OOD plane
-    own: tuple[tuple[str, str], ...] = ()  # (set, metric) of the sets whose protocol names another than accuracy
+    paths: tuple[Curve, ...] = ()  # methods as lines in the ID/OOD plane
+    own_metrics: tuple[tuple[str, str], ...] = ()  # (set, metric), where a set's protocol names another than accuracy
     doubts: tuple[str, ...] = ()  # sentences on weights not what they are called, and on classes of one caption
     classes: Mapping[str, int] = field(default_factory=dict)  # set -> its classes, where somebody knows
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""
-        return "accuracy" if name is None else dict(self.own).get(name, "accuracy")
+        return "accuracy" if name is None else dict(self.own_metrics).get(name, "accuracy")
 
     def column(self, name: str) -> str:
         """Of the scores of a set that is no ID set."""
@@ -174,8 +175,8 @@ class Section:
 
     def at(self, row: Row) -> tuple[float, float] | None:
         """ID score and OOD mean of a row, which is where a figure shows it; None unless it has both."""
-        identity, ood = row.mean(self.id_column), row.mean(self.ood_column)
-        return None if identity is None or ood is None else (identity, ood)
+        id_score, ood = row.mean(self.id_column), row.mean(self.ood_column)
+        return None if id_score is None or ood is None else (id_score, ood)
 
     @property
     def backbones(self) -> list[str]:
@@ -200,13 +201,13 @@ class Section:
         return [row for row, at in points if not any(b != at and b[0] >= at[0] and b[1] >= at[1] for _, b in points)]
 
     def _order(self, row: Row, leads: bool) -> tuple[Any, ...]:
-        ood, identity = row.mean(self.ood_column), row.mean(self.id_column)
+        ood, id_score = row.mean(self.ood_column), row.mean(self.id_column)
         return (
             not row.competes,
             not row.complete,
             not leads,
             -(ood if ood is not None else -1.0),
-            -(identity if identity is not None else -1.0),
+            -(id_score if id_score is not None else -1.0),
             row.method,
             row.provenance,
             row.label,

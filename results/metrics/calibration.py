@@ -1,4 +1,4 @@
-"""Calibration beyond the global ECE: what of it is noise, what one temperature mends, and two other estimators.
+"""Calibration beyond the global ECE: its sampling noise, temperature scaling, and two other estimators.
 
 All take what a file of predictions keeps of each sample, the confidence and whether the prediction is right, so that
 each can be computed again without the model.
@@ -99,10 +99,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         """Derivative of the mean negative log-likelihood with respect to 1 / temperature."""
         total = 0.0
         for start in range(0, len(labels), 4096):
-            part, own = logits[start : start + 4096].astype(np.float64), labels[start : start + 4096]
+            part, label = logits[start : start + 4096].astype(np.float64), labels[start : start + 4096]
             part -= part.max(axis=1, keepdims=True)
             weight = np.exp(part * np.exp(log_inverse))
-            total += float(((weight * part).sum(axis=1) / weight.sum(axis=1) - part[np.arange(len(own)), own]).sum())
+            right = part[np.arange(len(label)), label]
+            total += float(((weight * part).sum(axis=1) / weight.sum(axis=1) - right).sum())
         return total / len(labels)
 
     low, high = -np.log(TEMPERATURES[1]), -np.log(TEMPERATURES[0])

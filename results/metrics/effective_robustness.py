@@ -1,4 +1,4 @@
-"""The accuracy under shift that accuracy on the own distribution lets expect, from models without pretraining.
+"""Effective robustness: OOD accuracy above what ID accuracy predicts, by a line through models without pretraining.
 
 Effective robustness is how far a model lies above that line. It says something only where the line is fitted to other
 models than those that are judged by it: baselines that never saw the pretrained backbone.
@@ -21,11 +21,11 @@ LEAST_MODELS = 15
 
 
 class LineError(ValueError):
-    """Numbers that no line follows from, or a value outside its range."""
+    """Numbers that no line can be fitted to, or a value outside its range."""
 
 
 @dataclass(frozen=True)
-class Line:
+class LogitFit:
     """logit(OOD) = slope * logit(ID) + intercept, on the range of ID accuracies that it was fitted on.
 
     Attributes:
@@ -41,18 +41,18 @@ class Line:
     low: float
     high: float
 
-    def expected(self, identity: float) -> float:
-        """OOD accuracy that the baselines let expect at an ID accuracy; fractions.
+    def expected(self, id_accuracy: float) -> float:
+        """OOD accuracy that the baselines' line predicts at an ID accuracy; fractions.
 
         Raises:
             LineError: outside the range of the fit; nothing is extrapolated.
         """
-        if not self.low <= identity <= self.high:
+        if not self.low <= id_accuracy <= self.high:
             raise LineError(
                 f"effective robustness: ID accuracy must be in [{self.low:.3f}, {self.high:.3f}], the range "
-                f"of the fit, got {identity:.3f}; add baselines that reach it."
+                f"of the fit, got {id_accuracy:.3f}; add baselines that reach it."
             )
-        return 1 / (1 + math.exp(-(self.slope * _logit(identity) + self.intercept)))
+        return 1 / (1 + math.exp(-(self.slope * _logit(id_accuracy) + self.intercept)))
 
     def points(self, count: int = 50) -> tuple[list[float], list[float]]:
         """The line in percent, from end to end of its range, for a figure."""
@@ -60,33 +60,33 @@ class Line:
         return [100 * x for x in xs], [100 * self.expected(x) for x in xs]
 
 
-def fit(identity: Sequence[float], shifted: Sequence[float]) -> Line:
+def fit(id_accuracy: Sequence[float], shifted: Sequence[float]) -> LogitFit:
     """Least squares on logit(ID) against logit(OOD).
 
     Args:
-        identity, shifted: accuracies of the same models, fractions in (0, 1).
+        id_accuracy, shifted: accuracies of the same models, fractions in (0, 1).
 
     Example: models on OOD = ID give slope 1, intercept 0 and r2 1.
 
     Raises:
         LineError: fewer than `LEAST_MODELS` models, lengths that differ, an accuracy of 0 or 1, or equal ID accuracies.
     """
-    if len(identity) != len(shifted) or len(identity) < LEAST_MODELS:
+    if len(id_accuracy) != len(shifted) or len(id_accuracy) < LEAST_MODELS:
         raise LineError(
             f"effective robustness: needs ID and OOD accuracy of at least {LEAST_MODELS} models without pretraining, "
-            f"got {len(identity)} and {len(shifted)}; add from-scratch runs."
+            f"got {len(id_accuracy)} and {len(shifted)}; add from-scratch runs."
         )
-    outside = [value for value in (*identity, *shifted) if not 0 < value < 1]
-    if outside or min(identity) == max(identity):
-        found = outside[0] if outside else identity[0]
+    outside = [value for value in (*id_accuracy, *shifted) if not 0 < value < 1]
+    if outside or min(id_accuracy) == max(id_accuracy):
+        found = outside[0] if outside else id_accuracy[0]
         raise LineError(
             f"effective robustness: accuracies must differ and be in (0, 1), got {found}; drop such models."
         )
-    x, y = (np.array([_logit(value) for value in values]) for values in (identity, shifted))
+    x, y = (np.array([_logit(value) for value in values]) for values in (id_accuracy, shifted))
     slope, intercept = np.polyfit(x, y, 1)
     left, total = np.sum((y - slope * x - intercept) ** 2), np.sum((y - y.mean()) ** 2)
     r2 = 1 - left / total if total > 0 else 1.0
-    return Line(float(slope), float(intercept), float(r2), len(x), min(identity), max(identity))
+    return LogitFit(float(slope), float(intercept), float(r2), len(x), min(id_accuracy), max(id_accuracy))
 
 
 def read_baselines(path: Path) -> tuple[tuple[float, float], ...]:

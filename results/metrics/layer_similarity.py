@@ -26,8 +26,8 @@ def linear_cka(first: ArrayLike, second: ArrayLike) -> float:
     Source: Kornblith et al. 2019, arXiv:1905.00414, section 3.
     """
     x, y = _centred(first, second)
-    own = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    return float(np.linalg.norm(y.T @ x) ** 2 / own)
+    norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+    return float(np.linalg.norm(y.T @ x) ** 2 / norms)
 
 
 def svcca(first: ArrayLike, second: ArrayLike, variance: float = 0.99) -> float:

@@ -94,7 +94,7 @@ class Meter:
         Raises:
             MetricError: wrong shapes, rows that are no probabilities, or labels outside [0, C).
         """
-        kept = outcomes(probabilities, labels, self.num_classes)
+        kept = sample_columns(probabilities, labels, self.num_classes)
         self.add(_numpy(labels).astype(np.int64), **kept)
 
     def add(
@@ -105,7 +105,7 @@ class Meter:
         p_label: np.ndarray,
         sum_p2: np.ndarray | None = None,
     ) -> None:
-        """Add samples by what `outcomes` keeps of them, (B,) each; without `sum_p2` there is no Brier score."""
+        """Add samples by what `sample_columns` keeps of them, (B,) each; without `sum_p2` there is no Brier score."""
         correct = prediction == labels
         confidence, p_label = confidence.astype(np.float64), p_label.astype(np.float64)
         self.n += len(labels)
@@ -229,8 +229,10 @@ class Bins:
         return float(np.abs(self.correct - confidence).sum()) / self.n
 
 
-def outcomes(probabilities: ArrayLike, labels: ArrayLike, num_classes: int | None = None) -> dict[str, np.ndarray]:
-    """What every metric needs of probabilities, whatever the number of classes.
+def sample_columns(
+    probabilities: ArrayLike, labels: ArrayLike, num_classes: int | None = None
+) -> dict[str, np.ndarray]:
+    """Per-sample columns that every metric is computed from, whatever the number of classes.
 
     Args:
         probabilities: (N, C), rows sum to 1.

@@ -110,10 +110,10 @@ def _along(section: Section, records: Sequence[Record]) -> list[tuple[float, flo
     values: dict[float, list[tuple[float, float]]] = {}
     for record in records:
         for point in record["path"]["points"]:
-            identity, ood = at_point(section, record["sets"], point["sets"])
-            if identity is None or ood is None:
+            id_score, ood = at_point(section, record["sets"], point["sets"])
+            if id_score is None or ood is None:
                 return []
-            values.setdefault(point["value"], []).append((identity, ood))
+            values.setdefault(point["value"], []).append((id_score, ood))
     return [
         (value, math.fsum(x for x, _ in found) / len(found), math.fsum(y for _, y in found) / len(found))
         for value, found in sorted(values.items())

@@ -83,7 +83,7 @@ class Material:
             yield from ((provenance, record) for record in records if record["kind"] == "run")
 
     def records_of(self, row: Row) -> list[Record]:
-        """The runs behind a row, by seed; none for a row of the oracle, which no run is."""
+        """The runs behind a row, by seed; none for a row of the oracle, which is no run's own."""
         here = {record["run_id"]: record for provenance, record in self.entries() if provenance == row.provenance}
         return [here[row.runs[seed]] for seed in sorted(row.runs) if row.runs[seed] in here]
 
@@ -170,7 +170,7 @@ def without_doubles(rows: Iterable[Row]) -> list[Row]:
 
 
 def _is_control(record: Record) -> bool:
-    """Whether it started from random weights and was evaluated on everything; on how many images it trained is free."""
+    """Whether it started from random weights and was evaluated on all images; it may have trained on fewer."""
     spec = record["spec"]
     whole = spec.get("limit") is None and not spec.get("allow_partial")
     return whole and record["backbone_weights"] == "random"

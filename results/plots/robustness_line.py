@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..metrics.effective_robustness import LEAST_MODELS, Line, LineError, fit
+from ..metrics.effective_robustness import LEAST_MODELS, LineError, LogitFit, fit
 from .board_figures import ranked
 from .figure_data import Material, Missing
 from .style import dot, legend, methods_of, panels, tidy
@@ -55,7 +55,7 @@ def controls(material: Material) -> list[tuple[float, float]]:
     return sorted([*material.baselines, *((x, y) for x, y in points if x is not None and y is not None)])
 
 
-def _draw_line(axis: Any, points: list[tuple[float, float]], line: Line, handles: dict[str, Any]) -> None:
+def _draw_line(axis: Any, points: list[tuple[float, float]], line: LogitFit, handles: dict[str, Any]) -> None:
     marks = axis.plot(*zip(*points, strict=True), linestyle="none", marker="x", markersize=4, color="0.55", zorder=1)
     handles["without pretraining"] = marks[0]
     ends = ([value / 100 for value in values] for values in line.points())

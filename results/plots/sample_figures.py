@@ -75,8 +75,8 @@ def draw_reliability(material: Material) -> Figure:
             axis.set_ylim(0, 1.02)
             tidy(axis, backbone if i == 0 else "", "mean confidence" if i == len(sides) - 1 else "")
         axes[i * len(found)].set_ylabel(f"accuracy, {title}", fontsize=9)
-    told = f"not drawn, so that lines can be told apart: {', '.join(left_out)}" if left_out else ""
-    legend(figure, handles, 6, textwrap.fill(told, 34 * len(found) + 30))
+    note = f"not drawn, so that lines can be told apart: {', '.join(left_out)}" if left_out else ""
+    legend(figure, handles, 6, textwrap.fill(note, 34 * len(found) + 30))
     return figure
 
 
@@ -125,9 +125,9 @@ def draw_flips(material: Material) -> Figure:
         for row in rows:
             if start is None or row.is_reference_method:
                 continue
-            shares = _mean_flips(material, section, row, start)
-            if shares is not None:
-                bars[row.title] = (row.method, *shares)
+            percent = _mean_flips(material, section, row, start)
+            if percent is not None:
+                bars[row.title] = (row.method, *percent)
         if bars:
             found.append((backbone, bars))
     if not found:
@@ -178,7 +178,7 @@ def _mean_flips(material: Material, section: Section, row: Row, start: Row) -> t
     turned = [one for one in found if one is not None]
     if not turned or len(turned) < len(found):
         return None
-    lost, won = (math.fsum(shares) for shares in zip(*((one.negative, one.positive) for one in turned), strict=True))
+    lost, won = math.fsum(one.negative for one in turned), math.fsum(one.positive for one in turned)
     return 100 * lost / len(turned), 100 * won / len(turned)
 
 

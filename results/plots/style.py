@@ -235,14 +235,14 @@ def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
 
 def score_titles(section: Section) -> tuple[str, str]:
     """Titles of the axes that show ID scores and OOD means."""
-    identity = OWN_TITLES.get(section.score(section.id_set), "accuracy")
-    return f"ID {identity} (%)", f"mean {ood_title(section)} over {len(section.shifts)} shifts (%)"
+    id_score = OWN_TITLES.get(section.score(section.id_set), "accuracy")
+    return f"ID {id_score} (%)", f"mean {ood_title(section)} over {len(section.shifts)} shifts (%)"
 
 
 def own_first(board: Board) -> list[Section]:
     """The sections of a board, those with local runs first, and in each half those that rank."""
-    own = {id(section) for section in board.sections if any(row.provenance == "local" for row in section.rows)}
-    return sorted(board.sections, key=lambda section: (id(section) not in own, not section.ranks))
+    local = {id(section) for section in board.sections if any(row.provenance == "local" for row in section.rows)}
+    return sorted(board.sections, key=lambda section: (id(section) not in local, not section.ranks))
 
 
 def methods_of(board: Board) -> list[str]:
@@ -374,17 +374,17 @@ def draw_start(
     start = next((row for row in rows if row.is_reference_method), None)
     if start is None or (across := start.mean(x)) is None or (up := start.mean(y)) is None:
         return None
-    identity, height = 100 * across, (100 if in_percent(y) else 1) * up
+    left, height = 100 * across, (100 if in_percent(y) else 1) * up
     means = [row.mean(x) for row in rows if not row.is_reference_method]
     found = [100 * mean for mean in means if mean is not None]
-    if len(found) < 3 or min(found) - identity <= 0.5 * (max(found) - min(found)):
+    if len(found) < 3 or min(found) - left <= 0.5 * (max(found) - min(found)):
         dot(axis, start, x, y, methods, handles)
-        return identity, height
+        return left, height
     edge = min(found) - 0.3 * (max(found) - min(found))
     axis.set_xlim(left=edge)
     colour, marker = style(start.method, methods)
     look = {"color": colour, "marker": marker, "markeredgecolor": "white", "markeredgewidth": 0.6, "linestyle": "none"}
     (star,) = axis.plot(edge, height, markersize=START_SIZE, clip_on=False, zorder=4, **look)
     handles.setdefault(start.title, star)
-    axis.annotate(f"← {identity:.1f}", (edge, height), xytext=(9, -10), textcoords="offset points", fontsize=7)
+    axis.annotate(f"← {left:.1f}", (edge, height), xytext=(9, -10), textcoords="offset points", fontsize=7)
     return edge, height

@@ -30,7 +30,7 @@ TITLES = {"static": "static SD", "uniform": "WMA, uniform", "Beta(0.5)": "WMA, B
 
 def plot_geometry(
     points: Mapping[str, tuple[float, float]],
-    shares: Mapping[str, Sequence[float]],
+    kept_shares: Mapping[str, Sequence[float]],
     singular_values: Sequence[float],
     path: Path,
 ) -> list[Path]:
@@ -40,7 +40,7 @@ def plot_geometry(
         points: by name, (way from W0 to W* on the task subspace, share of W0 kept on the complement). "pretrained" is
             (0, 1) and the smallest solution W* would be (1, 0). That of "L2-SP" also stands where it would be if it
             blended all directions.
-        shares: by name, share of W0 kept along each direction of `singular_values`, then on the complement.
+        kept_shares: by name, share of W0 kept along each direction of `singular_values`, then on the complement.
         singular_values: of the data, falling.
         path: .svg and .png are written beside each other.
 
@@ -51,7 +51,7 @@ def plot_geometry(
         figure = figure_of((8.6, 4.2))
         left, right = figure.subplots(1, 2)
         _draw_plane(left, points)
-        _draw_shares(right, shares, singular_values)
+        _draw_shares(right, kept_shares, singular_values)
         _legend(figure, points)
         return save_figure(figure, path)
 
@@ -189,10 +189,10 @@ def _draw_plane(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_shares(axis: Axes, shares: Mapping[str, Sequence[float]], singular_values: Sequence[float]) -> None:
+def _draw_shares(axis: Axes, kept_shares: Mapping[str, Sequence[float]], singular_values: Sequence[float]) -> None:
     last = len(singular_values)
     axis.axvspan(last - 0.5, last + 0.5, color="0.93", zorder=0)
-    for name, values in shares.items():
+    for name, values in kept_shares.items():
         axis.plot(range(last), values[:-1], linewidth=1.4, **_look(name, size=8))
         axis.plot(last, values[-1], **_look(name, size=8) | BARE)
     axis.text(last, 0.9, "all", ha="center", fontsize=8.5)

@@ -25,7 +25,7 @@ def between(paper: PaperRow, every: Iterable[PaperRow]) -> list[str]:
     """A sentence for each other table that prints other numbers, or other deviations, for what this row is."""
     found = []
     for other in every:
-        if other.table == paper.table or _identity(other) != _identity(paper) or _identity(paper) is None:
+        if other.table == paper.table or _model(other) != _model(paper) or _model(paper) is None:
             continue
         apart = [
             f"{_title(column)} {_text(other, column)} (here {_text(paper, column)})"
@@ -48,8 +48,8 @@ def within(paper: PaperRow, shifts: Sequence[str]) -> list[str]:
         value = sum(paper.cells[column][0] for column in columns) / len(columns)
         if abs(value - paper.cells[mean][0]) > LIMITS[kind]:
             scale, digits = _scale(kind), 2 if kind == "acc" else 4
-            told = f"{_text(paper, mean)}, is not the mean of its columns, {scale * value:.{digits}f}"
-            found.append(f"The printed {_title(mean)}, {told}.")
+            sentence = f"{_text(paper, mean)}, is not the mean of its columns, {scale * value:.{digits}f}"
+            found.append(f"The printed {_title(mean)}, {sentence}.")
         texts = [_text(paper, column) for column in columns]
         # Of three decimals two may well be equal.
         twice = sorted({text for text in texts if kind == "ece" and texts.count(text) > 1 and len(text) > 5})
@@ -57,7 +57,8 @@ def within(paper: PaperRow, shifts: Sequence[str]) -> list[str]:
     return found
 
 
-def _identity(paper: PaperRow) -> tuple[str, str] | None:
+def _model(paper: PaperRow) -> tuple[str, str] | None:
+    """Backbone and method of a row; None for a variant that no other table prints."""
     if not paper.variant:
         return paper.backbone, paper.method
     return (paper.backbone, SAME_AS[paper.variant]) if paper.variant in SAME_AS else None

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,8 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes], guard: Callable[[], 
         OutputError: the file system refuses (full, not writable, a file in the way).
     """
     path = Path(path)
-    temporary = _write_beside(path, data)
-    try:
-        if guard:
-            guard()
-        with _plain(path):
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    with _placing(path, data, guard) as temporary:
+        os.replace(temporary, path)
 
 
 def write_json_atomic(path: Path, value: Any, guard: Callable[[], None] | None = None) -> None:
@@ -53,22 +47,14 @@ def create_atomic(path: Path, data: bytes, guard: Callable[[], None] | None = No
     Returns:
         True if this call made the file, False if one was there.
     """
-    path = Path(path)
-    temporary = _write_beside(path, data)
-    try:
-        if guard:
-            guard()
-        with _plain(path):
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                # An NFS server may answer "exists" to the retry of a link that it has made.
-                if os.stat(temporary).st_nlink != 2:
-                    return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-    return True
+    path, made = Path(path), True
+    with _placing(path, data, guard) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # An NFS server may answer "exists" to the retry of a link that it has made.
+            made = os.stat(temporary).st_nlink == 2
+    return made
 
 
 def to_json(path: Path | str, value: Any) -> bytes:
@@ -77,6 +63,20 @@ def to_json(path: Path | str, value: Any) -> bytes:
         return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise OutputError(f"{path}: cannot be written as JSON: {error}.") from error
+
+
+@contextmanager
+def _placing(path: Path, data: bytes | Iterable[bytes], guard: Callable[[], None] | None) -> Iterator[Path]:
+    """A temporary file of these bytes, which the block puts in the place of `path`; then the folder is flushed."""
+    temporary = _write_beside(path, data)
+    try:
+        if guard:
+            guard()
+        with _plain(path):
+            yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def _write_beside(path: Path, data: bytes | Iterable[bytes]) -> Path:
@@ -109,17 +109,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-class _plain:
+@contextmanager
+def _plain(path: Path) -> Iterator[None]:
     """Turns an operating system error into one sentence about the file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
-            raise OutputError(
-                f"{self.path}: cannot be written: {error.strerror}; make room or choose another folder."
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror}; make room or choose another folder."
+        ) from error

@@ -25,9 +25,9 @@ class Packed(Mapping[str, Any]):
     def __init__(self, record: Mapping[str, Any], shared: dict[Any, Any]) -> None:
         keys = tuple(record)
         self._places: dict[str, int] = shared.setdefault(keys, dict(zip(keys, range(len(keys)), strict=True)))
-        packed = (marshal.dumps(value) if isinstance(value, dict) else value for value in record.values())
+        stored = (marshal.dumps(value) if isinstance(value, dict) else value for value in record.values())
         self._values = tuple(
-            shared.setdefault(value, value) if isinstance(value, (bytes, str)) else value for value in packed
+            shared.setdefault(value, value) if isinstance(value, (bytes, str)) else value for value in stored
         )
 
     def __getitem__(self, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""Per-sample outcomes of one run on one evaluation set, as a small parquet file.
+"""Per-sample predictions of one run on one evaluation set, as a small parquet file.
 
 Enough to recompute every metric (`scores.score`), to pair methods sample by sample, and to resample by source image,
 without the model. The ID validation set also keeps its logits, on which a run's temperature is fitted. The points of
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
-from ..metrics.metrics import outcomes
+from ..metrics.metrics import sample_columns
 from .atomic import write_atomic
 
 SCHEMA = pa.schema(
@@ -50,8 +50,8 @@ class PredictionError(ValueError):
 def columns(
     probabilities: ArrayLike, labels: ArrayLike, sample_ids: Sequence[str], unit_ids: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Ids, labels and `metrics.outcomes` of (N, C) probabilities, rounded as in a file."""
-    found = {"label": np.asarray(labels), **outcomes(np.asarray(probabilities, dtype=np.float64), labels)}
+    """Ids, labels and `metrics.sample_columns` of (N, C) probabilities, rounded as in a file."""
+    found = {"label": np.asarray(labels), **sample_columns(np.asarray(probabilities, dtype=np.float64), labels)}
     return {
         "sample_id": np.asarray(sample_ids, dtype=object),
         "unit_id": np.asarray(unit_ids, dtype=object),

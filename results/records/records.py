@@ -122,8 +122,8 @@ def gather(root: Path, report: Callable[[str], None] = warnings.warn) -> Iterato
 
     Args:
         root: searched as root/**/record.json; a folder that does not exist holds no records.
-        report: told one sentence for each record that cannot be read, which is left out, and for each run that lies
-            there twice, which is not.
+        report: called with one sentence for each record that cannot be read, which is left out, and for each run that
+            lies there twice, which is not left out.
     """
     return _read_all(record_paths(root), report)
 

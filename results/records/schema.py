@@ -183,8 +183,8 @@ def _says_what_its_spec_says(record: Record) -> Record:
         if record[key] != spec.get(name):  # type: ignore[literal-required]
             value = record[key]  # type: ignore[literal-required]
             raise ValueError(f"{key} is {value!r}, but its spec says {spec.get(name)!r}")
-    if record["run_id"] != (own := run_id(spec)):
-        raise ValueError(f"run_id is {record['run_id']}, but its spec has the run id {own}")
+    if record["run_id"] != (expected := run_id(spec)):
+        raise ValueError(f"run_id is {record['run_id']}, but its spec has the run id {expected}")
     return record
 
 

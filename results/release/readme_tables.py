@@ -93,8 +93,8 @@ def short_table() -> str:
     for title in SHORT:
         cells = [cell_text(found[title], column) for column in titles]
         lines.append("| " + " | ".join([f"`{escape(title)}`", *cells]) + " |")
-    told = "accuracy in percent, ECE in [0, 1], mean ± standard deviation over seeds"
-    return "\n".join([*lines, "", f"{section.version} on {SHORT_BACKBONE}, rule {RULES[0]}; {told}."])
+    units = "accuracy in percent, ECE in [0, 1], mean ± standard deviation over seeds"
+    return "\n".join([*lines, "", f"{section.version} on {SHORT_BACKBONE}, rule {RULES[0]}; {units}."])
 
 
 def _titles(section: Section) -> list[tuple[str, str]]:

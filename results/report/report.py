@@ -85,7 +85,7 @@ def render(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
 
-    def own(name: str) -> Markup:
+    def asset(name: str) -> Markup:
         return Markup((PAGE / name).read_text(encoding="utf-8"))
 
     environment = Environment(
@@ -96,7 +96,7 @@ def render(
     environment.tests["wide"] = lambda picture: is_wide(picture.svg)
     environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))  # at its underscores
     environment.filters["svg"] = lambda picture: Markup(inline_svg(picture.svg))
-    script = own("page.js")
+    script = asset("page.js")
     found = [_section(section, material, pictures or {}, absent or {}) for section in in_order(material)]
     return environment.get_template("page.html.j2").render(
         sections=found,
@@ -104,7 +104,7 @@ def render(
         data=pack({key_of(p, r): _run_data(p, r, material) for p, r in material.entries()}),
         provenance=_provenance(material),
         header=HEADER,
-        style=own("page.css"),
+        style=asset("page.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode(),
     )
@@ -247,7 +247,7 @@ def _view(
         mine = [row for row in rows if row.backbone == backbone]
         resolved = material.board.judge.resolution(section, mine) or resolution(section, mine)
         notes += [f"{backbone}: {resolved}"] if resolved else []
-    tested = TESTED + (TESTED_SCORES if section.own else "")
+    tested = TESTED + (TESTED_SCORES if section.own_metrics else "")
     signs = any(number.sign for cells in numbers.values() for number in cells)
     return {
         "key": key,

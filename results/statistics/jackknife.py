@@ -10,8 +10,8 @@ Columns = Mapping[str, np.ndarray]
 METRICS = ("macro_f1_labels", "worst_group_accuracy")
 
 
-def shares(metric: str, columns: Columns, unit: np.ndarray, units: int) -> np.ndarray | None:
-    """A score taken apart by source image: M numbers whose mean it is.
+def pseudovalues(metric: str, columns: Columns, unit: np.ndarray, units: int) -> np.ndarray | None:
+    """Jackknife pseudovalues of a score, one a source image: M numbers whose mean is the score.
 
     A number lies as far above the score as M - 1 times what the score falls by without that image, the mean of all M
     such falls aside; of a mean over samples, one an image, the numbers are the samples themselves. A class, or a group,

@@ -26,7 +26,7 @@ class Difference:
     Attributes:
         mean: the difference, in the unit of the tables.
         error, df: standard error over seeds and images, and the degrees of freedom of its t interval; NaN for one
-            seed, whose randomness cannot be told.
+            seed, whose randomness cannot be known.
         image_error, image_df: the same over images alone, for these checkpoints.
         seeds: n. images: M, over all parts.
     """

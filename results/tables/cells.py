@@ -71,9 +71,9 @@ def judged(section: Section) -> str:
         return ""
     texts = {**OWN_TEXTS, "accuracy": "accuracy"}
     of = {metric: ", ".join(name for name in names if section.score(name) == metric) for metric in texts}
-    told = "; ".join(f"{of[metric]} by {text}" for metric, text in texts.items() if of[metric])
+    scores = "; ".join(f"{of[metric]} by {text}" for metric, text in texts.items() if of[metric])
     return (
-        f"Sets are judged by what their protocols name: {told}. The order of rows, the Pareto front and the OOD mean "
+        f"Sets are judged by what their protocols name: {scores}. The order of rows, the Pareto front and the OOD mean "
         "are by these scores; accuracy stands beside them."
     )
 
@@ -88,8 +88,8 @@ def empty_cells(section: Section, rows: Iterable[Row]) -> str:
         counts[heading] = sum(row.mean(column) is None for row in asked)
     if not any(counts.values()):
         return ""
-    told = ", ".join(f"{heading} {count}" for heading, count in counts.items() if count)
-    return f"Empty cells: {sum(counts.values())} of {len(rows) * len(counts)} ({told})."
+    by_column = ", ".join(f"{heading} {count}" for heading, count in counts.items() if count)
+    return f"Empty cells: {sum(counts.values())} of {len(rows) * len(counts)} ({by_column})."
 
 
 def cell_text(row: Row, column: str, short: bool = False) -> str:
@@ -124,18 +124,18 @@ def marks_text(row: Row) -> str:
 
 def footnotes(rows: Iterable[Row]) -> list[str]:
     """One line per mark and reason, naming the rows it holds for."""
-    told: dict[tuple[str, str], list[str]] = {}
+    rows_of: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for kind in MARKS:
             if kind in row.marks:
                 place = f"{row.name} on {row.backbone} ({row.provenance})"
-                names = told.setdefault((kind, row.marks[kind]), [])
+                names = rows_of.setdefault((kind, row.marks[kind]), [])
                 if place not in names:
                     names.append(place)
     order = list(MARKS)
     return [
-        f"{MARKS[kind]} {reason}: {', '.join(told[kind, reason])}."
-        for kind, reason in sorted(told, key=lambda key: (order.index(key[0]), key[1]))
+        f"{MARKS[kind]} {reason}: {', '.join(rows_of[kind, reason])}."
+        for kind, reason in sorted(rows_of, key=lambda key: (order.index(key[0]), key[1]))
     ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..board.comparison import Judge
-from ..board.interpolation_paths import Path, by_seed
+from ..board.curve import Curve
+from ..board.interpolation_paths import by_seed
 from ..board.rows import ASIDE, FIXED, GRID, ORACLE, PUBLISHED, Row, Section, natural, settings_text
 from ..published import rows as rows_module
 from ..statistics.seed_summary import mean_sd
@@ -133,7 +134,7 @@ def _of_rule(section: Section, rule: str, judge: Judge) -> Iterable[Block]:
     yield Heading(3, f"Selection rule {TITLES[rule]}")
     yield Text(RULE_TEXT[rule], ours=True)
     if any(cell.sign for _, _, table in made for line in table.rows for cell in line):
-        yield Text(TESTED + (TESTED_SCORES if section.own else ""), ours=True)
+        yield Text(TESTED + (TESTED_SCORES if section.own_metrics else ""), ours=True)
     fixed = sorted({row.title for row in every if row.kind == FIXED})
     pooled = sorted({row.title for row in every if row.pooled})
     if fixed:
@@ -194,7 +195,7 @@ def compared(
 
 
 def signs_of(section: Section, rows: Sequence[Row], best: set[int], column: str, judge: Judge | None) -> dict[int, str]:
-    """Index -> sign of the rows that the best of a column is not told from, or cannot be tested against."""
+    """Index -> sign of the rows that are not separable from the best of a column, or not tested against it."""
     found = judge.against_best(section, rows, best, column) if judge else None
     if found is None:
         return {}
@@ -241,7 +242,7 @@ def _paths(section: Section) -> Iterable[Block]:
         values = sorted({stop.value for path in mine for stop in path.stops})
         lines = []
         for path in sorted(mine, key=lambda path: (natural(path.backbone), path.name, path.provenance)):
-            at = {stop.value: f"{_percent(stop.identity)} / {_percent(stop.ood)}" for stop in path.stops}
+            at = {stop.value: f"{_percent(stop.id_score)} / {_percent(stop.ood)}" for stop in path.stops}
             seeds = sorted({stop.seeds for stop in path.stops})
             few, many = seeds[0], seeds[-1]
             cells = [path.backbone, path.name, path.provenance, str(few) if few == many else f"{few} to {many}"]
@@ -270,23 +271,23 @@ def _paths(section: Section) -> Iterable[Block]:
 
 def _of_scores(section: Section, text: str) -> str:
     """A text on accuracy, as it is where some set is judged by another score."""
-    return text.replace("accuracy", "score") if section.own else text
+    return text.replace("accuracy", "score") if section.own_metrics else text
 
 
 def _percent(mean: float | None) -> str:
     return "" if mean is None else f"{100 * mean:.1f}"
 
 
-def _matched(section: Section, row: Row, found: Sequence[Path]) -> str:
+def _matched(section: Section, row: Row, found: Sequence[Curve]) -> str:
     """Against the path of the row's own provenance, else the first."""
     path = min(found, key=lambda path: path.provenance != row.provenance, default=None)
     at = section.at(row)
     if path is None or at is None:
         return ""
-    identity, ood = at
+    id_score, ood = at
     if path.method == row.method:
         return "its own"
-    there = path.at_id(identity)
+    there = path.at_id(id_score)
     if there is None:
         return ""
     gaps = path.gaps(by_seed(section, row))

@@ -81,8 +81,8 @@ def warnings(paper: PaperRow, ours: Sequence[Row], recipe: str) -> list[str]:
         found.append(f"Our recipe is {recipe}, with our choice of settings; the paper's values were chosen otherwise.")
     counts = sorted({len(row.seeds) for row in ours if not row.is_reference_method and not row.pooled})
     if counts and counts != [paper.seeds]:
-        told = f"{paper.seeds} seeds" if paper.seeds else "an unstated number of seeds"
-        found.append(f"The paper's row is of {told}, ours of {' and '.join(map(str, counts))}.")
+        seeds = f"{paper.seeds} seeds" if paper.seeds else "an unstated number of seeds"
+        found.append(f"The paper's row is of {seeds}, ours of {' and '.join(map(str, counts))}.")
     return [*found, PROMPTS]
 
 
@@ -139,9 +139,9 @@ def _unshown(tables: Sequence[str]) -> Iterable[Block]:
     papers = [paper for paper in ablations() if paper.table in tables]
     yield Notes(
         tuple(
-            f"{paper.title}, {paper.variant.replace(';', ', ')}: {told}"
+            f"{paper.title}, {paper.variant.replace(';', ', ')}: {sentence}"
             for i, paper in enumerate(papers)
-            for told in contradictory(paper, [*rows(), *papers[i + 1 :]])  # two of these tables: once
+            for sentence in contradictory(paper, [*rows(), *papers[i + 1 :]])  # two of these tables: once
         )
     )
 
@@ -181,8 +181,8 @@ def _own_line(row: Row) -> list[str]:
 
 def _lines(paper: PaperRow, ours: Sequence[Row], recipe: str, letters: dict[str, str]) -> Iterable[list[str]]:
     """A printed row with its warnings, and each of ours minus it."""
-    told = warnings(paper, ours, recipe)
-    marks = " ".join(letters.setdefault(sentence, _letter(len(letters))) for sentence in told)
+    notes = warnings(paper, ours, recipe)
+    marks = " ".join(letters.setdefault(sentence, _letter(len(letters))) for sentence in notes)
     name = f"{paper.method} [{paper.variant.replace(';', ', ')}]" if paper.variant else paper.method
     yield [f"{name} ({marks})", "paper", paper.title, str(paper.seeds or ""), *_printed(paper)]
     for row in ours:
@@ -224,7 +224,7 @@ def published_csv(sections: Sequence[Section]) -> str:
         pairs = [(section, _beside(section, paper)) for section in mine or [None]]
         for section, ours in [pair for pair in pairs if pair[1]] or pairs[:1]:
             recipe = section.recipe if section else ""
-            told = " ".join(warnings(paper, ours, recipe))
+            notes = " ".join(warnings(paper, ours, recipe))
             for column, (mean, sd) in paper.cells.items():
                 scale, digits = 100 if column.startswith("acc") else 1, paper.digits[column]
                 start = [BENCHMARK, paper.backbone, paper.method, paper.title, paper.variant, column]
@@ -234,9 +234,9 @@ def published_csv(sections: Sequence[Section]) -> str:
                     about = [row.provenance, recipe, row.selection, len(row.seeds)]
                     there = row.mean(alike(column)), difference(row, paper, column)
                     values = ["" if value is None else f"{scale * value:.4f}" for value in there]
-                    writer.writerow([*start, *about, *values, told])
+                    writer.writerow([*start, *about, *values, notes])
                 if not ours:
-                    writer.writerow([*start, "paper", "", "", "", "", "", told])
+                    writer.writerow([*start, "paper", "", "", "", "", "", notes])
     return out.getvalue()
 
 

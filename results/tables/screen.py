@@ -98,8 +98,8 @@ class Screen:
             yield Text("≈: not separable from the best of its column; ?: not tested.")
         yield from map(Text, self.more)
         rest = sum(id(row) not in seen for section in self.sections for row in section.rows)
-        told = "1 more row: " if rest == 1 else f"{rest} more rows: " if rest else ""
-        yield from (Text(told + sentence if i == 0 else sentence) for i, sentence in enumerate(self.where))
+        count = "1 more row: " if rest == 1 else f"{rest} more rows: " if rest else ""
+        yield from (Text(count + sentence if i == 0 else sentence) for i, sentence in enumerate(self.where))
 
     def _groups(self, section: Section) -> Iterator[Group]:
         asked = set(self.run_ids)
@@ -108,11 +108,11 @@ class Screen:
         mine = [row for row in local if not asked.isdisjoint(row.runs.values())]
         for backbone in sorted({row.backbone for row in mine}, key=natural):
             table = section.table(self.rule, backbone)
-            own = [row for row in mine if row.backbone == backbone and not row.is_reference_method]
+            of_sweep = [row for row in mine if row.backbone == backbone and not row.is_reference_method]
             starts = [row for row in section.rows if row.backbone == backbone and row.is_reference_method]
             starts = [row for row in starts if row in mine] or [row for row in starts if row.rules]
             start = min(starts, key=lambda row: (not row.rules, row.provenance), default=None)
-            yield Group(backbone, table, start, own, _to_compare_with(section, table, own))
+            yield Group(backbone, table, start, of_sweep, _to_compare_with(section, table, of_sweep))
 
     def _fitting(
         self, section: Section, groups: Sequence[Group], beside: int, console: Console, options: ConsoleOptions
@@ -164,8 +164,8 @@ def _to_compare_with(section: Section, table: Sequence[Row], mine: Sequence[Row]
 
     Where nothing is ranked, as in a study: the reference's rows of the same settings.
     """
-    own, methods = set(map(id, mine)), Counter(row.method for row in mine)
-    others = [row for row in table if id(row) not in own and row.competes]
+    of_sweep, methods = set(map(id, mine)), Counter(row.method for row in mine)
+    others = [row for row in table if id(row) not in of_sweep and row.competes]
     if not any(row.rules for row in section.rows if not row.is_reference_method):
         names = {(row.name, row.backbone) for row in mine}
         return [row for row in section.rows if (row.name, row.backbone) in names and row.provenance == "reference"]
@@ -205,13 +205,13 @@ def _notes(section: Section, rows: Sequence[Row]) -> Iterator[str]:
 
     The table says by its sign which row a reason is of; rows are named where one sign has several reasons.
     """
-    told: dict[tuple[str, str], list[str]] = {}
+    rows_of: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for kind, reason in _marks(row).items():
-            names = told.setdefault((kind, reason), [])
+            names = rows_of.setdefault((kind, reason), [])
             names += [row.name] if row.name not in names else []
-    reasons = Counter(kind for kind, _ in told)
-    for kind, reason in sorted(told, key=lambda key: (list(MARKS).index(key[0]), key[1])):
-        whose = f": {', '.join(told[kind, reason])}" if reasons[kind] > 1 else ""
+    reasons = Counter(kind for kind, _ in rows_of)
+    for kind, reason in sorted(rows_of, key=lambda key: (list(MARKS).index(key[0]), key[1])):
+        whose = f": {', '.join(rows_of[kind, reason])}" if reasons[kind] > 1 else ""
         yield f"{MARKS[kind]} {reason}{whose}."
     yield from remarks(section)

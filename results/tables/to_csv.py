@@ -63,8 +63,8 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     metrics += [
         (column, f"{SHORT['worst_group_accuracy']}_{column.partition('/')[2]}_percent") for column in sorted(worst)
     ]
-    own = sorted({pair for section in sections for pair in section.own})
-    scored = [(f"{metric}/{name}", f"{SHORT.get(metric, metric)}_{name}_percent") for name, metric in own]
+    own_metrics = sorted({pair for section in sections for pair in section.own_metrics})
+    scored = [(f"{metric}/{name}", f"{SHORT.get(metric, metric)}_{name}_percent") for name, metric in own_metrics]
     metrics += [pair for pair in scored if pair not in metrics]
     if any(section.ood_column == SCORE for section in sections):
         scored.append((SCORE, f"{SCORE}_percent"))
@@ -82,7 +82,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     for _, title in tested:
         names += [f"{title}_behind_best", f"{title}_p_holm"]
     lines: list[Sequence[str | int]] = [names]
-    fronts: dict[tuple[int, int], set[int]] = {}  # of each table, by identity
+    fronts: dict[tuple[int, int], set[int]] = {}  # (id of the section, id of its rows) -> ids of the rows on the front
     for section in sections:
         for rule, row, beside in _every_row(section):
             line: list[str | int] = [section.benchmark, section.version, section.recipe, rule]

@@ -152,7 +152,7 @@ def test_saved_and_loaded_embeddings_are_the_same_bits(name, layout, shrunken, t
         assert torch.equal(again.image_features(images(again)), encoder.image_features(images(encoder)))
         tokens = encoder.tokenize(["a photo of a tench."])
         assert torch.equal(again.text_features(tokens), encoder.text_features(tokens))
-    assert backbones.identity(name, path).startswith("sha256:")
+    assert backbones.weights_id(name, path).startswith("sha256:")
 
 
 def test_the_ordinary_gelu_would_give_other_embeddings(shrunken, tmp_path):
@@ -276,7 +276,7 @@ def test_files_that_are_no_weights_are_refused_and_run_nothing(shrunken, tmp_pat
 )
 def test_every_spelling_is_one_backbone(name):
     assert backbones.resolve(name) == "ViT-B-16" in backbones.names()
-    assert backbones.identity(name) == "openai:timm/vit_base_patch16_clip_224.openai"
+    assert backbones.weights_id(name) == "openai:timm/vit_base_patch16_clip_224.openai"
 
 
 def test_registered_repositories_are_those_that_open_clip_downloads_from():
@@ -294,7 +294,7 @@ def test_registered_repositories_are_those_that_open_clip_downloads_from():
     ("coca_ViT-B-32:laion2b_s13b_b90k", "no CLIP with its own image tower"),
 ])  # fmt: skip
 def test_a_wrong_name_says_what_to_write(name, words):
-    for use in (backbones.resolve, backbones.identity, backbones.load):
+    for use in (backbones.resolve, backbones.weights_id, backbones.load):
         with pytest.raises(BackboneError, match=words):
             use(name)
 
@@ -302,7 +302,7 @@ def test_a_wrong_name_says_what_to_write(name, words):
 def test_other_models_of_open_clip_are_backbones_with_their_own_activation():
     name = "ViT-B/32:laion2b_s34b_b79k"
     assert backbones.resolve(name) == "ViT-B-32:laion2b_s34b_b79k"
-    assert backbones.identity(name) == "laion2b_s34b_b79k:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+    assert backbones.weights_id(name) == "laion2b_s34b_b79k:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     with torch.device("meta"):
         encoder = clip.untrained(backbones.resolve(name))
     assert {type(m) for key, m in encoder.named_modules() if key.endswith("mlp.gelu")} == {nn.GELU}
@@ -352,7 +352,7 @@ def test_untrained_weights_are_a_function_of_the_name():
 def test_planning_does_not_wait_for_open_clip():
     code = (
         "import sys; from robustft import backbones, methods; "
-        "backbones.names(); [backbones.identity(name) for name in backbones.names()]; backbones.resolve('vit_b_16'); "
+        "backbones.names(); [backbones.weights_id(name) for name in backbones.names()]; backbones.resolve('vit_b_16'); "
         "print('open_clip' in sys.modules, 'torchvision' in sys.modules, 'timm' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

@@ -16,7 +16,7 @@ from robustft.results.tables import leaderboard
 
 def test_a_file_with_the_backbones_name_takes_the_place_of_its_weights(tmp_path, monkeypatch):
     registered = backbones.load("tiny-vit-p16")
-    identity = backbones.identity("tiny-vit-p16")
+    before = backbones.weights_id("tiny-vit-p16")
     path = tmp_path / "tiny-vit-p16.pt"
     torch.save({name: 0.5 * tensor for name, tensor in registered.clip.state_dict().items()}, path)
     assert backbones.local_weights("tiny-vit-p16") is None
@@ -24,14 +24,14 @@ def test_a_file_with_the_backbones_name_takes_the_place_of_its_weights(tmp_path,
     assert backbones.local_weights("tiny_vit_p16") == path and backbones.local_weights("tiny-vit-p8") is None
     loaded = backbones.load("tiny-vit-p16")
     assert torch.equal(loaded.image_projection, 0.5 * registered.image_projection)
-    assert backbones.identity("tiny-vit-p16") == weights_hash(path) != identity
+    assert backbones.weights_id("tiny-vit-p16") == weights_hash(path) != before
     (tmp_path / "ViT-L-14.safetensors").write_bytes(b"")
     assert backbones.available("ViT-L-14") and not backbones.available("RN50")
     backbones.fetch("ViT-L-14")  # downloads nothing
     with pytest.raises(BackboneError, match="ViT-L-14: damaged weights at .*ViT-L-14.safetensors"):
         backbones.load("ViT-L-14")
     (tmp_path / "tiny-vit-p16-scratch.pt").write_bytes(b"")
-    assert backbones.identity("tiny-vit-p16-scratch") == "random"
+    assert backbones.weights_id("tiny-vit-p16-scratch") == "random"
 
 
 def test_a_file_may_have_any_spelling_of_the_name_but_there_is_one(tmp_path, monkeypatch, capsys):
@@ -53,7 +53,7 @@ def test_a_file_may_have_any_spelling_of_the_name_but_there_is_one(tmp_path, mon
         backbones.load("ViT-B-16")
     monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(tmp_path / "typo"))
     with pytest.raises(BackboneError, match=r"ROBUSTFT_WEIGHTS: .*typo cannot be read \(No such file or directory\)"):
-        backbones.identity("tiny-vit-p16")
+        backbones.weights_id("tiny-vit-p16")
     assert call("doctor", "digits", "--fast") == 1
     assert "! weights of tiny-rn: ROBUSTFT_WEIGHTS: " in capsys.readouterr().out
 

@@ -33,7 +33,7 @@ def test_weights_are_those_of_the_card_and_zero_shot_numbers_too(name):
     torch.set_num_threads(1)
     data = get("forgetting" if name == "tiny-vit-grey" else "digits")
     listed = CARD[data.card.name]["backbones"][name]
-    assert backbones.identity(name) == listed["weights"]
+    assert backbones.weights_id(name) == listed["weights"]
     encoder = backbones.load(name)
     head = build_head(encoder, data.card.class_names, data.card.prompts)
     for set_name in ("validation", "id"):
@@ -159,7 +159,7 @@ def test_names_forgive_dashes_and_errors_say_what_to_do(tmp_path, monkeypatch):
     content[-100] ^= 1
     flipped.write_bytes(content)
     monkeypatch.setattr(tiny, "weights_file", lambda name: flipped)
-    for use in (backbones.load, backbones.identity):
+    for use in (backbones.load, backbones.weights_id):
         with pytest.raises(backbones.BackboneError, match="damaged weights at .*flipped.safetensors .*must be sha256:"):
             use("tiny-rn")
     monkeypatch.undo()
@@ -177,7 +177,7 @@ def test_scratch_backbones_are_random_but_always_the_same():
     torch.manual_seed(2)
     b = backbones.load("tiny-rn-scratch")
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
-    assert backbones.identity("tiny-rn-scratch") == "random"
+    assert backbones.weights_id("tiny-rn-scratch") == "random"
 
 
 def test_float32_is_not_rounded_in_convolutions_on_a_gpu(monkeypatch):

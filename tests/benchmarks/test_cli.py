@@ -11,6 +11,7 @@ from runs_kit import BACKBONE, QUICK, SUITE, call, essence, folders, program, st
 from robustft.backbones import tiny
 from robustft.benchmarks.commands import sweep as sweeps
 from robustft.benchmarks.planning import tuning
+from robustft.benchmarks.planning.request import Request
 from robustft.results.records.predictions import read
 from robustft.results.records.records import read_record
 
@@ -208,7 +209,7 @@ def test_a_rehearsed_tuning_is_marked_and_ranks_nothing(tmp_path, capsys, monkey
     assert call(*sweep) == 0
     assert "chosen in a rehearsal (--limit 24 --allow-partial), so these runs are not ranked" in capsys.readouterr().err
     benchmark = sweeps.load(suite)
-    (run,) = sweeps.expand(benchmark, ("ft",), (), (), (), "one_se", None)
+    (run,) = sweeps.expand(benchmark, Request(("ft",)))
     assert sweeps.selection_of(benchmark, run.spec)["rules"] == []
 
     # values that were chosen on all images are not replaced by those of a rehearsal

@@ -89,13 +89,13 @@ def test_training_pictures_are_fixed(data):
 
 def test_a_backbone_is_made_once_from_grey_digits_and_found_again(data, tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "FOLDER", tmp_path)
-    assert backbones.identity("tiny-vit-mnist") == "unmade" and not backbones.available("tiny-vit-mnist")
+    assert backbones.weights_id("tiny-vit-mnist") == "unmade" and not backbones.available("tiny-vit-mnist")
     with pytest.raises(BackboneError, match="have not been made .*pretrain tiny-vit-mnist"):
         backbones.load("tiny-vit-mnist")
     monkeypatch.setattr(pretrain, "BATCH", 32)
     monkeypatch.setattr(pretrain, "WARMUP", 5)
     pretrain.write(pretrain.pretrain("tiny-vit-mnist", 40, 1e-3, data))
-    assert backbones.identity("tiny-vit-mnist").startswith("sha256:") and backbones.available("tiny-vit-mnist")
+    assert backbones.weights_id("tiny-vit-mnist").startswith("sha256:") and backbones.available("tiny-vit-mnist")
     encoder = backbones.load("tiny-vit-mnist")
     assert (encoder.embed_dim, encoder.image_size) == (128, backbones.image_size("tiny-vit-mnist"))
     head = build_head(encoder, data.card.class_names, data.card.prompts)

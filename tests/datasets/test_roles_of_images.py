@@ -22,6 +22,7 @@ from robustft.benchmarks.execution.run import Attempt, Options
 from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.planning import benchmark as facts
 from robustft.benchmarks.planning import data_check
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan
 from robustft.datasets import catalogue, contents
@@ -73,7 +74,7 @@ def planned(method="zero_shot"):
     """The folder of the run that a sweep plans now, its plan in it."""
     forget()
     benchmark = sweeps.load("own.yaml")
-    (run,) = sweeps.expand(benchmark, (method,), (BACKBONE,), (0,), (), "one_se", None)
+    (run,) = sweeps.expand(benchmark, Request((method,), (BACKBONE,), (0,)))
     folder = RunFolder.of(Path("runs").resolve(), run.spec)
     Plan(run.spec, benchmark.suite.dataset, run.sources, {"rules": ["one_se"]}).write(folder)
     return folder

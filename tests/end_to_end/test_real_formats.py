@@ -19,6 +19,7 @@ from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.planning import data_check
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan
 from robustft.datasets import imagenet
@@ -43,7 +44,7 @@ def never():
 def run(root, suite, *methods, settings=("allow_partial=true",), recipe=None):
     """Plan and make the runs; returns each run's record, or the sentence that it failed with."""
     benchmark, found = sweep.load(suite), {}
-    for planned in sweep.expand(benchmark, methods, (BACKBONE,), (0,), settings, "one_se", recipe):
+    for planned in sweep.expand(benchmark, Request(methods, (BACKBONE,), (0,), settings, recipe=recipe)):
         folder = RunFolder.of(root / "runs", planned.spec)
         data = benchmark.suite.dataset_of(planned.spec.recipe)
         Plan(planned.spec, data, planned.sources, {"rules": [], "tuning": None, "trials": 0}).write(folder)

@@ -156,3 +156,27 @@ def inputs_of(method, folder, kind="vit"):
             key = f"{other}:{seed}" if method.pools() else other
             read[key] = finished(run(make(other), folder / key, kind, seed=seed))
     return read
+
+
+class Scalar(torch.nn.Module):
+    """A student with one number."""
+
+    def __init__(self, value=0.0, dtype=torch.float64):
+        super().__init__()
+        self.theta = torch.nn.Parameter(torch.tensor(value, dtype=dtype))
+
+    def forward(self, batch):
+        return self.theta * batch
+
+
+def follow(make_teacher, trajectory, dtype=torch.float64):
+    """The teacher's value after the copy and after each step that changed it, with the steps."""
+    student = Scalar(trajectory[0], dtype)
+    teacher = make_teacher(student)
+    values = [teacher.model.theta.item()]
+    for step, theta in enumerate(trajectory[1:]):
+        with torch.no_grad():
+            student.theta.fill_(theta)
+        teacher.update(step)
+        values.append(teacher.model.theta.item())
+    return values

@@ -13,6 +13,7 @@ from robustft.benchmarks import cli
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.planning.suite.suite import SUITES
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan
@@ -63,7 +64,7 @@ def plan_runs(root, method, *settings, seed=3, rule="one_se", backbone=BACKBONE)
     """Run folders of a method and of what it reads, planned as `robustft sweep` plans them."""
     benchmark = sweep.load(write_suite(root))
     made = []
-    for planned in sweep.expand(benchmark, (method,), (backbone,), (seed,), settings, rule, None):
+    for planned in sweep.expand(benchmark, Request((method,), (backbone,), (seed,), settings, rule)):
         folder = RunFolder.of(Path(root) / "runs", planned.spec)
         selection = benchmark.selector().of(planned.spec)
         Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folder)

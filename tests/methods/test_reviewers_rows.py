@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from methods_kit import (
     CLASSES,
     PROMPTS,
+    Scalar,
     context,
     copies,
     encoder,
+    follow,
     images,
     inputs_of,
     make,
@@ -35,29 +37,6 @@ from robustft.methods.objectives import orthogonality
 from robustft.methods.teachers import EMATeacher, StaticTeacher, WMATeacher, kernel_weights, online_weights
 from robustft.methods.wma import wma_teacher
 
-
-class Scalar(torch.nn.Module):
-    """One number as a student."""
-
-    def __init__(self, value=0.0):
-        super().__init__()
-        self.theta = torch.nn.Parameter(torch.tensor(value, dtype=torch.float64))
-
-    def forward(self, batch):
-        return self.theta
-
-
-def followed(teacher_of, trajectory):
-    """The teacher's values while the student takes the given ones."""
-    student = Scalar(trajectory[0])
-    teacher, seen = teacher_of(student), []
-    for step, value in enumerate(trajectory[1:]):
-        student.theta.data.fill_(value)
-        teacher.update(step)
-        seen.append(teacher.model.theta.item())
-    return seen
-
-
 TRAJECTORY = [0.0, 1.0, -2.0, 3.0, 0.5, 2.5, -1.0]
 STEPS = len(TRAJECTORY) - 1
 
@@ -76,7 +55,7 @@ STEPS = len(TRAJECTORY) - 1
 )
 def test_each_kernel_weighs_the_trajectory_as_it_says(hyper, density):
     made = make("tracer", **hyper)
-    seen = followed(lambda student: wma_teacher(made.hyper, student, STEPS), TRAJECTORY)
+    seen = follow(lambda student: wma_teacher(made.hyper, student, STEPS), TRAJECTORY)[1:]
     weights = [density((k + 0.5) / (STEPS + 1)) for k in range(STEPS + 1)]
     for t in range(1, STEPS + 1):
         mean = sum(w * x for w, x in zip(weights[: t + 1], TRAJECTORY, strict=False)) / sum(weights[: t + 1])
@@ -87,7 +66,7 @@ def test_each_kernel_weighs_the_trajectory_as_it_says(hyper, density):
 def test_the_exponential_kernel_is_an_ema_of_constant_momentum(momentum):
     """Its closed form alpha_k = (1 - m) m^(T-k), alpha_0 = m^T, folded online, is the EMA recursion."""
     made = make("tracer", kernel="exponential", kernel_momentum=momentum)
-    seen = followed(lambda student: wma_teacher(made.hyper, student, STEPS), TRAJECTORY)
+    seen = follow(lambda student: wma_teacher(made.hyper, student, STEPS), TRAJECTORY)[1:]
     by_hand, teacher = [], TRAJECTORY[0]
     for value in TRAJECTORY[1:]:
         teacher = momentum * teacher + (1 - momentum) * value
@@ -99,7 +78,7 @@ def test_the_exponential_kernel_is_an_ema_of_constant_momentum(momentum):
             k = round(tau * (STEPS + 1) - 0.5)
             return momentum**STEPS if k == 0 else (1 - momentum) * momentum ** (STEPS - k)
 
-        weighted = followed(lambda student: WMATeacher(student, STEPS, kernel), TRAJECTORY)
+        weighted = follow(lambda student: WMATeacher(student, STEPS, kernel), TRAJECTORY)[1:]
         assert weighted == pytest.approx(by_hand, rel=1e-9)
         assert online_weights(kernel_weights(kernel, STEPS))[1:].tolist() == pytest.approx([1 - momentum] * STEPS)
 

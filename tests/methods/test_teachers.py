@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from methods_kit import Scalar, follow
 from repository import golden
 from torch import nn
 
@@ -16,30 +17,6 @@ from robustft.methods.teachers import EMATeacher, StaticTeacher, WMATeacher, bet
 pytestmark = pytest.mark.computes
 
 TEACHERS, SCHEDULES = golden("teachers.json"), golden("schedules.json")
-
-
-class Scalar(nn.Module):
-    """A student with one number."""
-
-    def __init__(self, value, dtype=torch.float64):
-        super().__init__()
-        self.theta = nn.Parameter(torch.tensor(value, dtype=dtype))
-
-    def forward(self, batch):
-        return self.theta * batch
-
-
-def follow(make_teacher, trajectory, dtype=torch.float64):
-    """The teacher's value after the copy and after each step that changed it, with the steps."""
-    student = Scalar(trajectory[0], dtype)
-    teacher = make_teacher(student)
-    values = [teacher.model.theta.item()]
-    for step, theta in enumerate(trajectory[1:]):
-        with torch.no_grad():
-            student.theta.fill_(theta)
-        teacher.update(step)
-        values.append(teacher.model.theta.item())
-    return values
 
 
 def close(value, expected, absolute=1e-12):

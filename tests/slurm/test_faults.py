@@ -21,6 +21,7 @@ from robustft.benchmarks.executors.slurm import client as queue
 from robustft.benchmarks.executors.slurm.arrays import Cluster
 from robustft.benchmarks.executors.slurm.profile import Profile
 from robustft.benchmarks.executors.slurm.submission import PREFIX, Submitter
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.lease import Observer
 from robustft.benchmarks.run_folder.plan import Plan
@@ -48,7 +49,7 @@ def suite(tmp_path_factory):
 @pytest.fixture(scope="session")
 def plan(suite):
     benchmark = sweep.load(suite)
-    return sweep.expand(benchmark, ("tracer", "wise_ft"), (BACKBONE,), (0,), ("limit=8",), "one_se", None)
+    return sweep.expand(benchmark, Request(("tracer", "wise_ft"), (BACKBONE,), (0,), ("limit=8",)))
 
 
 def place(plan, root, *methods):

@@ -144,8 +144,8 @@ def _why_not(section: Section, method: str, backbone: str, rule: str) -> str:
         return f"{method} has no run on {backbone} under recipe {section.recipe}"
     if ranked := [row for row in rows if row.rules]:
         return f"{method} is a result of rule {ranked[0].rules[0]} and not of {rule}: add --rule {ranked[0].rules[0]}"
-    told = [row.marks[key] for row in rows for key in (UNRANKED, "stale") if key in row.marks]
-    return f"{method} is {told[0] if told else 'of a study, which ranks nothing'}"
+    reasons = [row.marks[key] for row in rows for key in (UNRANKED, "stale") if key in row.marks]
+    return f"{method} is {reasons[0] if reasons else 'of a study, which ranks nothing'}"
 
 
 def _show(
@@ -157,8 +157,8 @@ def _show(
 
     start = next((row for row in rows if row.is_reference_method), None)
     columns = [(c, name) for c, name in metric_columns(section) if in_percent(c) and sets_of(section, c) is not None]
-    identity = (section.id_column, "acc_id")
-    columns = [(c, f"{section.id_set} (ID){name.removeprefix('ID')}" if c in identity else name) for c, name in columns]
+    of_id = (section.id_column, "acc_id")
+    columns = [(c, f"{section.id_set} (ID){name.removeprefix('ID')}" if c in of_id else name) for c, name in columns]
     found = {column: compare(outcomes, section, first, second, column) for column, _ in columns}
     if all(comparison is None for comparison in found.values()):
         raise UserError(

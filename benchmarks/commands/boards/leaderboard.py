@@ -28,7 +28,7 @@ def board(
 def of_sweep(
     known: Suites, benchmark: "Benchmark", plan: list[Planned], rule: str, runs: Path, results: Path, console: Console
 ) -> None:
-    """Write the same files; print what the sweep has come to, on one screen."""
+    """Write the same files; print the sweep's results, on one screen."""
     from ....results.statistics.setting_selection import RULES
     from ....results.tables.screen import Screen
 

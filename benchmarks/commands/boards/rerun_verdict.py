@@ -23,7 +23,7 @@ METRICS = ("accuracy", "ece", "nll")
 
 
 def judge(record: Record, made: Record, records: Sequence[Record]) -> tuple[bool, str]:
-    """Whether `made` is `record` again, and what to say of it: what is equal, what differs, and what may.
+    """Whether `made` repeats `record`, and a sentence: what is equal, what differs, and what may differ.
 
     Args:
         record, made: of one spec, recorded and made now.
@@ -33,8 +33,8 @@ def judge(record: Record, made: Record, records: Sequence[Record]) -> tuple[bool
     weights, now = (one["info"].get("weights_sha256") for one in (record, made))
     name, key, off = max(_differences(record, made), key=lambda found: found[2])
     if weights == now and off <= EXACT:
-        told = f"the same final weights, sha256 {weights[:12]}, and" if weights else "no weights to compare,"
-        return True, f"bit for bit: {told} the same accuracy, ECE and NLL on each of {len(made['sets'])} sets"
+        start = f"the same final weights, sha256 {weights[:12]}, and" if weights else "no weights to compare,"
+        return True, f"bit for bit: {start} the same accuracy, ECE and NLL on each of {len(made['sets'])} sets"
     if not apart and weights == now and weights:
         return False, f"with the same final weights, but {key} on {name} differs by {off:.3g}"
     if not apart:

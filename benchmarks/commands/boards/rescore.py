@@ -67,7 +67,7 @@ def command(benchmark: str | None, runs: Path, reference: bool, out: Path | None
 
 
 def _numbers(record: Any, make_files: Any) -> tuple[list[Number], str]:
-    """The numbers of a run, and what keeps from reading them."""
+    """The numbers of a run, and a sentence where its files cannot be read."""
     from ....results.audit.rescoring import rescore
     from ....results.metrics.metrics import MetricError
     from ....results.records.predictions import PredictionError

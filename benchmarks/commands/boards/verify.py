@@ -89,7 +89,7 @@ def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, 
     pages, odd = bundles.page_findings(read, recorded)
     drawn, skipped, other = picture_findings(read, recorded)
     found = [*findings, *turned, *odd, *other]
-    findings, told = [one for one in found if one.wrong], [one for one in found if not one.wrong]
+    findings, notes = [one for one in found if one.wrong], [one for one in found if not one.wrong]
     for finding in findings[:SHOWN]:
         console.print(str(finding), soft_wrap=True)
     if len(findings) > SHOWN:
@@ -105,22 +105,22 @@ def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, 
     for reason in sorted(set(skipped.values())):
         names = ", ".join(name for name in skipped if skipped[name] == reason)
         console.print(f"not drawn again: {names}: {reason}", soft_wrap=True)
-    for finding in told:
+    for finding in notes:
         console.print(f"{finding.reason}: {finding}", soft_wrap=True)
-    untold = ", ".join(filter(None, (unchecked(every), TAKEN_AS_RECORDED)))
-    console.print(f"not checked, for no sample tells it: {untold}", soft_wrap=True)
+    unchecked_numbers = ", ".join(filter(None, (unchecked(every), TAKEN_AS_RECORDED)))
+    console.print(f"not checked, for no sample tells it: {unchecked_numbers}", soft_wrap=True)
     if rerun is not None:
         return max(_again(recorded, rerun, suite, device, console), 1 if findings else 0)
     return 1 if findings else 0
 
 
 def _name(path: Path) -> str:
-    """What a record is told by: it ends in the run id, as the file or the folder does."""
+    """The name of a record in messages: its file's, or its folder's; both end in the run id."""
     return path.parent.name if path.name == "record.json" else path.stem
 
 
 def _again(records: Sequence[Record], run_id: str, suite: str | None, device: str, console: Console) -> int:
-    """Make a run again, and what it reads, in a folder that is thrown away; 1 where it comes to something else."""
+    """Make a run and its inputs again in a temporary folder; exit code 1 where the results differ."""
     from ....results.records.records import read_record
     from ...execution.run import Options
     from ...execution.worker import work
@@ -174,9 +174,9 @@ def _planned(record: Record, root: Path, suite: str | None = None) -> Any:
             f"--rerun {record['run_id']}: '{spec.benchmark}' is no suite that ships, and a bundle does not hold where "
             "its images are; name its file with --suite FILE, and their folder with ROBUSTFT_DATA if it needs one."
         )
-    own = suites.load(suites.find(suite or spec.benchmark))
-    if own.name != spec.benchmark:
-        raise UserError(f"--suite {suite}: must be the suite '{spec.benchmark}' of the run, got '{own.name}'.")
-    data = own.dataset_of(spec.recipe)
+    loaded = suites.load(suites.find(suite or spec.benchmark))
+    if loaded.name != spec.benchmark:
+        raise UserError(f"--suite {suite}: must be the suite '{spec.benchmark}' of the run, got '{loaded.name}'.")
+    data = loaded.dataset_of(spec.recipe)
     Plan(spec, data, record["sources"], record["selection"]).write(folder)
     return folder

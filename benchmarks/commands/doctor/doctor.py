@@ -166,7 +166,7 @@ class Doctor:
                 (self.fault if line.holds is False or line.found is None else self.say)(line.text())
 
     def say(self, line: str) -> None:
-        """A line that is no complaint."""
+        """Print a line that reports no fault."""
         self.console.print(line, markup=False, soft_wrap=True)
 
     def fault(self, line: str) -> None:

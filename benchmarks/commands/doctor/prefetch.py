@@ -95,7 +95,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reach_hub() -> None:
-    """One question instead of many that are each repeated before they are given up."""
+    """Ask the hub once whether it answers: each later request would be repeated many times before it fails."""
     from huggingface_hub import constants, get_session
 
     try:

@@ -38,7 +38,7 @@ class Line:
         return abs(self.found - self.expected) <= TOLERANCE
 
     def text(self) -> str:
-        """For a person."""
+        """The line that is printed."""
         start = f"{self.backbone} {self.dataset}: expected {self.expected:.2f}"
         if self.found is None:
             return f"{start}, not measured: {self.problem}"

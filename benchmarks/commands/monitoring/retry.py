@@ -4,7 +4,6 @@ Who may work on a run is decided by its lease, as everywhere: two calls at once 
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,14 +19,11 @@ AGAIN = ("failed", "vanished", "checkpointed")
 
 def retry(
     console: Console,
-    runs: Path,
     choice: Choice,
     executor: Executor,
     *,
-    jobs: int | None = None,
     restarts: int = 3,
     cancelled: bool = False,
-    dry_run: bool = False,
     queue: Queue = slurm,
 ) -> int:
     """Make the chosen runs that failed, vanished or were stopped, with the inputs that they still lack.
@@ -40,7 +36,7 @@ def retry(
         The exit code of the launcher; 1 at least where a run was left out.
     """
     states = (*AGAIN, "cancelled") if cancelled else AGAIN
-    found = choose(survey(runs, Observer(), queue), runs, choice)
+    found = choose(survey(executor.runs, Observer(), queue), executor.runs, choice)
     picked = [seen for seen in found if seen.state in states or seen.stuck]
     again = [seen for seen in picked if seen.restarts < restarts and not _has_record(seen.folder)]
     for seen in picked:
@@ -49,9 +45,9 @@ def retry(
     if not again:
         console.print("nothing to start again" if not picked else "nothing was started", soft_wrap=True)
         return 1 if picked else 0
-    if dry_run:
+    if executor.dry_run:
         for seen in again:
-            console.print(f"{seen.state}: {seen.title} from step {seen.told.get('step', 0)}", soft_wrap=True)
+            console.print(f"{seen.state}: {seen.title} from step {seen.status.get('step', 0)}", soft_wrap=True)
         console.print(f"{len(again)} runs would start again; dry run: nothing was started")
         return 0
     from .. import sweep
@@ -65,7 +61,7 @@ def retry(
     again = [seen for seen in again if seen.path not in lacking]
     for seen in again:
         seen.folder.forget_cancel()
-    code = sweep.make(with_inputs(seen.folder for seen in again), console, executor, runs=runs, jobs=jobs)
+    code = sweep.make(with_inputs(seen.folder for seen in again), console, executor)
     return code or int(len(again) < len(picked))
 
 
@@ -74,7 +70,7 @@ def _lacking(found: Iterable[Seen]) -> dict[str, str]:
     from ...execution import whereabouts
     from ...run_folder.plan import Plan
 
-    told: dict[tuple, str] = {}
+    missing: dict[tuple, str] = {}
     lacking = {}
     for seen in found:
         try:
@@ -83,20 +79,20 @@ def _lacking(found: Iterable[Seen]) -> dict[str, str]:
             continue  # the run itself says it
         spec, place = plan.spec, whereabouts.Whereabouts.planned(seen.folder)
         view = (plan.dataset, place, spec.fingerprint, spec.backbone, spec.allow_partial, spec.method, spec.kind)
-        if view not in told:
+        if view not in missing:
             try:
-                told[view] = whereabouts.missing(plan, seen.folder)
+                missing[view] = whereabouts.missing(plan, seen.folder)
             except ValueError as error:  # what else is wrong with it, the run itself says
                 if not is_mistake(error):
                     raise
-                told[view] = ""
-        if told[view]:
-            lacking[seen.path] = told[view]
+                missing[view] = ""
+        if missing[view]:
+            lacking[seen.path] = missing[view]
     return lacking
 
 
 def _has_record(folder: RunFolder) -> bool:
-    """Whether there is a record, be it one that cannot be read: it is never run over."""
+    """Whether there is a record, readable or not: it is never replaced."""
     return folder.record.exists()
 
 

@@ -113,9 +113,9 @@ def _entry(seen: Seen) -> dict[str, Any]:
         "backbone": backbone,
         "run_id": name.rpartition("-")[2],
         "state": seen.state,
-        "step": seen.told.get("step", 0),
-        "total": seen.told.get("total"),
-        "wall_seconds": seen.told.get("wall_seconds"),
+        "step": seen.status.get("step", 0),
+        "total": seen.status.get("total"),
+        "wall_seconds": seen.status.get("wall_seconds"),
         "restarts": seen.restarts,
         "job": seen.job,
         "reason": discreet(seen.reason) or None,
@@ -161,10 +161,11 @@ def picture(found: list[Seen], runs: Path) -> Iterator[Table | str]:
 
 def _listed(state: str, found: list[Seen]) -> Iterator[str]:
     for seen in found[:LISTED]:
-        step = f" at step {seen.told.get('step', 0)} of {seen.told.get('total', '?')}" if state != "submitted" else ""
+        at = f" at step {seen.status.get('step', 0)} of {seen.status.get('total', '?')}"
+        step = at if state != "submitted" else ""
         job = f" (job {seen.job}{', ' + seen.waits if seen.waits else ''})" if seen.job else ""
         again = f", started {seen.restarts} times without progress" if seen.restarts else ""
-        yield f"{state}: {seen.title}{job}{step}{_age(seen.told)}{again}"
+        yield f"{state}: {seen.title}{job}{step}{_age(seen.status)}{again}"
     if len(found) > LISTED:
         yield f"{state}: and {len(found) - LISTED} more; `robustft status --json` lists them all"
 
@@ -181,14 +182,14 @@ def _waits(found: list[Seen]) -> Iterator[str]:
 
 
 def _reasons(state: str, found: list[Seen], runs: Path) -> Iterator[str]:
-    """Runs that ended for the same reason are told of once."""
+    """One line for all runs that ended for the same reason."""
     alike: dict[str, list[Seen]] = {}
     for seen in found:
         alike.setdefault(seen.reason, []).append(seen)
     for reason, members in list(alike.items())[:REASONS]:
         first = members[0]
         others = f" (and {len(members) - 1} more)" if len(members) > 1 else ""
-        yield f"{state}: {first.title}{others} at step {first.told.get('step', 0)}: {discreet(reason)}"
+        yield f"{state}: {first.title}{others} at step {first.status.get('step', 0)}: {discreet(reason)}"
         lines, output = _ending(first)
         yield from (f"  | {line}" for line in lines)
         if output is not None:
@@ -197,8 +198,8 @@ def _reasons(state: str, found: list[Seen], runs: Path) -> Iterator[str]:
         yield f"{state}: for {len(alike) - REASONS} other reasons; `robustft status --json` lists them all"
 
 
-def _age(told: dict[str, Any]) -> str:
-    beat = told.get("heartbeat")
+def _age(status: dict[str, Any]) -> str:
+    beat = status.get("heartbeat")
     return f", {duration(max(0.0, time.time() - beat))} ago" if beat else ""
 
 
@@ -236,13 +237,13 @@ def eta_seconds(found: list[Seen]) -> float | None:
     for seen in found:
         if seen.state in OPEN:
             whole = means.get(tuple(seen.parts[:3]), overall)
-            left += max(0.0, whole - (seen.told.get("wall_seconds") or 0.0))
+            left += max(0.0, whole - (seen.status.get("wall_seconds") or 0.0))
     return left / len(running)
 
 
 def _whole(seen: Seen) -> float | None:
     """Seconds that a run took, or will have taken; None where it cannot be said yet."""
-    seconds, step, total = (seen.told.get(key) for key in ("wall_seconds", "step", "total"))
+    seconds, step, total = (seen.status.get(key) for key in ("wall_seconds", "step", "total"))
     if not seconds:
         return None
     if seen.state == "done":

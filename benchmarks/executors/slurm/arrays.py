@@ -78,7 +78,7 @@ class Arranger:
         Args:
             flying: runs that jobs in the queue hold.
             code: the snapshot of runs that begin now; None is the installed code.
-            outcome: told of the runs that are on their way.
+            outcome: gets the runs that are on their way.
         """
         waiting = self._missing([RunFolder(folder.path.absolute()) for folder in folders], flying, outcome)
         levels: dict[Path, int] = {}
@@ -120,8 +120,8 @@ class Arranger:
 
     def _array(self, tasks: list[list[RunFolder]], threads: int, code: str | None) -> Array:
         needs = {need for task in tasks for folder in task for need in self._needs(folder.path)}
-        own = {folder.path for task in tasks for folder in task}
-        return Array(tasks, threads, code, frozenset(p for p in needs - own if not RunFolder(p).done()))
+        paths = {folder.path for task in tasks for folder in task}
+        return Array(tasks, threads, code, frozenset(p for p in needs - paths if not RunFolder(p).done()))
 
     def _missing(self, folders: list[RunFolder], flying: dict[Path, Entry], outcome: Outcome) -> dict[Path, RunFolder]:
         """What is to be submitted of these runs and of those that they read."""
@@ -160,7 +160,7 @@ class Arranger:
         return [input_path(path, spec, name) for name in spec.inputs]
 
     def _code_of(self, folder: RunFolder, code: str | None) -> str | None:
-        """The snapshot of a run: that with which it began, unless it failed, for then the code may be why."""
+        """The code snapshot of a run: the one it began with, or today's if it failed, since the code may be why."""
         state = folder.read_state()
         earlier = state.get("snapshot")
         if code is None or earlier is None or state.get("state") in ("failed", "planned"):

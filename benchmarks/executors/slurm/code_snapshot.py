@@ -36,18 +36,18 @@ def take(runs: Path) -> str:
     name = content_hash()
     if exists(runs, name):
         return name
-    own = runs / ".code" / f".{name}-{uuid.uuid4().hex}"
+    draft = runs / ".code" / f".{name}-{uuid.uuid4().hex}"
     try:
         for path in files():
-            copy = own / "robustft" / path.relative_to(PACKAGE)
+            copy = draft / "robustft" / path.relative_to(PACKAGE)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        if content_hash(own / "robustft") != name:
+        if content_hash(draft / "robustft") != name:
             raise UserError("the code changed while it was copied for the jobs; start the command again.")
         about = environment.describe()
-        write_json_atomic(own / ABOUT, {"hash": name, "commit": about["commit"], "dirty": about["dirty"]})
+        write_json_atomic(draft / ABOUT, {"hash": name, "commit": about["commit"], "dirty": about["dirty"]})
         try:
-            os.rename(own, place(runs, name))
+            os.rename(draft, place(runs, name))
         except OSError:
             if not exists(runs, name):
                 raise
@@ -57,7 +57,7 @@ def take(runs: Path) -> str:
             "another folder with --runs, or use --live."
         ) from None
     finally:
-        shutil.rmtree(own, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
     return name
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ...errors import UserError
-from ...execution.process_group import shares
+from ...execution.process_group import batch_text
 from ...host.redaction import discreet
 from ...planning.request import Planned
 from ...run_folder.folder import RunFolder
@@ -93,7 +93,7 @@ def dry_run(
     )
     batches = dict.fromkeys(spec.batch_size for spec in specs if spec.batch_size)
     for batch in batches if profile.processes > 1 or profile.micro_batch else ():
-        console.print(shares(batch, profile.processes, profile.micro_batch))
+        console.print(batch_text(batch, profile.processes, profile.micro_batch))
     for name, array in zip(names, arrays, strict=True):
         after = [other for other, made in zip(names, arrays, strict=True) if array.needs & {f.path for f in made.runs}]
         after += sorted({flying[path].job for path in array.needs if path in flying})

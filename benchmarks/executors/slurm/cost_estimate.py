@@ -36,7 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Pace:
-    """Medians of finished runs: seconds of one process an image trained, and seconds of everything else."""
+    """Medians of finished runs: seconds per trained image of one process, and seconds of everything else."""
 
     image_seconds: float
     other_seconds: float

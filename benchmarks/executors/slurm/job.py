@@ -54,15 +54,15 @@ def main(folders: list[Path]) -> None:
     """Make the runs of a job; ends the process: 0 where all are done."""
     environment.ask_no_network()
     signals = Signals()
-    told = Batch(Path(os.environ["SUBMITIT_FOLDER"])).read()
+    given = Batch(Path(os.environ["SUBMITIT_FOLDER"])).read()
     from ...execution.run import Options
 
-    device, together = told["device"], None
+    device, together = given["device"], None
     if processes() > 1:
         meet()
         together = process_group.Team(device)
         device = together.device
-    options = Options(device, told["checkpoint_seconds"], told["micro_batch"], together, told.get("workers"))
+    options = Options(device, given["checkpoint_seconds"], given["micro_batch"], together, given.get("workers"))
     if together is not None and together.rank:
         worker.follow(together, options, signals)
         sys.exit(0)
@@ -78,7 +78,7 @@ def _end_interrupted(signals: Signals) -> None:
     """Queue the job again where that is what it was stopped for."""
     deadline = time.monotonic() + NOTICE_SECONDS
     while not signals.seen and time.monotonic() < deadline:
-        time.sleep(0.1)  # another process of this run was told first
+        time.sleep(0.1)  # another process of this run had the signal first
     # SIGTERM after it is scancel, or the end of the time: asking for the job again would raise it from the dead.
     if signal.SIGUSR2 in signals.seen and signal.SIGTERM not in signals.seen:
         signals.requeue()
@@ -102,7 +102,7 @@ def make_all(folders: list[Path], options: Any, should_stop: Callable[[], bool])
 
 
 def make_one(path: Path, options: Any, should_stop: Callable[[], bool]) -> dict[str, Any]:
-    """Make a run, over a lease that died with its node or with an earlier start of this very job."""
+    """Make a run; takes over a lease whose node died, or that an earlier start of this same job held."""
     folder, observer, deadline = RunFolder(path), Observer(), time.monotonic() + BUSY_SECONDS
     while True:
         outcome = worker.work(path, options, should_stop, dead_lease(folder, observer))

@@ -1,4 +1,4 @@
-"""What a cluster needs to be told of a job: a YAML file of cluster keys, never of science."""
+"""What a cluster must know of a job: a YAML file of cluster keys, never of science."""
 
 import re
 from pathlib import Path

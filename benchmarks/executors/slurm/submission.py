@@ -123,7 +123,7 @@ class Submitter:
         }
 
     def parameters(self, array: Array, name: str, after: list[str]) -> dict[str, Any]:
-        """What sbatch is told of an array."""
+        """The parameters that sbatch gets for an array."""
         threads = array.threads
         setup = [
             *self.cluster.profile.setup,
@@ -161,8 +161,8 @@ class Submitter:
                 folder.forget_cancel()
                 state = folder.read_state()
                 state.pop("reason", None)
-                told = {"state": "submitted", "job": job, "batch": batch.name, "snapshot": array.snapshot}
-                folder.write_state(guard=self.check, **{**state, **told})
+                new = {"state": "submitted", "job": job, "batch": batch.name, "snapshot": array.snapshot}
+                folder.write_state(guard=self.check, **{**state, **new})
         batch.put(phase="written", jobs=jobs)
 
     def _release(self, batch: Batch, jobs: list[str]) -> None:
@@ -223,11 +223,11 @@ class Submitter:
             os.chmod(self.home, 0o700)
         except OSError as error:
             raise UserError(f"--runs: {self.home} cannot be made ({error.strerror}); choose another folder.") from None
-        place, observer, told = RunFolder(self.home), Observer(), False
+        place, observer, waited = RunFolder(self.home), Observer(), False
         while (lease := claim(place, observer)) is None:
-            if not told:
+            if not waited:
                 self.tell("another process is submitting; waiting for it")
-            told = True
+            waited = True
             time.sleep(0.5)
         self.check = lease.check
         try:

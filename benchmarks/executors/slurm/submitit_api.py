@@ -94,7 +94,7 @@ def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str,
         _submitit_command_str = _command(folder, python, given, len(tasks))
 
     executor = Executor(folder, max_num_timeout=RESTARTS, python=python)
-    executor.update_parameters(**_told(folder, given, len(tasks)))
+    executor.update_parameters(**_options(folder, given, len(tasks)))
     try:
         with _environment(given), executor.batch():
             jobs = [executor.submit(MakeRuns(), *folders) for folders in tasks]
@@ -140,8 +140,8 @@ def text(folder: Path, python: str | None, given: dict, count: int) -> str:
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = _command(folder, python, given, count)
-    told = _told(folder, given, count) | ({"map_count": count} if count > 1 else {})
-    return _make_sbatch_string(command, folder, **told)
+    options = _options(folder, given, count) | ({"map_count": count} if count > 1 else {})
+    return _make_sbatch_string(command, folder, **options)
 
 
 def check_place(runs: Path, live: bool) -> None:
@@ -168,8 +168,8 @@ def _command(folder: Path, python: str | None, given: dict, count: int) -> str:
     return f"{srun} {python or shlex.quote(sys.executable)} {start}"
 
 
-def _told(folder: Path, given: dict, count: int) -> dict:
-    """What submitit is told: `given`, but for what `_command` says."""
+def _options(folder: Path, given: dict, count: int) -> dict:
+    """The parameters that submitit gets: `given` without those that `_command` writes itself."""
     more = {**given["additional_parameters"], "output": _pattern(folder, count, "0")}
     rest = {key: value for key, value in given.items() if key != "srun_args"}
     return {**rest, "use_srun": False, "additional_parameters": more}

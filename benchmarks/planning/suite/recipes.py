@@ -42,7 +42,7 @@ class Changes(Strict):
         return self
 
     def values(self) -> dict[str, Any]:
-        """What is given."""
+        """The values that are set."""
         return self.model_dump(exclude_none=True)
 
 
@@ -96,7 +96,7 @@ class Sourced(Strict):
 
     @property
     def origin(self) -> str:
-        """For a person."""
+        """The source, or the reason of our choice, as text."""
         return self.source or f"our choice: {self.our_choice}"
 
 
@@ -134,20 +134,19 @@ class Published(Strict):
         for name in self.departures:
             if name != "all" and name not in self.methods:
                 raise ValueError(f"departures must be of `all` or of a method with values, got {name}")
-        for values in (self.values, *(part for own in self.methods.values() for part in own.values())):
+        for values in (self.values, *(part for of_method in self.methods.values() for part in of_method.values())):
             if "steps" in values and "epochs" in values:
                 raise ValueError("steps or epochs must be given, not both, got both in one place")
         return self
 
     def layers(self, method: str, backbone: str) -> list[tuple[str, Any, str]]:
         """(key, value, origin) from general to particular; none at all where nothing is published."""
-        own = self.methods.get(method, {})
+        given = self.methods.get(method, {})
         stand = self.backbones.get(backbone)
-        parts = [(own[name], "") for name in ("all", backbone) if name in own]
-        if stand is not None and stand.backbone in own:
-            parts.insert(
-                len(parts) - (backbone in own), (own[stand.backbone], f"our choice: {stand.our_choice}; there: ")
-            )
+        parts = [(given[name], "") for name in ("all", backbone) if name in given]
+        if stand is not None and stand.backbone in given:
+            choice = (given[stand.backbone], f"our choice: {stand.our_choice}; there: ")
+            parts.insert(len(parts) - (backbone in given), choice)
         if not parts:
             return []
         shared = [(self.values, ""), ((stand.values if stand else None) or {}, "")]

@@ -59,7 +59,7 @@ class TunedEntry(Strict):
         return self.model_dump(mode="json", exclude=set() if self.part else {"part"})
 
     def digest(self) -> str:
-        """The hash that `tuning` must be."""
+        """The hash that the file's key `tuning` must hold."""
         hashed = {key: value for key, value in self.content().items() if key != "tuning"}
         return hashlib.sha256(canonical_json(hashed).encode()).hexdigest()[:12]
 

@@ -7,6 +7,7 @@ from make_records import make_record
 from runs_kit import BACKBONE, call, folders, write_suite
 
 from robustft.benchmarks.commands import cautions, sweep
+from robustft.benchmarks.planning.request import Request
 from robustft.methods import registry
 from robustft.methods.base import Method
 from robustft.results.records.run_id import run_id
@@ -133,7 +134,7 @@ def strangers(monkeypatch):
 
 
 def planned(*methods, seeds=(), settings=()):
-    plan = sweep.expand(sweep.load("digits"), methods, (BACKBONE,), seeds, settings, "one_se", None)
+    plan = sweep.expand(sweep.load("digits"), Request(methods, (BACKBONE,), seeds, settings))
     return [(run.spec.method, run.spec.seed) for run in plan if run.requested]
 
 

@@ -24,7 +24,7 @@ from robustft.benchmarks.execution.worker import work
     ],
 )
 def test_how_a_batch_is_shared_is_said(batch, processes, micro_batch, said):
-    assert process_group.shares(batch, processes, micro_batch) == said
+    assert process_group.batch_text(batch, processes, micro_batch) == said
 
 
 def test_two_processes_under_torchrun_give_the_losses_of_one(tmp_path):

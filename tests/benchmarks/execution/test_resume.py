@@ -11,6 +11,7 @@ from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution import run as run_module
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.lease import LeaseLost, Observer, claim
 from robustft.benchmarks.run_folder.plan import Plan
@@ -22,7 +23,7 @@ METHODS = ("ft", "tracer", "ema", "lp_ft")
 def plan_runs(root, method):
     """Run folders of one method, planned as `robustft sweep` plans them."""
     benchmark = sweep.load(write_suite(root))
-    plan = sweep.expand(benchmark, (method,), (BACKBONE,), (3,), (f"steps={STEPS}", "limit=16"), "one_se", None)
+    plan = sweep.expand(benchmark, Request((method,), (BACKBONE,), (3,), (f"steps={STEPS}", "limit=16")))
     made = []
     for planned in plan:
         folder = RunFolder.of(root / "runs", planned.spec)
@@ -178,7 +179,7 @@ def test_wise_ft_reads_the_finished_ft_and_never_trains(undisturbed, tmp_path, m
 def test_a_plan_of_other_code_or_data_is_refused(tmp_path):
     (folder,) = plan_runs(tmp_path, "ft")
     benchmark = sweep.load(write_suite(tmp_path))
-    planned = sweep.expand(benchmark, ("ft",), (BACKBONE,), (3,), (), "one_se", None)[0]
+    planned = sweep.expand(benchmark, Request(("ft",), (BACKBONE,), (3,)))[0]
     stale = planned.spec.model_copy(update={"fingerprint": "0" * 64})
     folder = RunFolder.of(tmp_path / "runs", stale)
     Plan(stale, "digits", planned.sources, {"rules": []}).write(folder)

@@ -12,6 +12,7 @@ from robustft.benchmarks.execution import run
 from robustft.benchmarks.execution.predict import validation_nll
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan
 from robustft.datasets import catalogue
@@ -47,7 +48,7 @@ def suite(tmp_path_factory):
 
 def record_of(suite, runs, workers, *settings, method="flyp"):
     benchmark = sweep.load(suite)
-    (planned,) = sweep.expand(benchmark, (method,), (), (), settings, "one_se", None)
+    (planned,) = sweep.expand(benchmark, Request((method,), settings=settings))
     folder = RunFolder.of(runs, planned.spec)
     selection = sweep.selection_of(benchmark, planned.spec)
     Plan(planned.spec, benchmark.suite.dataset, planned.sources, selection).write(folder)

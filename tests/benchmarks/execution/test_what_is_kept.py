@@ -6,6 +6,7 @@ from runs_kit import BACKBONE, after, call, folders, never, plan_runs, write_sui
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution.run import Attempt, Options
 from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder.folder import RunFolder
 
 
@@ -50,7 +51,7 @@ def test_a_sweep_says_so_before_it_starts(tmp_path, capsys, monkeypatch):
     assert call("sweep", suite, "--method", "wise_ft", "--keep", "none") == 2
     assert "--keep: must be final or all where wise_ft reads the weights of ft" in capsys.readouterr().err
     assert not folders("runs")
-    plan = sweep.expand(sweep.load(suite), ("ft",), (BACKBONE,), (), (), "one_se", None)
+    plan = sweep.expand(sweep.load(suite), Request(("ft",), (BACKBONE,)))
     folder = RunFolder.of(tmp_path / "runs", plan[0].spec)
     folder.path.mkdir(parents=True)
     folder.record.write_text(f'{{"run_id": "{plan[0].spec.run_id}"}}')  # done, and nothing kept

@@ -17,7 +17,7 @@ from robustft.results.metrics import set_metrics
 from robustft.results.plots.style import draw_id_ood, drawing
 from robustft.results.records import predictions
 from robustft.results.records.records import summarise
-from robustft.results.statistics.jackknife import shares
+from robustft.results.statistics.jackknife import pseudovalues
 from robustft.results.statistics.paired import paired
 from robustft.results.tables.blocks import Table, Text
 from robustft.results.tables.leaderboard import build
@@ -151,7 +151,7 @@ def test_a_path_and_its_best_point_are_by_the_score():
     assert best_value(records, OWN) == 1.0 and best_value(records) == 0.0
     (section,) = build([*records, *judged("flyp", 0.6, 0.55)]).sections
     (path,) = section.paths
-    assert [(stop.identity, stop.ood) for stop in path.stops] == [(0.2, 0.2), (0.5, 0.5), (0.6, 0.6)]
+    assert [(stop.id_score, stop.ood) for stop in path.stops] == [(0.2, 0.2), (0.5, 0.5), (0.6, 0.6)]
     assert path.at_id(0.55) == pytest.approx(0.55)
     oracle = next(row for row in section.rows if row.kind == "oracle")
     assert oracle.point == "alpha 1" and oracle.cell(section.ood_column)[0] == pytest.approx(0.6)
@@ -161,7 +161,7 @@ def test_points_without_the_score_are_not_taken_by_accuracy():
     board = build([*along({0.0: (0.9, None), 1.0: (0.7, None)}), *judged("flyp", 0.6, 0.55)])
     (section,) = board.sections
     assert not [row for row in section.rows if row.kind == "oracle"]
-    assert [(stop.identity, stop.ood) for stop in section.paths[0].stops] == [(None, None)] * 2
+    assert [(stop.id_score, stop.ood) for stop in section.paths[0].stops] == [(None, None)] * 2
     assert "alpha 0" in board.to_markdown()
 
 
@@ -195,19 +195,19 @@ def test_shares_are_the_score_without_each_image():
         return {F1: set_metrics.basic(kept)[F1], **set_metrics.by_group(kept, kept["group"])}
 
     for metric in (F1, WORST):
-        found = shares(metric, columns, unit, 20)
+        found = pseudovalues(metric, columns, unit, 20)
         without = np.array([score(unit != u)[metric] for u in range(20)])
         assert found.mean() == pytest.approx(score(unit >= 0)[metric], abs=1e-12)
         assert found - found.mean() == pytest.approx(19 * (without.mean() - without), abs=1e-12)
     example = columns_of([0, 0, 1], [0, 1, 1], ["a", "b", "c"])
-    assert shares(F1, example, np.arange(3), 3) == pytest.approx([4 / 3, 0, 2 / 3])
+    assert pseudovalues(F1, example, np.arange(3), 3) == pytest.approx([4 / 3, 0, 2 / 3])
 
 
 def test_there_are_no_shares_of_one_image_or_without_groups():
     columns = columns_of([0, 1], [0, 0], ["a", "a"])
-    assert shares(F1, columns, np.zeros(2, dtype=int), 1) is None
-    assert shares(WORST, columns, np.arange(2), 2) is None
-    assert shares(WORST, columns | {"group": np.array(["", ""], dtype=object)}, np.arange(2), 2) is None
+    assert pseudovalues(F1, columns, np.zeros(2, dtype=int), 1) is None
+    assert pseudovalues(WORST, columns, np.arange(2), 2) is None
+    assert pseudovalues(WORST, columns | {"group": np.array(["", ""], dtype=object)}, np.arange(2), 2) is None
 
 
 @pytest.mark.parametrize("metric", [F1, WORST])
@@ -224,7 +224,7 @@ def test_the_error_of_a_difference_is_not_too_small_where_classes_are_rare_and_g
         for _ in range(2):
             right = rng.random(400) < (good[label] if metric == F1 else 0.6)
             columns = columns_of(label, np.where(right, label, rng.integers(0, 30, 400)), np.arange(400), group)
-            parts.append(shares(metric, columns, np.arange(400), 400))
+            parts.append(pseudovalues(metric, columns, np.arange(400), 400))
         difference = paired([(parts[0] - parts[1])[None]])
         found.append(float(difference.mean))
         errors.append(float(difference.image_error))

@@ -230,9 +230,9 @@ def test_activations_that_cannot_be_compared_are_refused():
 @hypothesis_settings(max_examples=30, deadline=None)
 @given(st.floats(0.5, 1.5), st.floats(-1, 1), st.integers(15, 40))
 def test_the_line_of_models_on_a_line_is_that_line(slope, intercept, count):
-    identity = np.linspace(0.3, 0.9, count)
-    shifted = 1 / (1 + np.exp(-(slope * np.log(identity / (1 - identity)) + intercept)))
-    line = fit(identity.tolist(), shifted.tolist())
+    id_accuracy = np.linspace(0.3, 0.9, count)
+    shifted = 1 / (1 + np.exp(-(slope * np.log(id_accuracy / (1 - id_accuracy)) + intercept)))
+    line = fit(id_accuracy.tolist(), shifted.tolist())
     assert (line.slope, line.intercept, line.r2) == pytest.approx((slope, intercept, 1), abs=1e-6)
     assert line.expected(0.6) == pytest.approx(1 / (1 + math.exp(-(slope * math.log(1.5) + intercept))))
     xs, ys = line.points()
@@ -240,18 +240,18 @@ def test_the_line_of_models_on_a_line_is_that_line(slope, intercept, count):
 
 
 def test_the_line_is_neither_extrapolated_nor_fitted_to_few_models():
-    identity = np.linspace(0.3, 0.9, 15).tolist()
-    line = fit(identity, [value - 0.1 for value in identity])
+    id_accuracy = np.linspace(0.3, 0.9, 15).tolist()
+    line = fit(id_accuracy, [value - 0.1 for value in id_accuracy])
     assert 0.9 < line.r2 < 1 and line.models == 15
     for outside in (0.29, 0.91):
         with pytest.raises(LineError, match="range of the fit"):
             line.expected(outside)
     with pytest.raises(LineError, match="at least 15"):
-        fit(identity[:14], identity[:14])
+        fit(id_accuracy[:14], id_accuracy[:14])
     with pytest.raises(LineError, match="must differ"):
-        fit([0.5] * 15, identity)
+        fit([0.5] * 15, id_accuracy)
     with pytest.raises(LineError, match=re.escape("in (0, 1), got 1.0")):
-        fit([1.0, *identity[1:]], identity)
+        fit([1.0, *id_accuracy[1:]], id_accuracy)
 
 
 def test_the_line_is_drawn_only_through_enough_models_without_pretraining_on_the_same_data():

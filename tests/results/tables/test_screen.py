@@ -4,6 +4,7 @@ import pytest
 from runs_kit import call
 
 from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.results.records import predictions
 from robustft.results.records.records import gather_reference, publish_record
@@ -16,7 +17,7 @@ BACKBONES = ["tiny-rn", "tiny-vit-p8", "tiny-vit-p16"]
 def make_runs(root, *methods):
     """Run folders of what `robustft sweep digits --method ...` makes, with the records of the committed reference."""
     records = {record["run_id"]: record for record in gather_reference("digits")}
-    plan = sweep.expand(sweep.load("digits"), methods, (), (), (), "one_se", None, companions=True)
+    plan = sweep.expand(sweep.load("digits"), Request(methods, companions=True))
     for planned in plan:
         folder = RunFolder.of(root, planned.spec).path
         columns = read_reference_predictions("digits", planned.spec.run_id)

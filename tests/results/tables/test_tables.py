@@ -24,12 +24,12 @@ def seeds_of(method, values, **more):
     return [make_record(method, seed=seed, accuracy=value, **more) for seed, value in enumerate(values)]
 
 
-def placed(method, identity, shift, seeds=(0, 1), **more):
+def placed(method, id_accuracy, shift, seeds=(0, 1), **more):
     """Runs of one ID accuracy and one accuracy on every shift."""
-    found = [make_record(method, seed=seed, accuracy=identity, **more) for seed in seeds]
+    found = [make_record(method, seed=seed, accuracy=id_accuracy, **more) for seed in seeds]
     for record in found:
         for metrics in record["sets"].values():
-            metrics["accuracy"] = shift if metrics["role"] == "shift" else identity
+            metrics["accuracy"] = shift if metrics["role"] == "shift" else id_accuracy
     return found
 
 

@@ -17,6 +17,7 @@ from robustft.benchmarks.executors.slurm import job as slurm_job
 from robustft.benchmarks.executors.slurm.arrays import Arranger, Cluster
 from robustft.benchmarks.executors.slurm.profile import Profile
 from robustft.benchmarks.executors.slurm.submission import Submitter
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.lease import Observer, claim
 from robustft.benchmarks.run_folder.plan import Plan
@@ -36,7 +37,7 @@ def queue(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
     benchmark = sweep.load(write_suite(tmp_path_factory.mktemp("suite")))
-    plan = sweep.expand(benchmark, ("ft", "wise_ft"), (BACKBONE,), (0, 1, 2), (), "one_se", None)
+    plan = sweep.expand(benchmark, Request(("ft", "wise_ft"), (BACKBONE,), (0, 1, 2)))
     return benchmark, plan
 
 

@@ -17,6 +17,7 @@ from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.planning import tuning as tune
 from robustft.benchmarks.planning.benchmark import Benchmark
+from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.planning.suite import suite
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.spec import RunSpec
@@ -31,7 +32,7 @@ STUDIES = {"ablation-components": 16, "ablation-lambda": 14, "ablation-interval"
 
 def plan(benchmark, *methods, encoders=(), seeds=(), settings=(), rule="one_se", recipe=None, **more):
     loaded = Benchmark(benchmark) if isinstance(benchmark, str) else benchmark
-    return sweep.expand(loaded, methods, encoders, seeds, settings, rule, recipe, **more)
+    return sweep.expand(loaded, Request(methods, encoders, seeds, settings, rule, recipe, **more))
 
 
 # Every suite

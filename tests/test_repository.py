@@ -99,3 +99,9 @@ def test_forms_have_what_their_format_asks_for(path):
     for item in asked:
         assert item["attributes"]["label"]
         assert ("options" in item["attributes"]) == (item["type"] in ("dropdown", "checkboxes"))
+
+
+def test_the_reference_is_light():
+    """All that is committed of it; `results/records/rounding.py` says what a number is kept in."""
+    files = [path for path in (ROOT / "results" / "reference").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 12e6

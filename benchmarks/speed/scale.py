@@ -48,8 +48,7 @@ def timed(what: str, target: float | None = None) -> Iterator[None]:
 
 def template() -> Mapping[str, Any]:
     """A real record, to be varied."""
-    paths = sorted(records.REFERENCE.glob("digits/records/*.json"))
-    return max((records.read_record(path) for path in paths), key=lambda record: len(json.dumps(record)))
+    return max(records.gather_reference("digits"), key=lambda record: len(json.dumps(record)))
 
 
 def finished(runs: Path, record: Mapping[str, Any], number: int) -> RunFolder:

@@ -18,9 +18,10 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,15 @@ from ..board.per_sample import OutcomeError, Outcomes
 from ..records import manifest
 from ..records.atomic import write_atomic
 from ..records.predictions import PredictionError
-from ..records.records import NAME, read_record, record_json, record_paths
+from ..records.records import (
+    NAME,
+    read_record,
+    record_json,
+    record_of_line,
+    record_paths,
+    reference_lines,
+)
+from ..records.reference import ReferencePredictions
 from ..tables import leaderboard
 from .rescoring import Files, FolderFiles, Number, ReferenceFiles, rescore, with_rescored
 
@@ -64,6 +73,17 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class StoredRun:
+    """Where a run of a bundle stands, and how its record and, by its run id, its samples are read."""
+
+    where: str
+    name: str
+    """Of its folder, which ends in its run id; empty in a reference, which has none."""
+    read: Callable[[], Record]
+    files: Callable[[str], Files]
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A folder's records, and which kind of rows they are."""
 
@@ -76,17 +96,22 @@ class Bundle:
     code: str = ""
     """`manifest.code` of what made the pages; empty where the manifest does not say."""
 
-    def record_paths(self) -> list[Path]:
-        """One a run."""
-        if self.provenance == "reference":
-            return sorted((self.folder / "records").glob("*.json"))
-        return record_paths(self.folder / "runs")
+    def runs(self) -> list[StoredRun]:
+        """Every run of it, nothing read yet of one.
 
-    def files(self, path: Path, run_id: str) -> Files:
-        """The samples of the run whose record is at `path`."""
+        Raises:
+            RecordError: the file of a reference's records is missing or damaged.
+        """
         if self.provenance == "reference":
-            return ReferenceFiles(self.folder, run_id)
-        return FolderFiles(path.parent / "predictions")
+            kept = ReferencePredictions(self.folder)
+            return [
+                StoredRun(where, "", partial(record_of_line, line, where), partial(ReferenceFiles, kept))
+                for where, line in reference_lines(self.folder).items()
+            ]
+        return [
+            StoredRun(str(path), path.parent.name, partial(read_record, path), partial(_folder_files, path.parent))
+            for path in record_paths(self.folder / "runs")
+        ]
 
     def build(self, records: Sequence[Record]) -> leaderboard.Board:
         """The board of these records."""
@@ -94,6 +119,10 @@ class Bundle:
             return leaderboard.build(records, outcomes=Outcomes(runs=self.folder / "runs"))
         folders = {record["benchmark"]: self.folder for record in records}
         return leaderboard.build([], records, Outcomes(folders=folders))
+
+
+def _folder_files(folder: Path, run_id: str) -> Files:
+    return FolderFiles(folder / "predictions")
 
 
 def export(runs: Iterable[tuple[Path, Record]], folder: Path) -> int:
@@ -168,14 +197,14 @@ def hash_findings(bundle: Bundle) -> Iterator[Finding]:
             yield Finding(name, "is not the file that the manifest was made of: its sha256 differs")
 
 
-def rescored(bundle: Bundle, path: Path) -> tuple[Record, dict[str, Any], list[Number]]:
+def rescored(run: StoredRun) -> tuple[Record, dict[str, Any], list[Number]]:
     """One record, the record as its samples give it, and the numbers of both.
 
     Raises:
         RecordError, PredictionError, MetricError: a file is missing or damaged.
     """
-    record = read_record(path)
-    numbers = list(rescore(record, bundle.files(path, record["run_id"])))
+    record = run.read()
+    numbers = list(rescore(record, run.files(record["run_id"])))
     return record, with_rescored(record, numbers), numbers
 
 

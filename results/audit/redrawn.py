@@ -6,10 +6,12 @@ the last digits of coordinates and the grey of a line's edge are the processor's
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
 import re
 import warnings
+import zlib
 from collections.abc import Sequence
 from importlib import metadata
 from xml.etree import ElementTree
@@ -18,6 +20,7 @@ import numpy as np
 
 from ..plots import gallery
 from ..plots.figure_data import Material, Missing
+from ..records import manifest
 from ..records.records import gather_reference
 from .bundle import ROUNDED, Bundle, Finding, Record
 
@@ -43,7 +46,7 @@ def picture_findings(bundle: Bundle, records: Sequence[Record]) -> tuple[list[st
     REACH and LEVELS. The figure of effective robustness has its line from the references that lie beside a reference.
     """
     drawn, skipped, findings = [], {}, []
-    files = sorted(path for suffix in ("svg", "png") for path in bundle.folder.glob(f"*.{suffix}"))
+    files = sorted(path for suffix in manifest.PICTURES for path in bundle.folder.glob(f"*{suffix}"))
     material = _material(bundle, records)
     here, made = metadata.version("matplotlib"), {}
     for path in files:
@@ -58,8 +61,10 @@ def picture_findings(bundle: Bundle, records: Sequence[Record]) -> tuple[list[st
             except Missing as error:
                 skipped[path.name] = str(error)
                 continue
-            compare = svg_finding if path.suffix == ".svg" else png_finding
-            found = compare(path.name, path.read_bytes(), made[path.stem][path.suffix])
+            if path.suffix == ".png":
+                found = png_finding(path.name, path.read_bytes(), made[path.stem][".png"])
+            else:
+                found = svg_finding(path.name, path.read_bytes(), made[path.stem][".svg"])
             findings += [found] if found else []
             drawn += [] if found and found.wrong else [path.name]
     return drawn, skipped, findings
@@ -75,12 +80,17 @@ def _material(bundle: Bundle, records: Sequence[Record]) -> Material:
 
 
 def svg_finding(name: str, theirs: bytes, ours: bytes) -> Finding | None:
-    """What an SVG file shows that ours does not; None where they differ in nothing but how they are written."""
-    if theirs == ours:
-        return None
+    """What an SVG file shows that ours does not; None where they differ in nothing but how they are written.
+
+    Theirs may be under gzip, as an .svgz is.
+    """
     try:
+        if theirs.startswith(b"\x1f\x8b"):
+            theirs = gzip.GzipFile(fileobj=io.BytesIO(theirs)).read(10 * len(ours))  # not what a bomb unpacks to
+        if theirs == ours:
+            return None
         pair = [_elements(content) for content in (theirs, ours)]
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, OSError, EOFError, zlib.error) as error:
         return Finding(name, f"{ANOTHER}: it is no SVG ({error})")
     if len(pair[0]) != len(pair[1]):
         return Finding(name, f"{ANOTHER}: it has {len(pair[0])} elements, but they give {len(pair[1])}")

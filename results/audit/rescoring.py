@@ -17,7 +17,7 @@ import numpy as np
 from ..metrics import calibration, set_metrics
 from ..records import predictions
 from ..records.predictions import PredictionError
-from ..records.reference import read_reference_predictions
+from ..records.reference import ReferencePredictions
 
 TOLERANCE = 1e-6
 """Of a mean of float32 numbers, relative where it is above 1."""
@@ -53,13 +53,10 @@ class FolderFiles:
 
 
 class ReferenceFiles:
-    """One file for the test sets of a run, as `publish` writes it; no validation set, no path."""
+    """The test sets of a run in a reference, as `publish` writes it; no validation set, no path."""
 
-    def __init__(self, folder: Path, run_id: str) -> None:
-        joined = read_reference_predictions(folder.name, run_id, folder.parent)
-        lengths = {len(values) for values in joined.values()}
-        if len(lengths) != 1:
-            raise PredictionError(f"{folder}: predictions of {run_id} must be as many as the samples, got {lengths}.")
+    def __init__(self, kept: ReferencePredictions, run_id: str) -> None:
+        joined = kept.samples | kept.read(run_id)
         self._joined, self._of = joined, joined.pop("set")
 
     def columns(self, name: str) -> Columns | None:

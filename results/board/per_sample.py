@@ -10,6 +10,7 @@ import numpy as np
 
 from ..records import predictions
 from ..records.records import REFERENCE
+from ..records.reference import PREDICTIONS, SAMPLES, ReferencePredictions
 from ..statistics import jackknife
 from .rows import Row
 
@@ -51,7 +52,8 @@ class Outcomes:
         self._runs, self._reference, self._folders = runs, Path(reference), dict(folders or {})
         self._places: dict[str, dict[str, Path]] = {}  # benchmark -> run id -> run folder
         self._samples: dict[str, dict[str, dict[str, np.ndarray]]] = {}  # benchmark -> set -> columns
-        self._files: dict[Path, dict[str, np.ndarray]] = {}  # of the reference, one file a run
+        self._kept: dict[str, ReferencePredictions | None] = {}  # of benchmarks; None where there are none
+        self._read_runs: dict[tuple[str, str], dict[str, np.ndarray]] = {}  # of the reference, whole
         self._layouts: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
         self._right: dict[tuple[str, str, str], np.ndarray] = {}
         self._scores: dict[tuple[str, str, tuple[str, ...], str], SetScores | None] = {}
@@ -146,11 +148,14 @@ class Outcomes:
 
     def _reference_columns(self, benchmark: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
         folder = self._folders.get(benchmark, self._reference / benchmark)
-        path = folder / "predictions" / f"{run_id}.parquet"
-        if not path.is_file() or not (folder / "samples.parquet").is_file():
+        if benchmark not in self._kept:
+            there = (folder / PREDICTIONS).is_file() and (folder / SAMPLES).is_file()
+            self._kept[benchmark] = ReferencePredictions(folder) if there else None
+        kept = self._kept[benchmark]
+        if kept is None or run_id not in kept:
             return None
         if benchmark not in self._samples:
-            every = predictions.read(folder / "samples.parquet")
+            every = kept.samples
             order = {key: np.flatnonzero(every["set"] == key) for key in dict.fromkeys(every["set"])}
             self._samples[benchmark] = {
                 key: {"rows": rows} | {column: every[column][rows] for column in ("sample_id", "unit_id", "label")}
@@ -159,6 +164,6 @@ class Outcomes:
         samples = self._samples[benchmark].get(name)
         if samples is None:
             return None
-        if path not in self._files:
-            self._files[path] = predictions.read(path)
-        return samples | {key: values[samples["rows"]] for key, values in self._files[path].items()}
+        if (benchmark, run_id) not in self._read_runs:
+            self._read_runs[benchmark, run_id] = kept.read(run_id)
+        return samples | {key: values[samples["rows"]] for key, values in self._read_runs[benchmark, run_id].items()}

@@ -17,6 +17,7 @@ from ..board.per_sample import Outcomes
 from ..board.rows import ASIDE, Row, Section
 from ..records.predictions import PredictionError
 from ..records.records import REFERENCE
+from ..records.reference import PREDICTIONS, SAMPLES
 from ..statistics.setting_selection import RULES
 from ..tables.leaderboard import Board, build
 
@@ -135,10 +136,8 @@ class Material:
             names = [f"predictions/{name}.parquet" for name in sorted(record["sets"])] + [LAYERS]
             yield from ((f"{record['run_id']}/{name}", folder / name) for name in names if folder is not None)
         for benchmark in sorted({record["benchmark"] for record in self.reference}):
-            yield f"{benchmark}/samples", self.reference_root / benchmark / "samples.parquet"
-        for record in self.reference:
-            name = f"{record['benchmark']}/predictions/{record['run_id']}.parquet"
-            yield name, self.reference_root / name
+            for name in (SAMPLES, PREDICTIONS):
+                yield f"{benchmark}/{name}", self.reference_root / benchmark / name
 
     def layers(self, record: Record) -> list[dict[str, Any]]:
         """Similarity to the pretrained model of each layer of a local run: layer, cka, svcca; [] where unknown."""

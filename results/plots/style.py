@@ -187,12 +187,6 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     return save(encode(figure), Path(path))
 
 
-def plot_id_ood(board: Board, path: Path, rule: str = RULES[0]) -> list[Path]:
-    """Draw `draw_id_ood` and write it as .svg and .png; the two files."""
-    with drawing():
-        return save_figure(draw_id_ood(board, rule), path)
-
-
 def draw_id_ood(board: Board, rule: str = RULES[0]) -> Figure:
     """ID score against OOD mean, a panel per backbone: seed means with standard deviations, zero-shot as a star.
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from .atomic import write_json_atomic
 
 NAME = "manifest.json"
-EVIDENCE = ("runs", "records", "predictions", "samples.parquet")
+EVIDENCE = ("runs", "records.jsonl.zst", "predictions.parquet", "samples.parquet")
 """What is hashed, beside pictures; other files of a folder are made from it."""
+PICTURES = (".svg", ".svgz", ".png")
+"""How their names end; an .svgz is an SVG under gzip."""
 
 
 def write(folder: Path, provenance: str) -> None:
@@ -51,8 +53,8 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def picture_hashes(folder: Path) -> dict[str, str]:
-    """Name -> sha256, of every SVG and PNG in the folder itself."""
-    return _hashes(folder, (path for suffix in ("svg", "png") for path in folder.glob(f"*.{suffix}")))
+    """Name -> sha256, of every picture in the folder itself."""
+    return _hashes(folder, (path for suffix in PICTURES for path in folder.glob(f"*{suffix}")))
 
 
 def _hashes(folder: Path, paths: Iterable[Path]) -> dict[str, str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .atomic import OutputError, create_atomic, to_json, write_atomic, write_json_atomic
 from .schema import SCHEMA, Record, RecordError, parse, summarise, validate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "SCHEMA",
@@ -34,7 +37,9 @@ PATH_NAME = "path.json"
 LARGEST = 16_000
 """Bytes of a record that is written for a run: a page."""
 REFERENCE = Path(__file__).parents[1] / "reference"
-"""Committed runs, results/reference/<benchmark>/records/<run id>.json."""
+"""Committed runs, results/reference/<benchmark>/."""
+REFERENCE_RECORDS = "records.jsonl.zst"
+"""The records of a reference, one a line in the order of their run ids, and this under zstd."""
 
 
 def publish_record(folder: Path, record: Mapping[str, Any], guard: Callable[[], None] | None = None) -> bool:
@@ -144,7 +149,62 @@ def gather_reference(
     benchmark: str | None = None, root: Path = REFERENCE, report: Callable[[str], None] = warnings.warn
 ) -> list[Record]:
     """The committed reference records, of one benchmark or of all; they never count as finished runs."""
-    return list(_read_all(sorted(Path(root).glob(f"{benchmark or '*'}/records/*.json")), report))
+    found = []
+    for path in sorted(Path(root).glob(f"{benchmark or '*'}/{REFERENCE_RECORDS}")):
+        try:
+            lines = reference_lines(path.parent)
+        except RecordError as error:
+            report(f"left out: {error}")
+            continue
+        for where, line in lines.items():
+            try:
+                found.append(record_of_line(line, where))
+            except RecordError as error:
+                report(f"left out: {error}")
+    return found
+
+
+def reference_lines(folder: Path) -> dict[str, bytes]:
+    """Where each record of a reference stands, for errors, and its JSON.
+
+    Raises:
+        RecordError: the file is missing or damaged.
+    """
+    path = Path(folder) / REFERENCE_RECORDS
+    try:
+        text = _pyarrow().CompressedInputStream(_pyarrow().BufferReader(_read(path)), "zstd").read()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error}; take it from the repository again.") from error
+    return {f"{path}, line {number}": line for number, line in enumerate(text.splitlines(), 1)}
+
+
+def record_of_line(line: bytes, where: str) -> Record:
+    """One of `reference_lines`, checked against the schema; RecordError where it does not fit."""
+    record = parse(line)
+    if record is not None:
+        return record
+    try:
+        return validate(json.loads(line), where)
+    except ValueError as error:
+        raise RecordError(f"{where}: is no JSON ({error}); take the file from the repository again.") from error
+
+
+def write_reference_records(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write the records of a reference, by run id; same records, same bytes. OutputError where it cannot be."""
+    path = Path(folder) / REFERENCE_RECORDS
+    lines = [
+        json.dumps(json.loads(to_json(path, dict(record))), ensure_ascii=False, separators=(",", ":")) + "\n"
+        for record in sorted(records, key=lambda record: record["run_id"])
+    ]
+    packed = _pyarrow().Codec("zstd", compression_level=22).compress("".join(lines).encode(), asbytes=True)
+    write_atomic(path, packed)
+
+
+def _pyarrow() -> pa:
+    """Imported where a reference is read: its import takes longer than most commands."""
+    import pyarrow
+
+    return pyarrow
 
 
 def _read_all(paths: list[Path], report: Callable[[str], None]) -> Iterator[Record]:

@@ -1,16 +1,111 @@
-"""The committed reference: where it is and how its predictions are read."""
+"""The committed reference: where it is, and how its predictions are read and written.
+
+results/reference/<benchmark>/ holds of its runs
+  records.jsonl.zst    a record a line (`records.gather_reference`)
+  samples.parquet      set, sample_id, unit_id and label of every test sample, once for all runs
+  predictions.parquet  a row for what one run, or several with the same outcomes, came to on them in the same order:
+                       `runs`, their ids, and the columns of `rounding.COLUMNS`
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from . import predictions
+from . import predictions, rounding
+from .predictions import PredictionError
 from .records import REFERENCE
+
+SAMPLES = "samples.parquet"
+PREDICTIONS = "predictions.parquet"
+_SCHEMA = pa.schema([("runs", pa.string()), *((name, pa.binary()) for name in rounding.COLUMNS)])
+
+
+class ReferencePredictions:
+    """The samples of one reference, and what each run came to; a file is opened when it is first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    @cached_property
+    def samples(self) -> dict[str, np.ndarray]:
+        """Columns set, sample_id, unit_id and label.
+
+        Raises:
+            PredictionError: missing or damaged.
+        """
+        return predictions.read(self.folder / SAMPLES)
+
+    @cached_property
+    def runs(self) -> dict[str, int]:
+        """Run id -> its row. PredictionError as above."""
+        try:
+            ids = self._file.read(columns=["runs"]).column("runs").to_pylist()
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
+        return {run_id: row for row, names in enumerate(ids) for run_id in names.split()}
+
+    @cached_property
+    def _file(self) -> pq.ParquetFile:
+        path = self.folder / PREDICTIONS
+        try:
+            return pq.ParquetFile(path)
+        except FileNotFoundError:
+            raise PredictionError(f"{path}: is missing; take the folder from the repository again.") from None
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self.runs
+
+    def read(self, run_id: str) -> dict[str, np.ndarray]:
+        """What a run came to on each of `samples`: prediction, confidence, p_label and what else it has, rounded.
+
+        Raises:
+            PredictionError: it has no such run, or a file is missing or damaged.
+        """
+        if run_id not in self.runs:
+            raise PredictionError(f"{self.folder / PREDICTIONS}: holds no run {run_id}; take it from the repository.")
+        try:
+            (coded,) = self._file.read_row_group(self.runs[run_id], columns=list(rounding.COLUMNS)).to_pylist()
+            return rounding.decode(coded, self.samples["label"])
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> PredictionError:
+        path = self.folder / PREDICTIONS
+        return PredictionError(f"{path}: cannot be read ({error}); take it from the repository again.")
 
 
 def read_reference_predictions(benchmark: str, run_id: str, reference: Path = REFERENCE) -> dict[str, np.ndarray]:
-    """Columns set, sample_id, unit_id and label of a reference run, and those of KEPT that it has."""
-    folder = Path(reference) / benchmark
-    return predictions.read(folder / "samples.parquet") | predictions.read(folder / "predictions" / f"{run_id}.parquet")
+    """Columns set, sample_id, unit_id and label of a reference run, and those of `ReferencePredictions.read`."""
+    kept = ReferencePredictions(Path(reference) / benchmark)
+    return kept.samples | kept.read(run_id)
+
+
+def write_predictions(path: Path, coded: Mapping[str, Mapping[str, bytes]]) -> None:
+    """Write what `rounding.encode` made of each run, by run id; runs with the same outcomes are one row.
+
+    A row is a row group, so that one run is read without the others. Same runs, same bytes.
+    """
+    runs: dict[tuple[bytes | None, ...], list[str]] = {}
+    for run_id in sorted(coded):
+        key = tuple(coded[run_id].get(name) for name in rounding.COLUMNS)
+        runs.setdefault(key, []).append(run_id)
+    rows = [{"runs": " ".join(ids), **dict(zip(rounding.COLUMNS, key, strict=True))} for key, ids in runs.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        pa.Table.from_pylist(rows, _SCHEMA),
+        path,
+        row_group_size=1,
+        compression="zstd",
+        compression_level=22,
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,
+    )

@@ -1,16 +1,19 @@
 """Turn finished runs into the committed reference: `python -m robustft.results.release.publish_reference digits`.
 
 results/reference/<benchmark>/ then holds
-  records/<run id>.json       one record a run
-  samples.parquet             set, sample_id, unit_id and label of every test sample, once for all runs
-  predictions/<run id>.parquet  KEPT, as far as the run has them, in the same order
-  leaderboard.csv, leaderboard.md, and id_ood.svg, id_ood.png where rows are ranked
-  manifest.json               sha256 of every file above the board: `robustft verify` checks the folder
+  records.jsonl.zst, samples.parquet, predictions.parquet   the runs, as `records.reference` describes them
+  leaderboard.csv, leaderboard.md, and id_ood.svgz, id_ood.png where rows are ranked
+  manifest.json    sha256 of every file of the runs: `robustft verify` checks the folder
+
+A clone carries all of it, so that probabilities are rounded (`records.rounding`), and what the records say of test
+sets is what the rounded ones give.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import io
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,20 +24,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..audit.rescoring import rescore_set
 from ..board.grouping import sections
 from ..board.per_sample import Outcomes
 from ..board.rows import REFERENCE_METHOD
-from ..metrics import set_metrics
-from ..plots.style import plot_id_ood
-from ..records import manifest, predictions
-from ..records.atomic import OutputError, write_atomic
-from ..records.records import NAME, REFERENCE, gather_reference, read_record, record_json
-from ..records.reference import read_reference_predictions
+from ..plots.style import draw_id_ood, drawing, encode, save
+from ..records import manifest, predictions, rounding
+from ..records.atomic import OutputError
+from ..records.records import NAME, REFERENCE, gather_reference, read_record, summarise, write_reference_records
+from ..records.reference import PREDICTIONS, SAMPLES, ReferencePredictions, write_predictions
 from ..statistics.setting_selection import RULES
 from ..tables.leaderboard import Board, write
 
 BOARDS = ("leaderboard.csv", "leaderboard.md")
-KEPT = ("prediction", "confidence", "p_label", "sum_p2", "confidence_scaled")
+FOLLOWS = ("ece", "nll", "brier", "mean_confidence")
+"""Metrics of a set that follow from probabilities, beside those whose names begin with `ece_`."""
 
 
 class PublishError(ValueError):
@@ -81,44 +85,39 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
     _check_one_setting_per_rule(records)
 
     samples: dict[str, np.ndarray] = {}
-    columns = {}
+    coded: dict[str, dict[str, bytes]] = {}
+    before = ReferencePredictions(Path(reference) / benchmark)
     for run_id, (runs_own, recorded) in found.items():
-        mine = (
-            read_reference_predictions(benchmark, run_id, Path(reference))
-            if runs_own is None
-            else _test_predictions(runs_own, recorded)
-        )
+        mine = before.samples | before.read(run_id) if runs_own is None else _test_predictions(runs_own, recorded)
         ids = [mine[name] for name in ("set", "sample_id", "label")]
         if not samples:
             samples = {name: mine[name] for name in ("set", "sample_id", "unit_id", "label")}
         elif not all(np.array_equal(a, samples[n]) for a, n in zip(ids, ("set", "sample_id", "label"), strict=True)):
             raise PublishError(f"{runs_own or run_id}: has other test samples than the other runs; run it again.")
-        columns[run_id] = {name: mine[name] for name in KEPT if name in mine}
-        found[run_id] = (runs_own, with_calibration(recorded, mine))
+        coded[run_id] = rounding.encode(mine, mine["set"])
+        found[run_id] = (runs_own, rescored(recorded, samples | rounding.decode(coded[run_id], samples["label"])))
     records = [record for _, record in found.values()]
 
     folder = Path(reference) / f".{benchmark}-new"  # the old reference stays until the new one is whole
     shutil.rmtree(folder, ignore_errors=True)
-    for run_id, (_, published) in found.items():
-        path = folder / "records" / f"{run_id}.json"
-        write_atomic(path, record_json(path, published))
-    _write(folder / "samples.parquet", samples)
-    for run_id, kept in columns.items():
-        _write(folder / "predictions" / f"{run_id}.parquet", kept)
+    write_reference_records(folder, records)
+    _write_samples(folder / SAMPLES, samples)
+    write_predictions(folder / PREDICTIONS, coded)
     board = write([], records, folder, Outcomes(folders={benchmark: folder}), BOARDS)
     if any(section.ranks for section in board.sections):
-        plot_id_ood(board, folder / "id_ood")
+        with drawing():
+            save(small(encode(draw_id_ood(board))), folder / "id_ood")
     manifest.write(folder, "reference")
     shutil.rmtree(Path(reference) / benchmark, ignore_errors=True)
     folder.rename(Path(reference) / benchmark)
     return board
 
 
-def with_calibration(record: Mapping[str, Any], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The record with every calibration error that follows from its samples and that it was made without.
+def rescored(record: Mapping[str, Any], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The record with what the kept probabilities of its test sets give, for they are rounded.
 
-    A metric of a later version than the run's is no less the run's own: `info.from_samples` names those that were
-    added. A record that has all of them comes back as it is.
+    A calibration error of a later version than the run's is no less the run's own, and is added: `info.from_samples`
+    names those.
 
     Args:
         samples: of all its test sets, with the column set.
@@ -126,17 +125,25 @@ def with_calibration(record: Mapping[str, Any], samples: Mapping[str, np.ndarray
     sets, added = {name: dict(metrics) for name, metrics in record["sets"].items()}, set()
     for name, metrics in sets.items():
         rows = samples["set"] == name
-        if not rows.any() or "ece_expected" in metrics:
+        if not rows.any():
             continue
-        found = set_metrics.score(
-            {key: values[rows] for key, values in samples.items() if key != "set"}, name, set_metrics.BATCH_SIZE
-        )
-        more = {key: found[key] for key in found if key.startswith("ece_") and key not in metrics}
-        metrics |= more
-        added |= set(more)
-    if not added:
-        return dict(record)
-    return {**record, "sets": sets, "info": {**record.get("info", {}), "from_samples": sorted(added)}}
+        scored = rescore_set(name, metrics, {key: values[rows] for key, values in samples.items() if key != "set"})
+        found = {key: value for key, value in scored.items() if key in FOLLOWS or key.startswith("ece_")}
+        added |= {key for key in found if key not in metrics and "ece_expected" not in metrics and key not in FOLLOWS}
+        metrics |= {key: value for key, value in found.items() if key in metrics or key in added}
+    changed = {**record, "sets": sets, "summary": {**record["summary"], **summarise(sets)}}
+    if added:
+        changed["info"] = {**record.get("info", {}), "from_samples": sorted(added)}
+    return changed
+
+
+def small(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Pictures as a clone carries them: the SVG under gzip, as .svgz, and the PNG's same pixels in fewer bytes."""
+    from PIL import Image
+
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(files[".png"])).convert("RGB").save(packed, "PNG", optimize=True)
+    return {".svgz": gzip.compress(files[".svg"], mtime=0), ".png": packed.getvalue()}
 
 
 def _refuse(message: str) -> None:
@@ -184,19 +191,17 @@ def _test_predictions(folder: Path, record: Mapping[str, Any]) -> dict[str, np.n
     return joined | {"set": np.concatenate(sets)}
 
 
-def _write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+def _write_samples(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     known = {field.name: field.type for field in predictions.SCHEMA} | {"set": pa.string()}
     arrays = {name: pa.array(values, type=known[name]) for name, values in columns.items()}
-    floats = [name for name in columns if known[name] == pa.float32()]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
         pa.table(arrays),
         path,
         compression="zstd",
         compression_level=15,
-        use_dictionary=[name for name in ("set", "unit_id", "label", "prediction") if name in columns],
-        column_encoding={name: "BYTE_STREAM_SPLIT" for name in floats}
-        | ({"sample_id": "DELTA_BYTE_ARRAY"} if "sample_id" in columns else {}),
+        use_dictionary=["set", "unit_id", "label"],
+        column_encoding={"sample_id": "DELTA_BYTE_ARRAY"},
         write_statistics=False,
     )
 

@@ -24,7 +24,7 @@ from ..tables.cells import cell_text, footnotes, marks_text, metric_columns, res
 from ..tables.leaderboard import build, write
 from ..tables.page import compared
 from ..tables.to_markdown import escape, number
-from .publish_reference import BOARDS
+from .publish_reference import BOARDS, small
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -147,7 +147,7 @@ def main() -> int:
         for benchmark in PICTURES:
             drawn = dict(pictures(benchmark))
             for name, files in drawn.items():
-                save(files, REFERENCE / benchmark / name)
+                save(small(files), REFERENCE / benchmark / name)
             manifest.write_pictures(REFERENCE / benchmark)
             write([], gather_reference(benchmark), REFERENCE / benchmark, Outcomes(), BOARDS)
             text = renew(text, f"{benchmark} table", table(benchmark))

@@ -82,16 +82,20 @@ def _runs(benchmark: str | None, runs: Path, reference: bool) -> tuple[list[tupl
     """(record, what makes its files) of every finished run, and a sentence for each record that cannot be read."""
     from ....results.audit.rescoring import FolderFiles, ReferenceFiles
     from ....results.records import records
+    from ....results.records.reference import ReferencePredictions
     from ...planning import current_selection
 
     unread: list[str] = []
     found: list[tuple[Any, Any]] = []
     if reference:
-        known = sorted(path.parent.name for path in records.REFERENCE.glob("*/records"))
+        kept: dict[str, ReferencePredictions] = {}
+        known = sorted(path.parent.name for path in records.REFERENCE.glob(f"*/{records.REFERENCE_RECORDS}"))
         chosen = None if benchmark is None else resolve_name("benchmark", benchmark, known)
         for record in records.gather_reference(chosen, report=unread.append):
-            folder = records.REFERENCE / record["benchmark"]
-            found.append((record, lambda at=folder, run_id=record["run_id"]: ReferenceFiles(at, run_id)))
+            name = record["benchmark"]
+            if name not in kept:
+                kept[name] = ReferencePredictions(records.REFERENCE / name)
+            found.append((record, lambda of=kept[name], run_id=record["run_id"]: ReferenceFiles(of, run_id)))
     else:
         of = current_selection.Suites(complain).of(benchmark, runs) if benchmark is not None else ""
         for path in records.record_paths(runs / of):

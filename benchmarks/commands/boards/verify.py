@@ -52,7 +52,7 @@ def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, 
     from ....results.audit.rescoring import unchecked
     from ....results.metrics.metrics import MetricError
     from ....results.records.predictions import PredictionError
-    from ....results.records.records import REFERENCE, RecordError
+    from ....results.records.records import REFERENCE, REFERENCE_RECORDS, RecordError
 
     known = sorted(path.parent.name for path in REFERENCE.glob(f"*/{bundles.manifest.NAME}"))
     if reference:
@@ -62,23 +62,25 @@ def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, 
     console, read = make_console(), bundles.read(folder)
     findings = list(bundles.hash_findings(read))
     recorded, computed, every = [], [], []
-    seen: dict[str, Path] = {}
-    for path in read.record_paths():
-        name = _name(path)
+    seen: dict[str, str] = {}
+    try:
+        runs = read.runs()
+    except RecordError as error:
+        runs, findings = [], [*findings, bundles.Finding(REFERENCE_RECORDS, str(error))]
+    for run in runs:
         try:
-            record, again, numbers = bundles.rescored(read, path)
+            record, again, numbers = bundles.rescored(run)
         except (RecordError, PredictionError, MetricError) as error:
-            findings.append(bundles.Finding(name, str(error)))
+            findings.append(bundles.Finding(run.name or REFERENCE_RECORDS, str(error)))
             continue
+        name = run.name or record["run_id"]
         if not name.endswith(record["run_id"]):
             findings.append(bundles.Finding(name, f"must be named by its run id, which is {record['run_id']}"))
         if record["run_id"] in seen:
-            findings.append(bundles.Finding(str(path), f"is the same run as {seen[record['run_id']]}"))
-        seen.setdefault(record["run_id"], path)
+            findings.append(bundles.Finding(run.where, f"is the same run as {seen[record['run_id']]}"))
+        seen.setdefault(record["run_id"], run.where)
         findings += [
-            bundles.Finding(
-                _name(path), f"{n.set} {n.metric} is {n.recorded:.9g}, but its samples give {n.rescored:.9g}"
-            )
+            bundles.Finding(name, f"{n.set} {n.metric} is {n.recorded:.9g}, but its samples give {n.rescored:.9g}")
             for n in numbers
             if n.differs
         ]
@@ -112,11 +114,6 @@ def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, 
     if rerun is not None:
         return max(_again(recorded, rerun, suite, device, console), 1 if findings else 0)
     return 1 if findings else 0
-
-
-def _name(path: Path) -> str:
-    """The name of a record in messages: its file's, or its folder's; both end in the run id."""
-    return path.parent.name if path.name == "record.json" else path.stem
 
 
 def _again(records: Sequence[Record], run_id: str, suite: str | None, device: str, console: Console) -> int:

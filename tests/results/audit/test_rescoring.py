@@ -18,6 +18,7 @@ from robustft.results.audit import rescoring
 from robustft.results.audit.rescoring import FolderFiles, ReferenceFiles, rescore, rescore_set, with_rescored
 from robustft.results.records import predictions
 from robustft.results.records.records import REFERENCE, gather_reference
+from robustft.results.records.reference import ReferencePredictions
 
 pytestmark = pytest.mark.computes
 
@@ -109,9 +110,8 @@ def test_a_damaged_record_is_told_and_no_run_is_a_mistake(copied, tmp_path, caps
 
 
 def test_the_committed_reference_is_rescored_as_far_as_it_keeps_samples():
-    folder = REFERENCE / "digits"
     record = gather_reference("digits")[0]
-    numbers = list(rescore(record, ReferenceFiles(folder, record["run_id"])))
+    numbers = list(rescore(record, ReferenceFiles(ReferencePredictions(REFERENCE / "digits"), record["run_id"])))
     assert not [n for n in numbers if n.differs]
     checked = {(n.set, n.metric) for n in numbers if n.recorded is not None and n.rescored is not None}
     for name, metrics in record["sets"].items():
@@ -121,8 +121,8 @@ def test_the_committed_reference_is_rescored_as_far_as_it_keeps_samples():
 
 
 def test_samples_of_another_run_are_no_match():
-    folder, (first, second) = REFERENCE / "digits", gather_reference("digits")[:2]
-    assert [n for n in rescore(first, ReferenceFiles(folder, second["run_id"])) if n.differs]
+    kept, (first, second) = ReferencePredictions(REFERENCE / "digits"), gather_reference("digits")[:2]
+    assert [n for n in rescore(first, ReferenceFiles(kept, second["run_id"])) if n.differs]
 
 
 def some_columns(p_label):

@@ -26,6 +26,7 @@ from robustft.results.records.records import (
     read_record,
     summarise,
     validate,
+    write_reference_records,
 )
 from robustft.results.records.run_id import run_id
 
@@ -279,8 +280,7 @@ def test_gather_of_nothing_is_empty(tmp_path):
 
 def test_reference_records_are_read_per_benchmark(tmp_path):
     for benchmark in ("digits", "forgetting"):
-        record = make_record(benchmark=benchmark)
-        write_json_atomic(tmp_path / benchmark / "records" / f"{record['run_id']}.json", record)
+        write_reference_records(tmp_path / benchmark, [make_record(benchmark=benchmark)])
     assert [r["benchmark"] for r in gather_reference("digits", tmp_path)] == ["digits"]
     assert len(gather_reference(root=tmp_path)) == 2
 

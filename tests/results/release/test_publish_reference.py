@@ -1,5 +1,6 @@
 """From finished runs to the committed reference, and the figure that goes with it."""
 
+import gzip
 import json
 import re
 
@@ -10,9 +11,9 @@ from make_records import make_record
 from robustft.methods import registry
 from robustft.results.metrics.calibration import expected_ece
 from robustft.results.metrics.metrics import expected_calibration_error
-from robustft.results.plots.style import SPARE, STYLES, plot_id_ood, style
+from robustft.results.plots.style import SPARE, STYLES, draw_id_ood, drawing, save_figure, style
 from robustft.results.records import predictions
-from robustft.results.records.records import gather_reference, publish_record
+from robustft.results.records.records import REFERENCE_RECORDS, gather_reference, publish_record, reference_lines
 from robustft.results.records.reference import read_reference_predictions
 from robustft.results.release import readme_tables
 from robustft.results.release.publish_reference import PublishError, main, publish
@@ -56,8 +57,8 @@ def test_only_ranked_runs_and_zero_shot_become_the_reference(runs, tmp_path):
     assert build([], records).to_csv() == (tmp_path / "reference/digits/leaderboard.csv").read_text()
     names = {path.name for path in (tmp_path / "reference/digits").iterdir()}
     assert names == {
-        *("records", "predictions", "samples.parquet", "leaderboard.csv", "leaderboard.md"),
-        *("id_ood.svg", "id_ood.png", "manifest.json"),
+        *("records.jsonl.zst", "predictions.parquet", "samples.parquet", "leaderboard.csv", "leaderboard.md"),
+        *("id_ood.svgz", "id_ood.png", "manifest.json"),
     }
 
 
@@ -72,8 +73,8 @@ def test_a_study_becomes_a_reference_of_its_own_that_ranks_nothing(runs, tmp_pat
     board = publish("line", tmp_path / "studies", tmp_path / "reference")
     assert [(row.method, row.rules) for row in board.sections[0].rows] == [("ft", ())] * 2
     names = {path.name for path in (tmp_path / "reference/line").iterdir()}
-    kept = {"records", "predictions", "samples.parquet", "leaderboard.csv", "leaderboard.md", "manifest.json"}
-    assert names == kept  # no figure: it would show ranked rows
+    runs_files = {"records.jsonl.zst", "predictions.parquet", "samples.parquet"}
+    assert names == runs_files | {"leaderboard.csv", "leaderboard.md", "manifest.json"}  # no figure: none is ranked
     every = build([], gather_reference(root=tmp_path / "reference"))
     assert [section.benchmark for section in every.sections] == ["digits", "line"]
     assert len(every.sections[0].rows) == 3
@@ -104,8 +105,10 @@ def test_predictions_come_back_by_run_with_their_samples(runs, tmp_path):
     got = read_reference_predictions("digits", record["run_id"], tmp_path / "reference")
     here, want = got["set"] == "writers", columns(1)
     assert set(got["set"]) == set(record["sets"]) - {"validation"}
-    for name in ("sample_id", "unit_id", "label", "prediction", "confidence", "p_label"):
+    for name in ("sample_id", "unit_id", "label", "prediction"):
         assert np.array_equal(got[name][here], want[name]), name
+    for name in ("confidence", "p_label"):
+        assert np.allclose(got[name][here], want[name], rtol=1 / 256, atol=0), name
 
 
 def test_the_kept_columns_give_the_calibration_error_exactly():
@@ -124,8 +127,8 @@ def test_the_kept_columns_give_the_calibration_error_exactly():
 def test_publishing_again_gives_the_same_bytes_and_leaves_nothing_old(runs, tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     publish("digits", runs, first)
-    (second / "digits/records").mkdir(parents=True)
-    (second / "digits/records/old.json").write_text("{}")
+    (second / "digits").mkdir(parents=True)
+    (second / "digits/old.json").write_text("{}")
     publish("digits", runs, second)
     files = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(second) for p in second.rglob("*") if p.is_file())
@@ -150,22 +153,23 @@ def test_adding_keeps_other_rows_and_replaces_a_row_as_a_whole(runs, tmp_path):
     ]
     for run_id in kept:
         assert read_reference_predictions("digits", run_id, tmp_path / "reference")["p_label"].size
-    (tmp_path / "reference/digits/records" / f"{min(kept)}.json").write_text("{")
-    with pytest.raises(PublishError, match=min(kept)):
+    (tmp_path / "reference/digits" / REFERENCE_RECORDS).write_bytes(b"{")
+    with pytest.raises(PublishError, match=REFERENCE_RECORDS):
         publish("digits", tmp_path / "more", tmp_path / "reference", add=True)
 
 
 def test_a_record_of_before_a_metric_gets_it_from_its_samples_and_says_so(runs, tmp_path):
     publish("digits", runs, tmp_path / "reference")
     (record,) = [r for r in gather_reference("digits", tmp_path / "reference") if r["method"] == "zero_shot"]
-    samples = columns(0)
-    assert record["sets"]["id"]["ece_expected"] == expected_ece(samples["confidence"], "id")
+    samples = read_reference_predictions("digits", record["run_id"], tmp_path / "reference")
+    confidence = samples["confidence"][samples["set"] == "id"]
+    assert record["sets"]["id"]["ece_expected"] == expected_ece(confidence, "id")
     assert record["sets"]["id"]["accuracy"] == 0.7  # what the run measured stays
     assert "ece_expected" not in record["sets"]["validation"]  # whose samples are not kept
     assert record["info"]["from_samples"] == ["ece_adaptive", "ece_expected", "ece_lineage_10bins_b512"]
-    before = {path: path.read_bytes() for path in (tmp_path / "reference").rglob("*.json")}
+    before = {path: path.read_bytes() for path in (tmp_path / "reference").rglob("*") if path.is_file()}
     publish("digits", tmp_path / "none", tmp_path / "reference", add=True)  # as it is, written again
-    assert before == {path: path.read_bytes() for path in (tmp_path / "reference").rglob("*.json")}
+    assert before == {path: path.read_bytes() for path in before}
     with pytest.raises(PublishError, match="has no ranked run of digits"):
         publish("digits", tmp_path / "none", tmp_path / "reference")
 
@@ -216,10 +220,9 @@ def test_rows_of_every_kind_become_the_reference_and_come_back(runs, tmp_path, m
     assert build([], records).to_csv() == board.to_csv() == (folder / "leaderboard.csv").read_text()
     paths = [record for record in records if "path" in record]
     assert len(paths) == 6 and all(len(record["path"]["points"]) == 3 for record in paths)
-    for record in paths:
-        text = (folder / "records" / f"{record['run_id']}.json").read_text()
-        assert json.loads(text) == record and sum("accuracy" in line for line in text.splitlines()) == 8 + 3
-    figure = (folder / "id_ood.svg").read_text()
+    lines = [json.loads(line) for line in reference_lines(folder).values()]
+    assert lines == sorted(records, key=lambda record: record["run_id"])
+    figure = gzip.decompress((folder / "id_ood.svgz").read_bytes()).decode()
     assert "<!-- wise_ft (alpha 0.5) -->" in figure and "<!-- ema -->" in figure  # not those of published values
     monkeypatch.setattr(readme_tables, "gather_reference", lambda benchmark=None: records)
     table = readme_tables.table()
@@ -244,6 +247,11 @@ def some_board():
         for method, accuracy in (("ft", 0.8), ("tracer", 0.84), ("other", 0.82)):
             records += [make_record(method, name, seed, accuracy + 0.01 * seed) for seed in range(3)]
     return build(records, [make_record("tracer", "tiny-rn", seed) for seed in range(5)])
+
+
+def plot_id_ood(board, path):
+    with drawing():
+        return save_figure(draw_id_ood(board), path)
 
 
 def test_the_figure_names_every_backbone_and_method_and_is_the_same_each_time(tmp_path):

@@ -101,7 +101,7 @@ def test_the_pictures_are_those_of_the_committed_reference(benchmark):
         folder = REFERENCE / benchmark
         assert (folder / f"{name}.png").exists()
         if metadata.version("matplotlib") in pinned:  # another one draws the same numbers otherwise
-            found = svg_finding(name, (folder / f"{name}.svg").read_bytes(), files[".svg"])
+            found = svg_finding(name, (folder / f"{name}.svgz").read_bytes(), files[".svg"])
             assert found is None or not found.wrong, f"{found}: run `make readme`"
 
 

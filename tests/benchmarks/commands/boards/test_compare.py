@@ -28,8 +28,10 @@ def reference():
 def right_of(row):
     """set -> (seeds, samples) right or wrong, read without the code under test; and set -> source images."""
     samples = pq.read_table(REFERENCE / "digits" / "samples.parquet").to_pandas()
-    files = [REFERENCE / "digits" / "predictions" / f"{row.runs[seed]}.parquet" for seed in row.seeds]
-    right = np.stack([pq.read_table(file).to_pandas()["prediction"] == samples["label"] for file in files])
+    kept = pq.read_table(REFERENCE / "digits" / "predictions.parquet", columns=["runs", "wrong"]).to_pylist()
+    wrong = {run_id: line["wrong"] for line in kept for run_id in line["runs"].split()}
+    bits = [np.frombuffer(wrong[row.runs[seed]], np.uint8) for seed in row.seeds]
+    right = ~np.stack([np.unpackbits(packed, count=len(samples)).astype(bool) for packed in bits])
     names = samples["set"].unique()
     return {name: right[:, samples["set"] == name] for name in names}, {
         name: samples["unit_id"][samples["set"] == name].to_numpy() for name in names

@@ -271,7 +271,7 @@ def test_what_was_changed_is_found_even_with_fresh_hashes(copied, capsys, change
 def drawn(tmp_path):
     """A copy of a committed reference whose pictures were drawn here."""
     out = tmp_path / "forgetting"
-    shutil.copytree(REFERENCE / "forgetting", out)
+    shutil.copytree(REFERENCE / "forgetting", out, ignore=shutil.ignore_patterns("*.svgz"))
     made = gallery.make("forgetting", Material(reference=tuple(gather_reference("forgetting"))))
     save(made, out / "forgetting")
     manifest.write_pictures(out)
@@ -323,10 +323,10 @@ def test_a_picture_of_another_matplotlib_is_hashed_and_said_not_to_be_drawn_agai
 
 def test_a_figure_that_these_runs_do_not_give_is_said_not_to_be_drawn_again(tmp_path, capsys):
     shutil.copytree(REFERENCE / "forgetting", tmp_path / "forgetting")
-    shutil.copy(REFERENCE / "digits" / "robustness.svg", tmp_path / "forgetting")
+    shutil.copy(REFERENCE / "digits" / "robustness.svgz", tmp_path / "forgetting")
     manifest.write_pictures(tmp_path / "forgetting")
     code, text = told(capsys, tmp_path / "forgetting")
-    assert "not drawn again: robustness.svg: figure robustness: shows rows that a selection rule chose" in text
+    assert "not drawn again: robustness.svgz: figure robustness: shows rows that a selection rule chose" in text
 
 
 def test_what_no_sample_tells_is_said_to_be_unchecked(copied, capsys):

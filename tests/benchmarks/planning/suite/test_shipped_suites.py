@@ -1,8 +1,6 @@
 """The suites that ship: they plan, keep every finished run's id, and hold what they say they hold."""
 
 import csv
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,10 +21,10 @@ from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.spec import RunSpec
 from robustft.datasets import plain_yaml
 from robustft.results.records import predictions
+from robustft.results.records.records import gather_reference
 
 SUITES = suite.SUITES
-REFERENCE = Path(suite.__file__).parents[3] / "results" / "reference" / "digits" / "records"
-RECORDS = [json.loads(path.read_text()) for path in sorted(REFERENCE.glob("*.json"))]
+RECORDS = gather_reference("digits")
 STUDIES = {"ablation-components": 16, "ablation-lambda": 14, "ablation-interval": 18, "ablation-beta": 6}
 
 

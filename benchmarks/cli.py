@@ -1,5 +1,5 @@
-"""The command line: `robustft list | run | sweep | tune | leaderboard | compare | rescore | bundle | verify | status |
-retry | cancel`.
+"""The command line: `robustft list | run | sweep | evaluate | tune | leaderboard | compare | rescore | bundle |
+verify | status | retry | cancel`.
 
 A mistake of the user is one sentence on stderr and exit code 2, before any work starts. Other codes: 0 all
 done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen inside the commands, so that
@@ -158,6 +158,65 @@ def sweep(
     if not dry_run and code != 130 and not on_its_way:
         known = current_selection.Suites(complain, {loaded.suite.name: loaded})
         leaderboards.of_sweep(known, loaded, plan, rule, runs, results, console)
+    return code
+
+
+@robustft.command()
+@click.argument("checkpoints", nargs=-1, required=True, type=places.Place())
+@click.option("--name", required=True, help="What its rows are called; several checkpoints are its seeds 0, 1, ...")
+@click.option("--backbone", required=True, help="Its architecture, activation included.")
+@click.option("--benchmark", required=True, help="Whose sets it is evaluated on.")
+@click.option("--resample-positions", is_flag=True, help="Take position embeddings of another resolution.")
+@click.option("--raw-features", is_flag=True, help="Its head reads features that are not of unit length.")
+@flags.part
+@flags.recipe
+@flags.jobs
+@flags.results
+@flags.work
+def evaluate(
+    checkpoints: tuple[Path, ...],
+    name: str,
+    backbone: str,
+    benchmark: str,
+    resample_positions: bool,
+    raw_features: bool,
+    limit: int | None,
+    allow_partial: bool,
+    recipe: str | None,
+    jobs: int | None,
+    results: Path,
+    asked: flags.Asked,
+    runs: Path,
+    dry_run: bool,
+    keep: str | None,
+) -> int:
+    """Checkpoints that somebody else trained, in rows of their own."""
+    from .commands import evaluate as evaluations
+    from .commands import executor_options
+    from .commands import sweep as sweeps
+    from .commands.boards import leaderboard as leaderboards
+    from .planning import current_selection
+
+    executor, loaded, console = executor_options.choose(asked), sweeps.load(benchmark), make_console()
+    plan = evaluations.plan(
+        loaded,
+        checkpoints,
+        name,
+        backbone,
+        console,
+        runs=runs,
+        resample=resample_positions,
+        raw=raw_features,
+        recipe=recipe,
+        part=_part_of(limit, allow_partial),
+    )
+    code = sweeps.carry_out(
+        loaded, plan, console, executor, runs=runs, jobs=jobs, dry_run=dry_run, keep=keep, results=results
+    )
+    on_its_way = executor.cluster is not None and not sweeps.finished(plan, runs)
+    if not dry_run and code != 130 and not on_its_way:
+        known = current_selection.Suites(complain, {loaded.suite.name: loaded})
+        leaderboards.of_sweep(known, loaded, plan, "one_se", runs, results, console)
     return code
 
 

@@ -30,6 +30,7 @@ from ..records import manifest
 from ..records.atomic import write_atomic
 from ..records.predictions import PredictionError
 from ..records.records import NAME, read_record, record_json, record_paths
+from ..records.run_id import folder_name
 from ..tables import leaderboard
 from .rescoring import Files, FolderFiles, Number, ReferenceFiles, rescore, with_rescored
 
@@ -120,7 +121,8 @@ def export(runs: Iterable[tuple[Path, Record]], folder: Path) -> int:
             )
     for place, record in chosen:
         run = f"seed{record['seed']}-{record['run_id']}"
-        copy = folder / "runs" / record["benchmark"] / record["method"] / record["backbone"] / run
+        method = folder_name(record["method"], record["spec"])
+        copy = folder / "runs" / record["benchmark"] / method / record["backbone"] / run
         write_atomic(copy / NAME, record_json(copy, record))
         for file in sorted((place / "predictions").glob("*.parquet")):
             write_atomic(copy / "predictions" / file.name, file.read_bytes())

@@ -322,7 +322,7 @@ def _fit_positions(
     if not resample:
         raise BackboneError(
             f"{where}: has position embeddings of {side}x{side} patches, got {name} with {grid[0]}x{grid[1]}, so it "
-            "was trained at another resolution; name a backbone of that one, or resample them with --resample-positions."
+            "was trained at another resolution; name a backbone of that one, or add --resample-positions."
         )
     from open_clip.model import resize_pos_embed
 

@@ -139,8 +139,12 @@ def read(path: Path, name: str, model: nn.Module, resample: bool = False) -> Che
     """
     where, wanted = f"checkpoint {path}", model.state_dict()
     content, quick = _content(path, name)
+    meta = _meta(path)
+    ours = "backbone" in meta
+    if meta.get("backbone", name) != name:
+        raise BackboneError(f"{where}: was made with {meta['backbone']}, got --backbone {name}; name that backbone.")
     found = _found(content, where)
-    _check_activation(quick if quick is not None else _told_activation(path), model, where, name)
+    activation_told = _check_activation(quick if quick is not None else _told_activation(path), model, where, name)
     under = {key[len(found.prefix) :]: key for key in found.stored if key.startswith(found.prefix)}
     tensors, sources, rest = _renamed(found, under, wanted)
     head, bias, head_name, rest = _head(rest, wanted["text_projection"].shape[1])
@@ -160,9 +164,13 @@ def read(path: Path, name: str, model: nn.Module, resample: bool = False) -> Che
             "of them, or name another backbone."
         )
     taken = {key: tensors[key] for key in need}
-    taken, resampled = _fit_positions(taken, model, resample, where, name)
-    scalars = {key for key in need if wanted[key].dim() == 0 and taken[key].numel() == 1}
-    other = [key for key in need if taken[key].shape != wanted[key].shape and key not in scalars]
+    fits = {key for key in need if wanted[key].dim() == 0 and taken[key].numel() == 1}
+    other = [key for key in need if taken[key].shape != wanted[key].shape and key not in fits]
+    if other == [POSITIONS]:
+        taken, resampled = _fit_positions(taken, model, resample, where, name)
+        other = [key for key in other if resampled is None]
+    else:
+        resampled = None
     if other:
         shapes = ", ".join(f"{k} {list(taken[k].shape)} for {list(wanted[k].shape)}" for k in other[:SHOWN])
         raise BackboneError(f"{where}: {len(other)} tensors have other shapes than in {name}: {shapes}; name another.")
@@ -173,14 +181,11 @@ def read(path: Path, name: str, model: nn.Module, resample: bool = False) -> Che
     ]
     if wrong:
         raise BackboneError(f"{where}: {_some(wrong)} hold values that are no numbers; give weights without NaN.")
-    told = list(_told(found, {key: sources[key] for key in need}))
+    told = [*_told(found, {key: sources[key] for key in need}), *([] if ours else activation_told)]
     if head is not None:
         told.append(f"head <- {head_name}: {len(head)} classes")
         unused = len(tensors) - len(taken)
         told += [f"{unused} tensors of its text tower are not used: the head is given"] if unused else []
-    meta = _meta(path)
-    if meta.get("backbone", name) != name:
-        raise BackboneError(f"{where}: was made with {meta['backbone']}, got --backbone {name}; name that backbone.")
     return Checkpoint(
         "clip" if head is None else "tower",
         taken,
@@ -331,16 +336,19 @@ def _fit_positions(
     return tensors | resized, grids
 
 
-def _check_activation(quick: bool | None, model: Any, where: str, name: str) -> None:
-    """BackboneError where the activation of a checkpoint is known and is not the backbone's."""
+def _check_activation(quick: bool | None, model: Any, where: str, name: str) -> list[str]:
+    """BackboneError where the activation of a checkpoint is known and is not the backbone's; what to say of it."""
     blocks = model.transformer.resblocks
     own = any(type(module).__name__ == "QuickGELU" for module in blocks.modules())
-    if quick is not None and quick != own:
-        told = ("the ordinary GELU", "QuickGELU")
+    told = ("the ordinary GELU", "QuickGELU")
+    if quick is None:
+        return [f"activation: {told[own]}, which {name} has; the checkpoint does not say with which it was trained"]
+    if quick != own:
         raise BackboneError(
             f"{where}: was trained with {told[quick]}, got --backbone {name}, which has {told[own]}; name a backbone "
             f"with the activation of the checkpoint (MODEL{'-quickgelu' if quick else ''}:TAG of open_clip)."
         )
+    return []
 
 
 def _told_activation(path: Path) -> bool | None:

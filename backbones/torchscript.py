@@ -81,6 +81,7 @@ def _walk(archive: ZipFile, place: str) -> Any:
             storages[key] = torch.frombuffer(bytearray(archive.read(f"{root}/data/{key}")), dtype=DTYPES[kind])
         return storages[key]
 
+    argument: Any
     for opcode, argument, _ in pickletools.genops(archive.read(place)):
         name = opcode.name
         if name in ("PROTO", "FRAME"):

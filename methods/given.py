@@ -27,5 +27,5 @@ class Given(Method[None, None]):
         tower = {name.removeprefix("visual."): tensor for name, tensor in given["tensors"].items()}
         context.encoder.visual.load_state_dict(tower)
         device = context.settings.device
-        head, bias = (None if part is None else part.to(device) for part in (given["head"], given["bias"]))
-        return Classifier(context.encoder, head, bias, given["normalise"])
+        bias = None if given["bias"] is None else given["bias"].to(device)
+        return Classifier(context.encoder, given["head"].to(device), bias, given["normalise"])

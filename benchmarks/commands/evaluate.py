@@ -4,7 +4,7 @@ import dataclasses
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -62,7 +62,7 @@ def plan(
     request = Request((name,), (backbone,), tuple(range(len(checkpoints))), recipe=recipe, part=part)
     planned = resolver.expand(request, benchmark.suite, benchmark.tuned, benchmark.facts)
     known = _final_weights(runs)
-    made = []
+    made: list[tuple[Given, Planned]] = []
     for run, path in zip(planned, checkpoints, strict=True):
         file = backbones.file_of(path, run.spec.backbone)
         found = backbones.read_checkpoint(file, run.spec.backbone, resample)
@@ -72,16 +72,19 @@ def plan(
             run.spec.allow_partial,
         )
         sha256 = backbones.file_hash(file).removeprefix("sha256:")
+        whose = known.get(sha256)
         classes = _check_head(found, data.card.class_names, file)
+        if classes and whose and whose.fingerprint == run.spec.fingerprint:
+            classes = "its classes are those of that run"
         normalise = _normalise(found, raw, file)
         given = Given(sha256=sha256, kind=found.kind, normalise=normalise, resampled=found.resampled)
         _check_one_kind(given, [other for other, _ in made], name)
-        source = f"{KNOWN} {known[sha256]}" if sha256 in known else "robustft evaluate"
+        source = f"{KNOWN} {whose.text}" if whose else "robustft evaluate"
         spec = run.spec.model_copy(update={"given": given})
         _check_seed(runs, benchmark, name, spec.backbone, spec.seed, sha256)
         sources = {**run.sources, "given": "; ".join(filter(None, (source, classes)))}
         made.append((given, dataclasses.replace(run, spec=spec, sources=sources, checkpoint=file)))
-        _tell(console, file, spec.seed, found, given, classes, known.get(sha256))
+        _tell(console, file, spec.seed, found, given, classes, source if whose else "")
     return [run for _, run in made]
 
 
@@ -153,19 +156,26 @@ def _check_seed(runs: Path, benchmark: Benchmark, name: str, backbone: str, seed
             )
 
 
-def _final_weights(runs: Path) -> dict[str, str]:
+class _Known(NamedTuple):
+    """A finished run, by its final weights."""
+
+    text: str
+    fingerprint: str
+    """Of its data."""
+
+
+def _final_weights(runs: Path) -> dict[str, _Known]:
     """sha256 of the final weights of each finished run here, and whose they are."""
     found = {}
     for record in records.gather(runs, report=lambda sentence: None):
         if not record["spec"].get("given") and "weights_sha256" in record["info"]:
             whose = f"{record['method']} {record['backbone']} seed {record['seed']}, run {record['run_id']}"
-            found[record["info"]["weights_sha256"]] = f"{whose} of {record['benchmark']}"
+            fingerprint = str(record["spec"].get("fingerprint", ""))
+            found[record["info"]["weights_sha256"]] = _Known(f"{whose} of {record['benchmark']}", fingerprint)
     return found
 
 
-def _tell(
-    console: Console, file: Path, seed: int, found: "Checkpoint", given: Given, classes: str, known: str | None
-) -> None:
+def _tell(console: Console, file: Path, seed: int, found: "Checkpoint", given: Given, classes: str, known: str) -> None:
     kinds = {"clip": "a whole CLIP, under the head of its own text tower", "tower": "an image tower with its head"}
     lines = [f"{file}: {kinds[found.kind]}; seed {seed}, sha256 {given.sha256[:12]}"]
     lines += found.renamed
@@ -174,6 +184,6 @@ def _tell(
         says = "" if found.normalise is not None else " (it does not say; --raw-features is the other way)"
         lines += [f"its head reads features {unit}{says if given.normalise else ''}", classes]
     lines += [f"position embeddings resampled, {given.resampled}"] if given.resampled else []
-    lines += [f"{KNOWN} {known}"] if known else []
+    lines += [known] if known else []
     for i, line in enumerate(lines):
         console.print(line if i == 0 else f"  {line}", markup=False, soft_wrap=True)

@@ -76,9 +76,10 @@ def marked(
 
 
 def given_text(record: Record) -> str:
-    """Why a checkpoint that somebody gave is not ranked, and whose final weights it is where that is known."""
-    known = str(record["sources"].get("given", ""))
-    return f"given, not trained here{f' again: {known}' if known.startswith(KNOWN) else ''}"
+    """Why a given checkpoint is not ranked: whose final weights it is, and what is known of its classes."""
+    source, _, classes = str(record["sources"].get("given", "")).partition("; ")
+    told = f"given: {source}" if source.startswith(KNOWN) else "given, not trained here"
+    return "; ".join(filter(None, (told, classes)))
 
 
 def _shared(records: Sequence[Record]) -> list[str]:

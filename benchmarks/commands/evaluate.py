@@ -152,7 +152,7 @@ def _check_seed(runs: Path, benchmark: Benchmark, name: str, backbone: str, seed
         if earlier != sha256:
             raise UserError(
                 f"--name: '{name}' has another checkpoint as seed {seed} already (sha256 {earlier[:12]}, now "
-                f"{sha256[:12]}); choose another name, or delete {path.parent}."
+                f"{sha256[:12]}); give that one first, choose another name, or delete {path.parent}."
             )
 
 

@@ -177,7 +177,9 @@ def read(path: Path, name: str, model: nn.Module, resample: bool = False) -> Che
     check_values(taken, {key: wanted[key] for key in need}, path, name)
     heads = {} if head is None else {"head.weight": head} | ({} if bias is None else {"head.bias": bias})
     wrong = [
-        key for key, tensor in (taken | heads).items() if tensor.is_floating_point() and not tensor.isfinite().all()
+        key
+        for key, tensor in (taken | heads).items()
+        if tensor.is_floating_point() and not tensor.float().isfinite().all()
     ]
     if wrong:
         raise BackboneError(f"{where}: {_some(wrong)} hold values that are no numbers; give weights without NaN.")

@@ -11,6 +11,7 @@ from torch.nn.functional import layer_norm, linear, softmax
 
 from robustft.backbones import BackboneError, checkpoint, clip
 
+pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 NAME = "ViT-B-16"
 VISION = {"layers": 2, "width": 64, "head_width": 32, "image_size": 32, "patch_size": 8}
 TEXT = {"layers": 2, "width": 48, "heads": 2, "vocab_size": 512, "context_length": 12}

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import own_data_kit
 import pytest
 import torch
 from runs_kit import BACKBONE, after, call, never, run_here, write_suite
@@ -266,6 +267,18 @@ def test_a_tower_with_a_head_and_its_class_names_in_order(root, tmp_path, monkey
     assert (unit["spec"]["given"]["normalise"], raw["spec"]["given"]["normalise"]) == (True, False)
     assert unit["sets"]["id"]["nll"] != raw["sets"]["id"]["nll"]
     assert unit["sets"]["id"]["accuracy"] == raw["sets"]["id"]["accuracy"]  # no bias: a length changes no order
+
+
+def test_on_images_of_ones_own(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(Launcher, "run", run_here)
+    data = own_data_kit.folder(tmp_path / "data", {"0": "zero", "1": "one", "2": "two"})
+    suite = own_data_kit.suite(tmp_path / "mine.yaml", data)
+    torch.save(tower(root, 3), root / "three.pt")
+    for name in ("zero", "three"):
+        assert evaluate(root, f"{name}.pt", "--name", name, runs=tmp_path / "runs", benchmark=suite) == 0
+        (record,) = (tmp_path / "runs" / "mine" / folder_name(name, {"given": True})).rglob("record.json")
+        made = json.loads(record.read_text())
+        assert made["sets"]["id"]["n"] == 12 and made["info"]["classes"]["id"] == 3
 
 
 def test_on_a_cluster_it_is_a_job_as_any_other(root, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from .registered import MADE_HERE, OPENAI, QUICK_GELU, SCRATCH, VISION
 if TYPE_CHECKING:
     import torch
 
+    from .checkpoint import Checkpoint
     from .encoder import DualEncoder
 
 __all__ = [
@@ -23,14 +24,18 @@ __all__ = [
     "DualEncoder",
     "UnusedWeights",
     "available",
+    "empty",
     "examine",
     "fetch",
+    "file_hash",
+    "file_of",
     "how_to_make",
     "image_size",
     "load",
     "local_weights",
     "names",
     "nobodys_weights",
+    "read_checkpoint",
     "resolve",
     "tokenizer",
     "unused_weights",
@@ -185,6 +190,43 @@ def load(name: str, pretrained: str | Path | None = None, device: "str | torch.d
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32 in convolutions too, on every GPU
     name = resolve(name)
     return _family(name).load(name, device, pretrained or local_weights(name))
+
+
+def empty(name: str, device: "str | torch.device" = "cpu") -> "DualEncoder":
+    """The architecture of a backbone, float32, eval mode, with numbers that mean nothing: its weights come later."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+    name = resolve(name)
+    with torch.random.fork_rng(devices=[]):
+        made = _family(name).build(name.removesuffix(SCRATCH) if _bundled(name) else name)
+    return made.to(device).eval()
+
+
+def file_of(path: Path, name: str) -> Path:
+    """The weights file that a path means, see `checkpoint.file_of`; BackboneError for a folder without one."""
+    from . import checkpoint
+
+    return checkpoint.file_of(path, resolve(name))
+
+
+def read_checkpoint(path: Path, name: str, resample: bool = False) -> "Checkpoint":
+    """What somebody else trained of a backbone, see `checkpoint.read`; needs no pretrained weights."""
+    import torch
+
+    from . import checkpoint
+
+    name = resolve(name)
+    with torch.device("meta"):  # names and shapes alone
+        model = _family(name).build(name.removesuffix(SCRATCH) if _bundled(name) else name).clip
+    return checkpoint.read(path, name, model, resample)
+
+
+def file_hash(path: Path) -> str:
+    """The hash of a file, as "sha256:..."; BackboneError where it cannot be read."""
+    from .weights import weights_hash
+
+    return weights_hash(path)
 
 
 def weights_id(name: str, pretrained: str | Path | None = None) -> str:

@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import BackboneError
+from .torchscript import is_torchscript
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
@@ -33,6 +34,19 @@ LARGEST_LOG_SCALE = 10.0
 SHOWN = 3
 """Names that a sentence tells of a file."""
 SAVE = "save the tensors alone, torch.save(model.state_dict(), FILE), and give that"
+
+
+class CodeInside(BackboneError):
+    """A file that names what reading it would run, as a pickled module does; nothing of it was read.
+
+    Args:
+        sentence: for whoever wants weights.
+        what: the first name that it would look up.
+    """
+
+    def __init__(self, sentence: str, what: str) -> None:
+        super().__init__(sentence)
+        self.what = what
 
 
 def weights_hash(path: Path) -> str:
@@ -62,18 +76,18 @@ def read_weights(path: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
         BackboneError: the file is missing, cannot be read, or holds something else.
     """
     wanted = model.state_dict()
-    found = list(_candidates(_content(path, name)))
+    found = list(state_dicts(content_of(path, name)))
     fitting = [(key, prefix, tensors) for key, stored in found for prefix, tensors in [_unwrapped(stored, wanted)]
                if tensors.keys() == wanted.keys()]  # fmt: skip
     if len(fitting) > 1:
-        keys = " and ".join(_shown([key for key, _, _ in fitting]))
+        keys = " and ".join(shown([key for key, _, _ in fitting]))
         raise BackboneError(
             f"backbone {name}: {path} holds {len(fitting)} models, under {keys}; save the one that you mean alone."
         )
     if not fitting:
         raise BackboneError(f"backbone {name}: {path} {_misfit(found, wanted)}")
     ((key, prefix, tensors),) = fitting
-    _check(tensors, wanted, path, name)
+    check_values(tensors, wanted, path, name)
     if prefix:
         warnings.warn(f"backbone {name}: {prefix} was taken off the names in {path.name}", stacklevel=3)
     if key not in ("", "state_dict"):
@@ -115,7 +129,7 @@ def damaged(path: Path, name: str, error: Exception | str) -> BackboneError:
     return BackboneError(f"backbone {name}: damaged weights at {path} ({_plain(error)}); restore the file.")
 
 
-def _content(path: Path, name: str) -> Mapping[Any, Any]:
+def content_of(path: Path, name: str) -> Mapping[Any, Any]:
     """What a file holds, read as its first bytes say."""
     try:
         if path.is_dir():
@@ -136,7 +150,7 @@ def _content(path: Path, name: str) -> Mapping[Any, Any]:
         if head[8:9] == b"{" and head[4:8] == bytes(4):  # 8 bytes of length, then JSON
             return load_file(path)
         zipped = is_zipfile(path)
-        if zipped and any(entry.endswith("/constants.pkl") for entry in ZipFile(path).namelist()):
+        if zipped and is_torchscript(path):
             raise BackboneError(
                 f"backbone {name}: {path} is a TorchScript archive, which is code: torch.save the state_dict() of it "
                 "and give that."
@@ -152,9 +166,10 @@ def _content(path: Path, name: str) -> Mapping[Any, Any]:
         # torch names what it would have had to run as "GLOBAL argparse.Namespace" or "Unsupported class ...".
         foreign = re.search(r"(?:GLOBAL|class|global|type)\s+([\w.]+\.[\w.]+)", _plain(error, 2000))
         if "weights_only" in str(error).lower().replace(" ", "_") and foreign and "nsupported" in str(error):
-            raise BackboneError(
+            raise CodeInside(
                 f"backbone {name}: {path} holds more than tensors ({foreign.group(1)}), which is not read, because "
-                f"reading it could run code; {SAVE}."
+                f"reading it could run code; {SAVE}.",
+                foreign.group(1),
             ) from None
         raise damaged(path, name, error) from None
     if not isinstance(content, Mapping):
@@ -178,17 +193,17 @@ def _no_weights(head: bytes) -> str:
         return "a page of HTML, as a failed download leaves; fetch it again"
     if start.startswith("{") and ('"weight_map"' in start or '"metadata"' in start):
         return "the index of weights in several files; load them all, and save their tensors as one file"
-    return f"text, which begins with {_shown([text.strip()])[0]}; give safetensors or a state dict of tensors"
+    return f"text, which begins with {shown([text.strip()])[0]}; give safetensors or a state dict of tensors"
 
 
-def _candidates(content: Mapping[Any, Any], key: str = "", depth: int = 2) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def state_dicts(content: Mapping[Any, Any], key: str = "", depth: int = 2) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """(Key under which it is stored, tensors with names): each state dict in a file, that of its top first."""
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor) and isinstance(name, str)}
     if tensors or depth == 2:
         yield key, {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in NOT_WEIGHTS}
     for name, value in content.items() if depth else ():
         if isinstance(value, Mapping) and isinstance(name, str):
-            yield from _candidates(value, f"{key}.{name}" if key else name, depth - 1)
+            yield from state_dicts(value, f"{key}.{name}" if key else name, depth - 1)
 
 
 def _unwrapped(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
@@ -219,17 +234,17 @@ def _misfit(found: list[tuple[str, dict[str, Tensor]]], wanted: Mapping[str, Ten
     if not stored:
         return f"holds no tensors with names; {SAVE}."
     lacking, strange = [k for k in wanted if k not in stored], [k for k in stored if k not in wanted]
-    under = f" under {_shown([key])[0]}" if key else ""
-    said = [f"lacks {len(lacking)} of {len(wanted)} tensors, as {', '.join(_shown(lacking))}"] if lacking else []
-    said += [f"has {len(strange)} that the model has not, as {', '.join(_shown(strange))}"] if strange else []
+    under = f" under {shown([key])[0]}" if key else ""
+    said = [f"lacks {len(lacking)} of {len(wanted)} tensors, as {', '.join(shown(lacking))}"] if lacking else []
+    said += [f"has {len(strange)} that the model has not, as {', '.join(shown(strange))}"] if strange else []
     return (
         f"holds weights of another architecture or a part of this one: it {' and '.join(said)}; its own names{under} "
-        f"begin with {', '.join(_shown(list(stored)))}; give all tensors under open_clip's names, or name their "
+        f"begin with {', '.join(shown(list(stored)))}; give all tensors under open_clip's names, or name their "
         "backbone."
     )
 
 
-def _check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, name: str) -> None:
+def check_values(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, name: str) -> None:
     """Refuse other shapes, integers or complex numbers in the place of float numbers, and a scale that is none."""
     for key, model in wanted.items():
         stored = tensors[key]
@@ -252,7 +267,7 @@ def _check(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Pa
         )
 
 
-def _shown(names: list[str]) -> list[str]:
+def shown(names: list[str]) -> list[str]:
     """The first names of a list, quoted, short, and without signs that a terminal obeys."""
     return [repr(name if len(name) <= 60 else name[:57] + "...") for name in names[:SHOWN]]
 

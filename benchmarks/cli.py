@@ -1,5 +1,5 @@
-"""The command line: `robustft list | run | sweep | tune | leaderboard | compare | rescore | bundle | verify | status |
-retry | cancel`.
+"""The command line: `robustft list | run | sweep | evaluate | tune | leaderboard | compare | rescore | bundle |
+verify | status | retry | cancel`.
 
 A mistake of the user is one sentence on stderr and exit code 2, before any work starts. Other codes: 0 all
 done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen inside the commands, so that
@@ -26,7 +26,11 @@ from .host import environment, places
 from .host.redaction import discreet
 
 if TYPE_CHECKING:
-    from .planning.request import Request
+    from rich.console import Console
+
+    from .commands.executor_options import Executor
+    from .planning.benchmark import Benchmark
+    from .planning.request import Planned, Request
 
 
 class Commands(click.Group):
@@ -102,18 +106,80 @@ def sweep(benchmark: str, request: "Request", results: Path, asked: flags.Asked,
     """A grid of runs, and the board of all results."""
     from .commands import executor_options
     from .commands import sweep as sweeps
-    from .commands.boards import leaderboard as leaderboards
-    from .planning import current_selection
 
     executor, loaded, console = executor_options.choose(asked), sweeps.load(benchmark), make_console()
     plan = sweeps.expand(loaded, replace(request, companions=True))
     seeds = request.seeds or loaded.suite.seeds
     code = sweeps.carry_out(loaded, plan, console, executor, wandb=wandb, results=results, seeds=seeds)
+    return _board_of(loaded, plan, request.rule, executor, results, console, code)
+
+
+def _board_of(
+    benchmark: "Benchmark",
+    plan: "list[Planned]",
+    rule: str,
+    executor: "Executor",
+    results: Path,
+    console: "Console",
+    code: int,
+) -> int:
+    """The board after a plan was carried out with that exit code, which it returns; none while jobs are queued."""
+    from .commands import sweep as sweeps
+    from .commands.boards import leaderboard as leaderboards
+    from .planning import current_selection
+
     on_its_way = executor.cluster is not None and not sweeps.finished(plan, executor.runs)
     if not executor.dry_run and code != 130 and not on_its_way:
-        known = current_selection.Suites(complain, {loaded.suite.name: loaded})
-        leaderboards.of_sweep(known, loaded, plan, request.rule, executor.runs, results, console)
+        known = current_selection.Suites(complain, {benchmark.suite.name: benchmark})
+        leaderboards.of_sweep(known, benchmark, plan, rule, executor.runs, results, console)
     return code
+
+
+@robustft.command()
+@click.argument("checkpoints", nargs=-1, required=True, type=places.Place())
+@click.option("--name", required=True, help="What its rows are called; several checkpoints are its seeds 0, 1, ...")
+@click.option("--backbone", required=True, help="Its architecture, activation included.")
+@click.option("--benchmark", required=True, help="Whose sets it is evaluated on.")
+@click.option("--resample-positions", is_flag=True, help="Take position embeddings of another resolution.")
+@click.option("--raw-features", is_flag=True, help="Its head reads features that are not of unit length.")
+@flags.part
+@flags.recipe
+@flags.jobs
+@flags.results
+@flags.work
+def evaluate(
+    checkpoints: tuple[Path, ...],
+    name: str,
+    backbone: str,
+    benchmark: str,
+    resample_positions: bool,
+    raw_features: bool,
+    limit: int | None,
+    allow_partial: bool,
+    recipe: str | None,
+    results: Path,
+    asked: flags.Asked,
+) -> int:
+    """Checkpoints that somebody else trained, in rows of their own."""
+    from .commands import evaluate as evaluations
+    from .commands import executor_options
+    from .commands import sweep as sweeps
+
+    executor, loaded, console = executor_options.choose(asked), sweeps.load(benchmark), make_console()
+    plan = evaluations.plan(
+        loaded,
+        checkpoints,
+        name,
+        backbone,
+        console,
+        runs=executor.runs,
+        resample=resample_positions,
+        raw=raw_features,
+        recipe=recipe,
+        part=flags.part_of(limit, allow_partial),
+    )
+    code = sweeps.carry_out(loaded, plan, console, executor, results=results)
+    return _board_of(loaded, plan, "one_se", executor, results, console, code)
 
 
 @robustft.command()

@@ -29,7 +29,10 @@ def resolve_name(kind: str, name: str, known: Iterable[str], remedy: str = "") -
         kind: what is named, for the message ("method", "backbone").
         remedy: replaces the list of known names in the message.
     """
+    known = list(known)
     by_fold = {fold(entry): entry for entry in known}
+    if name in known:  # two names of checkpoints may differ in capital letters alone
+        return name
     found = by_fold.get(fold(name))
     if found is not None:
         return found

@@ -54,11 +54,11 @@ def _values(console: Console, method: str, runs: list[Planned]) -> None:
 
 def _value(run: Planned, key: str) -> Any:
     """A value of a run; a key that its spec leaves out has the value from before that key was introduced."""
-    from ...methods import registry
+    from ..planning.benchmark import method_of
 
     if key in run.spec.hyper:
         return run.spec.hyper[key]
-    introduced = registry.get(run.spec.method).introduced
+    introduced = method_of(run.spec).introduced
     return introduced[key] if key in introduced else getattr(run.spec, key)
 
 

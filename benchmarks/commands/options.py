@@ -84,6 +84,12 @@ def _asked(function: Callable) -> Callable:
     return command
 
 
+def part_of(limit: int | None, allow_partial: bool) -> dict[str, Any]:
+    """Which part of the data the options of `part` mean, as in `Request`."""
+    part: dict[str, Any] = {"limit": limit, "train_limit": limit} if limit else {}
+    return part | ({"allow_partial": True} if allow_partial else {})
+
+
 def requested(function: Callable) -> Callable:
     """The command gets the options that say which runs are meant as one `Request`."""
 
@@ -91,8 +97,7 @@ def requested(function: Callable) -> Callable:
     def command(*, limit: int | None, allow_partial: bool, **values: Any) -> Any:
         from ..planning.request import Request
 
-        part: dict[str, Any] = {"limit": limit, "train_limit": limit} if limit else {}
-        part |= {"allow_partial": True} if allow_partial else {}
+        part = part_of(limit, allow_partial)
         given = {field.name: values.pop(field.name) for field in fields(Request) if field.name in values}
         return function(request=Request(**given, part=part), **values)
 

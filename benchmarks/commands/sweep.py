@@ -14,13 +14,13 @@ from ...results.records.records import read_record
 from ...results.tables.cells import OWN_TITLES
 from ..errors import UserError
 from ..execution import wandb_tracking
-from ..execution.whereabouts import Whereabouts
+from ..execution.whereabouts import Whereabouts, keep_given
 from ..executors.local import Job, Launcher, exit_code
 from ..executors.progress import Reporter
 from ..executors.slurm import command as slurm_command
 from ..host.environment import cores, visible_gpus
 from ..planning import captions, data_check, tuning, unranked
-from ..planning.benchmark import Benchmark, dataset
+from ..planning.benchmark import Benchmark, dataset, method_of
 from ..planning.current_selection import selection_of
 from ..planning.request import Planned, Request, choose_methods
 from ..planning.resolver import expand as expand_grid
@@ -105,6 +105,8 @@ def carry_out(
             written = Plan(planned.spec, data, planned.sources, selection)
             written.write(folders[planned.spec.run_id])
             Whereabouts.now().keep(written, folders[planned.spec.run_id])
+            if planned.checkpoint is not None:
+                keep_given(planned.checkpoint, folders[planned.spec.run_id])
             if executor.keep is not None:
                 folders[planned.spec.run_id].keep(executor.keep)
             if wandb is not None:
@@ -164,7 +166,7 @@ def _check_place(plan: list[Planned], executor: Executor) -> None:
     """Refuse what would fail in every run, before any starts."""
     if executor.cluster is None:
         _check_device(executor.device)
-    for backbone in {planned.spec.backbone for planned in plan}:
+    for backbone in {planned.spec.backbone for planned in plan if not planned.spec.given}:
         backbones.load(backbone)  # raises where the weights are damaged
 
 
@@ -209,7 +211,7 @@ def check_data(benchmark: Benchmark, specs: list[RunSpec]) -> None:
     """Refuse to start on data that are not complete, before any work; each view of them is counted once."""
     seen: set[tuple[Any, ...]] = set()
     for spec in specs:
-        trains = benchmark.facts.methods[spec.method].trained
+        trains = method_of(spec).trained
         view = (spec.recipe, backbones.image_size(spec.backbone), spec.allow_partial, spec.kind, trains)
         if view not in seen:
             seen.add(view)

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from ...datasets import catalogue
-from ...methods import registry
 from ...methods.training.parallel import World
 from ...results.metrics import calibration, set_metrics
 from ...results.records import predictions
 from ...results.records.atomic import write_atomic
 from ..planning import data_check
+from ..planning.benchmark import method_of
 from ..run_folder.folder import RunFolder
 from ..run_folder.plan import Plan
 from .predict import Columns, Maker, class_count, lineage_batch, predict, score
@@ -52,7 +52,7 @@ def measure(
         path, where there is one. Beside it `classes`: set -> how many classes a prediction is one of.
     """
     spec, trial = plan.spec, plan.spec.kind == "trial"
-    parameter = registry.get(spec.method).path or ""
+    parameter = method_of(spec).path or ""
     share = Share.of(World(), folder.predictions / "parts")
     base, _ = catalogue.parts(plan.dataset)
     batch_size, temperature = lineage_batch(base, spec.backbone), None

@@ -19,10 +19,11 @@ import pandas as pd
 import torch
 
 from ... import backbones
+from ...backbones import DualEncoder
 from ...datasets import catalogue
-from ...methods import registry
 from ...methods.base import Context, Method
 from ...methods.classifier import Classifier
+from ...methods.given import CHECKPOINT
 from ...methods.training.checkpoints import Checkpoints
 from ...methods.training.trainer import Fitted, Settings, Task, fit
 from ...results.board.chance import CLASSES
@@ -30,10 +31,11 @@ from ...results.records.records import SCHEMA, publish_record, summarise, write_
 from ..errors import UserError
 from ..host import environment
 from ..planning import captions, data_check
+from ..planning.benchmark import method_of
 from ..run_folder.folder import RunFolder
 from ..run_folder.lease import Lease
 from ..run_folder.plan import Plan
-from ..run_folder.spec import RunSpec
+from ..run_folder.spec import GIVEN, RunSpec
 from . import whereabouts
 from .evaluate_run import measure
 from .final_weights import load_input, load_weights, save_weights, stored_tensors
@@ -97,11 +99,11 @@ class Attempt:
     def _carry_out(self) -> None:
         dataset = self._data()
         self.tell("running", force=True)
-        encoder = backbones.load(self.spec.backbone, device=self.options.device)
+        encoder = self._encoder()
         about = self._finished_training()
         if about is None:
             self._train(dataset, encoder)
-            encoder = backbones.load(self.spec.backbone, device=self.options.device)
+            encoder = self._encoder()
             about = self._finished_training()
         if about is None:
             raise UserError(f"{self.folder.weights}: could not be read back after writing; check the disk, run again.")
@@ -115,11 +117,16 @@ class Attempt:
 
     def follow(self, part: str) -> None:
         """This process's share of the training ("train") or the evaluation; the leading process writes the results."""
-        dataset, encoder = self._data(), backbones.load(self.spec.backbone, device=self.options.device)
+        dataset, encoder = self._data(), self._encoder()
         if part == "train":
             self._fit(dataset, encoder)
         else:
             self._measure(dataset, encoder, load_weights(self.folder)[1])
+
+    def _encoder(self) -> DualEncoder:
+        """The pretrained backbone; of a checkpoint that was given, its architecture alone."""
+        make = backbones.empty if self.spec.given else backbones.load
+        return make(self.spec.backbone, device=self.options.device)
 
     def _measure(self, dataset: Any, encoder: Any, about: dict[str, Any]) -> dict[str, Any]:
         return measure(
@@ -208,9 +215,9 @@ class Attempt:
         """The plan was made from the code and data that are installed now."""
         spec = self.spec
         found = {
-            "method_version": (spec.method_version, registry.get(spec.method).version),
+            "method_version": (spec.method_version, method_of(spec).version),
             "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
-            "weights": (spec.weights, backbones.weights_id(spec.backbone)),
+            "weights": (spec.weights, GIVEN if spec.given else backbones.weights_id(spec.backbone)),
         }
         for key, (planned, now) in found.items():
             if planned != now:
@@ -288,9 +295,17 @@ class Attempt:
             make_task(dataset, encoder, spec.trainable),
             make_settings(spec, device, self.options.micro_batch),
             lambda classifier: validation_nll(classifier, validation, device=device, workers=self.workers),
-            {name: load_input(self.folder, spec, name) for name in spec.inputs},
+            {CHECKPOINT: self._given()} if spec.given else {n: load_input(self.folder, spec, n) for n in spec.inputs},
             check_stop,
         )
+
+    def _given(self) -> dict[str, Any]:
+        """What `methods.given` reads of the checkpoint of this run."""
+        given = self.spec.given
+        assert given is not None  # asked for by runs of a checkpoint alone
+        path = whereabouts.given_file(self.spec, self.folder)
+        found = backbones.read_checkpoint(path, self.spec.backbone, resample=given.resampled is not None)
+        return {"tensors": found.tensors, "head": found.head, "bias": found.bias, "normalise": given.normalise}
 
     def _classifiers(self, dataset: Any, encoder: Any, meta: dict[str, str]) -> tuple[Maker, dict[float, Maker]]:
         """The run's own classifier, and those along its method's path; all of a path in `encoder`, one at a time.
@@ -369,7 +384,7 @@ def make_task(dataset: Any, encoder: Any, trainable: Literal["all", "image"]) ->
 
 def make_method(spec: RunSpec) -> Method:
     """The method with the hyperparameters of a spec; those that the spec leaves out mean what they meant before."""
-    method = registry.get(spec.method)
+    method = method_of(spec)
     return method(method.Hyper(**{**method.introduced, **spec.hyper}))
 
 

@@ -7,18 +7,20 @@ What data a run is of, its fingerprint says; where they lie is no part of it, an
 import json
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from ... import backbones
 from ...datasets import catalogue
 from ...datasets.card import DataError, Dataset
 from ...datasets.image_folders import ROOT_VARIABLE
-from ...methods import registry
 from ...results.records.records import write_atomic
+from ..errors import UserError
 from ..host.redaction import discreet
 from ..planning import benchmark as facts
 from ..planning import data_check
 from ..run_folder.folder import RunFolder, read_json
 from ..run_folder.plan import Plan
+from ..run_folder.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def find(plan: Plan, folder: RunFolder) -> Dataset:
     for place in (None, then):
         try:
             data = _load(plan, place)
-            data_check.check(data, plan.spec, registry.get(plan.spec.method).trained)
+            data_check.check(data, plan.spec, facts.method_of(plan.spec).trained)
         except DataError as error:
             failed.append(error)
             continue
@@ -86,7 +88,7 @@ def missing(plan: Plan, folder: RunFolder) -> str:
     spec = plan.spec
     try:
         data = find(plan, folder)
-        data_check.check(data, spec, registry.get(spec.method).trained)
+        data_check.check(data, spec, facts.method_of(spec).trained)
     except DataError as error:
         remedy = f"name the data root with --data or {ROOT_VARIABLE}"
         return f"{str(error).rstrip('.')}; {remedy}" if ROOT_VARIABLE not in str(error) else str(error).rstrip(".")
@@ -95,12 +97,38 @@ def missing(plan: Plan, folder: RunFolder) -> str:
             f"the data {plan.dataset} are others than when the run was planned; name the data root that has those with "
             f"--data or {ROOT_VARIABLE}, or start the sweep again to plan anew"
         )
-    if backbones.weights_id(spec.backbone) != spec.weights:
+    if spec.given and not folder.weights.exists():
+        try:
+            given_file(plan.spec, folder)
+        except UserError as error:
+            return str(error).rstrip(".")
+    if not spec.given and backbones.weights_id(spec.backbone) != spec.weights:
         return (
             f"the weights of {spec.backbone} are others than when the run was planned; name the folder that has those "
             f"with {backbones.WEIGHTS_VARIABLE}, or unset it, or start the sweep again to plan anew"
         )
     return ""
+
+
+def keep_given(checkpoint: Path, folder: RunFolder) -> None:
+    """Write beside a plan where the checkpoint lies that it evaluates."""
+    write_atomic(folder.given, json.dumps({"path": discreet(str(checkpoint.absolute()))}).encode())
+
+
+def given_file(spec: RunSpec, folder: RunFolder) -> Path:
+    """The checkpoint of a run, looked at: it is there, and is the one that was planned.
+
+    Raises:
+        UserError: it is gone, or another one.
+    """
+    path = os.path.expanduser((read_json(folder.given) or {}).get("path", ""))
+    again = "put it back, or call `robustft evaluate` with the place where it is"
+    if not os.path.isfile(path):
+        raise UserError(f"{spec.title}: its checkpoint {path or '(unknown)'} was moved or deleted; {again}.")
+    now = backbones.file_hash(Path(path)).removeprefix("sha256:")
+    if spec.given is None or now != spec.given.sha256:
+        raise UserError(f"{spec.title}: its checkpoint {path} was changed since the run was planned; {again}.")
+    return Path(path)
 
 
 def _load(plan: Plan, place: Whereabouts | None) -> Dataset:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...results.records.run_id import folder_name
 from ..errors import UserError, resolve_name
 from ..run_folder.folder import RunFolder, read_state
 from ..run_folder.lease import Holder, Observer
@@ -259,6 +260,8 @@ def choose(found: list[Seen], runs: Path, choice: Choice) -> list[Seen]:
     for kind, part, asked in (("method", 1, choice.methods), ("backbone", 2, choice.backbones)):
         known = sorted({seen.parts[part] for seen in found})
         remedy = f"{place} runs of: {', '.join(known) or 'none'}"
+        of_given = {name: folder_name(name, {"given": True}) for name in asked}
+        asked = tuple(of_given[name] if of_given[name] in known else name for name in asked)
         names = {resolve_name(kind, name, known, remedy) for name in asked if name != "all"}
         if names and "all" not in asked:
             found = [seen for seen in found if seen.parts[part] in names]

@@ -10,8 +10,9 @@ from ... import backbones
 from ...datasets import catalogue
 from ...datasets.card import Dataset
 from ...methods import registry
+from ...methods.given import Given
 from ..errors import UserError, resolve_name
-from ..run_folder.spec import TRAINING_FIELDS
+from ..run_folder.spec import TRAINING_FIELDS, RunSpec
 from . import data_check
 from .request import DataFacts, Facts, MethodClass, keys_of
 from .resolver import Resolver
@@ -72,6 +73,11 @@ def data_facts(name: str, backbone: str, allow_partial: bool) -> DataFacts:
 def methods() -> dict[str, MethodClass]:
     """Every registered method."""
     return {name: registry.get(name) for name in registry.names()}
+
+
+def method_of(spec: RunSpec) -> MethodClass:
+    """The class that makes a run: of a checkpoint that somebody gave, one that no name has."""
+    return Given if spec.given else registry.get(spec.method)
 
 
 def gather(suite: Suite) -> Facts:

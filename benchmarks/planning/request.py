@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..errors import UserError, resolve_name
@@ -76,6 +77,8 @@ class Planned:
     """False for a run that is there only because another one reads it."""
     needs: tuple[str, ...] = ()
     """Run ids that must be finished before this one starts."""
+    checkpoint: Path | None = field(default=None, compare=False)
+    """Where the checkpoint lies that the run evaluates, if it is one that somebody gave."""
 
 
 def learns(method: MethodClass) -> bool:

@@ -40,7 +40,7 @@ class Selector:
         """
         none: dict[str, Any] = {"rules": [], "tuning": None, "trials": 0, "evaluated": 0}
         method = self.facts.methods.get(spec.method)
-        if spec.kind != "run" or spec.recipe != self.recipe or self.suite.grid or self.suite.based_on:
+        if spec.given or spec.kind != "run" or spec.recipe != self.recipe or self.suite.grid or self.suite.based_on:
             return none
         if method is None or not self._known(spec.backbone):
             return none

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...results.board.row_marks import given_text
 from ...results.board.rows import settings_text
 from .suite.suite import SUITES
 from .suite.tuned_values import part_text
@@ -28,6 +29,8 @@ def reason(record: Mapping[str, Any], benchmark: Benchmark | None) -> str:
     spec, rules = record["spec"], record["selection"]["rules"]
     if record["kind"] != "run":
         return ""
+    if spec.get("given"):
+        return given_text(record)
     given = {**spec, **spec.get("hyper", {})}
     by_hand = {key: given.get(key) for key, source in record["sources"].items() if source.startswith(BY_HAND)}
     if limits := {key: spec[key] for key in LIMITS if spec.get(key) is not None}:

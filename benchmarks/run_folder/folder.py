@@ -28,7 +28,7 @@ class RunFolder:
     def of(cls, runs: Path, spec: "RunSpec") -> "RunFolder":
         """The folder of a spec below the root of all runs."""
         name = f"seed{spec.seed}-{spec.run_id}"
-        return cls(runs / spec.benchmark / spec.method / spec.backbone / name)
+        return cls(runs / spec.benchmark / spec.folder_name / spec.backbone / name)
 
     @property
     def spec(self) -> Path:
@@ -38,6 +38,11 @@ class RunFolder:
     def place(self) -> Path:
         """Where its data were, see `whereabouts`."""
         return self.path / "place.json"
+
+    @property
+    def given(self) -> Path:
+        """Where the checkpoint lay that `robustft evaluate` was given."""
+        return self.path / "given.json"
 
     @property
     def state(self) -> Path:

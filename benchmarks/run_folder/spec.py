@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from ...results.records.run_id import canonical, run_id
+from ...results.records.run_id import canonical, folder_name, run_id
 
 # How a model is trained, the same names for every method; a method without any training has None in each.
 TRAINING_FIELDS = (
@@ -23,6 +23,25 @@ OTHER_FIELDS = ("threads", "trainable", "limit", "train_limit", "allow_partial",
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+GIVEN = "given"
+"""What stands for the pretrained weights of a run that evaluates a checkpoint, and so reads none."""
+
+
+class Given(BaseModel):
+    """A checkpoint that somebody else trained, and how it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    sha256: str
+    """Of the file, 64 hexadecimal digits."""
+    kind: Literal["clip", "tower"]
+    """A whole CLIP under the head of its own text tower, or an image tower with its head."""
+    normalise: bool = True
+    """Whether a head that was given reads unit-length features."""
+    resampled: str | None = None
+    """The grids between which position embeddings were resampled: 14x14 to 7x7."""
 
 
 class RunSpec(BaseModel):
@@ -72,8 +91,17 @@ class RunSpec(BaseModel):
     decode: Literal["exact", "fast"] = "exact"
     """How pictures are made from image files (`datasets/decoding.py`): the pixels of Pillow and open_clip's transform,
     or faster ones that differ by a level here and there; also where nothing is read from files."""
+    given: Given | None = None
+    """Of `robustft evaluate`: what is evaluated in place of a trained method. `method` is then its free name, and
+    `seed` counts the checkpoints of that name."""
     kind: Literal["run", "trial"] = "run"
     """A trial is a run of the tuning: it sees the validation set only and never counts as a finished run."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `given` where there is none, so that plans and records of trained runs are as they were."""
+        fields = write(self)
+        return {key: value for key, value in fields.items() if key != "given" or value is not None}
 
     def canonical(self) -> str:
         """JSON with sorted keys and no spaces: the text that the run id hashes."""
@@ -83,6 +111,11 @@ class RunSpec(BaseModel):
     def run_id(self) -> str:
         """12 hexadecimal digits; equal exactly when every field that the science depends on is equal."""
         return run_id(self.model_dump(mode="json"))
+
+    @property
+    def folder_name(self) -> str:
+        """What stands for the method in the path of the run folder."""
+        return folder_name(self.method, {"given": self.given})
 
     @property
     def title(self) -> str:

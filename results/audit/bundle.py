@@ -39,6 +39,7 @@ from ..records.records import (
     reference_lines,
 )
 from ..records.reference import ReferencePredictions
+from ..records.run_id import folder_name
 from ..tables import leaderboard
 from .rescoring import Files, FolderFiles, Number, ReferenceFiles, rescore, with_rescored
 
@@ -149,7 +150,8 @@ def export(runs: Iterable[tuple[Path, Record]], folder: Path) -> int:
             )
     for place, record in chosen:
         run = f"seed{record['seed']}-{record['run_id']}"
-        copy = folder / "runs" / record["benchmark"] / record["method"] / record["backbone"] / run
+        method = folder_name(record["method"], record["spec"])
+        copy = folder / "runs" / record["benchmark"] / method / record["backbone"] / run
         write_atomic(copy / NAME, record_json(copy, record))
         for file in sorted((place / "predictions").glob("*.parquet")):
             write_atomic(copy / "predictions" / file.name, file.read_bytes())

@@ -21,6 +21,7 @@ from .rows import (
     ASIDE,
     FIXED,
     FORGOTTEN,
+    GIVEN,
     GRID,
     OLD_TASK,
     ORACLE,
@@ -49,6 +50,7 @@ NOT_SETTINGS = {
     "recipe",
     "kind",
     "hyper",
+    "given",
 }
 
 
@@ -180,7 +182,16 @@ def _table_of(record: Record) -> tuple[str, str, str, str]:
 def _settings(record: Record) -> dict[str, Any]:
     """Every field that all seeds of a row must share, hyperparameters beside the others."""
     spec = AS_BEFORE | record["spec"]
-    return {key: value for key, value in spec.items() if key not in NOT_SETTINGS} | dict(spec.get("hyper", {}))
+    settings = {key: value for key, value in spec.items() if key not in NOT_SETTINGS} | dict(spec.get("hyper", {}))
+    given = spec.get("given")
+    return settings | ({GIVEN: _read_as(given)} if given else {})
+
+
+def _read_as(given: Mapping[str, Any]) -> str:
+    """How a checkpoint was read; which one it is, each seed of a row says for itself."""
+    head = "head of its text tower" if given["kind"] == "clip" else "head given"
+    parts = [head, "" if given["normalise"] else "raw features"]
+    return ", ".join(filter(None, [*parts, f"positions {given['resampled']}" if given["resampled"] else ""]))
 
 
 def _group_of(record: Record, rules: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from .rows import ASIDE, GRID, ORACLE, UNRANKED, Row, natural
 
 Record = Mapping[str, Any]
+KNOWN = "the final weights of"
+"""So begins the source of a given checkpoint that a finished run of this package left."""
 
 
 def marked(
@@ -58,6 +60,10 @@ def marked(
         marks["shared"] = f"by the bytes of the files, {'; '.join(pairs)}"
     if kinds := _unread(used):
         marks["unread"] = "; ".join(kinds)
+    if row.is_given:
+        told = [f"seed {r['seed']}: {given_text(r)}" if len(used) > 1 else given_text(r) for r in used]
+        same = {given_text(record) for record in used}
+        return replace(row, marks={**marks, UNRANKED: same.pop() if len(same) == 1 else "; ".join(told)})
     rules = row.rules
     if row.method_version < newest[row.method]:
         marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"
@@ -67,6 +73,13 @@ def marked(
     if reasons and not rules and row.kind not in ASIDE:
         marks[UNRANKED] = "; ".join(reasons)
     return replace(row, marks=marks, rules=rules)
+
+
+def given_text(record: Record) -> str:
+    """Why a given checkpoint is not ranked: whose final weights it is, and what is known of its classes."""
+    source, _, classes = str(record["sources"].get("given", "")).partition("; ")
+    told = f"given: {source}" if source.startswith(KNOWN) else "given, not trained here"
+    return "; ".join(filter(None, (told, classes)))
 
 
 def _shared(records: Sequence[Record]) -> list[str]:

@@ -13,6 +13,7 @@ from .curve import Curve
 
 BASELINE = "ft"  # plain finetuning: what every method is to beat
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
+GIVEN = "checkpoint"  # key of a row's settings: how a checkpoint was read that somebody gave
 UNRANKED = "unranked"  # why no rule ranks a row of this machine, and what to do
 MARKS = {
     "dirty": "*",
@@ -65,6 +66,11 @@ class Row:
         return self.method == REFERENCE_METHOD
 
     @property
+    def is_given(self) -> bool:
+        """Whether somebody gave its checkpoints, which no method here trained; its method is their free name."""
+        return GIVEN in self.settings
+
+    @property
     def varies(self) -> bool:
         """Whether another seed would be another run: not where nothing was trained, nor where a run reads several."""
         untrained = len(self.seeds) == 1 and self.settings.get("steps", 0) is None
@@ -95,6 +101,8 @@ class Row:
         """How the setting was chosen. Whatever it is, the run is judged at its last checkpoint."""
         if self.is_reference_method:
             return "none"
+        if self.is_given:
+            return "none: given"
         if self.kind == FIXED:
             return f"fixed {self.point}" if self.point != FIXED else FIXED
         if self.kind:

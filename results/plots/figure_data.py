@@ -18,6 +18,7 @@ from ..board.rows import ASIDE, Row, Section
 from ..records.predictions import PredictionError
 from ..records.records import REFERENCE
 from ..records.reference import PREDICTIONS, SAMPLES
+from ..records.run_id import folder_name
 from ..statistics.setting_selection import RULES
 from ..tables.leaderboard import Board, build
 
@@ -113,7 +114,8 @@ class Material:
         """The folder of a local run; None where there is none."""
         if self.runs is None:
             return None
-        place = Path(record["benchmark"], record["method"], record["backbone"])
+        method = folder_name(record["method"], record["spec"])
+        place = Path(record["benchmark"], method, record["backbone"])
         folder = self.runs / place / f"seed{record['seed']}-{record['run_id']}"
         return folder if folder.is_dir() else None
 

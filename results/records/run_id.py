@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ INTRODUCED: dict[str, Any] = {
     "train_limit": None,
     "allow_partial": False,
     "decode": "exact",
+    "given": None,
 }
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
@@ -29,6 +32,15 @@ def canonical_json(value: Any) -> str:
 def canonical(spec: Mapping[str, Any]) -> str:
     """JSON with sorted keys and no spaces: the text that the run id hashes."""
     return canonical_json({k: v for k, v in spec.items() if k not in INTRODUCED or v != INTRODUCED[k]})
+
+
+def folder_name(method: str, spec: Mapping[str, Any]) -> str:
+    """The name of a method's folder; of a checkpoint that was given, whose name is free text, one of its own."""
+    if not spec.get("given"):
+        return method
+    plain = unicodedata.normalize("NFKD", method).encode("ascii", "ignore").decode().lower()
+    short = re.sub("[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "checkpoint"
+    return f"given-{short}-{hashlib.sha256(method.encode()).hexdigest()[:8]}"
 
 
 def run_id(spec: Mapping[str, Any]) -> str:

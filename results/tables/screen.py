@@ -192,7 +192,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 def _marks(row: Row) -> dict[str, str]:
     """Its marks; a rehearsal says once that it is one."""
-    twice = {"partial"} if UNRANKED in row.marks else set()
+    twice = {"partial"} if UNRANKED in row.marks and not row.is_given else set()
     return {kind: reason for kind, reason in row.marks.items() if kind not in twice}
 
 

@@ -38,5 +38,5 @@ def number(cell: Cell) -> str:
 
 def escape(text: str) -> str:
     """Text that Markdown, and the HTML it becomes, show as it is."""
-    text = re.sub(r"([\\|*`\[\]])|(?<!\w)(_)|(_)(?!\w)", lambda m: "\\" + m[0], text)
+    text = re.sub(r"([\\|*`$\[\]])|(?<!\w)(_)|(_)(?!\w)", lambda m: "\\" + m[0], text)
     return text.replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")

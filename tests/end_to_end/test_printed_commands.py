@@ -51,7 +51,9 @@ RULES = (
     Rule("make report", "BENCHMARK=forgetting", says="wrote results/report.html"),
     Rule("make (status|leaderboard|lint|clean)"),
     Rule("robustft .*--help", says="Usage: robustft"),
-    Rule("robustft (run|tune|compare|bundle|verify)", "--help", says="Usage: robustft"),  # a name, in a sentence
+    Rule(
+        "robustft (run|tune|evaluate|compare|bundle|verify)", "--help", says="Usage: robustft"
+    ),  # a name, in a sentence
     Rule("robustft run digits .*", "--limit 32 --set steps=3", says="OOD mean accuracy .*record.json"),
     Rule("robustft (sweep|tune) own_data.*", code=2, says=NO_FOLDER),
     Rule("robustft sweep .*--dry-run", says="dry run: nothing was started"),
@@ -78,6 +80,7 @@ RULES = (
         clone="robustft verify forgetting --reference",
         wheel="robustft verify forgetting --reference",
     ),
+    Rule("robustft evaluate .*", code=2, says="no weights at their_flyp.pt; correct the path"),
     Rule("robustft doctor --prefetch .*", code=2, says="no network"),
     Rule("robustft doctor", says="torch"),
     Rule("robustft doctor .*", code=1, says="something is missing or wrong"),

@@ -118,7 +118,7 @@ def _section(
     chosen = [resolve_name("backbone", backbone, known)] if backbone else known
     shown = 0
     for name in chosen:
-        rows = section.table(rule, name)
+        rows = [*section.table(rule, name), *(row for row in section.unranked() if _beside(row, name))]
         first, second = (_row(rows, method) for method in methods)
         if first is not None and second is not None:
             shown += _show(console, outcomes, section, rule, rows, first, second)
@@ -127,6 +127,11 @@ def _section(
             backbones = reasons.setdefault(_why_not(section, method, name, rule), [])
             backbones += [name] if name not in backbones else []
     return shown
+
+
+def _beside(row: Row, backbone: str) -> bool:
+    """Whether a row that no rule ranks can be compared all the same: that of a checkpoint that somebody gave."""
+    return row.is_given and row.backbone == backbone
 
 
 def _row(rows: Sequence[Row], method: str) -> Row | None:

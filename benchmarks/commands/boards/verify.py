@@ -139,7 +139,8 @@ def _again(records: Sequence[Record], run_id: str, suite: str | None, device: st
 
 def _choose(records: Sequence[Record], run_id: str) -> Record:
     if run_id == "any":
-        simple = [r for r in records if not r["spec"]["inputs"] and r["spec"]["steps"]] or records
+        made = [record for record in records if not record["spec"].get("given")] or records
+        simple = [r for r in made if not r["spec"]["inputs"] and r["spec"]["steps"]] or made
         return min(simple, key=lambda r: (r["cost"].get("wall_seconds", 0.0), r["run_id"]))
     found = next((record for record in records if record["run_id"] == run_id), None)
     if found is None:
@@ -165,6 +166,11 @@ def _planned(record: Record, root: Path, suite: str | None = None) -> Any:
     except ValidationError as error:
         where, remedy = f"--rerun {record['run_id']}: spec", "rerun it with the version that made it"
         raise UserError(explain(error, where, remedy)) from None
+    if spec.given:
+        raise UserError(
+            f"--rerun {record['run_id']}: evaluates a given checkpoint, which a bundle does not hold; call `robustft "
+            f"evaluate` with the file of sha256 {spec.given.sha256}, or name another run."
+        )
     folder = RunFolder.of(root, spec)
     if suite is None and spec.benchmark not in suites.names():
         raise UserError(

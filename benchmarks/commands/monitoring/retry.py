@@ -78,7 +78,16 @@ def _lacking(found: Iterable[Seen]) -> dict[str, str]:
         except UserError:
             continue  # the run itself says it
         spec, place = plan.spec, whereabouts.Whereabouts.planned(seen.folder)
-        view = (plan.dataset, place, spec.fingerprint, spec.backbone, spec.allow_partial, spec.method, spec.kind)
+        view = (
+            plan.dataset,
+            place,
+            spec.fingerprint,
+            spec.backbone,
+            spec.allow_partial,
+            spec.method,
+            spec.kind,
+            spec.given,
+        )
         if view not in missing:
             try:
                 missing[view] = whereabouts.missing(plan, seen.folder)

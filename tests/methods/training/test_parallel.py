@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -218,12 +218,20 @@ class Three(NamedTuple):
     more: Tensor
 
 
+def tensors_of(batch):
+    """Every tensor of a batch, in order."""
+    found = []
+    batch.map(found.append)
+    return found
+
+
 def test_parts_are_cut_and_joined_by_rows():
     batch = loaded(task(encoder()), 8, 1)[0]
     parts = cut(batch, 3)
     assert [len(part.labels) for part in parts] == [3, 3, 2] and cut(batch, None) == [batch] == cut(batch, 9)
-    for field in fields(batch):
-        assert torch.equal(torch.cat([getattr(p, field.name) for p in parts]), getattr(batch, field.name))
+    batch = replace(batch, other_views=(batch.images + 1, batch.images + 2))
+    for whole, *cuts in zip(*map(tensors_of, [batch, *cut(batch, 3)]), strict=True):
+        assert torch.equal(torch.cat(cuts), whole)
     outputs = [Three(torch.full((n, 2), float(n)), torch.tensor(5.0), torch.full((n,), n)) for n in (2, 1)]
     whole = join(outputs)
     assert whole.rows.tolist() == [[2, 2], [2, 2], [1, 1]] and whole.scale == 5 and whole.more.tolist() == [2, 2, 1]

@@ -5,7 +5,7 @@ no worker holds an epoch, any number of workers gives the same batches, and a re
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -37,8 +37,14 @@ class Batch:
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """The batch with every tensor changed in the same way."""
-        own = (change(getattr(self, f.name)) for f in fields(self)[:-1])
-        return Batch(*own, other_views=tuple(map(change, self.other_views)))
+        return Batch(
+            change(self.images),
+            change(self.labels),
+            change(self.tokens),
+            change(self.sample_ids),
+            change(self.epoch),
+            tuple(map(change, self.other_views)),
+        )
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device; does not wait for the copy if the batch is pinned."""

@@ -1,13 +1,13 @@
 """The optimizer that methods share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 from torch.optim import AdamW
 
 
-def adamw(parameters: Iterable[nn.Parameter] | Iterable[Mapping[str, Any]], lr: float, weight_decay: float) -> AdamW:
+def adamw(parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, weight_decay: float) -> AdamW:
     """AdamW as every run has it: betas 0.9 and 0.999, epsilon 1e-8, fused.
 
     Args:

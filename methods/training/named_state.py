@@ -72,8 +72,8 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Restores what `optimizer_state` gave, each tensor in the type that it had."""
     kept: dict[int, dict[str, Any]] = {}
     for name, value in unpacked("optimizer", tensors).items():
-        i, _, key = name.partition(".")
-        kept.setdefault(int(i), {})[key] = value
+        place, _, key = name.partition(".")
+        kept.setdefault(int(place), {})[key] = value
     optimizer.load_state_dict({"state": kept, "param_groups": optimizer.state_dict()["param_groups"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for i, values in kept.items():
@@ -82,6 +82,6 @@ def load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
             if isinstance(value, Tensor) and own[key].dtype != value.dtype:
                 own[key] = value.to(own[key].device)
     for name, value in unpacked("optimizer_group", tensors).items():
-        i, _, key = name.partition(".")
-        group = optimizer.param_groups[int(i)]
+        place, _, key = name.partition(".")
+        group = optimizer.param_groups[int(place)]
         group[key] = value.to(group["params"][0].device) if isinstance(value, Tensor) else value

@@ -59,7 +59,7 @@ def marked(
     if kinds := _unread(used):
         marks["unread"] = "; ".join(kinds)
     if any(map(is_transductive, used)):
-        marks[TRANSDUCTIVE] = "transductive: it adapts to each set by all of its images before it predicts"
+        marks[TRANSDUCTIVE] = "transductive (it adapts to each set by all of its images before it predicts)"
     rules = row.rules
     if row.method_version < newest[row.method]:
         marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"

@@ -15,7 +15,7 @@ from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
 
 pytestmark = pytest.mark.faults
-SETTINGS = ("steps=60", "batch_size=32", "limit=64")
+SETTINGS = ("steps=60", "batch_size=4", "limit=16")
 
 
 def process(folder):

@@ -4,8 +4,8 @@ Order, augmentation and captions are functions of (seed, epoch, sample id). The 
 no worker holds an epoch, any number of workers gives the same batches, and a resume starts at any step.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -31,21 +31,35 @@ class Batch:
     """(B,) int64 positions in the training set."""
     epoch: torch.Tensor
     """(B,) int64: which visit to the sample this is."""
+    other_views: tuple[torch.Tensor, ...] = ()
+    """Further views of the same samples, each like `images`: other draws of the same augmentation, in a method that
+    asks for them. Data whose training images are fixed give the same picture again."""
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """The batch with every tensor changed in the same way."""
+        return Batch(
+            change(self.images),
+            change(self.labels),
+            change(self.tokens),
+            change(self.sample_ids),
+            change(self.epoch),
+            tuple(map(change, self.other_views)),
+        )
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device; does not wait for the copy if the batch is pinned."""
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory; the DataLoader calls it, in a thread of its own."""
-        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+        return self.map(torch.Tensor.pin_memory)
 
 
 class _Samples:
     """Turns a list of (epoch, index) pairs into a Batch, in whichever process it runs."""
 
-    def __init__(self, dataset: Dataset, caption_tokens: torch.Tensor, seed: int):
-        self.dataset, self.caption_tokens, self.seed = dataset, caption_tokens, seed
+    def __init__(self, dataset: Dataset, caption_tokens: torch.Tensor, seed: int, views: int):
+        self.dataset, self.caption_tokens, self.seed, self.views = dataset, caption_tokens, seed, views
         self.labels = dataset.train_labels()
 
     def __getitems__(self, items: list[tuple[int, int]]) -> Batch:
@@ -55,9 +69,14 @@ class _Samples:
         labels = self.labels[indices]
         tokens = self.caption_tokens[labels, prompts]
         longest = int(tokens.argmax(dim=-1).max()) + 1
-        images = self.dataset.train_images(items, self.seed)
+        images, *others = (self.dataset.train_images(items, view_seed(self.seed, view)) for view in range(self.views))
         return Batch(images, torch.from_numpy(labels), tokens[:, :longest],
-                     torch.from_numpy(indices), torch.from_numpy(epochs))  # fmt: skip
+                     torch.from_numpy(indices), torch.from_numpy(epochs), tuple(others))  # fmt: skip
+
+
+def view_seed(seed: int, view: int) -> int:
+    """The seed that draws the augmentation of a view: the run's own for the first, 0."""
+    return stable_key("view", seed, view) % 2**31 if view else seed
 
 
 def steps_per_epoch(train_size: int, batch_size: int) -> int:
@@ -90,6 +109,7 @@ def train_batches(
     total_steps: int,
     workers: int = 0,
     pin: bool = False,
+    views: int = 1,
 ) -> Iterator[Batch]:
     """Training batches of steps start_step..total_steps-1; the batch of a step depends on (seed, step) alone.
 
@@ -102,9 +122,10 @@ def train_batches(
         total_steps: steps of the whole run.
         workers: loader processes; 0 loads in this one. Changes nothing but speed.
         pin: whether what workers load is put in page-locked memory, for a device that copies it while it computes.
+        views: pictures of each sample; `images`, and further ones in `other_views`.
     """
     sampler = visits(dataset.train_size, batch_size, seed, start_step, total_steps)
-    samples = _Samples(dataset, caption_tokens, seed)
+    samples = _Samples(dataset, caption_tokens, seed, views)
     if workers == 0:
         yield from map(samples.__getitems__, sampler)
         return

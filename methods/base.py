@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, T
 
 import pydantic
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..backbones import DualEncoder
-from .classifier import Classifier
+from .optimizers import adamw
+from .predictor import Predictor
 from .teachers import StaticTeacher
 
 if TYPE_CHECKING:
@@ -116,8 +118,8 @@ class Context:
     """The pretrained backbone. The run owns it: a student trains its towers in place."""
     task: Task
     settings: Settings
-    validate: Callable[[Classifier], float]
-    """ID-validation negative log-likelihood of a classifier, in nats; smaller is better. Of a method that `chooses`."""
+    validate: Callable[[Predictor], float]
+    """ID-validation negative log-likelihood of a predictor, in nats; smaller is better. Of a method that `chooses`."""
     inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Finished runs by method: {"ft": {"tensors": ..., "meta": ...}}; of a method that reads several seeds by
     method and seed: {"ft:0": ..., "ft:1": ...}."""
@@ -152,7 +154,9 @@ class Method(Generic[Student, Outputs]):
     needs_text: ClassVar[bool] = True
     """Whether the backbone must have a text tower."""
     anchored: ClassVar[bool] = False
-    """Whether `penalty` reads the starting values, so that the trainer keeps a copy."""
+    """Whether `penalty`, `before_step` or `after_step` read the starting values, so that the trainer keeps a copy."""
+    views: ClassVar[int] = 1
+    """Pictures of each sample in a batch: `Batch.images`, and further draws in `Batch.other_views`."""
     strength: ClassVar[str | None] = None
     """The one hyperparameter beside the learning rate that tuning may move."""
     distils_by: ClassVar[tuple[tuple[str, ...], ...]] = ()
@@ -255,11 +259,39 @@ class Method(Generic[Student, Outputs]):
         """
         return {}
 
-    def after_step(self, student: Student) -> None:
-        """Called after each optimizer step, before the teacher moves: a constraint on the weights, in place."""
+    def optimizer(self, student: Student, settings: Settings) -> Optimizer:
+        """What moves the weights: every trained parameter of the student in one of its groups.
 
-    def finish(self, student: Student, context: Context) -> Classifier:
-        """The classifier to evaluate."""
+        Each group's rate is its rate at the peak: the schedule of `settings` multiplies it. Steps are taken without a
+        closure. Its state, tensors and numbers, is in the checkpoints.
+        """
+        assert isinstance(student, nn.Module)
+        trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        return adamw(trained, settings.lr, settings.weight_decay)
+
+    def before_step(self, student: Student, start: Start, step: int) -> None:
+        """Called without autograd between the gradients of step `step` (from 0) and the optimizer: changes `grad` in
+        place.
+
+        The gradients are the loss's own, of the whole batch. Clipping comes after it: what a method asks of a gradient
+        (its sign or its angle to the way from the start) is asked of the loss, and whatever it makes of it, the
+        optimizer is given no more than `clip_norm`. `start.values` is empty unless `anchored`.
+        """
+
+    def after_step(self, student: Student, start: Start, step: int) -> None:
+        """Called without autograd after optimizer step `step` (from 0), before the teacher moves: a constraint on the
+        weights, in place. `start.values` is empty unless `anchored`."""
+
+    def state(self) -> Mapping[str, Tensor | float]:
+        """What the method itself must remember from one step to the next, `prepare` included: tensors and numbers by
+        name, kept in the checkpoints."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor | float]) -> None:
+        """Takes back what `state` gave, before the next step; tensors come on the run's device."""
+
+    def finish(self, student: Student, context: Context) -> Predictor:
+        """What is evaluated: a `Classifier`, or another kind of predictor."""
         raise NotImplementedError
 
     def line(self, context: Context) -> "Line":
@@ -272,5 +304,5 @@ class Line(NamedTuple):
 
     values: tuple[float, ...]
     """Of the hyperparameter, rising."""
-    at: Callable[[float], Classifier]
-    """The classifier at a value. All values share one, which the next call overwrites."""
+    at: Callable[[float], Predictor]
+    """The predictor at a value. All values share one, which the next call overwrites."""

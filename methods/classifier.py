@@ -1,6 +1,6 @@
-"""The classifier that every method ends in: an image tower and a linear head."""
+"""The usual predictor: an image tower and a linear head."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,10 @@ from torch.nn.functional import linear, normalize
 
 from ..backbones import DualEncoder
 from ..backbones.encoder import at_least_float32
+from .predictor import USUAL, Predictor
 
 
-class Classifier(nn.Module):
+class Classifier(Predictor, kind=USUAL):
     """Logits of an image tower's features under a linear head; also the student of one-tower methods.
 
     Args:
@@ -22,40 +23,25 @@ class Classifier(nn.Module):
     """
 
     def __init__(self, encoder: DualEncoder, weight: Tensor, bias: Tensor | None = None, normalise: bool = True):
-        super().__init__()
+        super().__init__(encoder)
         self.visual = encoder.visual
         self.weight = nn.Parameter(weight.detach().clone())
         self.bias = nn.Parameter(torch.zeros_like(weight[:, 0]) if bias is None else bias.detach().clone())
         self.normalise = normalise
-        self.backbone = encoder.name
-        self._pixels = encoder.pixels
 
     def features(self, images: Tensor) -> Tensor:
         """(B, D) as the head sees them, of (B, 3, H, W) bytes or normalised floats; at least float32."""
         features = at_least_float32(self.visual(self._pixels(images)))
         return normalize(features, dim=-1) if self.normalise else features
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C) float32 logits of (B, 3, H, W) uint8 images, whatever the autocast type."""
-        features = self.features(images)
+    def logits(self, features: Tensor) -> Tensor:
+        """(B, C) float32 of (B, D) features, whatever the autocast type."""
         with torch.autocast(features.device.type, enabled=False):
             return linear(features, self.weight, self.bias)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Every parameter and buffer by name, detached; what `restore` needs, with `meta`."""
-        return {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-
     def meta(self) -> dict[str, str]:
         """What `restore` needs beside the tensors."""
-        return {"backbone": self.backbone, "normalise": str(self.normalise).lower()}
-
-    @torch.no_grad()
-    def overwrite(self, tensors: Iterable[tuple[str, Tensor]]) -> "Classifier":
-        """Takes the values of all `tensors()`, (name, tensor) one at a time, in place; returns itself."""
-        own = self.state_dict()
-        for name, tensor in tensors:
-            own[name].copy_(tensor)
-        return self
+        return super().meta() | {"normalise": str(self.normalise).lower()}
 
     @classmethod
     def restore(cls, encoder: DualEncoder, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> "Classifier":
@@ -63,19 +49,16 @@ class Classifier(nn.Module):
         overwritten.
 
         Raises:
-            ValueError: if the tensors belong to another backbone or architecture.
+            ValueError: if the tensors belong to another backbone, architecture or kind of predictor.
         """
+        if (kind := meta.get("kind", USUAL)) != cls.kind:
+            raise ValueError(f"final weights are of kind {kind!r}, not {cls.kind!r}; read a run that ends in one.")
         if meta.get("backbone", encoder.name) != encoder.name:
             made_with = meta["backbone"]
             raise ValueError(f"classifier weights belong to {made_with!r}, not {encoder.name!r}; load that backbone.")
         device = next(encoder.parameters()).device
         classifier = cls(encoder, tensors["weight"].to(device), normalise=meta["normalise"] == "true")
-        try:
-            classifier.load_state_dict(dict(tensors))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"classifier weights do not fit backbone {encoder.name!r}: {reason}") from None
-        return classifier.eval()
+        return classifier.filled(tensors)
 
 
 def interpolate(

@@ -4,7 +4,6 @@ rebuilt head."""
 import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -89,8 +88,7 @@ class TwoTowerMethod(Method[TwoTower, Embeddings]):
             terms["orthogonality"] = hyper.orthogonality_weight * orthogonality(side)
         return terms
 
-    @torch.no_grad()
-    def after_step(self, student: TwoTower) -> None:
+    def after_step(self, student: TwoTower, start: Start, step: int) -> None:
         """The clamp, if asked for."""
         if self.hyper.clamp_logit_scale:
             student.encoder.clip.logit_scale.clamp_(0, MAX_LOG_LOGIT_SCALE)

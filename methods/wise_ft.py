@@ -10,6 +10,7 @@ from pydantic import Field
 
 from .base import Context, Line, Method, hyperparameters
 from .classifier import Classifier, interpolated
+from .predictor import Predictor
 from .registry import register
 from .two_tower import zero_shot_classifier
 
@@ -43,7 +44,7 @@ class WiSEFT(Method[None, None]):
         """The finetuned end of the line."""
         return (cls.finetuned,)
 
-    def finish(self, student: None, context: Context) -> Classifier:
+    def finish(self, student: None, context: Context) -> Predictor:
         """The classifier at `alpha` on the line."""
         return self.line(context).at(self.hyper.alpha)
 

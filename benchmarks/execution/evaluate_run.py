@@ -15,7 +15,7 @@ from ..planning import data_check
 from ..planning.benchmark import method_of
 from ..run_folder.folder import RunFolder
 from ..run_folder.plan import Plan
-from .predict import Columns, Maker, class_count, lineage_batch, predict, score
+from .predict import Columns, Maker, adapting, class_count, lineage_batch, predict, score
 from .sharded_evaluation import Share
 
 POINT_METRICS = ("accuracy", "ece", "nll")
@@ -35,21 +35,22 @@ def measure(
     after_set: Callable[[], None],
     workers: int = 0,
 ) -> dict[str, Any]:
-    """Evaluate a run's classifier, and those along its path, on every set; a trial's on the validation set alone.
+    """Evaluate a run's predictor, and those along its path, on every set; a trial's on the validation set alone.
 
     The ID validation set comes first: one temperature is fitted on its logits, as the file keeps them, and applied to
     every set. Where several processes make the run, all of them call this; the first one writes.
 
     Args:
-        own: gives the classifier of the run.
-        along: value -> what gives the classifier there, where the method has a path.
+        own: gives the predictor of the run.
+        along: value -> what gives the predictor there, where the method has a path.
         guard: called before a file appears; it raises if this process may no longer write.
         after_set: called when a set is done.
         workers: processes that load images ahead.
 
     Returns:
         Of the record: sets, in the card's order; temperature, but for trials and for data without a validation set;
-        path, where there is one. Beside it `classes`: set -> how many classes a prediction is one of.
+        path, where there is one; transductive, where the predictor adapts to each set.
+        Beside it `classes`: set -> how many classes a prediction is one of.
     """
     spec, trial = plan.spec, plan.spec.kind == "trial"
     parameter = method_of(spec).path or ""
@@ -100,6 +101,7 @@ def measure(
         "sets": {entry.name: sets[entry.name] for entry in dataset.card.sets if entry.name in sets},
         **({} if temperature is None else {"temperature": temperature}),
         **({"path": {"parameter": parameter, "points": made}} if made else {}),
+        **({"transductive": True} if adapting(own()) else {}),
         "classes": {entry.name: classes[entry.name] for entry in dataset.card.sets if entry.name in classes},
     }
 

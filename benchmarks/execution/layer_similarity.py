@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ... import backbones
 from ...datasets.loaders import eval_batches
 from ...methods.classifier import Classifier
+from ...methods.predictor import restore
 from ...results.metrics.layer_similarity import linear_cka, svcca
 from ..errors import UserError
 from ..planning import data_check
@@ -46,7 +47,12 @@ def similarity_to_start(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{plan.dataset} has no ID validation set, on which layers are compared")
     before = activations(backbones.load(plan.spec.backbone), images)
     encoder = backbones.load(plan.spec.backbone)
-    Classifier.restore(encoder, tensors, about["classifier"])  # overwrites the image tower's weights
+    # Overwrites the image tower's weights.
+    if not isinstance(predictor := restore(encoder, tensors, about["classifier"]), Classifier):
+        raise UserError(
+            f"{plan.spec.method}: layers are compared of one image tower, and the run ends in a {predictor.kind!r}; "
+            "choose a run that ends in a classifier"
+        )
     after = activations(encoder, images)
     return [
         {"layer": name, "cka": linear_cka(before[name], after[name]), "svcca": svcca(before[name], after[name])}

@@ -1,7 +1,8 @@
 """One pass over an evaluation set: what is kept of each sample, and the metrics of the set.
 
-The images are read once, whatever the number of classifiers: a few batches are decoded, every classifier of a path is
-shown them, and the next few are decoded.
+The images are read once, whatever the number of predictors: a few batches are decoded, every predictor of a path is
+shown them, and the next few are decoded. Of a predictor that adapts to a set, the features of the whole set are
+collected, and then predicted from.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,23 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ...datasets.card import EvalData
 from ...datasets.loaders import eval_batches
-from ...methods.classifier import Classifier
+from ...methods.predictor import Predictor, PredictorError
 from ...results.metrics import calibration, metrics, set_metrics
 from .sharded_evaluation import Share
 
 # Part of the protocol: matrix products of another batch size may differ in the last bits.
 BATCH_SIZE = 256
 WINDOW = 8
-"""Batches decoded at a time where there is more than one classifier: 300 MB of pictures of 224 pixels."""
+"""Batches decoded at a time where there is more than one predictor: 300 MB of pictures of 224 pixels."""
 LINEAGE_BATCH = 512
 LINEAGE_BATCHES = {"ViT-L-14": 224, "iwildcam": 256, "fmow": 256}
 """Where the lineage trains, and therefore averages its calibration error, in other batches: by backbone or dataset."""
 
 Columns = dict[str, np.ndarray]
-Maker = Callable[[], Classifier]
+Maker = Callable[[], nn.Module]
+"""Gives a predictor, or any module that gives (B, C) logits of images."""
 
 
 class Stopped(Exception):
@@ -55,12 +58,12 @@ def predict(
     share: Share | None = None,
     workers: int = 0,
 ) -> list[Columns]:
-    """What some classifiers say of each sample of a set, which is read once and in its own order.
+    """What some predictors say of each sample of a set, which is read once and in its own order.
 
     Where the set has classes of its own (`data.project`), logits are projected onto them before softmax.
 
     Args:
-        makers: each gives a classifier, which the next one may overwrite.
+        makers: each gives a predictor, which the next one may overwrite.
         limit: take the first `limit` samples; None takes all.
         keep_logits: keep the first classifier's, in half precision.
         temperature: keep its confidence after division of the logits by this.
@@ -68,16 +71,17 @@ def predict(
         workers: processes that load images ahead; 0 loads in this one.
 
     Returns:
-        Columns of each classifier, not yet rounded: label and what `metrics.sample_columns` gives. Of the first also
+        Columns of each predictor, not yet rounded: label and what `metrics.sample_columns` gives. Of the first also
         sample_id, unit_id, group where the set has groups, logits and confidence_scaled where asked for.
 
     Raises:
         Stopped: when `should_stop` says so.
-        MetricError: a classifier gives no probabilities; it has diverged.
+        MetricError: a predictor gives no probabilities; it has diverged.
     """
     share = share or Share()
     size = len(data) if limit is None else min(limit, len(data))
     found: list[dict[str, list[np.ndarray]]] = [{} for _ in makers]
+    adapt_later: set[int] = set()
     positions: list[np.ndarray] = []
 
     def stop_if_asked() -> None:
@@ -91,26 +95,89 @@ def predict(
         for i, make in enumerate(makers):
             if i:
                 stop_if_asked()
-            classifier = make().eval()
+            predictor = make().eval()
+            whole_sets = adapting(predictor)
+            adapt_later |= {i} if whole_sets else set()
             for _, images, labels in window:
-                logits = data.project(classifier(images)).cpu()
-                # float64, so that a label's probability does not become 0 and its likelihood infinite
-                kept = metrics.sample_columns(logits.double().softmax(dim=1).numpy(), labels)
-                if i == 0 and keep_logits:
-                    kept["logits"] = logits.half().numpy()
-                if i == 0 and temperature is not None:
-                    kept["confidence_scaled"] = calibration.confidence_at(logits.numpy(), temperature)
+                if whole_sets:
+                    kept = {_FEATURES: whole_sets.features(images).cpu().numpy()}
+                else:
+                    logits = data.project(predictor(images)).cpu()
+                    kept = _sample_columns(logits, labels, i == 0 and keep_logits, None if i else temperature)
                 for key, values in kept.items():
                     found[i].setdefault(key, []).append(values)
     own = {f"{i}/{key}": np.concatenate(parts) for i, kept in enumerate(found) for key, parts in kept.items()}
     own["position"] = np.concatenate([*positions, np.zeros(0, dtype=np.int64)])
     merged = share.merge(data.name, own, size)
     labels = np.asarray(data.labels[:size], dtype=np.int64)
+    for i in sorted(adapt_later):  # in each process all of it: what they shared are the passes through the towers
+        stop_if_asked()
+        features = torch.from_numpy(merged.pop(f"{i}/{_FEATURES}")).to(device)
+        adapted = _adapted(makers[i]().eval(), features)
+        parts = [
+            _sample_columns(data.project(logits).cpu(), own_labels, i == 0 and keep_logits, None if i else temperature)
+            for logits, own_labels in zip(adapted.split(BATCH_SIZE), _split(labels), strict=True)
+        ]
+        merged |= {f"{i}/{key}": np.concatenate([part[key] for part in parts]) for key in parts[0]}
     columns = [
         {"label": labels} | {key.partition("/")[2]: merged[key] for key in merged if key.startswith(f"{i}/")}
         for i in range(len(makers))
     ]
     return [_names(data, size) | columns[0], *columns[1:]]
+
+
+def adapting(predictor: nn.Module) -> Predictor | None:
+    """The predictor, if it adapts to each set before it predicts."""
+    return predictor if isinstance(predictor, Predictor) and predictor.adapts else None
+
+
+_FEATURES = "features"
+
+
+def _sample_columns(logits: torch.Tensor, labels: np.ndarray, keep_logits: bool, temperature: float | None) -> Columns:
+    """What is kept of some samples, from their (B, K) logits on the CPU."""
+    # float64, so that a label's probability does not become 0 and its likelihood infinite
+    kept = metrics.sample_columns(logits.double().softmax(dim=1).numpy(), labels)
+    if keep_logits:
+        kept["logits"] = logits.half().numpy()
+    if temperature is not None:
+        kept["confidence_scaled"] = calibration.confidence_at(logits.numpy(), temperature)
+    return kept
+
+
+def _adapted(predictor: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    """(N, C) logits of a whole set by a predictor that adapts to it; what it learned of the set is lost with it.
+
+    Raises:
+        PredictorError: it has changed itself, so that the next set would depend on this one, or gives no (N, C).
+    """
+    assert isinstance(predictor, Predictor)
+    name, device = type(predictor).__name__, features.device
+    before = _versions(predictor)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        logits = predictor.adapt(features)
+    after = _versions(predictor)
+    if changed := [key for key in {**before, **after} if before.get(key) != after.get(key)]:
+        raise PredictorError(
+            f"{name}.adapt: must leave the predictor as it is, but {changed[0]} has changed, and the next set would "
+            "depend on this one; change a copy."
+        )
+    if logits.ndim != 2 or len(logits) != len(features):
+        shape = tuple(logits.shape)
+        raise PredictorError(
+            f"{name}.adapt: must give logits ({len(features)}, classes), one row an image, got {shape}."
+        )
+    return logits
+
+
+def _versions(predictor: Predictor) -> dict[str, tuple[int, int]]:
+    """Of each parameter and buffer, which tensor it is and how often that was written to."""
+    return {key: (id(tensor), tensor._version) for key, tensor in predictor.state_dict(keep_vars=True).items()}
+
+
+def _split(labels: np.ndarray) -> list[np.ndarray]:
+    return [labels[first : first + BATCH_SIZE] for first in range(0, max(len(labels), 1), BATCH_SIZE)]
 
 
 def _windows(
@@ -156,13 +223,13 @@ def score(columns: Columns, data: EvalData, batch_size: int, limit: int | None =
     return {"n_expected": expected, **set_metrics.score(columns, data.name, batch_size)}
 
 
-def evaluate(classifier: Classifier, data: EvalData, batch_size: int = LINEAGE_BATCH, **how: Any) -> dict[str, Any]:
-    """The metrics of one classifier on one set; `how` as in `predict`."""
-    (columns,) = predict([lambda: classifier], data, **how)
+def evaluate(predictor: nn.Module, data: EvalData, batch_size: int = LINEAGE_BATCH, **how: Any) -> dict[str, Any]:
+    """The metrics of one predictor on one set; `how` as in `predict`."""
+    (columns,) = predict([lambda: predictor], data, **how)
     return score(columns, data, batch_size, how.get("limit"))
 
 
-def validation_nll(classifier: Classifier, data: EvalData, **how: Any) -> float:
+def validation_nll(predictor: nn.Module, data: EvalData, **how: Any) -> float:
     """Mean negative log-likelihood in nats, lower is better: what a method may choose by; `how`: see `predict`."""
-    (columns,) = predict([lambda: classifier], data, **how)
+    (columns,) = predict([lambda: predictor], data, **how)
     return set_metrics.basic(columns)["nll"]

@@ -22,8 +22,8 @@ from ... import backbones
 from ...backbones import DualEncoder
 from ...datasets import catalogue
 from ...methods.base import Context, Method
-from ...methods.classifier import Classifier
 from ...methods.given import CHECKPOINT
+from ...methods.predictor import restore
 from ...methods.training.checkpoints import Checkpoints
 from ...methods.training.trainer import Fitted, Settings, Task, fit
 from ...results.board.chance import CLASSES
@@ -133,7 +133,7 @@ class Attempt:
             self.plan,
             self.folder,
             dataset,
-            *self._classifiers(dataset, encoder, about["classifier"]),
+            *self._predictors(dataset, encoder, about["classifier"]),
             device=self.options.device,
             should_stop=self.should_stop,
             guard=self.guard,
@@ -294,7 +294,7 @@ class Attempt:
             encoder,
             make_task(dataset, encoder, spec.trainable),
             make_settings(spec, device, self.options.micro_batch),
-            lambda classifier: validation_nll(classifier, validation, device=device, workers=self.workers),
+            lambda predictor: validation_nll(predictor, validation, device=device, workers=self.workers),
             {CHECKPOINT: self._given()} if spec.given else {n: load_input(self.folder, spec, n) for n in spec.inputs},
             check_stop,
         )
@@ -307,15 +307,15 @@ class Attempt:
         found = backbones.read_checkpoint(path, self.spec.backbone, resample=given.resampled is not None)
         return {"tensors": found.tensors, "head": found.head, "bias": found.bias, "normalise": given.normalise}
 
-    def _classifiers(self, dataset: Any, encoder: Any, meta: dict[str, str]) -> tuple[Maker, dict[float, Maker]]:
-        """The run's own classifier, and those along its method's path; all of a path in `encoder`, one at a time.
+    def _predictors(self, dataset: Any, encoder: Any, meta: dict[str, str]) -> tuple[Maker, dict[float, Maker]]:
+        """The run's own predictor, and those along its method's path; all of a path in `encoder`, one at a time.
 
         Other methods have no path, and trials are not asked for it.
         """
         method, path = make_method(self.spec), self.folder.weights
         if method.path is None or self.spec.kind == "trial":
-            classifier = Classifier.restore(encoder, dict(stored_tensors(path)), meta).to(self.options.device)
-            return lambda: classifier, {}
+            predictor = restore(encoder, dict(stored_tensors(path)), meta).to(self.options.device)
+            return lambda: predictor, {}
         torch.manual_seed(self.spec.seed)  # as `fit` does
         line = method.line(self._context(dataset, encoder, data_check.validation(dataset)))
         shared = line.at(line.values[0])

@@ -39,6 +39,8 @@ def reason(record: Mapping[str, Any], benchmark: Benchmark | None) -> str:
     if spec.get("allow_partial"):
         where = benchmark.suite.name if benchmark else record["benchmark"]
         return f"not ranked, images may be missing (--allow-partial): see `robustft doctor {where}`, then sweep again"
+    if record.get("transductive"):
+        return "not ranked, it adapts to each set by all of its images (transductive): boards list it apart"
     if rules:
         return ""
     if by_hand:

@@ -12,6 +12,7 @@ log-softmax in float64, no epsilon. (The statistic that TRACER's code logs has o
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -120,13 +121,17 @@ class Dynamics:
         caption_tokens: (C, P, L) token ids.
         student: at the pretrained weights theta_0, whose embeddings are kept.
         settings: batch size and number of steps.
+        views: pictures of a sample in the method's batches; here all are the same one.
     """
 
-    def __init__(self, probe: "EvalData", caption_tokens: Tensor, student: nn.Module, settings: Settings):
+    def __init__(
+        self, probe: "EvalData", caption_tokens: Tensor, student: nn.Module, settings: Settings, views: int = 1
+    ):
         device = next(student.parameters()).device
         self.steps = measured_steps(settings.total_steps)
         with _undisturbed(student):
             found = list(probe_batches(probe, caption_tokens, settings.batch_size))
+        found = [replace(batch, other_views=(batch.images,) * (views - 1)) for batch in found]
         self.batches = [batch.to(device) for batch in found]
         self.start = self._embed(student)
 

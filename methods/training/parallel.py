@@ -10,7 +10,7 @@ sample's embedding does not depend on its neighbours: BatchNorm with statistics 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,8 +57,7 @@ class World:
         """This process's share of a batch, whose images may be those of the share already."""
         count = len(batch.labels)
         rows = self.rows(count)
-        images = batch.images[rows] if len(batch.images) == count else batch.images
-        return Batch(images, *(getattr(batch, f.name)[rows] for f in fields(batch)[1:]))
+        return batch.map(lambda tensor: tensor[rows] if len(tensor) == count else tensor)
 
     def gather(self, outputs: Outputs, count: int) -> Outputs:
         """Outputs of the whole batch of `count` rows, without graph, from those of each process's share."""
@@ -138,9 +137,7 @@ def cut(batch: Batch, size: int | None) -> list[Batch]:
     count = len(batch.labels)
     if size is None or size >= count:
         return [batch]
-    return [
-        Batch(*(getattr(batch, f.name)[first : first + size] for f in fields(batch))) for first in range(0, count, size)
-    ]
+    return [batch.map(itemgetter(slice(first, first + size))) for first in range(0, count, size)]
 
 
 def join(outputs: Sequence[Outputs]) -> Outputs:

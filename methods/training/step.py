@@ -1,5 +1,6 @@
 """One step of a run: student, teacher, optimizer, and the gradients that move them."""
 
+import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,7 +13,8 @@ from ...datasets.loaders import Batch
 from ..base import Method, Settings, Start
 from ..schedules import clip_limit, learning_rate
 from ..teachers import StaticTeacher
-from .parallel import World, backward_in_parts, check_settings, cut, join
+from .named_state import load_optimizer, optimizer_state, packed, unpacked
+from .parallel import UnsupportedSettings, World, backward_in_parts, check_settings, cut, join
 
 
 class NonFinite(ArithmeticError):
@@ -34,7 +36,7 @@ class Training:
         world: the processes that share each batch; this one alone where torch.distributed has no group.
 
     Raises:
-        UnsupportedSettings: settings that could not be exact.
+        UnsupportedSettings: settings that could not be exact, or an optimizer that is not for what is trained.
     """
 
     def __init__(self, method: Method[Any, Any], student: nn.Module, settings: Settings, world: World | None = None):
@@ -52,14 +54,21 @@ class Training:
         self.teacher = method.teacher(student, settings)
         if self.teacher is not None:
             _batch_norms_train(self.teacher.model, released)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=settings.lr,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.optimizer = method.optimizer(student, settings)
+        _check_optimizer(self.optimizer, student)
+        groups = self.optimizer.param_groups
+        self._scales = [float(group["lr"]) / settings.lr if settings.lr else 1.0 for group in groups]
+        """Of each group: its own rate at the peak, in shares of the run's."""
+        self._group_start = [copy.deepcopy({k: v for k, v in group.items() if k != "params"}) for group in groups]
+        if self.world.size > 1:
+            self._share_state()
+
+    def _share_state(self) -> None:
+        """What `prepare` left in the method is the first process's everywhere."""
+        own = {name: tensor.to(self.device) for name, tensor in packed("method", self.method.state()).items()}
+        self.world.broadcast(list(own.values()))
+        if own:
+            self.method.load_state(unpacked("method", own, self.device))
 
     def learning_rate(self, step: int) -> float:
         """The rate of that step."""
@@ -75,16 +84,20 @@ class Training:
         """
         method, settings = self.method, self.settings
         method.at_step(step, settings)
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
+        for group, scale in zip(self.optimizer.param_groups, self._scales, strict=True):
+            group["lr"] = self.learning_rate(step) * scale
         self.optimizer.zero_grad(set_to_none=True)
         parts = cut(self.world.own(batch), settings.micro_batch)
         whole = self.world.size == 1 and len(parts) == 1
         terms = self._backward(step, batch) if whole else self._backward_in_parts(step, batch, parts)
+        with torch.no_grad():
+            method.before_step(self.student, self.start, step)
         limit = self._clip_limit(step)
         if limit:
             torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
         self.optimizer.step()
-        method.after_step(self.student)
+        with torch.no_grad():
+            method.after_step(self.student, self.start, step)
         if self.teacher is not None:
             self._update_teacher(self.teacher, step)
         return {name: term.detach() for name, term in terms.items()}
@@ -161,8 +174,9 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name."""
         tensors = {f"student.{name}": tensor for name, tensor in self.student.state_dict().items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{key}": value for key, value in moments.items()}
+        tensors |= optimizer_state(self.optimizer, self._group_start)
+        # A checkpoint holds no two names of one memory: what a method keeps may be a weight.
+        tensors |= {name: tensor.clone() for name, tensor in packed("method", self.method.state()).items()}
         if self.teacher is not None:
             tensors |= {f"teacher.{name}": tensor for name, tensor in self.teacher.state_dict().items()}
         tensors["rng.cpu"] = torch.get_rng_state()
@@ -173,11 +187,9 @@ class Training:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Restores what `state` gave."""
         self.student.load_state_dict(_part(tensors, "student."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _part(tensors, "optimizer.").items():
-            i, key = name.split(".")
-            moments.setdefault(int(i), {})[key] = tensor
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        load_optimizer(self.optimizer, tensors)
+        if state := unpacked("method", tensors, self.device):
+            self.method.load_state(state)
         if self.teacher is not None:
             self.teacher.load_state_dict(_part(tensors, "teacher."))
         torch.set_rng_state(tensors["rng.cpu"])
@@ -196,6 +208,21 @@ class Training:
 
 def _sum(terms: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(terms.values())).sum()
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, student: nn.Module) -> None:
+    """UnsupportedSettings unless its groups hold exactly the trained parameters."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = {id(p): name for name, p in student.named_parameters() if p.requires_grad}
+    if left_out := [name for key, name in trained.items() if key not in held]:
+        raise UnsupportedSettings(
+            f"optimizer: must have every trained parameter, but {left_out[0]} (of {len(left_out)}) is in no group; add "
+            "it, or let the student not require its gradient."
+        )
+    if odd := len(held - trained.keys()):
+        raise UnsupportedSettings(
+            f"optimizer: has {odd} parameters that are not the student's trained ones; remove them."
+        )
 
 
 def _batch_norms(model: nn.Module) -> list[_BatchNorm]:

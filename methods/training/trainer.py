@@ -11,7 +11,7 @@ from torch import Tensor
 from ...backbones import DualEncoder
 from ...datasets.loaders import train_batches
 from ..base import Context, Method, Settings, Task
-from ..classifier import Classifier
+from ..predictor import Predictor
 from .checkpoints import Checkpoints
 from .dynamics import Dynamics
 from .parallel import World, check_settings
@@ -31,7 +31,7 @@ class Interrupted(Exception):
 class Fitted:
     """What a run leaves."""
 
-    classifier: Classifier
+    classifier: Predictor
     curves: list[dict[str, float]] = field(default_factory=list)
     """One row every `log_every` steps and at the last: step, lr, each weighted term, total, logit_scale
     where there is one."""
@@ -52,7 +52,7 @@ def fit(
     settings: Settings,
     *,
     checkpoints: Checkpoints,
-    validate: Callable[[Classifier], float],
+    validate: Callable[[Predictor], float],
     inputs: Mapping[str, Mapping[str, Any]] | None = None,
     on_step: Callable[[int, int], None] = lambda step, total: None,
     on_row: Callable[[Mapping[str, float]], None] = lambda row: None,
@@ -60,7 +60,7 @@ def fit(
     probe: "EvalData | None" = None,
     workers: int = 0,
 ) -> Fitted:
-    """Trains a method from its start or its newest checkpoint, and returns the classifier to evaluate.
+    """Trains a method from its start or its newest checkpoint, and returns the predictor to evaluate.
 
     On CPU with a fixed thread count, a run that was interrupted anywhere ends with the same bits as one
     that was not.
@@ -76,7 +76,7 @@ def fit(
         task: data, classes, prompts.
         settings: schedule, optimizer, seed.
         checkpoints: where to resume from and to save to; they stay there, the caller clears them.
-        validate: ID-validation negative log-likelihood of a classifier; smaller is better.
+        validate: ID-validation negative log-likelihood of a predictor; smaller is better.
         inputs: finished runs that `method.inputs` names: {"ft": {"tensors": ..., "meta": ...}}.
         on_step: called with (steps done, total) after each step, in every process.
         on_row: called with each new row of the curves.
@@ -120,7 +120,7 @@ def fit(
     # Before anything is prepared or restored, the student has the pretrained weights.
     watch = None
     if probe is not None and type(method).teacher is not Method.teacher:
-        watch = Dynamics(probe, task.caption_tokens, student, settings)
+        watch = Dynamics(probe, task.caption_tokens, student, settings, method.views)
     info = saved[2]["info"] if saved else method.prepare(student, context)
     world.broadcast(list(student.state_dict().values()))
     training = Training(method, student, settings, world)
@@ -154,6 +154,7 @@ def fit(
         total_steps=settings.total_steps,
         workers=workers,
         pin=training.device.type == "cuda",
+        views=method.views,
     )
     for batch in batches:
         if stops():
@@ -180,7 +181,7 @@ def fit(
     classifier = method.finish(model, context).eval()
     if world.rank:
         curves, dynamics = [], []
-    images = settings.total_steps * settings.batch_size
+    images = settings.total_steps * settings.batch_size * method.views
     return Fitted(classifier, curves, images, elapsed, info | training.about(), dynamics)
 
 

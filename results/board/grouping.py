@@ -16,7 +16,7 @@ from . import interpolation_paths
 from .chance import classes_of
 from .curve import Curve
 from .oracle import at_best_points
-from .row_marks import Record, is_partial, marked, with_budgets
+from .row_marks import Record, is_partial, is_transductive, marked, with_budgets
 from .rows import (
     ASIDE,
     FIXED,
@@ -28,6 +28,7 @@ from .rows import (
     PUBLISHED,
     REFERENCE_METHOD,
     SCORE,
+    TRANSDUCTIVE,
     Row,
     Section,
     settings_text,
@@ -212,12 +213,14 @@ def _rules_of(record: Record, rules: Sequence[str]) -> list[str]:
 
 
 def _kind_of(record: Record) -> str:
-    """Published values and settings of a grid are never ranked, whatever else is said of them."""
+    """Published values, settings of a grid and what adapts to a set are never ranked, whatever else is said of them."""
     if record["method"] == REFERENCE_METHOD:
         return ""
     if PUBLISHED in record["selection"]["rules"]:
         return PUBLISHED
-    return GRID if is_of_grid(record) else ""
+    if is_of_grid(record):
+        return GRID
+    return TRANSDUCTIVE if is_transductive(record) else ""
 
 
 def is_of_grid(record: Record) -> bool:

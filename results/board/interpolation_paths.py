@@ -11,7 +11,7 @@ from typing import Any
 from ..statistics.seed_summary import mean_of_all
 from .curve import Curve, Stop
 from .oracle import runs_of_paths
-from .rows import ASIDE, FIXED, GRID, Row, Section, settings_text
+from .rows import ASIDE, FIXED, GRID, TRANSDUCTIVE, Row, Section, settings_text
 
 Record = Mapping[str, Any]
 
@@ -53,7 +53,7 @@ def of_rows(section: Section) -> list[Curve]:
     """Curves over the learning rate: complete rows of a method that differ in nothing else."""
     groups: dict[str, dict[float, Row]] = defaultdict(dict)
     for row in sorted(section.rows, key=lambda row: (row.kind, row.rules, row.label)):
-        whole = not set(row.marks) & {"sets", "partial", "stale", "twice"}
+        whole = not set(row.marks) & {"sets", "partial", "stale", "twice", TRANSDUCTIVE}
         if "lr" not in row.settings or row.kind in set(ASIDE) - {GRID} | {FIXED} or not whole or row.pooled:
             continue
         rest = {key: value for key, value in row.settings.items() if key != "lr"}

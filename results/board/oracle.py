@@ -24,7 +24,7 @@ def at_best_points(records: Iterable[Record], own_metrics: Mapping[str, str] = M
 
     Args:
         records: finished runs of one benchmark, from one place; those without a path, and those on part of the images,
-            are left out.
+            are left out, and those that adapt to a set.
         own_metrics: set -> the metric that it is judged by; accuracy where it is not named. Records whose points lack
             it are left out too.
 
@@ -41,11 +41,14 @@ def at_best_points(records: Iterable[Record], own_metrics: Mapping[str, str] = M
 
 
 def runs_of_paths(records: Iterable[Record]) -> list[list[Record]]:
-    """The runs of every path, one a seed, in the order of the seeds; those on part of the images are left out."""
+    """The runs of every path, one a seed, in the order of the seeds.
+
+    Those on part of the images are left out, and those that adapt to a set, as on the boards.
+    """
     paths: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r["finished"], r["run_id"])):
         spec = record["spec"]
-        whole = spec.get("limit") is None and not spec.get("allow_partial")
+        whole = spec.get("limit") is None and not spec.get("allow_partial") and not record.get("transductive")
         if whole and "path" in record:
             paths[_path_of(record)].setdefault(record["seed"], record)
     return [[paths[key][seed] for seed in sorted(paths[key])] for key in sorted(paths)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .rows import ASIDE, GRID, ORACLE, UNRANKED, Row, natural
+from .rows import ASIDE, GRID, ORACLE, TRANSDUCTIVE, UNRANKED, Row, natural
 
 Record = Mapping[str, Any]
 KNOWN = "the final weights of"
@@ -33,7 +33,7 @@ def marked(
     if any(record["environment"].get("dirty") for record in used):
         marks["dirty"] = "made with uncommitted changes"
     missing = sorted(expected_seeds - set(row.seeds))
-    expects = (row.rules or row.kind in (GRID, ORACLE)) and row.varies
+    expects = (row.rules or row.kind in (GRID, ORACLE, TRANSDUCTIVE)) and row.varies
     if expects and missing:
         few = f"{len(row.seeds)} of {len(expected_seeds)} seeds"
         marks["seeds"] = f"{few}, missing {', '.join(map(str, missing))}"
@@ -60,6 +60,8 @@ def marked(
         marks["shared"] = f"by the bytes of the files, {'; '.join(pairs)}"
     if kinds := _unread(used):
         marks["unread"] = "; ".join(kinds)
+    if any(map(is_transductive, used)):
+        marks[TRANSDUCTIVE] = "transductive (it adapts to each set by all of its images before it predicts)"
     if row.is_given:
         told = [f"seed {r['seed']}: {given_text(r)}" if len(used) > 1 else given_text(r) for r in used]
         same = {given_text(record) for record in used}
@@ -139,6 +141,11 @@ def with_budgets(rows: Sequence[Row]) -> list[Row]:
         return replace(row, marks={**row.marks, "budget": reason})
 
     return [beside(row) for row in rows]
+
+
+def is_transductive(record: Record) -> bool:
+    """Whether what a run says of an image depends on the other images of the set; earlier records never do."""
+    return bool(record.get("transductive"))
 
 
 def is_partial(record: Record) -> bool:

@@ -26,11 +26,13 @@ MARKS = {
     UNRANKED: "°",
     "shared": "◊",
     "unread": "△",
+    "transductive": "⊕",
 }
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
-ASIDE = (GRID, PUBLISHED, ORACLE)  # in lists of their own, never ranked
+TRANSDUCTIVE = "transductive"  # another: its predictions on a set depend on all images of the set
+ASIDE = (GRID, PUBLISHED, ORACLE, TRANSDUCTIVE)  # in lists of their own, never ranked
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ class Row:
 
     @property
     def competes(self) -> bool:
-        """Whether it is compared with the other rows of its table: complete, of their budget, not the reference."""
-        return self.complete and "budget" not in self.marks and not self.is_reference_method
+        """Whether it is compared with the other rows of its table: complete, of their budget, not the reference, and
+        predicted image by image as they are."""
+        apart = {"budget", TRANSDUCTIVE} & set(self.marks)
+        return self.complete and not apart and not self.is_reference_method
 
     @property
     def selection(self) -> str:
@@ -105,6 +109,8 @@ class Row:
             return "none: given"
         if self.kind == FIXED:
             return f"fixed {self.point}" if self.point != FIXED else FIXED
+        if self.kind == TRANSDUCTIVE:
+            return "tuned" if self.tuning else "by hand" if self.chosen else "last: nothing chosen"
         if self.kind:
             return {PUBLISHED: "published (selection unknown)", ORACLE: "oracle", GRID: "none: whole grid"}[self.kind]
         return ", ".join(self.rules) or ("by hand" if self.chosen else "last: nothing chosen")

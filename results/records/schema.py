@@ -146,6 +146,8 @@ class Record(TypedDict):
     """What the method chose, and `dynamics`: teacher against student during the run, a row for each quarter."""
     path: NotRequired[Annotated[PathResult, AfterValidator(_is_one_line)]]
     """Of methods that have one."""
+    transductive: NotRequired[Literal[True]]
+    """Only where predictions on a set depend on all images of the set: such a run is ranked beside no other."""
     finished: str
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from ..board.chance import sentence as chance
-from ..board.rows import FORGOTTEN, GRID, MARKS, OLD_TASK, ORACLE, PUBLISHED, SCORE, Row, Section
+from ..board.rows import FORGOTTEN, GRID, MARKS, OLD_TASK, ORACLE, PUBLISHED, SCORE, TRANSDUCTIVE, Row, Section
 from ..statistics.seed_summary import smallest_resolvable_difference
 
 TIED, UNTESTED = "≈", "?"
@@ -16,6 +16,7 @@ ASIDE_TITLES = {
     GRID: "Ablation: settings of a grid",
     PUBLISHED: "published (selection unknown)",
     ORACLE: "Oracle: chosen on the shifts themselves, never ranked",
+    TRANSDUCTIVE: "Transductive: adapted to each set",
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ..board.comparison import Judge
 from ..board.curve import Curve
 from ..board.interpolation_paths import by_seed
-from ..board.rows import ASIDE, FIXED, GRID, ORACLE, PUBLISHED, Row, Section, natural, settings_text
+from ..board.rows import ASIDE, FIXED, GRID, ORACLE, PUBLISHED, TRANSDUCTIVE, Row, Section, natural, settings_text
 from ..published import rows as rows_module
 from ..statistics.seed_summary import mean_sd
 from ..statistics.setting_selection import RULES
@@ -59,6 +59,8 @@ ASIDE_TEXT = {
     "against each other, and stand in no table with tuned ones.",
     ORACLE: "Each path at the one value, the same for all seeds, whose OOD mean is the largest. No method may see the "
     "shifts: this bounds what a better choice along the path could bring.",
+    TRANSDUCTIVE: "Methods that see all images of a set, without labels, before they predict any of them. The other "
+    "rows predict each image by itself, so these are not ranked against them.",
 }
 FIXED_TEXT = (
     "A row with a value beside its name, {names}, has that value by default and from no search; the run that it reads "

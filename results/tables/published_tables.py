@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from ..board.rows import FIXED, GRID, ORACLE, Row, Section, natural
+from ..board.rows import FIXED, GRID, ORACLE, TRANSDUCTIVE, Row, Section, natural
 from ..published import contradictions
 from ..published.rows import (
     ABLATIONS,
@@ -158,7 +158,7 @@ def _methods(backbone: str) -> list[str]:
 def _ours(section: Section | None, backbone: str, method: str) -> list[Row]:
     found = section.rows if section else ()
     mine = [row for row in found if (row.backbone, row.method) == (backbone, method) and row.complete]
-    mine = [row for row in mine if row.kind not in (FIXED, ORACLE, GRID) and (row.rules or row.kind)]
+    mine = [row for row in mine if row.kind not in (FIXED, ORACLE, GRID, TRANSDUCTIVE) and (row.rules or row.kind)]
     return sorted(mine, key=lambda row: (row.provenance, row.selection, row.name))
 
 

@@ -184,7 +184,9 @@ def test_flyp_wma_trains_as_flyp_and_is_judged_at_the_average(tmp_path):
 def test_flyp_wma_evaluates_the_kernel_weighted_mean_of_the_trajectory(tmp_path):
     trajectory = []
     method = make("flyp_wma")
-    method.after_step = lambda student: trajectory.append(student.encoder.clip.visual.proj.detach().double().clone())
+    method.after_step = lambda student, start, step: trajectory.append(
+        student.encoder.clip.visual.proj.detach().double().clone()
+    )
     fitted = run(method, tmp_path)
     points = [encoder().clip.visual.proj.detach().double(), *trajectory]
     weights = [((k + 0.5) / len(points) * (1 - (k + 0.5) / len(points))) ** -0.5 for k in range(len(points))]

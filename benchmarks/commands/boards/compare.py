@@ -142,14 +142,14 @@ def _row(rows: Sequence[Row], method: str) -> Row | None:
 
 def _why_not(section: Section, method: str, backbone: str, rule: str) -> str:
     """Why a method has no row in the table of a rule on a backbone, and what to do."""
-    from ....results.board.rows import UNRANKED
+    from ....results.board.rows import TRANSDUCTIVE, UNRANKED
 
     rows = [row for row in section.rows if (row.method, row.backbone) == (method, backbone)]
     if not rows:
         return f"{method} has no run on {backbone} under recipe {section.recipe}"
     if ranked := [row for row in rows if row.rules]:
         return f"{method} is a result of rule {ranked[0].rules[0]} and not of {rule}: add --rule {ranked[0].rules[0]}"
-    reasons = [row.marks[key] for row in rows for key in (UNRANKED, "stale") if key in row.marks]
+    reasons = [row.marks[key] for row in rows for key in (UNRANKED, "stale", TRANSDUCTIVE) if key in row.marks]
     return f"{method} is {reasons[0] if reasons else 'of a study, which ranks nothing'}"
 
 

@@ -380,7 +380,7 @@ def test_no_part_of_the_state_is_saved_that_is_not_finite(part, tmp_path):
     """Weights are not all: a second moment that overflowed stops its weight for good, and silently."""
 
     class Spoilt(TRACER):
-        def after_step(self, student):
+        def after_step(self, student, start, step):
             tensors = self.training.state()
             tensors[part].fill_(float("inf"))
 
@@ -439,7 +439,7 @@ class Held(TRACER):
         return self.kept
 
     @torch.no_grad()
-    def after_step(self, student):
+    def after_step(self, student, start, step):
         student.encoder.clip.logit_scale.fill_(math.log(2))
 
 

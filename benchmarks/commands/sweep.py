@@ -19,6 +19,7 @@ from ..execution.whereabouts import Whereabouts
 from ..executors.local import Job, Launcher, exit_code
 from ..executors.progress import Reporter
 from ..executors.slurm import command as slurm_command
+from ..host import plugins
 from ..host.environment import cores, visible_gpus
 from ..planning import captions, data_check, tuning, unranked
 from ..planning.benchmark import Benchmark, dataset
@@ -27,7 +28,7 @@ from ..planning.request import Planned, Request, choose_methods
 from ..planning.resolver import expand as expand_grid
 from ..planning.suite.tuned_values import part_text
 from ..run_folder.folder import RunFolder, last_lines
-from ..run_folder.plan import Plan
+from ..run_folder.plan import Plan, make_known
 from ..run_folder.spec import RunSpec
 from . import cautions, listing
 from .console import complain
@@ -117,7 +118,10 @@ def carry_out(
         if planned.spec.run_id not in done:
             selection = selection_of(benchmark, planned.spec)
             data = benchmark.suite.dataset_of(planned.spec.recipe)
-            written = Plan(planned.spec, data, planned.sources, selection)
+            brought = plugins_of(planned.spec, data)
+            plugins.keep(runs, brought)
+            named = tuple(plugin.named for plugin in brought)
+            written = Plan(planned.spec, data, planned.sources, selection, named)
             written.write(folders[planned.spec.run_id])
             Whereabouts.now().keep(written, folders[planned.spec.run_id])
             if keep is not None:
@@ -125,6 +129,11 @@ def carry_out(
             if wandb is not None:
                 wandb_tracking.choose(folders[planned.spec.run_id].path, wandb)
     return _start(plan, folders, done, console, executor, runs, jobs)
+
+
+def plugins_of(spec: RunSpec, data: str) -> list[plugins.Plugin]:
+    """The plug-ins that whoever makes a run must import."""
+    return plugins.of_run(spec.method, data, spec.backbone, [name.partition(":")[0] for name in spec.inputs])
 
 
 def finished(plan: list[Planned], runs: Path) -> bool:
@@ -144,7 +153,10 @@ def make(
     folders = {planned.spec.run_id: folder for planned, folder in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     planned = [planned for planned, _ in plan]
-    _check_place([each for each in planned if each.spec.run_id not in done], executor)
+    for each, folder in plan:
+        if each.spec.run_id not in done:
+            make_known(Plan.read(folder), folder)
+            _check_place([each], executor)
     check_writable(runs)
     return _start(planned, folders, done, console, executor, runs, jobs)
 
@@ -263,13 +275,13 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
         if entry is not None and entry.part and (method, backbone) not in limited:
             complain(
                 f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "
-                f"these runs are not ranked; run `robustft tune {tuned_in.suite.name} --method {method}` on all images."
+                f"these runs are not ranked; run `robustft tune {tuned_in.called} --method {method}` on all images."
             )
         elif not tuning.is_current(benchmark, method, backbone, recipe):
             complain(
                 f"the tuned values of {method} on {backbone} come from other trials than {tuned_in.path.name} and "
                 "the code give now, so these runs are not ranked; "
-                f"run `robustft tune {tuned_in.suite.name} --method {method}` to renew them."
+                f"run `robustft tune {tuned_in.called} --method {method}` to renew them."
             )
 
 

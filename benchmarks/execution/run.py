@@ -28,7 +28,7 @@ from ...methods.training.trainer import Fitted, Settings, Task, fit
 from ...results.board.chance import CLASSES
 from ...results.records.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from ..errors import UserError
-from ..host import environment
+from ..host import environment, plugins
 from ..planning import captions, data_check
 from ..run_folder.folder import RunFolder
 from ..run_folder.lease import Lease
@@ -209,6 +209,7 @@ class Attempt:
         spec = self.spec
         found = {
             "method_version": (spec.method_version, registry.get(spec.method).version),
+            "plugins": (spec.plugins, plugins.versions(spec.method, self.plan.dataset, spec.backbone)),
             "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
             "weights": (spec.weights, backbones.identity(spec.backbone)),
         }
@@ -218,6 +219,10 @@ class Attempt:
                 raise UserError(
                     f"{key}: must be {planned} as planned, got {now}{why}; start the command again to plan anew."
                 )
+
+    def _counted(self) -> list[plugins.Named]:
+        """The plug-ins of the plan that its id counts."""
+        return [named for named in self.plan.plugins if named.sha256 in self.spec.plugins]
 
     def _fit(self, dataset: Any, encoder: Any) -> Fitted:
         validation = data_check.validation(dataset)
@@ -351,6 +356,7 @@ class Attempt:
                 **({"same_captions": self.same_captions} if self.same_captions else {}),
                 **({"sets_left_out": self.left_out} if self.left_out else {}),
                 **self.about_data,
+                **({"plugins": [named.name for named in self._counted()]} if spec.plugins else {}),
                 CLASSES: classes,
                 "weights_sha256": about["sha256"],
                 "code": self.code,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from ...results.records import run_id as identity
 
@@ -74,6 +74,15 @@ class RunSpec(BaseModel):
     or faster ones that differ by a level here and there; also where nothing is read from files."""
     kind: Literal["run", "trial"] = "run"
     """A trial is a run of the tuning: it sees the validation set only and never counts as a finished run."""
+    plugins: list[str] = []
+    """sha256 of each plug-in that method, dataset or backbone come from, sorted; written only where there are any."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if not self.plugins:
+            content.pop("plugins", None)
+        return content
 
     def canonical(self) -> str:
         """JSON with sorted keys and no spaces: the text that the run id hashes."""

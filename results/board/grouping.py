@@ -15,7 +15,7 @@ from ..statistics.seed_summary import mean_of_all
 from . import interpolation_paths
 from .chance import classes_of
 from .oracle import at_best_points
-from .row_marks import Record, is_partial, marked, with_budgets
+from .row_marks import Record, current_plugins, is_partial, is_replaced, marked, with_budgets
 from .rows import (
     ASIDE,
     FIXED,
@@ -48,6 +48,7 @@ NOT_SETTINGS = {
     "recipe",
     "kind",
     "hyper",
+    "plugins",
 }
 
 
@@ -92,6 +93,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
     newest: dict[str, int] = {}
     for record in everything:
         newest[record["method"]] = max(record["method_version"], newest.get(record["method"], 0))
+    plugins = current_plugins(everything)
 
     rows: list[Row] = []
     for provenance, given in (("local", local), ("reference", reference)):
@@ -104,7 +106,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
             best[_group_of(record, rules)].append(record)
         pairs += [(_oracle_row(best[key], provenance, table), best[key]) for key in sorted(best)]
         expected = _expected_seeds([row for row, _ in pairs])
-        rows += [marked(row, behind, roles, expected.of(row), newest) for row, behind in pairs]
+        rows += [marked(row, behind, roles, expected.of(row), newest, plugins) for row, behind in pairs]
     rows = with_budgets(rows)
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
@@ -121,7 +123,11 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
         classes=classes_of(everything, fingerprint, tuple(roles)),
     )
-    return replace(made, paths=tuple(_paths(local, reference, newest, made)))
+
+    def current(given: Sequence[Record]) -> list[Record]:
+        return [r for r in given if r["method_version"] == newest[r["method"]] and not is_replaced(r, plugins)]
+
+    return replace(made, paths=tuple(_paths(current(local), current(reference), made)))
 
 
 def _doubts(record: Record) -> tuple[str, ...]:
@@ -133,11 +139,10 @@ def _doubts(record: Record) -> tuple[str, ...]:
 
 
 def _paths(
-    local: Sequence[Record], reference: Sequence[Record], newest: Mapping[str, int], section: Section
+    local: Sequence[Record], reference: Sequence[Record], section: Section
 ) -> Iterable[interpolation_paths.Path]:
     for provenance, given in (("local", local), ("reference", reference)):
-        current = [record for record in given if record["method_version"] == newest[record["method"]]]
-        yield from interpolation_paths.of_records(section, current, provenance)
+        yield from interpolation_paths.of_records(section, given, provenance)
     yield from interpolation_paths.of_rows(section)
 
 
@@ -179,6 +184,8 @@ def _table_of(record: Record) -> tuple[str, str, str, str]:
 def _settings(record: Record) -> dict[str, Any]:
     """Every field that all seeds of a row must share, hyperparameters beside the others."""
     spec = AS_BEFORE | record["spec"]
+    if "plugins" in spec:
+        spec = {**spec, "plug-in": ", ".join(spec["plugins"])}
     return {key: value for key, value in spec.items() if key not in NOT_SETTINGS} | dict(spec.get("hyper", {}))
 
 
@@ -418,4 +425,7 @@ def _still_alike(rows: Sequence[Row]) -> list[Row]:
 def _readable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Of a hash, as many digits as tell two apart."""
     hashes = {key: value for key, value in values.items() if key in ("weights", "fingerprint")}
-    return {**values, **{key: str(value).rpartition(":")[2][:8] for key, value in hashes.items()}}
+    short = {key: str(value).rpartition(":")[2][:8] for key, value in hashes.items()}
+    if "plug-in" in values:
+        short["plug-in"] = ", ".join(sha256[:8] for sha256 in str(values["plug-in"]).split(", "))
+    return {**values, **short}

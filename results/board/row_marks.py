@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .rows import ASIDE, GRID, ORACLE, UNRANKED, Row, natural
+from .rows import ASIDE, GRID, ORACLE, PLUGINS_NOW, UNRANKED, Row, natural
 
 Record = Mapping[str, Any]
 
@@ -19,12 +19,14 @@ def marked(
     roles: Mapping[str, str],
     expected_seeds: set[int],
     newest: Mapping[str, int],
+    plugins: Mapping[tuple[str, str], Sequence[str]],
 ) -> Row:
     """The row with its marks; one of an older version of its method has no rule any more.
 
     Args:
         records: all from which the row was made, also those that lost to another of their seed.
         roles: set name -> role, of the whole table. newest: method -> version.
+        plugins: as `current_plugins` gives it.
     """
     used = [record for record in records if record["seed"] in row.seeds]
     marks: dict[str, str] = {}
@@ -62,11 +64,44 @@ def marked(
     if row.method_version < newest[row.method]:
         marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"
         rules = ()
+    if brought := used[0]["spec"].get("plugins", []):
+        marks["plug-in"] = f"plug-in, {', '.join(sha256[:8] for sha256 in brought)}"
+    if "stale" not in marks and is_replaced(used[0], plugins):
+        marks["stale"] = (
+            f"made with another version of {'its plug-in' if brought else 'the method'} than the current one"
+        )
+        rules = ()
     # What ranks nothing by design needs no excuse; nor does the reference, which is as it was published.
     reasons = sorted({record.get(UNRANKED, "") for record in used} - {""})
     if reasons and not rules and row.kind not in ASIDE:
         marks[UNRANKED] = "; ".join(reasons)
     return replace(row, marks=marks, rules=rules)
+
+
+def current_plugins(records: Sequence[Record]) -> dict[tuple[str, str], Sequence[str]]:
+    """(method, backbone) -> the sha256 of the plug-ins of its current version, of those that have any.
+
+    That is the version of today where a record says it (`PLUGINS_NOW`), else that of the run that finished last.
+    """
+    found: dict[tuple[str, str], Record] = {}
+    brought = {key for record in records if record["spec"].get("plugins") for key in [_name_of(record)]}
+    for record in records:
+        if (key := _name_of(record)) in brought and (key not in found or found[key]["finished"] < record["finished"]):
+            found[key] = record
+    current: dict[tuple[str, str], Sequence[str]] = {
+        key: record["spec"].get("plugins", []) for key, record in found.items()
+    }
+    return current | {_name_of(record): record[PLUGINS_NOW] for record in records if PLUGINS_NOW in record}
+
+
+def _name_of(record: Record) -> tuple[str, str]:
+    return record["method"], record["backbone"]
+
+
+def is_replaced(record: Record, plugins: Mapping[tuple[str, str], Sequence[str]]) -> bool:
+    """Whether a run was made with another version of its plug-ins than the current one."""
+    made_with = record["spec"].get("plugins", [])
+    return list(plugins.get(_name_of(record), made_with)) != list(made_with)
 
 
 def _shared(records: Sequence[Record]) -> list[str]:

@@ -13,6 +13,7 @@ from ..statistics.seed_summary import mean_sd
 BASELINE = "ft"  # plain finetuning: what every method is to beat
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
 UNRANKED = "unranked"  # why no rule ranks a row of this machine, and what to do
+PLUGINS_NOW = "plugins_now"  # beside the keys of a record: the sha256 of its plug-ins as they are now
 MARKS = {
     "dirty": "*",
     "seeds": "†",
@@ -24,6 +25,7 @@ MARKS = {
     UNRANKED: "°",
     "shared": "◊",
     "unread": "△",
+    "plug-in": "⊕",
 }
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy

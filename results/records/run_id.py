@@ -17,6 +17,7 @@ INTRODUCED: dict[str, Any] = {
     "train_limit": None,
     "allow_partial": False,
     "decode": "exact",
+    "plugins": [],
 }
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

@@ -38,6 +38,7 @@ SIGNS = {
     "‖": r"$\Vert$",
     "◊": r"$\diamond$",
     "△": r"$\triangle$",
+    "⊕": r"$\oplus$",
     "…": r"\dots{}",
     "→": r"$\rightarrow$",
     "·": r"$\cdot$",

@@ -72,17 +72,20 @@ def retry(
 def _lacking(found: Iterable[Seen]) -> dict[str, str]:
     """Run -> what its data or weights lack, of those that would fail for that and so become failed ones."""
     from ...execution import whereabouts
-    from ...run_folder.plan import Plan
+    from ...run_folder.plan import Plan, make_known
 
-    told: dict[tuple, str] = {}
+    told: dict[tuple[Any, ...], str] = {}
+    view: tuple[Any, ...]
     lacking = {}
     for seen in found:
         try:
             plan = Plan.read(seen.folder)
+            make_known(plan, seen.folder)
         except UserError:
             continue  # the run itself says it
         spec, place = plan.spec, whereabouts.Whereabouts.planned(seen.folder)
         view = (plan.dataset, place, spec.fingerprint, spec.backbone, spec.allow_partial, spec.method, spec.kind)
+        view = (*view, *spec.plugins)
         if view not in told:
             try:
                 told[view] = whereabouts.missing(plan, seen.folder)

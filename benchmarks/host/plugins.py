@@ -279,7 +279,7 @@ def _activate(plugin: Plugin, said: str) -> None:
     if any(loaded.plugin.sha256 == plugin.sha256 for loaded in _active):
         return
     loaded = _imported.get(plugin.sha256)
-    if loaded is None:
+    if loaded is None or loaded.plugin.place != plugin.place:
         loaded = _import(plugin, said)
     else:
         tables = _tables()

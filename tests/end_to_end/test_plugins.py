@@ -88,7 +88,7 @@ def test_a_dataset_and_a_backbone_are_trained_on_by_workers(tmp_path, monkeypatc
 
 
 def test_a_job_imports_what_was_submitted_of_an_installed_package(tmp_path, monkeypatch):
-    """The package is gone when the job starts; the job's environment is what its sbatch text says of PYTHONPATH."""
+    """The package is gone when the job starts, as two processes with the PYTHONPATH of its sbatch text."""
     site, place = tmp_path / "site", write_templates(tmp_path)
     package, about = site / "their_job_methods", site / "their_job_methods-1.0.dist-info"
     package.mkdir(parents=True)
@@ -110,13 +110,14 @@ def test_a_job_imports_what_was_submitted_of_an_installed_package(tmp_path, monk
     (folder,) = folders(place / "runs")
     environment = {**os.environ, "PYTHONPATH": str(snapshot), "OMP_NUM_THREADS": "1"}
     made = subprocess.run(
-        [sys.executable, "-m", "robustft.benchmarks.execution.worker", folder],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        + ["-m", "robustft.benchmarks.execution.worker", str(folder)],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
-    assert json.loads(made.stdout)["event"] == "done", made.stdout + made.stderr
+    assert made.returncode == 0, made.stdout + made.stderr
     record = json.loads((folder / "record.json").read_text())
     assert record["info"]["plugins"] == ["their_job_methods"] and record["backbone"] == BACKBONE
-    assert record["environment"]["code_hash"] == snapshot.name
+    assert record["environment"]["code_hash"] == snapshot.name and record["environment"]["processes"] == 2
 
 
 @pytest.fixture(scope="module")

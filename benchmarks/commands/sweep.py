@@ -19,7 +19,7 @@ from ..execution.whereabouts import Whereabouts
 from ..executors.local import Job, Launcher, exit_code
 from ..executors.progress import Reporter
 from ..executors.slurm import command as slurm_command
-from ..host import plugins
+from ..host import plugin_files, plugins
 from ..host.environment import cores, visible_gpus
 from ..planning import captions, data_check, tuning, unranked
 from ..planning.benchmark import Benchmark, dataset
@@ -119,7 +119,7 @@ def carry_out(
             selection = selection_of(benchmark, planned.spec)
             data = benchmark.suite.dataset_of(planned.spec.recipe)
             brought = plugins_of(planned.spec, data)
-            plugins.keep(runs, brought)
+            plugin_files.keep(runs, brought)
             named = tuple(plugin.named for plugin in brought)
             written = Plan(planned.spec, data, planned.sources, selection, named)
             written.write(folders[planned.spec.run_id])
@@ -131,7 +131,7 @@ def carry_out(
     return _start(plan, folders, done, console, executor, runs, jobs)
 
 
-def plugins_of(spec: RunSpec, data: str) -> list[plugins.Plugin]:
+def plugins_of(spec: RunSpec, data: str) -> list[plugin_files.Plugin]:
     """The plug-ins that whoever makes a run must import."""
     return plugins.of_run(spec.method, data, spec.backbone, [name.partition(":")[0] for name in spec.inputs])
 
@@ -153,10 +153,14 @@ def make(
     folders = {planned.spec.run_id: folder for planned, folder in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     planned = [planned for planned, _ in plan]
+    unfinished = {}  # of each backbone one, for each is loaded
     for each, folder in plan:
+        key = (each.spec.backbone, *each.spec.plugins)
         if each.spec.run_id not in done:
-            make_known(Plan.read(folder), folder)
-            _check_place([each], executor)
+            unfinished[key] = each, folder
+    for each, folder in unfinished.values():
+        make_known(Plan.read(folder), folder)
+        _check_place([each], executor)
     check_writable(runs)
     return _start(planned, folders, done, console, executor, runs, jobs)
 

@@ -29,6 +29,7 @@ from ...results.board.chance import CLASSES
 from ...results.records.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from ..errors import UserError
 from ..host import environment, plugins
+from ..host.plugin_files import Named
 from ..planning import captions, data_check
 from ..run_folder.folder import RunFolder
 from ..run_folder.lease import Lease
@@ -220,9 +221,10 @@ class Attempt:
                     f"{key}: must be {planned} as planned, got {now}{why}; start the command again to plan anew."
                 )
 
-    def _counted(self) -> list[plugins.Named]:
+    def _counted(self) -> list[Named]:
         """The plug-ins of the plan that its id counts."""
-        return [named for named in self.plan.plugins if named.sha256 in self.spec.plugins]
+        counted = {entry.partition(":")[2] for entry in self.spec.plugins}
+        return [named for named in self.plan.plugins if named.sha256 in counted]
 
     def _fit(self, dataset: Any, encoder: Any) -> Fitted:
         validation = data_check.validation(dataset)

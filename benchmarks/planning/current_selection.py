@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ...datasets.card import DataError
 from ...results.board.rows import PLUGINS_NOW, UNRANKED
 from ..errors import resolve_name
-from ..host.plugins import PluginError
+from ..host.plugin_files import PluginError
 from ..run_folder.spec import RunSpec
 from . import unranked
 from .request import choose_backbone

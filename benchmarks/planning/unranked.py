@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...results.board.rows import PLUGINS_NOW, settings_text
+from ...results.board.rows import PLUGINS_NOW, settings_text, versions_text
 from ..host import plugins
 from .suite.suite import SUITES
 from .suite.tuned_values import part_text
@@ -75,7 +75,7 @@ def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
     known = benchmark.facts.methods[method]
     made_with, now = record["spec"].get("plugins", []), record.get(PLUGINS_NOW)
     if now is not None and now != made_with:
-        changed = ", ".join(sha256[:8] for sha256 in made_with if sha256 not in now) or "another"
+        changed = versions_text(set(made_with) - set(now)) or "another"
         return f"made with plug-in {changed}, which has changed: {again}"
     if known.pools() and record["seed"] != suite.seeds[0]:
         return f"it pools seeds, and only its run of seed {suite.seeds[0]} counts: {again}"

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from ...results.records.atomic import create_atomic, to_json
 from ..errors import UserError, explain
-from ..host.plugins import Named, need
+from ..host.plugin_files import Named
+from ..host.plugins import need
 from ..host.redaction import refuse
 from .folder import RunFolder
 from .spec import RunSpec

@@ -75,7 +75,7 @@ class RunSpec(BaseModel):
     kind: Literal["run", "trial"] = "run"
     """A trial is a run of the tuning: it sees the validation set only and never counts as a finished run."""
     plugins: list[str] = []
-    """sha256 of each plug-in that method, dataset or backbone come from, sorted; written only where there are any."""
+    """kind:sha256 of each plug-in that method, dataset or backbone come from, sorted; left out where there are none."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

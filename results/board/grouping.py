@@ -29,6 +29,7 @@ from .rows import (
     Row,
     Section,
     settings_text,
+    versions_text,
 )
 
 CHOSEN_BY_DEFAULT = ("method default", "recipe", "suite")  # sources of values that nobody chose for this run
@@ -427,5 +428,5 @@ def _readable(values: Mapping[str, Any]) -> dict[str, Any]:
     hashes = {key: value for key, value in values.items() if key in ("weights", "fingerprint")}
     short = {key: str(value).rpartition(":")[2][:8] for key, value in hashes.items()}
     if "plug-in" in values:
-        short["plug-in"] = ", ".join(sha256[:8] for sha256 in str(values["plug-in"]).split(", "))
+        short["plug-in"] = versions_text(str(values["plug-in"]).split(", "))
     return {**values, **short}

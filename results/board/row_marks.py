@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .rows import ASIDE, GRID, ORACLE, PLUGINS_NOW, UNRANKED, Row, natural
+from .rows import ASIDE, GRID, ORACLE, PLUGINS_NOW, UNRANKED, Row, natural, versions_text
 
 Record = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ def marked(
         marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"
         rules = ()
     if brought := used[0]["spec"].get("plugins", []):
-        marks["plug-in"] = f"plug-in, {', '.join(sha256[:8] for sha256 in brought)}"
+        marks["plug-in"] = f"plug-in, {versions_text(brought)}"
     if "stale" not in marks and is_replaced(used[0], plugins):
         marks["stale"] = (
             f"made with another version of {'its plug-in' if brought else 'the method'} than the current one"
@@ -79,29 +79,30 @@ def marked(
 
 
 def current_plugins(records: Sequence[Record]) -> dict[tuple[str, str], Sequence[str]]:
-    """(method, backbone) -> the sha256 of the plug-ins of its current version, of those that have any.
+    """(kind, name) -> the current version of the plug-ins that a method, backbone or the dataset come from.
 
     That is the version of today where a record says it (`PLUGINS_NOW`), else that of the run that finished last.
     """
-    found: dict[tuple[str, str], Record] = {}
-    brought = {key for record in records if record["spec"].get("plugins") for key in [_name_of(record)]}
+    if not any(record["spec"].get("plugins") for record in records):
+        return {}
+    current: dict[tuple[str, str], Sequence[str]] = {}
+    for record in sorted(records, key=lambda record: record["finished"]):
+        current |= _versions(record, record["spec"].get("plugins", ()))
     for record in records:
-        if (key := _name_of(record)) in brought and (key not in found or found[key]["finished"] < record["finished"]):
-            found[key] = record
-    current: dict[tuple[str, str], Sequence[str]] = {
-        key: record["spec"].get("plugins", []) for key, record in found.items()
-    }
-    return current | {_name_of(record): record[PLUGINS_NOW] for record in records if PLUGINS_NOW in record}
+        current |= _versions(record, record[PLUGINS_NOW]) if PLUGINS_NOW in record else {}
+    return current
 
 
-def _name_of(record: Record) -> tuple[str, str]:
-    return record["method"], record["backbone"]
+def _versions(record: Record, entries: Sequence[str]) -> dict[tuple[str, str], Sequence[str]]:
+    """(kind, name) -> those of entries kind:sha256 that are of the kind."""
+    names = {"method": record["method"], "backbone": record["backbone"], "dataset": ""}
+    return {(kind, name): [one for one in entries if one.startswith(f"{kind}:")] for kind, name in names.items()}
 
 
 def is_replaced(record: Record, plugins: Mapping[tuple[str, str], Sequence[str]]) -> bool:
-    """Whether a run was made with another version of its plug-ins than the current one."""
-    made_with = record["spec"].get("plugins", [])
-    return list(plugins.get(_name_of(record), made_with)) != list(made_with)
+    """Whether a run was made with another version of a plug-in than the current one."""
+    made_with = _versions(record, record["spec"].get("plugins", ()))
+    return any(plugins.get(key, version) != version for key, version in made_with.items())
 
 
 def _shared(records: Sequence[Record]) -> list[str]:

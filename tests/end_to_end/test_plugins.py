@@ -16,7 +16,7 @@ from runs_kit import BACKBONE, call, essence, folders, program, run_here
 from slurm_stub import install
 
 from robustft.benchmarks.executors.local import Launcher
-from robustft.benchmarks.host import plugins
+from robustft.benchmarks.host import plugin_files, plugins
 from robustft.benchmarks.planning.suite.suite import SUITES
 from robustft.datasets import digits
 
@@ -24,6 +24,7 @@ LONG = ("--method", "my_method", "--set", "steps=30", "--set", "limit=32", "--ch
 
 
 def shas(folder):
+    """kind:sha256 of the plug-ins that count for a run."""
     return json.loads((folder / "spec.json").read_text())["spec"].get("plugins", [])
 
 
@@ -61,12 +62,13 @@ def test_a_method_is_killed_its_file_deleted_and_retry_ends_in_the_same_bits(tmp
     monkeypatch.setattr(Launcher, "run", run_here)
     assert call(*words, "--runs", again / "again") == 0
     (undisturbed,) = folders(again / "again")
-    assert undisturbed.name == folder.name and shas(undisturbed) == [sha256] == [digest(again / "my_method.py")]
+    assert undisturbed.name == folder.name and shas(undisturbed) == [sha256]
+    assert sha256 == f"method:{digest(again / 'my_method.py')}"
     assert essence(undisturbed) == essence(folder)
 
 
 def digest(path):
-    return plugins.read(path).sha256
+    return plugin_files.read(path).sha256
 
 
 def test_a_dataset_and_a_backbone_are_trained_on_by_workers(tmp_path, monkeypatch, capsys):
@@ -76,8 +78,9 @@ def test_a_dataset_and_a_backbone_are_trained_on_by_workers(tmp_path, monkeypatc
     assert call("doctor", "squares.yaml", "--fast") == 0
     assert "dataset my_data" in (told := capsys.readouterr().out) and "my_data: comes with a plug-in" in told
     assert call("sweep", "squares.yaml", "--method", "zero_shot,ft", "--jobs", "1") == 0
-    both = sorted(digest(place / name) for name in ("my_data.py", "my_backbone.py"))
-    assert [shas(folder) for folder in folders(place / "runs")] == [both, both]
+    both = [digest(place / name) for name in ("my_backbone.py", "my_data.py")]
+    counted = [f"backbone:{both[0]}", f"dataset:{both[1]}"]
+    assert [shas(folder) for folder in folders(place / "runs")] == [counted, counted]
     rows = board(place / "results")
     assert {row["method"] for row in rows} == {"ft", "zero_shot"} and all(row["acc_dim_percent_n"] for row in rows)
     for name in OF_MY_DATA["include"]:
@@ -205,7 +208,7 @@ def test_another_version_of_a_plug_in_makes_new_runs_and_the_old_are_stale(mine,
     assert "1 runs, 0 finished, 1 to run" in told.out and "come from other trials" in told.err
     assert call("sweep", "mine.yaml", "--method", "my_method") == 0
     new = set(folders(mine / "runs", "my_method")) - set(old)
-    assert {sha256 for folder in new for sha256 in shas(folder)} == {digest(path)}
+    assert {sha256 for folder in new for sha256 in shas(folder)} == {f"method:{digest(path)}"}
     # And with nothing at hand that says which version is the current one: that of the run that finished last.
     for name in ("my_method.py", "mine.yaml"):
         (mine / name).unlink()

@@ -159,7 +159,7 @@ def _planned(record: Record, root: Path, suite: str | None = None) -> Any:
     """
     from pydantic import ValidationError
 
-    from ...host import plugins
+    from ...host import plugin_files, plugins
     from ...planning.benchmark import include
     from ...planning.suite import suite as suites
     from ...run_folder.folder import RunFolder
@@ -185,12 +185,12 @@ def _planned(record: Record, root: Path, suite: str | None = None) -> Any:
     plugins.discover()
     include(suites.find(suite or spec.benchmark), own)
     brought = sweep.plugins_of(spec, data)
-    if lacking := set(spec.plugins) - {plugin.sha256 for plugin in brought}:
+    if lacking := {entry.partition(":")[2] for entry in spec.plugins} - {plugin.sha256 for plugin in brought}:
         raise UserError(
             f"--rerun {record['run_id']}: needs the plug-in of sha256 {min(lacking)[:12]}, which is not included; give "
             "its file with --include, or a suite that includes it with --suite."
         )
-    plugins.keep(root, brought)
+    plugin_files.keep(root, brought)
     named = tuple(plugin.named for plugin in brought)
     Plan(spec, data, record["sources"], record["selection"], named).write(folder)
     return folder

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ...errors import UserError, is_mistake
 from ...executors.run_states import Choice, Queue, Seen, choose, slurm, survey
+from ...host.plugin_files import PluginError
 from ...run_folder.folder import RunFolder
 from ...run_folder.lease import Observer
 from ..executor_options import Executor
@@ -81,6 +82,9 @@ def _lacking(found: Iterable[Seen]) -> dict[str, str]:
         try:
             plan = Plan.read(seen.folder)
             make_known(plan, seen.folder)
+        except PluginError as error:
+            lacking[seen.path] = str(error).rstrip(".")
+            continue
         except UserError:
             continue  # the run itself says it
         spec, place = plan.spec, whereabouts.Whereabouts.planned(seen.folder)

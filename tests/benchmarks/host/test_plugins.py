@@ -8,7 +8,7 @@ from plugins_kit import TEMPLATES, write_templates
 from runs_kit import call
 
 from robustft.backbones import registered
-from robustft.benchmarks.host import plugins
+from robustft.benchmarks.host import plugin_files, plugins
 from robustft.benchmarks.planning.suite import suite as suites
 from robustft.datasets import catalogue
 from robustft.methods import registry
@@ -101,7 +101,7 @@ def test_list_says_where_names_come_from_and_other_commands_do_not_know_them(tmp
     told = capsys.readouterr().out
     for name in ("method my_method", "dataset my_data", "backbone my-vit"):
         assert f": {name}\n" in told
-    sha256 = plugins.read(place / "my_method.py").sha256
+    sha256 = plugin_files.read(place / "my_method.py").sha256
     assert f"{place}/my_method.py (sha256 {sha256[:8]}): method my_method" in told
     assert call("list", "my-method", *flags) == 0
     told = capsys.readouterr().out
@@ -129,13 +129,13 @@ def write_package(folder, label="{1}"):
 def test_of_two_versions_in_one_process_each_has_its_own_modules(tmp_path):
     one = plugins.include(write_package(tmp_path / "a" / "brought"))
     first = registry.get("packed")
-    plugins.keep(tmp_path / "runs", [one])
+    plugin_files.keep(tmp_path / "runs", [one])
     (tmp_path / "a" / "brought" / "label.txt").write_text("{2}")
-    with pytest.raises(plugins.PluginError, match="'packed' is registered twice"):
+    with pytest.raises(plugin_files.PluginError, match="'packed' is registered twice"):
         plugins.include(tmp_path / "a" / "brought")
-    two = plugins.read(tmp_path / "a" / "brought")
+    two = plugin_files.read(tmp_path / "a" / "brought")
     assert two.sha256 != one.sha256  # of all of its files
-    plugins.keep(tmp_path / "runs", [two])
+    plugin_files.keep(tmp_path / "runs", [two])
     plugins.need(tmp_path / "runs", [two.named])
     assert registry.get("packed").label == "{2}" and sys.modules["brought"].__file__.startswith(str(tmp_path / "runs"))
     plugins.need(tmp_path / "runs", [one.named])
@@ -157,15 +157,15 @@ def test_a_version_is_imported_from_what_was_read_even_within_one_second(tmp_pat
 def test_a_copy_that_is_gone_or_was_changed_is_refused(tmp_path):
     path = tmp_path / "my_method.py"
     path.write_text(f"{METHOD}# of this test alone\n")  # a process that has imported a version needs no copy
-    plugin = plugins.read(path)
-    with pytest.raises(plugins.PluginError, match="must be there to import, got FileNotFoundError"):
+    plugin = plugin_files.read(path)
+    with pytest.raises(plugin_files.PluginError, match="must be there to import, got FileNotFoundError"):
         plugins.need(tmp_path, [plugin.named])
-    plugins.keep(tmp_path, [plugin])
-    copy = plugins.place(tmp_path, plugin.sha256) / "my_method.py"
+    plugin_files.keep(tmp_path, [plugin])
+    copy = plugin_files.place(tmp_path, plugin.sha256) / "my_method.py"
     copy.write_text(copy.read_text() + "# another line\n")
-    with pytest.raises(plugins.PluginError, match="it was changed"):
+    with pytest.raises(plugin_files.PluginError, match="it was changed"):
         plugins.need(tmp_path, [plugin.named])
-    plugins.keep(tmp_path / "again", [plugin])
+    plugin_files.keep(tmp_path / "again", [plugin])
     plugins.need(tmp_path / "again", [plugin.named])
     assert registry.get("my_method").__doc__ == "FLYP with smoothed targets."
 
@@ -179,10 +179,12 @@ def test_only_the_plug_ins_of_a_run_count_for_it(tmp_path):
     )
     child = plugins.include(place / "child.py")
     assert plugins.versions("zero_shot", "digits", "tiny-rn") == []
-    assert plugins.versions("my_method", "digits", "tiny-rn") == [base.sha256]
-    assert plugins.versions("child", "digits", "tiny-rn") == sorted([base.sha256, child.sha256])
+    assert plugins.versions("my_method", "digits", "tiny-rn") == [f"method:{base.sha256}"]
+    both = sorted(f"method:{one.sha256}" for one in (base, child))
+    assert plugins.versions("child", "digits", "tiny-rn") == both
     shifted = catalogue.with_shifts("my_data", {"mine": "folder:mine"})
-    assert plugins.versions("ft", shifted, "my-vit") == sorted([data.sha256, backbone.sha256])
+    both = [f"backbone:{backbone.sha256}", f"dataset:{data.sha256}"]
+    assert plugins.versions("ft", shifted, "my-vit") == both
     assert plugins.of_run("ft", "digits", "tiny-rn") == [backbone]  # whose weights may lie in the folder of weights
 
 
@@ -256,7 +258,7 @@ def test_a_mistake_in_the_plug_in_of_a_suite_names_the_suite(tmp_path, capsys):
 
 
 def test_the_copy_says_what_it_is(tmp_path):
-    plugin = plugins.read(write_templates(tmp_path) / "my_method.py")
-    plugins.keep(tmp_path / "runs", [plugin])
-    about = json.loads((plugins.place(tmp_path / "runs", plugin.sha256) / plugins.ABOUT).read_text())
+    plugin = plugin_files.read(write_templates(tmp_path) / "my_method.py")
+    plugin_files.keep(tmp_path / "runs", [plugin])
+    about = json.loads((plugin_files.place(tmp_path / "runs", plugin.sha256) / plugin_files.ABOUT).read_text())
     assert (about["name"], about["sha256"], about["files"]) == ("my_method.py", plugin.sha256, ["my_method.py"])

@@ -18,6 +18,7 @@ from slurm_stub import install
 from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.host import plugin_files, plugins
 from robustft.benchmarks.planning.suite.suite import SUITES
+from robustft.benchmarks.run_folder.lease import Observer
 from robustft.datasets import digits
 
 LONG = ("--method", "my_method", "--set", "steps=30", "--set", "limit=32", "--checkpoint-minutes", "0")
@@ -50,6 +51,7 @@ def test_a_method_is_killed_its_file_deleted_and_retry_ends_in_the_same_bits(tmp
     os.kill(json.loads((folder / "state.json").read_text())["pid"], signal.SIGKILL)
     os.killpg(started.pid, signal.SIGKILL)
     started.communicate(timeout=PATIENCE)
+    assert wait_until(lambda: Observer().alive(folder / "lease") is None)  # a signal takes its time
     assert not (folder / "record.json").exists()
     (sha256,) = shas(folder)
     (place / "my_method.py").unlink()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import BackboneError, UnusedWeights
-from .registered import MADE_HERE, OPENAI, QUICK_GELU, SCRATCH, VISION
+from .registered import BROUGHT, MADE_HERE, OPENAI, QUICK_GELU, SCRATCH, VISION, register
+from .registered import fold as _fold
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ __all__ = [
     "names",
     "nobodys_weights",
     "read_checkpoint",
+    "register",
     "resolve",
     "tokenizer",
     "unused_weights",
@@ -58,11 +60,7 @@ def __getattr__(name: str) -> Any:
 def names() -> list[str]:
     """Registered backbones; "-scratch" names the same architecture with random weights."""
     scratch = (f"{name}{SCRATCH}" for name in VISION if name != "tiny-vit-grey")
-    return [*OPENAI, *VISION, *MADE_HERE, *scratch]
-
-
-def _fold(name: str) -> str:
-    return name.strip().lower().replace("_", "-").replace("/", "-")
+    return [*OPENAI, *VISION, *MADE_HERE, *scratch, *BROUGHT]
 
 
 def _spellings() -> dict[str, str]:
@@ -295,6 +293,8 @@ def image_size(name: str) -> int:
 
 
 def _family(name: str) -> Any:
+    if name in BROUGHT:
+        return import_module(".brought", __name__)
     return import_module(".tiny" if _bundled(name) else ".clip", __name__)
 
 

@@ -1,6 +1,15 @@
 """The registered backbones: names and shapes alone, so that listing them loads no torch."""
 
-from typing import TypedDict
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, TypeVar
+
+from .errors import BackboneError
+
+if TYPE_CHECKING:
+    from .encoder import DualEncoder
 
 OPENAI = {
     "RN50": "timm/resnet50_clip.openai",
@@ -38,3 +47,45 @@ MADE_HERE: dict[str, Tower] = {"tiny-vit-mnist": Tower(layers=4, width=128, head
 
 SCRATCH = "-scratch"
 """Ending of a backbone's name that asks for random weights."""
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A backbone from outside of this package."""
+
+    build: "Callable[[], DualEncoder]"
+    weights: str | Path | None
+
+
+Build = TypeVar("Build", bound="Callable[[], DualEncoder]")
+BROUGHT: dict[str, Brought] = {}
+"""Name -> what `register` made known."""
+
+
+def register(name: str, weights: str | Path | None = None) -> Callable[[Build], Build]:
+    """Decorator of a function that builds a dual encoder: makes it known as `name`.
+
+    Args:
+        weights: the whole path of a weights file of that architecture, as `load` reads it. None: the weights are what
+            the function makes, random ones as a function of the name; run ids then have a hash of the tensors.
+
+    Raises:
+        BackboneError: the name is taken, or can be no name of a backbone.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or fold(name).endswith(SCRATCH):
+        raise BackboneError(
+            f"backbone {name!r}: must be letters, digits, . - and _, not ending in {SCRATCH}; rename it."
+        )
+    if fold(name) in {fold(known) for known in (*OPENAI, *VISION, *MADE_HERE, *BROUGHT)}:
+        raise BackboneError(f"backbone {name!r} is registered twice; rename one.")
+
+    def add(build: Build) -> Build:
+        BROUGHT[name] = Brought(build, weights)
+        return build
+
+    return add
+
+
+def fold(name: str) -> str:
+    """The form in which names are compared."""
+    return name.strip().lower().replace("_", "-").replace("/", "-")

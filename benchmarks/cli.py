@@ -22,7 +22,7 @@ from .commands.boards import figures as drawing
 from .commands.boards import report as reports
 from .commands.console import complain, make_console, speak_plainly
 from .errors import UserError, is_mistake, resolve_name
-from .host import environment, places
+from .host import environment, places, plugins
 from .host.redaction import discreet
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def robustft() -> None:
 @click.option("--benchmark", default=None, help="Show the values that this benchmark gives a method.")
 @click.option("--backbone", default=None, help="With --benchmark: on this backbone.")
 @flags.recipe
+@flags.include
 def list_command(name: str | None, benchmark: str | None, backbone: str | None, recipe: str | None) -> None:
     """Methods, backbones, datasets and benchmarks; or one of them in detail."""
     from .commands import listing
@@ -142,6 +143,7 @@ def _board_of(
 @click.option("--benchmark", required=True, help="Whose sets it is evaluated on.")
 @click.option("--resample-positions", is_flag=True, help="Take position embeddings of another resolution.")
 @click.option("--raw-features", is_flag=True, help="Its head reads features that are not of unit length.")
+@flags.include
 @flags.part
 @flags.recipe
 @flags.jobs
@@ -203,6 +205,7 @@ def tune(benchmark: str, request: "Request", asked: flags.Asked) -> int:
 
 @robustft.command()
 @click.argument("benchmark", required=False)
+@flags.include
 @flags.runs
 @flags.results
 @click.option("--with-published", is_flag=True, help="Show papers' printed numbers beside ours (results/published).")
@@ -296,6 +299,7 @@ robustft.add_command(verify.verify)
 @click.option("--zero-shot", is_flag=True, help="Compare zero-shot accuracy with the printed one.")
 @click.option("--prefetch", metavar="BENCHMARK", help="Fetch its weights and hub datasets; needs network.")
 @click.option("--device", default="cpu", help="For --zero-shot: cpu, cuda or cuda:N.")
+@flags.include
 @flags.data
 @flags.runs
 def doctor(**asked: Any) -> int:
@@ -312,7 +316,8 @@ def main(arguments: list[str] | None = None) -> None:
     environment.ask_no_network()
     try:
         places.settle_variables()
-        code = robustft.main(args=arguments, prog_name="robustft", standalone_mode=False)
+        with plugins.session():
+            code = robustft.main(args=arguments, prog_name="robustft", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.ctx.get_help())
         sys.exit(0)

@@ -1,8 +1,10 @@
 """Datasets by name."""
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .card import DataError, Dataset
 from .image_folders import StrPath, own_place
@@ -107,6 +109,44 @@ _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "mnist_forgetting": _mnist_forgetting,
 }
 
+Made = TypeVar("Made", bound=Callable[..., Dataset])
+BROUGHT: dict[str, Callable[..., Dataset]] = {}
+"""Name -> what makes the dataset, of those that `register` made known."""
+
+
+def register(name: str) -> Callable[[Made], Made]:
+    """Class decorator: makes a dataset known as `name`, beside those of this package.
+
+    A class that takes no argument makes its images itself, as `digits` does. Any other reads files: it is given what it
+    takes of `root`, `allow_partial`, `size` and `decode`, by name (see `get`).
+
+    Raises:
+        DataError: the name is taken, or can be no name of a dataset.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
+        raise DataError(f"dataset {name!r}: must be named by letters, digits, - and _; rename it.")
+    if _fold(name) in {_fold(known) for known in names()}:
+        raise DataError(f"dataset {name!r} is registered twice; rename one.")
+
+    def add(made: Made) -> Made:
+        BROUGHT[name] = made
+        return made
+
+    return add
+
+
+def _fold(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _taken(made: Callable[..., Dataset]) -> set[str]:
+    """The options that a registered dataset takes."""
+    known, parameters = {"root", "allow_partial", "size", "decode"}, inspect.signature(made).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return known
+    return known & {parameter.name for parameter in parameters}
+
+
 _FROM_HUB = ("mnist_forgetting",)
 """Registered datasets that are loaded from the Hugging Face hub."""
 
@@ -115,13 +155,13 @@ _PREFIXED: dict[str, Callable[..., Dataset]] = {"folder": _folder, "huggingface"
 
 
 def embedded() -> list[str]:
-    """Datasets that come with this package and need no file from outside."""
-    return list(_EMBEDDED)
+    """Datasets that need no file: their images come with this package, or are made by who registered them."""
+    return [*_EMBEDDED, *(name for name, made in BROUGHT.items() if not _taken(made))]
 
 
 def names() -> list[str]:
     """Registered datasets."""
-    return [*_EMBEDDED, *_ON_DISK]
+    return [*_EMBEDDED, *_ON_DISK, *BROUGHT]
 
 
 def is_own(name: str) -> bool:
@@ -175,6 +215,9 @@ def get(
         return _EMBEDDED[name]()
     if name in _ON_DISK:
         return _ON_DISK[name](root=root, allow_partial=allow_partial, size=size, decode=decode)
+    if name in BROUGHT:
+        given = {"root": root, "allow_partial": allow_partial, "size": size, "decode": decode}
+        return BROUGHT[name](**{key: given[key] for key in _taken(BROUGHT[name])})
     if is_own(name):
         prefix, _, rest = name.partition(":")
         return _PREFIXED[prefix](rest, root, start, size=size, decode=decode)

@@ -12,6 +12,10 @@ M = TypeVar("M", bound="Method[Any, Any]")
 _methods: dict[str, "type[Method[Any, Any]]"] = {}
 
 
+class TakenName(ValueError):
+    """Two methods of one name."""
+
+
 class UnknownMethod(ValueError):
     """No method of that name; the message has the nearest right one."""
 
@@ -20,14 +24,14 @@ def register(name: str) -> "Callable[[type[M]], type[M]]":
     """Class decorator: makes a method known as `name`, which is also its file's name.
 
     Raises:
-        ValueError: if the name is taken; the message names both files.
+        TakenName: the message names both files.
     """
     key = _normalise(name)
 
     def add(method: "type[M]") -> "type[M]":
         if key in _methods:
             files = (inspect.getsourcefile(_methods[key]), inspect.getsourcefile(method))
-            raise ValueError(f"method {key!r} is registered twice, in {files[0]} and in {files[1]}; rename one.")
+            raise TakenName(f"method {key!r} is registered twice, in {files[0]} and in {files[1]}; rename one.")
         method.name = key
         _methods[key] = method
         return method
@@ -52,6 +56,11 @@ def get(name: str) -> "type[Method[Any, Any]]":
 def names() -> list[str]:
     """All registered names, sorted."""
     return sorted(_methods)
+
+
+def table() -> "dict[str, type[Method[Any, Any]]]":
+    """Name -> class, as it is: what brings methods from outside puts them here and takes them away."""
+    return _methods
 
 
 def _normalise(name: str) -> str:

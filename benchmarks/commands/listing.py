@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError, resolve_name, unknown
+from ..host import plugins
+from ..host.redaction import discreet
 from ..planning.request import Planned, choose_backbone, learns
 from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS
 
@@ -99,6 +101,8 @@ def catalogue(
             ("benchmarks", suite.names()),
         ):
             console.print(f"{title}: {', '.join(names)}")
+        for line in plugins.lines():
+            console.print(line, markup=False, soft_wrap=True)
         profiles = ", ".join(slurm_profile.names())
         console.print(f"profiles: {profiles}, to copy from {slurm_profile.SHIPPED}", soft_wrap=True)
         return
@@ -119,6 +123,8 @@ def catalogue(
     if found is None:
         raise UserError(unknown("name", name, every))
     kind, name = found
+    if brought := plugins.origin(kind, name):
+        console.print(f"from {discreet(brought.origin)}, sha256 {brought.sha256}", markup=False, soft_wrap=True)
     if kind == "method":
         if recipe and not benchmark:
             raise UserError(f"list: --recipe needs --benchmark, whose recipe it is, got only '{recipe}'; name one.")

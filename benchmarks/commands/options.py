@@ -11,6 +11,7 @@ import click
 
 from ..errors import UserError
 from ..execution.wandb_tracking import MODES
+from ..host import plugins
 from ..host.places import Place
 from ..run_folder.folder import KEEP
 
@@ -104,6 +105,16 @@ def requested(function: Callable) -> Callable:
     return command
 
 
+def _include(_: Any, __: click.Parameter, paths: tuple[Path, ...]) -> None:
+    plugins.discover()
+    for path in paths:
+        plugins.include(path)
+
+
+include = click.option(
+    "--include", type=Place(), multiple=True, expose_value=False, is_eager=True, callback=_include,
+    metavar="FILE_OR_PACKAGE", help="A plug-in: methods, datasets, backbones of your own.",
+)  # fmt: skip
 method = click.option("--method", "methods", multiple=True, callback=_names, help="Names with commas, or all.")
 backbone = click.option("--backbone", "backbones", multiple=True, callback=_names, help="Names with commas, or all.")
 settings = click.option(
@@ -147,6 +158,7 @@ place = together(
 )
 ids = click.option("--run", "ids", multiple=True, callback=_names, help="Run ids with commas.")
 work = together(
+    include,
     data,
     runs,
     place,

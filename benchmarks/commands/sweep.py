@@ -18,6 +18,7 @@ from ..execution.whereabouts import Whereabouts, keep_given
 from ..executors.local import Job, Launcher, exit_code
 from ..executors.progress import Reporter
 from ..executors.slurm import command as slurm_command
+from ..host import plugin_files, plugins
 from ..host.environment import cores, visible_gpus
 from ..planning import captions, data_check, tuning, unranked
 from ..planning.benchmark import Benchmark, dataset, method_of
@@ -26,7 +27,7 @@ from ..planning.request import Planned, Request, choose_methods
 from ..planning.resolver import expand as expand_grid
 from ..planning.suite.tuned_values import part_text
 from ..run_folder.folder import RunFolder, last_lines
-from ..run_folder.plan import Plan
+from ..run_folder.plan import Plan, make_known
 from ..run_folder.spec import RunSpec
 from . import cautions, listing
 from .console import complain
@@ -102,7 +103,10 @@ def carry_out(
         if planned.spec.run_id not in done:
             selection = selection_of(benchmark, planned.spec)
             data = benchmark.suite.dataset_of(planned.spec.recipe)
-            written = Plan(planned.spec, data, planned.sources, selection)
+            brought = plugins_of(planned.spec, data)
+            plugin_files.keep(executor.runs, brought)
+            named = tuple(plugin.named for plugin in brought)
+            written = Plan(planned.spec, data, planned.sources, selection, named)
             written.write(folders[planned.spec.run_id])
             Whereabouts.now().keep(written, folders[planned.spec.run_id])
             if planned.checkpoint is not None:
@@ -112,6 +116,11 @@ def carry_out(
             if wandb is not None:
                 wandb_tracking.choose(folders[planned.spec.run_id].path, wandb)
     return _start(plan, folders, done, console, executor)
+
+
+def plugins_of(spec: RunSpec, data: str) -> list[plugin_files.Plugin]:
+    """The plug-ins that whoever makes a run must import."""
+    return plugins.of_run(spec.method, data, spec.backbone, [name.partition(":")[0] for name in spec.inputs])
 
 
 def finished(plan: list[Planned], runs: Path) -> bool:
@@ -124,7 +133,14 @@ def make(plan: list[tuple[Planned, RunFolder]], console: Console, executor: Exec
     folders = {planned.spec.run_id: folder for planned, folder in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
     planned = [planned for planned, _ in plan]
-    _check_place([each for each in planned if each.spec.run_id not in done], executor)
+    unfinished = {}  # of each backbone one, for each is loaded
+    for each, folder in plan:
+        key = (each.spec.backbone, *each.spec.plugins)
+        if each.spec.run_id not in done:
+            unfinished[key] = each, folder
+    for each, folder in unfinished.values():
+        make_known(Plan.read(folder), folder)
+        _check_place([each], executor)
     check_writable(executor.runs)
     return _start(planned, folders, done, console, executor)
 
@@ -240,13 +256,13 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
         if entry is not None and entry.part and (method, backbone) not in limited:
             complain(
                 f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "
-                f"these runs are not ranked; run `robustft tune {tuned_in.suite.name} --method {method}` on all images."
+                f"these runs are not ranked; run `robustft tune {tuned_in.called} --method {method}` on all images."
             )
         elif not tuning.is_current(benchmark, method, backbone, recipe):
             complain(
                 f"the tuned values of {method} on {backbone} come from other trials than {tuned_in.path.name} and "
                 "the code give now, so these runs are not ranked; "
-                f"run `robustft tune {tuned_in.suite.name} --method {method}` to renew them."
+                f"run `robustft tune {tuned_in.called} --method {method}` to renew them."
             )
 
 

@@ -29,7 +29,8 @@ from ...methods.training.trainer import Fitted, Settings, Task, fit
 from ...results.board.chance import CLASSES
 from ...results.records.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from ..errors import UserError
-from ..host import environment
+from ..host import environment, plugins
+from ..host.plugin_files import Named
 from ..planning import captions, data_check
 from ..planning.benchmark import method_of
 from ..run_folder.folder import RunFolder
@@ -216,6 +217,7 @@ class Attempt:
         spec = self.spec
         found = {
             "method_version": (spec.method_version, method_of(spec).version),
+            "plugins": (spec.plugins, plugins.versions(spec.method, self.plan.dataset, spec.backbone)),
             "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
             "weights": (spec.weights, GIVEN if spec.given else backbones.weights_id(spec.backbone)),
         }
@@ -225,6 +227,11 @@ class Attempt:
                 raise UserError(
                     f"{key}: must be {planned} as planned, got {now}{why}; start the command again to plan anew."
                 )
+
+    def _counted(self) -> list[Named]:
+        """The plug-ins of the plan that its id counts."""
+        counted = {entry.partition(":")[2] for entry in self.spec.plugins}
+        return [named for named in self.plan.plugins if named.sha256 in counted]
 
     def _fit(self, dataset: Any, encoder: Any) -> Fitted:
         validation = data_check.validation(dataset)
@@ -366,6 +373,7 @@ class Attempt:
                 **({"same_captions": self.same_captions} if self.same_captions else {}),
                 **({"sets_left_out": self.left_out} if self.left_out else {}),
                 **self.about_data,
+                **({"plugins": [named.name for named in self._counted()]} if spec.plugins else {}),
                 CLASSES: classes,
                 "weights_sha256": about["sha256"],
                 "code": self.code,

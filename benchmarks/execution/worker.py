@@ -29,7 +29,7 @@ from ..host import environment
 from ..host.redaction import Discreet, discreet
 from ..run_folder.folder import RunFolder
 from ..run_folder.lease import Lease, LeaseLost, Observer, claim, heartbeat, tidy
-from ..run_folder.plan import Plan
+from ..run_folder.plan import Plan, make_known
 from .process_group import FAREWELL_SECONDS, Team
 
 # The names that results/records/atomic.py and methods/training/checkpoints.py give to a file that is not finished.
@@ -115,7 +115,9 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
             return {"event": "cancelled", "folder": discreet(str(folder.path))}
         _sweep_out(folder)
         stop = RunStop(folder, should_stop)
-        attempt = Attempt(folder, lease, Plan.read(folder), options, stop)
+        plan = Plan.read(folder)
+        make_known(plan, folder)
+        attempt = Attempt(folder, lease, plan, options, stop)
     except (UserError, OutputError) as error:
         return _failed(folder, str(error), True, lease)
     _note(f"start {attempt.spec.title}, id {attempt.spec.run_id}, fence {lease.holder.fence}")
@@ -233,7 +235,9 @@ def follow(team: Team, options: Any, should_stop: Callable[[], bool]) -> None:
     def make(part: str, path: Path) -> None:
         folder = RunFolder(path)
         try:
-            Attempt(folder, None, Plan.read(folder), options, should_stop).follow(part)
+            plan = Plan.read(folder)
+            make_known(plan, folder)
+            Attempt(folder, None, plan, options, should_stop).follow(part)
         except (Interrupted, Stopped):
             return  # the leader has saved, and decides what comes next
         except Exception:

@@ -12,12 +12,13 @@ from ...datasets.card import Dataset
 from ...methods import registry
 from ...methods.given import Given
 from ..errors import UserError, resolve_name
+from ..host import plugins
 from ..run_folder.spec import TRAINING_FIELDS, RunSpec
 from . import data_check
 from .request import DataFacts, Facts, MethodClass, keys_of
 from .resolver import Resolver
 from .selection_rules import Selector
-from .suite.suite import Suite, base_path, find, load
+from .suite.suite import Suite, base_path, extended_path, find, load
 from .suite.tuned_values import Tuned, load_tuned
 
 if TYPE_CHECKING:
@@ -70,6 +71,14 @@ def data_facts(name: str, backbone: str, allow_partial: bool) -> DataFacts:
     return DataFacts(data.card.version, fingerprint, data.train_size, bool(data.card.names("validation")))
 
 
+def _forget() -> None:
+    for remembered in (dataset, _drawn, data_facts):
+        remembered.cache_clear()
+
+
+plugins.when_changed(_forget)
+
+
 def methods() -> dict[str, MethodClass]:
     """Every registered method."""
     return {name: registry.get(name) for name in registry.names()}
@@ -109,6 +118,7 @@ def gather(suite: Suite) -> Facts:
         train_size=data.train_size,
         data=data_facts,
         embedded=suite.dataset in catalogue.embedded(),
+        plugins=plugins.versions,
     )
 
 
@@ -136,12 +146,20 @@ def _listed(
         yield f"grid.{method}", "key", sorted(searched), keys_of(known[method])
 
 
+def include(path: Path, suite: Suite) -> None:
+    """Make known what the plug-ins of a suite file register."""
+    for given in suite.include:
+        plugins.include(given, f"{path.name}: include", path.parent)
+
+
 class Benchmark:
     """A suite with its tuned values and the facts that its runs are planned from."""
 
     def __init__(self, name: str) -> None:
         self.path: Path = find(name)
         self.suite: Suite = load(self.path)
+        plugins.discover()
+        include(self.path, self.suite)
         self.facts: Facts = gather(self.suite)
         if self.suite.version == OWN_VERSION and catalogue.is_own(self.suite.dataset):
             self.suite = self.suite.model_copy(update={"version": self.facts.version})
@@ -149,10 +167,17 @@ class Benchmark:
         self.base: Benchmark | None = Benchmark(str(base_path(self.path, base))) if base else None
         """What a study is based on: its tuned values are taken."""
         self.tuned: Tuned = self.base.tuned if self.base else load_tuned(self.path, self.suite)
+        if extended := extended_path(self.path, self.suite):
+            self.tuned = load_tuned(extended, load(extended)).with_entries(self.tuned.entries)
         self.tuning_known: dict[tuple[str, str, str], bool] = {}
         """What `tuning.is_current` has found, by method, backbone and recipe."""
         self._resolvers: dict[tuple[str | None, str | None, str], Resolver] = {}
         self._selectors: dict[str | None, Selector] = {}
+
+    @property
+    def called(self) -> str:
+        """What a command is told to mean it: its name, or the name of its file where another suite has that name."""
+        return self.path.name if self.suite.extends else self.suite.name
 
     def reload(self) -> "Benchmark":
         """The same suite file, with the tuned values that are on disk now."""

@@ -14,6 +14,7 @@ from ... import backbones
 from ...datasets import catalogue
 from ...datasets.card import Dataset, DatasetCard
 from ..errors import UserError
+from ..host import plugins
 
 _SHOWN = 4
 """Groups that a sentence names."""
@@ -54,6 +55,9 @@ def read(names: tuple[str, ...], prompts: tuple[str, ...], backbone: str) -> Cap
     nameless = tuple(i for i, row in enumerate(alone) if row == nothing)
     full = [tokens([prompt.format(names[groups[0][0]])])[0][-1] for prompt in prompts] if groups else []
     return Captions(tuple(groups), nameless, len(nothing) if any(full) else 0)
+
+
+plugins.when_changed(read.cache_clear)
 
 
 def check(data: Dataset, dataset: str, backbone: str) -> str:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ...datasets.card import DataError
-from ...results.board.rows import UNRANKED
+from ...results.board.rows import PLUGINS_NOW, UNRANKED
 from ..errors import resolve_name
+from ..host.plugin_files import PluginError
 from ..run_folder.spec import RunSpec
 from . import unranked
+from .request import choose_backbone
 from .suite import suite
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class Suites:
 
         try:
             return Benchmark(source)
-        except DataError as error:
+        except (DataError, PluginError) as error:
             self._gone(name, error)
             return None
 
@@ -82,10 +84,23 @@ class Suites:
             yield record if benchmark is None else self._selected(benchmark, record)
 
     def for_board(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-        """`with_selections`, and beside the keys of a record why no rule ranks it: what a board says of its row."""
+        """`with_selections`, and beside the keys of a record what a board says of its row.
+
+        That is why no rule ranks it, and which versions its plug-ins have now, where that is known.
+        """
         for record in self.with_selections(records):
+            if (now := self._plugins_now(record)) is not None:
+                record = {**record, PLUGINS_NOW: now}
             reason = self._reason(record)
             yield {**record, UNRANKED: reason} if reason else record
+
+    def _plugins_now(self, record: Mapping[str, Any]) -> list[str] | None:
+        """The versions that a run of the same names would have; None where no plug-in is, or none is at hand."""
+        benchmark = self.get(record["benchmark"]) if record["spec"].get("plugins") else None
+        if benchmark is None or record["recipe"] not in benchmark.suite.recipe_names or not at_hand(benchmark, record):
+            return None
+        data = benchmark.suite.dataset_of(record["recipe"])
+        return benchmark.facts.plugins(record["method"], data, record["backbone"])
 
     def _reason(self, record: Mapping[str, Any]) -> str:
         try:
@@ -103,10 +118,21 @@ class Suites:
             return record
 
 
+def at_hand(benchmark: "Benchmark", record: Mapping[str, Any]) -> bool:
+    """Whether method and backbone of a record are known here: of a plug-in they may be not, and it need not be."""
+    try:
+        known = choose_backbone(record["backbone"], benchmark.facts)
+    except ValueError:
+        return False
+    return known == record["backbone"] and record["method"] in benchmark.facts.methods
+
+
 def _with_selection(benchmark: "Benchmark", record: Mapping[str, Any]) -> Mapping[str, Any]:
     if record["benchmark_version"] != benchmark.suite.version:
         return record
     if record["recipe"] not in benchmark.suite.recipe_names:
+        return record
+    if record["spec"].get("plugins") and not at_hand(benchmark, record):
         return record
     try:
         spec = RunSpec.model_validate(record["spec"])

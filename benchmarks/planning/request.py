@@ -48,6 +48,8 @@ class Facts:
     """(dataset, backbone, allow_partial) -> its facts, where they are not those above for all."""
     has_text: Callable[[str], bool] = lambda backbone: True
     """Whether a backbone has a text tower; every bundled one is a dual encoder."""
+    plugins: Callable[[str, str, str], list[str]] = lambda method, dataset, backbone: []
+    """(method, dataset, backbone) -> kind:sha256 of the plug-ins that they come from."""
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ class Resolver:
                 hyper=hyper,
                 inputs=inputs,
                 kind=self.kind,
+                plugins=self.facts.plugins(name, self.suite.dataset_of(self.recipe), backbone),
                 **fields,
             )
         except ValidationError as error:

@@ -14,11 +14,12 @@ from ...datasets import plain_yaml
 from ...results.records.records import write_atomic
 from ...results.statistics import setting_selection
 from ..errors import UserError, resolve_name
+from ..host import plugins
 from ..run_folder.folder import RunFolder
 from .benchmark import Benchmark
 from .request import MethodClass, Planned, keys_of, post_hoc, varies
 from .resolver import CHOOSING, add
-from .suite.suite import Tuning
+from .suite.suite import SUITES, Tuning
 from .suite.tuned_values import Choice, TrialResult, Tuned, TunedEntry, load_tuned, part_text, tuned_path
 
 HEADER = """\
@@ -115,8 +116,11 @@ class Search:
         space = self.tuning.space.get(name)
         if space is None:
             suite = self.benchmark.suite.name
+            remedy = "add it"
+            if plugins.origin("method", name) and self.benchmark.path.parent == SUITES:
+                remedy = f"write a suite of your own that `extends: {suite}` and has it there, and tune that"
             raise UserError(
-                f"{name}: {suite}.tuning.space must name it, got only {', '.join(self.tuning.space)}; add it."
+                f"{name}: {suite}.tuning.space must name it, got only {', '.join(self.tuning.space)}; {remedy}."
             )
         return space
 
@@ -138,7 +142,7 @@ class Search:
             flags = f" {part_text(self.part)}" if self.part else ""
             raise UserError(
                 f"{name}: must have tuned values of {other} on {backbone} to read, got {found}; "
-                f"run `robustft tune {self.benchmark.suite.name} --method {other},{name}{flags}`."
+                f"run `robustft tune {self.benchmark.called} --method {other},{name}{flags}`."
             )
 
     def choose(self, folders: dict[str, RunFolder]) -> dict[str, dict[str, TunedEntry]]:
@@ -217,7 +221,7 @@ def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tu
         for name, backbones in ordered.items()
     }
     text = plain_yaml.dump(tuned.model_dump(mode="json") | {"entries": content})
-    write_atomic(path, (HEADER.format(suite=benchmark.suite.name) + text).encode())
+    write_atomic(path, (HEADER.format(suite=benchmark.called) + text).encode())
     return tuned
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...results.board.row_marks import given_text
-from ...results.board.rows import settings_text
+from ...results.board.rows import PLUGINS_NOW, settings_text, versions_text
+from ..host import plugins
 from .suite.suite import SUITES
 from .suite.tuned_values import part_text
 
@@ -68,6 +69,8 @@ def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
         return f"made for {record['benchmark_version']}, and the suite is at {suite.version}: {again}"
     if suite.grid or suite.based_on:
         return "for a study ranks nothing"
+    if method not in benchmark.facts.methods and record["spec"].get("plugins"):
+        return f"and the plug-in of {method} is not at hand: give its file with --include"
     if method not in benchmark.facts.methods:
         return f"the method {method} is not installed here: install it"
     if recipe in suite.published:
@@ -75,6 +78,10 @@ def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
     if recipe != suite.default_recipe:
         return f"of the recipe {recipe}, and only {suite.default_recipe} is ranked: {again}"
     known = benchmark.facts.methods[method]
+    made_with, now = record["spec"].get("plugins", []), record.get(PLUGINS_NOW)
+    if now is not None and now != made_with:
+        changed = versions_text(set(made_with) - set(now)) or "another"
+        return f"made with plug-in {changed}, which has changed: {again}"
     if known.pools() and record["seed"] != suite.seeds[0]:
         return f"it pools seeds, and only its run of seed {suite.seeds[0]} counts: {again}"
     if suite.tuning is not None and record["seed"] in suite.tuning.seeds:
@@ -85,6 +92,8 @@ def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
         entry = benchmark.tuned.entry(needed, backbone, recipe)
         tune = f"run `robustft tune {name} --method {needed}`"
         if suite.tuning is not None and needed not in suite.tuning.space:
+            if plugins.origin("method", needed) and benchmark.path.parent == SUITES:
+                return f"not tuned: write a suite that extends {name}, with {needed} in tuning.space, and tune that"
             tune = f"add {needed} to tuning.space of {name} and {tune}"
         if entry is None:
             return f"{'not' if needed == method else f'{needed} is not'} tuned: {tune}"

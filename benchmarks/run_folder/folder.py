@@ -31,6 +31,11 @@ class RunFolder:
         return cls(runs / spec.benchmark / spec.folder_name / spec.backbone / name)
 
     @property
+    def runs(self) -> Path:
+        """The root of all runs."""
+        return self.path.parents[3]
+
+    @property
     def spec(self) -> Path:
         return self.path / "spec.json"
 

@@ -1,7 +1,7 @@
 """spec.json: what a run folder says of its run, written by whoever plans, read by whoever works."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from ...results.records.atomic import create_atomic, to_json
 from ..errors import UserError, explain
+from ..host.plugin_files import Named
+from ..host.plugins import need
 from ..host.redaction import refuse
 from .folder import RunFolder
 from .spec import RunSpec
@@ -22,6 +24,8 @@ class Plan:
     dataset: str
     sources: dict[str, str]
     selection: dict[str, Any]
+    plugins: tuple[Named, ...] = ()
+    """What must be imported before its method, dataset and backbone are known by name."""
 
     def write(self, folder: RunFolder) -> None:
         """Make the run folder, its spec.json and its first state; those that are there stay as they are.
@@ -37,6 +41,7 @@ class Plan:
             "dataset": self.dataset,
             "sources": self.sources,
             "selection": self.selection,
+            **({"plugins": [asdict(named) for named in self.plugins]} if self.plugins else {}),
         }
         create_atomic(folder.state, to_json(folder.state, {"state": "planned"}))
         create_atomic(folder.spec, to_json(folder.spec, content))
@@ -49,7 +54,8 @@ class Plan:
             content = json.loads(folder.spec.read_text(encoding="utf-8"))
             refuse(content, str(folder.spec))
             spec = RunSpec.model_validate(content["spec"])
-            plan = cls(spec, content["dataset"], content["sources"], content["selection"])
+            named = tuple(Named(entry["name"], entry["sha256"]) for entry in content.get("plugins", ()))
+            plan = cls(spec, content["dataset"], content["sources"], content["selection"], named)
         except ValidationError as error:
             raise UserError(explain(error, str(folder.spec), remedy)) from None
         except UserError:
@@ -63,6 +69,11 @@ class Plan:
                 f"{folder.spec}: must be the plan of {folder.path.name}, got that of {spec.run_id}; {remedy}."
             )
         return plan
+
+
+def make_known(plan: Plan, folder: RunFolder) -> None:
+    """Import what the names of a plan need, from the copy below its runs; PluginError where that is gone."""
+    need(folder.runs, plan.plugins)
 
 
 def input_path(path: Path, spec: RunSpec, name: str) -> Path:

@@ -96,6 +96,15 @@ class RunSpec(BaseModel):
     `seed` counts the checkpoints of that name."""
     kind: Literal["run", "trial"] = "run"
     """A trial is a run of the tuning: it sees the validation set only and never counts as a finished run."""
+    plugins: list[str] = []
+    """kind:sha256 of each plug-in that method, dataset or backbone come from, sorted; left out where there are none."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if not self.plugins:
+            content.pop("plugins", None)
+        return content
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

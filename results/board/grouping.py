@@ -16,7 +16,15 @@ from . import interpolation_paths
 from .chance import classes_of
 from .curve import Curve
 from .oracle import at_best_points
-from .row_marks import Record, is_partial, is_transductive, marked, with_budgets
+from .row_marks import (
+    Record,
+    current_plugins,
+    is_partial,
+    is_replaced,
+    is_transductive,
+    marked,
+    with_budgets,
+)
 from .rows import (
     ASIDE,
     FIXED,
@@ -32,6 +40,7 @@ from .rows import (
     Row,
     Section,
     settings_text,
+    versions_text,
 )
 
 CHOSEN_BY_DEFAULT = ("method default", "recipe", "suite")  # sources of values that nobody chose for this run
@@ -52,6 +61,7 @@ NOT_SETTINGS = {
     "kind",
     "hyper",
     "given",
+    "plugins",
 }
 
 
@@ -96,6 +106,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
     newest: dict[str, int] = {}
     for record in everything:
         newest[record["method"]] = max(record["method_version"], newest.get(record["method"], 0))
+    plugins = current_plugins(everything)
 
     rows: list[Row] = []
     for provenance, given in (("local", local), ("reference", reference)):
@@ -108,7 +119,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
             best[_group_of(record, rules)].append(record)
         pairs += [(_oracle_row(best[key], provenance, table), best[key]) for key in sorted(best)]
         expected = _expected_seeds([row for row, _ in pairs])
-        rows += [marked(row, behind, roles, expected.of(row), newest) for row, behind in pairs]
+        rows += [marked(row, behind, roles, expected.of(row), newest, plugins) for row, behind in pairs]
     rows = with_budgets(rows)
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
@@ -125,7 +136,11 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
         classes=classes_of(everything, fingerprint, tuple(roles)),
     )
-    return replace(made, paths=tuple(_paths(local, reference, newest, made)))
+
+    def current(given: Sequence[Record]) -> list[Record]:
+        return [r for r in given if r["method_version"] == newest[r["method"]] and not is_replaced(r, plugins)]
+
+    return replace(made, paths=tuple(_paths(current(local), current(reference), made)))
 
 
 def _doubts(record: Record) -> tuple[str, ...]:
@@ -136,12 +151,9 @@ def _doubts(record: Record) -> tuple[str, ...]:
     return (*doubts, by_size) if named and "fingerprint_of" not in info else doubts
 
 
-def _paths(
-    local: Sequence[Record], reference: Sequence[Record], newest: Mapping[str, int], section: Section
-) -> Iterable[Curve]:
+def _paths(local: Sequence[Record], reference: Sequence[Record], section: Section) -> Iterable[Curve]:
     for provenance, given in (("local", local), ("reference", reference)):
-        current = [record for record in given if record["method_version"] == newest[record["method"]]]
-        yield from interpolation_paths.of_records(section, current, provenance)
+        yield from interpolation_paths.of_records(section, given, provenance)
     yield from interpolation_paths.of_rows(section)
 
 
@@ -183,6 +195,8 @@ def _table_of(record: Record) -> tuple[str, str, str, str]:
 def _settings(record: Record) -> dict[str, Any]:
     """Every field that all seeds of a row must share, hyperparameters beside the others."""
     spec = AS_BEFORE | record["spec"]
+    if "plugins" in spec:
+        spec = {**spec, "plug-in": ", ".join(spec["plugins"])}
     settings = {key: value for key, value in spec.items() if key not in NOT_SETTINGS} | dict(spec.get("hyper", {}))
     given = spec.get("given")
     return settings | ({GIVEN: _read_as(given)} if given else {})
@@ -433,4 +447,7 @@ def _still_alike(rows: Sequence[Row]) -> list[Row]:
 def _readable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Of a hash, as many digits as tell two apart."""
     hashes = {key: value for key, value in values.items() if key in ("weights", "fingerprint")}
-    return {**values, **{key: str(value).rpartition(":")[2][:8] for key, value in hashes.items()}}
+    short = {key: str(value).rpartition(":")[2][:8] for key, value in hashes.items()}
+    if "plug-in" in values:
+        short["plug-in"] = versions_text(str(values["plug-in"]).split(", "))
+    return {**values, **short}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .rows import ASIDE, GRID, ORACLE, TRANSDUCTIVE, UNRANKED, Row, natural
+from .rows import ASIDE, GRID, ORACLE, PLUGINS_NOW, TRANSDUCTIVE, UNRANKED, Row, natural, versions_text
 
 Record = Mapping[str, Any]
 KNOWN = "the final weights of"
@@ -21,12 +21,14 @@ def marked(
     roles: Mapping[str, str],
     expected_seeds: set[int],
     newest: Mapping[str, int],
+    plugins: Mapping[tuple[str, str], Sequence[str]],
 ) -> Row:
     """The row with its marks; one of an older version of its method has no rule any more.
 
     Args:
         records: all from which the row was made, also those that lost to another of their seed.
         roles: set name -> role, of the whole table. newest: method -> version.
+        plugins: as `current_plugins` gives it.
     """
     used = [record for record in records if record["seed"] in row.seeds]
     marks: dict[str, str] = {}
@@ -70,6 +72,13 @@ def marked(
     if row.method_version < newest[row.method]:
         marks["stale"] = f"version {row.method_version} of a method that is at version {newest[row.method]}"
         rules = ()
+    if brought := used[0]["spec"].get("plugins", []):
+        marks["plug-in"] = f"plug-in, {versions_text(brought)}"
+    if "stale" not in marks and is_replaced(used[0], plugins):
+        marks["stale"] = (
+            f"made with another version of {'its plug-in' if brought else 'the method'} than the current one"
+        )
+        rules = ()
     # What ranks nothing by design needs no excuse; nor does the reference, which is as it was published.
     reasons = sorted({record.get(UNRANKED, "") for record in used} - {""})
     if reasons and not rules and row.kind not in ASIDE:
@@ -82,6 +91,33 @@ def given_text(record: Record) -> str:
     source, _, classes = str(record["sources"].get("given", "")).partition("; ")
     told = f"given: {source}" if source.startswith(KNOWN) else "given, not trained here"
     return "; ".join(filter(None, (told, classes)))
+
+
+def current_plugins(records: Sequence[Record]) -> dict[tuple[str, str], Sequence[str]]:
+    """(kind, name) -> the current version of the plug-ins that a method, backbone or the dataset come from.
+
+    That is the version of today where a record says it (`PLUGINS_NOW`), else that of the run that finished last.
+    """
+    if not any(record["spec"].get("plugins") for record in records):
+        return {}
+    current: dict[tuple[str, str], Sequence[str]] = {}
+    for record in sorted(records, key=lambda record: record["finished"]):
+        current |= _versions(record, record["spec"].get("plugins", ()))
+    for record in records:
+        current |= _versions(record, record[PLUGINS_NOW]) if PLUGINS_NOW in record else {}
+    return current
+
+
+def _versions(record: Record, entries: Sequence[str]) -> dict[tuple[str, str], Sequence[str]]:
+    """(kind, name) -> those of entries kind:sha256 that are of the kind."""
+    names = {"method": record["method"], "backbone": record["backbone"], "dataset": ""}
+    return {(kind, name): [one for one in entries if one.startswith(f"{kind}:")] for kind, name in names.items()}
+
+
+def is_replaced(record: Record, plugins: Mapping[tuple[str, str], Sequence[str]]) -> bool:
+    """Whether a run was made with another version of a plug-in than the current one."""
+    made_with = _versions(record, record["spec"].get("plugins", ()))
+    return any(plugins.get(key, version) != version for key, version in made_with.items())
 
 
 def _shared(records: Sequence[Record]) -> list[str]:

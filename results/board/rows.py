@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ BASELINE = "ft"  # plain finetuning: what every method is to beat
 REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no training randomness
 GIVEN = "checkpoint"  # key of a row's settings: how a checkpoint was read that somebody gave
 UNRANKED = "unranked"  # why no rule ranks a row of this machine, and what to do
+PLUGINS_NOW = "plugins_now"  # beside the keys of a record: kind:sha256 of its plug-ins as they are now
 MARKS = {
     "dirty": "*",
     "seeds": "†",
@@ -27,6 +28,7 @@ MARKS = {
     "shared": "◊",
     "unread": "△",
     "transductive": "⊕",
+    "plug-in": "♯",
 }
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
@@ -268,6 +270,11 @@ def _number_first(value: Any) -> tuple[int, float, str]:
     """A sort key for values of any type: numbers by size, then the rest by their text."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return (0, float(value), "") if number else (1, 0.0, str(value))
+
+
+def versions_text(entries: Iterable[str]) -> str:
+    """The first digits of the sha256 of plug-ins, each once, of entries kind:sha256."""
+    return ", ".join(dict.fromkeys(entry.partition(":")[2][:8] for entry in sorted(entries)))
 
 
 def settings_text(values: Mapping[str, Any]) -> str:

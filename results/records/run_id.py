@@ -20,6 +20,7 @@ INTRODUCED: dict[str, Any] = {
     "allow_partial": False,
     "decode": "exact",
     "given": None,
+    "plugins": [],
 }
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

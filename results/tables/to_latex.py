@@ -39,6 +39,7 @@ SIGNS = {
     "◊": r"$\diamond$",
     "△": r"$\triangle$",
     "⊕": r"$\oplus$",
+    "♯": r"$\sharp$",
     "…": r"\dots{}",
     "→": r"$\rightarrow$",
     "·": r"$\cdot$",

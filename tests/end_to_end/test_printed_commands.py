@@ -51,9 +51,9 @@ RULES = (
     Rule("make report", "BENCHMARK=forgetting", says="wrote results/report.html"),
     Rule("make (status|leaderboard|lint|clean)"),
     Rule("robustft .*--help", says="Usage: robustft"),
-    Rule(
-        "robustft (run|tune|evaluate|compare|bundle|verify)", "--help", says="Usage: robustft"
-    ),  # a name, in a sentence
+    Rule("robustft .*--include my_method.py.*", code=2, says="my_method.py: there is no such file or package"),
+    Rule("robustft (tune|sweep) mine.yaml .*", code=2, says="'mine.yaml': no such file"),
+    Rule("robustft (run|tune|evaluate|compare|bundle|verify)", "--help", says="Usage: robustft"),
     Rule("robustft run digits .*", "--limit 32 --set steps=3", says="OOD mean accuracy .*record.json"),
     Rule("robustft (sweep|tune) own_data.*", code=2, says=NO_FOLDER),
     Rule("robustft sweep .*--dry-run", says="dry run: nothing was started"),

@@ -40,6 +40,7 @@ UNCORRECTED = (
 @click.option("--backbone", default=None, help="One backbone; all by default.")
 @click.option("--rule", default="one_se", help="The selection rule of the rows: one_se or best_id.")
 @click.option("--reference", is_flag=True, help="The committed runs instead of those of this machine.")
+@flags.include
 @flags.runs
 def command(first: str, second: str, benchmark: str, reference: bool, runs: Path, **choice: Any) -> int:
     """Difference of two methods with its interval, and per shift what each flipped, from per-sample files."""

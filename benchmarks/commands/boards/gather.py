@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from ....results.plots.figure_data import Material
 
 with_roots = flags.together(
+    flags.include,
     flags.runs,
     click.option("--results", type=Place(), default=Path("results"), help="Where the files go."),
 )
-"""The two options that say where runs are and where results go."""
+"""The options that say where runs are and where results go, and what is a plug-in's."""
 
 
 def gather(runs: Path, benchmark: str | None, console: Console) -> "Material":

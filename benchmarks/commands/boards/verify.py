@@ -45,6 +45,7 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
 @click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any`: a short one.")
 @click.option("--suite", metavar="FILE", help="For --rerun of a run of your own suite: its file.")
 @click.option("--device", default="cpu", help="For --rerun: cpu, cuda or cuda:N.")
+@flags.include
 def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, device: str) -> int:
     """Check a bundle: hashes, run ids, metrics and the board from the samples, pages and pictures; code 1 if not."""
     from ....results.audit import bundle as bundles
@@ -156,10 +157,13 @@ def _planned(record: Record, root: Path, suite: str | None = None) -> Any:
     """
     from pydantic import ValidationError
 
+    from ...host import plugin_files, plugins
+    from ...planning.benchmark import include
     from ...planning.suite import suite as suites
     from ...run_folder.folder import RunFolder
     from ...run_folder.plan import Plan
     from ...run_folder.spec import RunSpec
+    from .. import sweep
 
     try:
         spec = RunSpec.model_validate(record["spec"])
@@ -181,5 +185,15 @@ def _planned(record: Record, root: Path, suite: str | None = None) -> Any:
     if loaded.name != spec.benchmark:
         raise UserError(f"--suite {suite}: must be the suite '{spec.benchmark}' of the run, got '{loaded.name}'.")
     data = loaded.dataset_of(spec.recipe)
-    Plan(spec, data, record["sources"], record["selection"]).write(folder)
+    plugins.discover()
+    include(suites.find(suite or spec.benchmark), loaded)
+    brought = sweep.plugins_of(spec, data)
+    if lacking := {entry.partition(":")[2] for entry in spec.plugins} - {plugin.sha256 for plugin in brought}:
+        raise UserError(
+            f"--rerun {record['run_id']}: needs the plug-in of sha256 {min(lacking)[:12]}, which is not included; give "
+            "its file with --include, or a suite that includes it with --suite."
+        )
+    plugin_files.keep(root, brought)
+    named = tuple(plugin.named for plugin in brought)
+    Plan(spec, data, record["sources"], record["selection"], named).write(folder)
     return folder

@@ -14,7 +14,9 @@ from ....datasets.card import DataError, Dataset
 from ....datasets.image_folders import ROOT_VARIABLE
 from ....datasets.inventory import Holding, first_unreadable, holdings
 from ...errors import UserError
+from ...host import plugins
 from ...planning import captions, data_check
+from ...planning.benchmark import include
 from ...planning.data_check import many_cores
 from ...planning.suite.suite import Suite, find, load
 from . import machine
@@ -104,7 +106,8 @@ class Doctor:
     def dataset(self, name: str) -> None:
         """A table of the sets of a dataset, and a sentence on each thing that is wrong with them."""
         if name in catalogue.embedded():
-            return self.say(f"{name}: comes with this package")
+            of = "a plug-in" if name in catalogue.BROUGHT else "this package"
+            return self.say(f"{name}: comes with {of}")
         try:
             strict, partial = (catalogue.get(name, root=self.root, allow_partial=p) for p in (False, True))
             with warnings.catch_warnings():
@@ -205,7 +208,11 @@ def run(
     """Exit code 1 where a named suite lacks something, else 0."""
     if prefetch is not None:
         return _prefetch(prefetch, console)
-    suites = [load(find(name)) for name in benchmarks]
+    suites = [load(path) for path in map(find, benchmarks)]
+    for path, suite in zip(map(find, benchmarks), suites, strict=True):
+        include(path, suite)
+    for line in plugins.lines():
+        console.print(line, markup=False, soft_wrap=True)
     if zero_shot and not suites:
         raise UserError("doctor: --zero-shot needs a benchmark, got none; write for example doctor imagenet.")
     look = Doctor(console, fast or zero_shot)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ...errors import UserError, is_mistake
 from ...executors.run_states import Choice, Queue, Seen, choose, slurm, survey
+from ...host.plugin_files import PluginError
 from ...run_folder.folder import RunFolder
 from ...run_folder.lease import Observer
 from ..executor_options import Executor
@@ -68,13 +69,17 @@ def retry(
 def _lacking(found: Iterable[Seen]) -> dict[str, str]:
     """Run -> what its data or weights lack, of those that would fail for that and so become failed ones."""
     from ...execution import whereabouts
-    from ...run_folder.plan import Plan
+    from ...run_folder.plan import Plan, make_known
 
-    missing: dict[tuple, str] = {}
+    missing: dict[tuple[Any, ...], str] = {}
     lacking = {}
     for seen in found:
         try:
             plan = Plan.read(seen.folder)
+            make_known(plan, seen.folder)
+        except PluginError as error:
+            lacking[seen.path] = str(error).rstrip(".")
+            continue
         except UserError:
             continue  # the run itself says it
         spec, place = plan.spec, whereabouts.Whereabouts.planned(seen.folder)
@@ -87,6 +92,7 @@ def _lacking(found: Iterable[Seen]) -> dict[str, str]:
             spec.method,
             spec.kind,
             spec.given,
+            *spec.plugins,
         )
         if view not in missing:
             try:

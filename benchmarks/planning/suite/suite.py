@@ -57,6 +57,10 @@ class Suite(Strict):
 
     A study is a suite that is `based_on` another: it takes over what it does not give itself, tuned values
     included, and runs a `grid` of settings. Nothing in it is ranked, and no choice is made from it.
+
+    A suite that `extends` another adds methods and backbones, as those of a plug-in that it includes, to the same
+    benchmark: its rows are ranked beside all others. With a name of its own it is a benchmark of its own, which takes
+    over what it does not give itself, but no tuned values.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
@@ -79,6 +83,9 @@ class Suite(Strict):
     """Method -> values; not of published recipes."""
     tuning: Tuning | None = None
     based_on: str | None = None
+    extends: str | None = None
+    include: list[str] = []
+    """Plug-ins, files or packages, by paths that begin in the suite's folder."""
     grid: dict[str, Any] = {}
     """Method -> a list of settings, or key -> list of values, all combined."""
     note: str = ""
@@ -163,10 +170,16 @@ INHERITED = (
 """What a suite takes from the one that it is based on, unless it gives the key itself."""
 
 
+ADDED = ("name", "extends", "include", "methods", "backbones", "methods_settings", "tuning", "note")
+"""What a suite may give that extends another under the name of that one: nothing that makes it another benchmark."""
+
+
 def load(path: Path) -> Suite:
     """Read and validate a suite file; UserError names the key, its value and the remedy."""
     content = _content(path)
-    if isinstance(content.get("based_on"), str):
+    if isinstance(content.get("extends"), str):
+        content = _extended(path, content)
+    elif isinstance(content.get("based_on"), str):
         base = _content(base_path(path, content["based_on"]))
         if "based_on" in base:
             raise UserError(
@@ -186,13 +199,56 @@ def load(path: Path) -> Suite:
     return suite
 
 
-def base_path(path: Path, name: str) -> Path:
-    """The file of the suite that another is based on: beside it, or one that ships with the package."""
+def _extended(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a suite with what it takes from the one that it extends."""
+    if "based_on" in content:
+        raise UserError(f"{path.name}: must give one of extends and based_on, got both; remove one.")
+    base = _content(base_path(path, content["extends"], "extends"))
+    if odd := next((key for key in ("extends", "based_on") if key in base), None):
+        raise UserError(
+            f"{path.name}: extends must be a suite that stands for itself, got {content['extends']}, which has {odd}; "
+            f"name {base[odd]}."
+        )
+    taken = {key: base[key] for key in (*INHERITED, "tuning") if key in base}
+    made = {"name": base["name"], **taken, **content}
+    for key in ("methods_settings", "tuning"):
+        if isinstance(taken.get(key), dict) and isinstance(content.get(key), dict):
+            made[key] = {**taken[key], **content[key]}
+    space, more = (part.get("tuning", {}) for part in (base, content))
+    if isinstance(more, dict) and isinstance(more.get("space"), dict):
+        made["tuning"] = {**made["tuning"], "space": {**space.get("space", {}), **more["space"]}}
+    if made["name"] != base["name"]:
+        return made
+    changed = [key for key in content if key not in ADDED]
+    changed += [f"tuning.{key}" for key in (more if isinstance(more, dict) else ()) if key != "space"]
+    for key, new, old in (
+        ("methods_settings", content.get("methods_settings"), base["methods"]),
+        ("tuning.space", more.get("space") if isinstance(more, dict) else None, space.get("space", {})),
+    ):
+        changed += [f"{key}.{method}" for method in (new if isinstance(new, dict) else ()) if method in old]
+    if changed:
+        raise UserError(
+            f"{path.name}: {changed[0]} must be that of {content['extends']}, whose name the suite has, so that its "
+            "rows can be compared with all others; remove it, or give the suite a name of its own."
+        )
+    return made
+
+
+def extended_path(path: Path, suite: Suite) -> Path | None:
+    """The file whose tuned values a suite takes as well: of the suite that it extends under the name of that one."""
+    if suite.extends is None:
+        return None
+    base = base_path(path, suite.extends, "extends")
+    return base if _content(base)["name"] == suite.name else None
+
+
+def base_path(path: Path, name: str, key: str = "based_on") -> Path:
+    """The file of the suite that another is based on, or extends: beside it, or one that ships with the package."""
     beside = path.with_name(f"{name}.yaml")
     try:
         return beside if beside.is_file() and beside != path else find(name)
     except UserError as error:
-        raise UserError(f"{path.name}: based_on: {error}") from None
+        raise UserError(f"{path.name}: {key}: {error}") from None
 
 
 def _content(path: Path) -> dict[str, Any]:

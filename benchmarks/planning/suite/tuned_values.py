@@ -76,6 +76,11 @@ class Tuned(Strict):
         found = self.entries.get(method, {}).get(backbone)
         return found if found is not None and found.recipe == recipe else None
 
+    def with_entries(self, entries: dict[str, dict[str, TunedEntry]]) -> "Tuned":
+        """These entries beside, and before, those that are there."""
+        merged = {name: {**self.entries.get(name, {}), **entries.get(name, {})} for name in {**self.entries, **entries}}
+        return self.model_copy(update={"entries": merged})
+
 
 def tuned_path(suite_path: Path) -> Path:
     """Where the tuned values of a suite file are kept."""

@@ -143,7 +143,6 @@ def _board_of(
 @click.option("--benchmark", required=True, help="Whose sets it is evaluated on.")
 @click.option("--resample-positions", is_flag=True, help="Take position embeddings of another resolution.")
 @click.option("--raw-features", is_flag=True, help="Its head reads features that are not of unit length.")
-@flags.include
 @flags.part
 @flags.recipe
 @flags.jobs

@@ -254,8 +254,11 @@ class Attempt:
         fitted = self._fit(dataset, encoder)
         self._check_data_still([self.folder.checkpoints])
         weights = save_weights(fitted.classifier.tensors(), fitted.classifier.meta())
+        # Of a trial nobody asks for it.
+        text = save_weights(fitted.text, {"backbone": encoder.name}) if fitted.text and self.spec.kind == "run" else b""
         about = {
             "sha256": hashlib.sha256(weights).hexdigest(),
+            **({"text_sha256": hashlib.sha256(text).hexdigest()} if text else {}),
             "classifier": fitted.classifier.meta(),
             "images_seen": fitted.images_seen,
             "train_seconds": fitted.train_seconds,
@@ -265,7 +268,9 @@ class Attempt:
         guard = self.guard
         curves = pd.DataFrame(fitted.curves).to_parquet(index=False, compression="zstd")
         write_atomic(self.folder.curves, curves, guard)
-        write_json_atomic(self.folder.weights.with_name("fitted.json"), about, guard=guard)
+        if text:
+            write_atomic(self.folder.text_weights, text, guard)
+        write_json_atomic(self.folder.fitted, about, guard=guard)
         write_atomic(self.folder.weights, weights, guard)
 
     def _finished_training(self) -> dict[str, Any] | None:

@@ -184,8 +184,7 @@ def fit(
     if world.rank:
         curves, dynamics = [], []
     images = settings.total_steps * settings.batch_size
-    trained_text = isinstance(model, TwoTower) and task.trainable == "all"
-    text = model.encoder.text_state() if trained_text else {}
+    text = model.encoder.text_state() if isinstance(model, TwoTower) and task.trainable == "all" else {}
     return Fitted(classifier, curves, images, elapsed, info | training.about(), dynamics, text)
 
 

@@ -51,7 +51,7 @@ RULES = (
     Rule("make report", "BENCHMARK=forgetting", says="wrote results/report.html"),
     Rule("make (status|leaderboard|lint|clean)"),
     Rule("robustft .*--help", says="Usage: robustft"),
-    Rule("robustft (run|tune|compare|bundle|verify)", "--help", says="Usage: robustft"),  # a name, in a sentence
+    Rule("robustft (run|tune|compare|bundle|export|verify)", "--help", says="Usage: robustft"),  # a name, in a sentence
     Rule("robustft run digits .*", "--limit 32 --set steps=3", says="OOD mean accuracy .*record.json"),
     Rule("robustft (sweep|tune) own_data.*", code=2, says=NO_FOLDER),
     Rule("robustft sweep .*--dry-run", says="dry run: nothing was started"),
@@ -65,6 +65,7 @@ RULES = (
     Rule("robustft (figures .*|theory)", says="wrote "),
     Rule("robustft rescore", "--reference", says=" 0 problems;", clone="robustft rescore forgetting"),
     Rule("robustft bundle FOLDER .*", says="check it with `robustft verify FOLDER`"),
+    Rule("robustft export RUN FOLDER.*", code=2, says="has no run with the id 'RUN'"),
     Rule("robustft verify FOLDER", says="all hold"),
     Rule(
         "robustft verify results/reference/digits",

@@ -18,12 +18,13 @@ from ...methods.two_tower import TwoTowerMethod
 from ...results.records.records import Record, read_record
 from ..errors import UserError
 from ..planning import benchmark as facts
+from ..planning import data_check
 from ..run_folder.folder import RunFolder
 from ..run_folder.plan import Plan
 from ..run_folder.spec import RunSpec
 from . import whereabouts
 from .final_weights import load_input, load_text, load_weights
-from .run import make_method, make_settings, make_task
+from .run import builds_head, make_method, make_settings, make_task
 
 HEAD_TOLERANCE = 1e-2
 """By how much, in parts of logit_scale, the head that a text tower builds here may differ from the run's, which another
@@ -103,7 +104,7 @@ def restore(folder: RunFolder, at: Point | None = None) -> FinishedRun:
         classifier = Classifier.restore(encoder, tensors, about["classifier"])
     if text:
         encoder.load_text_state(text)
-    head_of_text = bool(text) or isinstance(method, TwoTowerMethod) or not (method.trained or spec.inputs)
+    head_of_text = builds_head(method, bool(text))
     if head_of_text:
         _check_head(folder, encoder, classifier, card)
     return FinishedRun(plan, record, card, encoder, classifier, bool(text), head_of_text, at)
@@ -140,16 +141,16 @@ def _card(plan: Plan, folder: RunFolder) -> DatasetCard:
     """Class names and prompts, which registered data tell without their images."""
     spec = plan.spec
     if catalogue.has_own(plan.dataset):
-        card = whereabouts.find(plan, folder).card
+        data = whereabouts.find(plan, folder)
     else:
-        size = backbones.image_size(spec.backbone)
-        card = facts.dataset_now(plan.dataset, size, spec.allow_partial, spec.decode).card
-    if not spec.allow_partial and card.fingerprint != spec.fingerprint:
+        data = facts.dataset_now(plan.dataset, backbones.image_size(spec.backbone), spec.allow_partial, spec.decode)
+    now = spec.fingerprint if spec.allow_partial else data_check.fingerprint(data, False)
+    if now != spec.fingerprint:
         raise UserError(
-            f"{plan.dataset}: must be the data of the run, {spec.fingerprint[:12]}, got {card.fingerprint[:12]}; the "
+            f"{plan.dataset}: must be the data of the run, {spec.fingerprint[:12]}, got {now[:12]}; the "
             "classes of its head may be others."
         )
-    return card
+    return data.card
 
 
 def _point(

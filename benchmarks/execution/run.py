@@ -25,6 +25,8 @@ from ...methods.base import Context, Method
 from ...methods.classifier import Classifier
 from ...methods.training.checkpoints import Checkpoints
 from ...methods.training.trainer import Fitted, Settings, Task, fit
+from ...methods.two_tower import TwoTowerMethod
+from ...methods.zero_shot import ZeroShot
 from ...results.board.chance import CLASSES
 from ...results.records.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from ..errors import UserError
@@ -35,8 +37,9 @@ from ..run_folder.lease import Lease
 from ..run_folder.plan import Plan
 from ..run_folder.spec import RunSpec
 from . import whereabouts
+from .evaluate_retention import measure_retention
 from .evaluate_run import measure
-from .final_weights import load_input, load_weights, save_weights, stored_tensors
+from .final_weights import load_input, load_text, load_weights, save_weights, stored_tensors
 from .predict import Maker, Stopped, validation_nll
 from .process_group import Team, shares
 from .wandb_tracking import Tracker, following
@@ -122,17 +125,21 @@ class Attempt:
             self._measure(dataset, encoder, load_weights(self.folder)[1])
 
     def _measure(self, dataset: Any, encoder: Any, about: dict[str, Any]) -> dict[str, Any]:
-        return measure(
-            self.plan,
-            self.folder,
-            dataset,
-            *self._classifiers(dataset, encoder, about["classifier"]),
-            device=self.options.device,
-            should_stop=self.should_stop,
-            guard=self.guard,
-            after_set=lambda: self.tell("running"),
-            workers=self.workers,
-        )
+        how: dict[str, Any] = {
+            "device": self.options.device,
+            "should_stop": self.should_stop,
+            "guard": self.guard,
+            "after_set": lambda: self.tell("running"),
+            "workers": self.workers,
+        }
+        classifiers = self._classifiers(dataset, encoder, about["classifier"])
+        found = measure(self.plan, self.folder, dataset, *classifiers, **how)
+        text = load_text(self.folder, about)
+        if dataset.retention and self.spec.kind == "run" and builds_head(make_method(self.spec), bool(text)):
+            if text:  # the image tower of the encoder is the classifier's already
+                encoder.load_text_state(text)
+            found["retention"] = measure_retention(self.plan, self.folder, dataset, encoder, **how)
+        return found
 
     def _data(self) -> Any:
         """What the run sees, checked against the plan."""
@@ -376,6 +383,15 @@ def make_method(spec: RunSpec) -> Method:
     """The method with the hyperparameters of a spec; those that the spec leaves out mean what they meant before."""
     method = registry.get(spec.method)
     return method(method.Hyper(**{**method.introduced, **spec.hyper}))
+
+
+def builds_head(method: Method, trained_text: bool) -> bool:
+    """Whether a run's head is what its text tower builds of class names, so that it can be asked for other classes.
+
+    Args:
+        trained_text: whether it kept a text tower that it trained.
+    """
+    return trained_text or isinstance(method, (TwoTowerMethod, ZeroShot))
 
 
 def make_settings(spec: RunSpec, device: str, micro_batch: int | None = None) -> Settings:

@@ -73,6 +73,10 @@ class RunFolder:
         """What the points of a path say of a set's samples."""
         return self.predictions / f"{name}.path.parquet"
 
+    def retained_predictions(self, name: str) -> Path:
+        """What the run says of a retention set's samples."""
+        return self.predictions / f"{name}.retained.parquet"
+
     @property
     def per_class(self) -> Path:
         return self.path / "per_class.parquet"

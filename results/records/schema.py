@@ -43,6 +43,19 @@ class SetResult(TypedDict):
     macro_f1: Fraction
 
 
+class RetainedResult(TypedDict):
+    """Metrics of one retention set, whose classes are others than those of the run: as those of a set, without role."""
+
+    __pydantic_config__ = _AND_MORE  # type: ignore[misc]
+
+    classes: Annotated[int, Field(ge=2)]
+    n_expected: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1)]
+    accuracy: Fraction
+    ece: Fraction
+    nll: Likelihood
+
+
 class Selection(TypedDict):
     """Which selection rules chose this run's setting; none for a setting given by hand."""
 
@@ -146,6 +159,8 @@ class Record(TypedDict):
     """What the method chose, and `dynamics`: teacher against student during the run, a row for each quarter."""
     path: NotRequired[Annotated[PathResult, AfterValidator(_is_one_line)]]
     """Of methods that have one."""
+    retention: NotRequired[Annotated[dict[str, RetainedResult], Field(min_length=1)]]
+    """Of a suite that asks for it, and a method whose text tower builds its head. No part of the summary."""
     finished: str
 
 

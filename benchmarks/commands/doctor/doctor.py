@@ -103,7 +103,7 @@ class Doctor:
 
     def dataset(self, name: str) -> None:
         """A table of the sets of a dataset, and a sentence on each thing that is wrong with them."""
-        if name in catalogue.embedded():
+        if catalogue.comes_with_package(name):
             return self.say(f"{name}: comes with this package")
         try:
             strict, partial = (catalogue.get(name, root=self.root, allow_partial=p) for p in (False, True))

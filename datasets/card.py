@@ -8,6 +8,7 @@ root on `sys.path`, and ours is `robustft.datasets`. Files that ship with a data
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -121,7 +122,7 @@ class RetentionSet:
     content: str
     """Hash of images and labels."""
     data: Callable[[], EvalData]
-    """Reads it; labels are positions in `class_names`."""
+    """Reads it; labels are positions in `class_names`. Crosses to worker processes with the dataset: no lambda."""
 
 
 class Dataset(ABC):
@@ -183,4 +184,4 @@ class Dataset(ABC):
         if name not in {entry.name for entry in card.sets}:
             known = ", ".join(entry.name for entry in card.sets)
             raise DataError(f"retention: {card.name} has no set {name!r}; it has {known}.")
-        return RetentionSet(name, card.class_names, card.prompts, card.fingerprint, lambda: self.eval_data(name))
+        return RetentionSet(name, card.class_names, card.prompts, card.fingerprint, partial(self.eval_data, name))

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -184,9 +184,9 @@ def _any_styles(keys: np.ndarray, styles: Sequence[str]) -> np.ndarray:
     return (uniforms(derive(keys, 2), 1)[:, 0] * len(styles)).astype(np.int64)
 
 
-def _in_styles(styles: Sequence[str]) -> Callable[[np.ndarray, np.ndarray], torch.Tensor]:
+def _in_styles(styles: Sequence[str], images: np.ndarray, keys: np.ndarray) -> torch.Tensor:
     """Any of these styles, in any colour."""
-    return lambda images, keys: paint(images, _any_colours(keys), np.array(styles)[_any_styles(keys, styles)], keys)
+    return paint(images, _any_colours(keys), np.array(styles)[_any_styles(keys, styles)], keys)
 
 
 RETENTION: dict[str, tuple[tuple[str, ...], Sequence[str], Callable[[np.ndarray], np.ndarray]]] = {
@@ -219,6 +219,14 @@ class RenderedSet(EvalData):
     def images(self, start: int, stop: int) -> torch.Tensor:
         """uint8 (stop - start, 3, 32, 32)."""
         return self._painter(self._images[start:stop], self.keys[start:stop])
+
+
+def _retention_data(name: str, version: str) -> RenderedSet:
+    """The pictures of RETENTION."""
+    _, styles, labels_of = RETENTION[name]
+    made = RenderedSet(name, version, "test", partial(_in_styles, styles))
+    made.labels = labels_of(made.keys)
+    return made
 
 
 class Digits(Dataset):
@@ -267,16 +275,10 @@ class Digits(Dataset):
                 return super().as_retention(name)
             except DataError as error:
                 raise DataError(f"{str(error).rstrip('.')}, and {', '.join(RETENTION)}.") from None
-        names, styles, labels_of = RETENTION[name]
-
-        def data() -> RenderedSet:
-            made = RenderedSet(name, self.version, "test", _in_styles(styles))
-            made.labels = labels_of(made.keys)
-            return made
-
-        first = data()
+        names, read = RETENTION[name][0], partial(_retention_data, name, self.version)
+        first = read()
         digest = hashlib.sha256(first.images(0, 64).numpy().tobytes() + first.labels.tobytes())
-        return RetentionSet(name, names, RETENTION_PROMPTS, digest.hexdigest(), data)
+        return RetentionSet(name, names, RETENTION_PROMPTS, digest.hexdigest(), read)
 
     def _fingerprint(self) -> str:
         """sha256 over splits, class names, prompts and the first pictures of every set and of one training epoch."""

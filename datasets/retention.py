@@ -10,7 +10,7 @@ Such a set has no training images, and no part in any mean or choice.
 
 import hashlib
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from .card import DataError, EvalData, RetentionSet
@@ -39,8 +39,8 @@ def of_own(
         raise DataError(f"{source}: needs two classes or more, each with a name of its own, got {names}; correct them.")
     about = [shift.names, shift.labels.tolist(), shift.content, size]
     content = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    return RetentionSet(name, shift.names, prompts, content, _images(name, shift, size, decode))
+    return RetentionSet(name, shift.names, prompts, content, partial(_images, name, shift, size, decode))
 
 
-def _images(name: str, shift: OwnShift, size: int, decode: Decode) -> Callable[[], EvalData]:
-    return lambda: ImageSet(name, shift.pictures, shift.labels, size, decode=decode)
+def _images(name: str, shift: OwnShift, size: int, decode: Decode) -> EvalData:
+    return ImageSet(name, shift.pictures, shift.labels, size, decode=decode)

@@ -200,7 +200,13 @@ def get(
     """
     name, retained = retention_of(name)
     if retained:
-        where = {"root": root, "allow_partial": allow_partial, "size": size, "decode": decode, "start": start}
+        where: dict[str, Any] = {
+            "root": root,
+            "allow_partial": allow_partial,
+            "size": size,
+            "decode": decode,
+            "start": start,
+        }
         data = get(name, **where)
         data.retention = tuple(_retention_set(key, source, **where) for key, source in retained.items())
         return data

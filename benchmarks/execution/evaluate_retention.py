@@ -1,6 +1,7 @@
 """What finetuned towers still know: each retention set of a suite, by the head that the run's text tower builds."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ...backbones import DualEncoder
@@ -43,9 +44,9 @@ def measure_retention(
     for kept in dataset.retention:
         data, head = kept.data(), build_head(encoder, kept.class_names, kept.prompts)
         data.name = f"{kept.name}.retained"  # no set of the run has it: one metric draws by the name
-        classifier = Classifier(encoder, head).to(device)
+        classifier = Classifier(encoder, head).to(device).eval()
         (columns,) = predict(
-            [lambda classifier=classifier: classifier],
+            [partial(_itself, classifier)],
             data,
             device=device,
             limit=plan.spec.limit,
@@ -58,3 +59,7 @@ def measure_retention(
             predictions.write(folder.retained_predictions(kept.name), columns, guard)
         after_set()
     return found
+
+
+def _itself(classifier: Classifier) -> Classifier:
+    return classifier

@@ -153,6 +153,8 @@ def _card(model: FinishedRun, to: str) -> str:
 
 def _text(model: FinishedRun) -> str:
     """What the text tower of an export is."""
+    if model.text_trained and not model.head_of_text:
+        return "the run's own, trained with the image tower; the run's head is another one, head.safetensors"
     if model.text_trained:
         return "the run's own, trained with the image tower; it builds the head of class names and prompts"
     return "as pretrained; it builds the head of class names and prompts" if model.head_of_text else PRETRAINED_TEXT

@@ -15,6 +15,7 @@ from ...datasets.card import DatasetCard
 from ...methods.base import Context, Method
 from ...methods.classifier import Classifier
 from ...methods.two_tower import TwoTowerMethod
+from ...methods.zero_shot import ZeroShot
 from ...results.records.records import Record, read_record
 from ..errors import UserError
 from ..planning import benchmark as facts
@@ -104,9 +105,15 @@ def restore(folder: RunFolder, at: Point | None = None) -> FinishedRun:
         classifier = Classifier.restore(encoder, tensors, about["classifier"])
     if text:
         encoder.load_text_state(text)
-    head_of_text = builds_head(method, bool(text))
+    head_of_text = builds_head(method, bool(text)) and at is None
     if head_of_text:
-        _check_head(folder, encoder, classifier, card)
+        apart = _apart(encoder, classifier, card)
+        head_of_text = apart <= HEAD_TOLERANCE
+        if not head_of_text and type(method).finish in (TwoTowerMethod.finish, ZeroShot.finish):
+            raise UserError(
+                f"{folder.path.name}: the text tower that it kept does not build its head (they differ by {apart:.2g} "
+                f"of logit_scale); {_again(folder)}."
+            )
     return FinishedRun(plan, record, card, encoder, classifier, bool(text), head_of_text, at)
 
 
@@ -180,12 +187,7 @@ def _no_validation(classifier: Classifier) -> float:
     raise UserError("--at: the method chooses its path on images, which an export does not read.")
 
 
-def _check_head(folder: RunFolder, encoder: DualEncoder, classifier: Classifier, card: DatasetCard) -> None:
-    """UserError unless the text tower gives the head, so that nobody takes away a text tower of another run."""
-    built = build_head(encoder, card.class_names, card.prompts)
-    apart = (built - classifier.weight).abs().max() / encoder.logit_scale
-    if classifier.bias.abs().max() > 0 or not apart <= HEAD_TOLERANCE:
-        raise UserError(
-            f"{folder.path.name}: the text tower that it kept does not build its head (they differ by {apart:.2g} of "
-            f"logit_scale); {_again(folder)}."
-        )
+def _apart(encoder: DualEncoder, classifier: Classifier, card: DatasetCard) -> float:
+    """Largest difference of the run's head to the one that the text tower builds, in parts of logit_scale."""
+    off = (build_head(encoder, card.class_names, card.prompts) - classifier.weight).abs().max()
+    return (torch.maximum(off, classifier.bias.abs().max()) / encoder.logit_scale).item()

@@ -21,6 +21,8 @@ from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.datasets.digits import CLASS_NAMES, PROMPTS, Digits
 from robustft.methods.classifier import Classifier
+from robustft.methods.flyp import FLYP
+from robustft.methods.two_tower import zero_shot_classifier
 
 import open_clip  # isort: skip  (after robustft.backbones)
 
@@ -261,3 +263,19 @@ def test_huggingface_has_a_card_of_its_own_library(runs, tmp_path):
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert torch.equal(stored["visual_projection.weight"], restored.encoder.clip.visual.proj.T)
     assert torch.equal(stored["logit_scale"], restored.encoder.clip.logit_scale)
+
+
+def test_a_method_whose_head_is_not_its_text_towers_is_exported_with_both(tmp_path, monkeypatch, capsys):
+    def finish(self, student, context):
+        classifier = zero_shot_classifier(student.encoder, context)
+        classifier.bias.data += torch.arange(10)
+        return classifier
+
+    monkeypatch.setattr(FLYP, "finish", finish, raising=False)
+    (folder,) = plan_runs(tmp_path, "flyp", "limit=16")
+    assert work(folder.path, Options(), never)["event"] == "done"
+    assert call("export", folder.path, tmp_path / "out") == 0
+    assert "trained with the image tower; the run's head is another one, head.safetensors" in capsys.readouterr().out
+    wanted = logits_of(folder)
+    assert (logits_from(tmp_path / "out") - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    assert ModelCard((tmp_path / "out" / "README.md").read_text()).data.pipeline_tag == "image-classification"

@@ -1,5 +1,6 @@
 """What finetuned towers still know: each retention set of a suite, by the head that the run's text tower builds."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -39,7 +40,8 @@ def measure_retention(
         Set -> how many classes it has, and its metrics; for the record.
     """
     # A folder of its own: another process may still be removing that of the sets.
-    share = Share.of(World(), folder.predictions / "retention-parts")
+    parts = folder.predictions / "retention-parts"
+    share = Share.of(World(), parts)
     batch_size, found = lineage_batch(catalogue.parts(plan.dataset)[0], plan.spec.backbone), {}
     for kept in dataset.retention:
         data, head = kept.data(), build_head(encoder, kept.class_names, kept.prompts)
@@ -58,6 +60,8 @@ def measure_retention(
         if share.rank == 0:
             predictions.write(folder.retained_predictions(kept.name), columns, guard)
         after_set()
+    if share.rank == 0:
+        shutil.rmtree(parts, ignore_errors=True)  # all have read what was in it
     return found
 
 

@@ -62,7 +62,7 @@ def test_the_towers_of_the_run_are_asked_by_their_own_head(swept):
         assert colours["accuracy"] == pytest.approx(right) and colours["n"] == colours["n_expected"] == 24
         assert colours["classes"] == 8 and record["retention"]["again"]["classes"] == 10
         columns = read(folder.retained_predictions("colours"))
-        assert np.allclose(columns["p_label"], probabilities[range(24), columns["label"]], atol=1e-5)
+        assert np.allclose(columns["p_label"], probabilities.numpy()[range(24), columns["label"]], atol=1e-5)
     # towers that were trained 3 steps are others than the pretrained ones
     first, second = (read(RunFolder(found(swept, m)).retained_predictions("colours")) for m in ("zero_shot", "flyp"))
     assert not np.allclose(first["p_label"], second["p_label"], atol=1e-4)

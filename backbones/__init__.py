@@ -25,6 +25,7 @@ __all__ = [
     "DualEncoder",
     "UnusedWeights",
     "available",
+    "base_model",
     "empty",
     "examine",
     "fetch",
@@ -32,6 +33,7 @@ __all__ = [
     "file_of",
     "how_to_make",
     "image_size",
+    "licence",
     "load",
     "local_weights",
     "names",
@@ -290,6 +292,30 @@ def image_size(name: str) -> int:
     """Side in pixels of the pictures that the backbone takes; needs no weights."""
     name = resolve(name)
     return _family(name).image_size(name)
+
+
+def base_model(name: str, weights: str) -> str:
+    """The hub's repository of pretrained weights, "" where it is not known.
+
+    Args:
+        weights: what `weights_id` said of them.
+    """
+    name = resolve(name)
+    return OPENAI[name] if name in OPENAI and weights.endswith(f":{OPENAI[name]}") else ""
+
+
+def licence(name: str, weights: str) -> tuple[str, str]:
+    """The hub's identifier of the licence of pretrained weights, and a sentence; "other" where it is not known.
+
+    Args:
+        weights: what `weights_id` said of them.
+    """
+    if base_model(name, weights):
+        return "mit", "The pretrained weights are OpenAI's, given out under the MIT licence (openai/CLIP)."
+    name = resolve(name)
+    if weights == "random" or (name in VISION and weights == _family(name).weights_id(name)):
+        return "apache-2.0", "The pretrained weights are robustft's own, under the Apache licence 2.0."
+    return "other", f"The licence of the pretrained weights of {name} is not known here; look where they came from."
 
 
 def _family(name: str) -> Any:

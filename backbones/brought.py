@@ -67,7 +67,7 @@ def tokenizer_of(name: str) -> Callable[[list[str]], Tensor]:
     return _facts(name, BROUGHT[name]).tokenizer
 
 
-def identity(name: str) -> str:
+def weights_id(name: str) -> str:
     """The hash of its weights file; without one, of the tensors that it is built with."""
     path = _file(name)
     return f"tensors:{_facts(name, BROUGHT[name]).tensors}" if path is None else weights_hash(path)

@@ -60,6 +60,11 @@ def parse(name: str) -> tuple[str, str]:
     return model, tag
 
 
+def config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of a backbone, its activation written out; needs no weights."""
+    return _config(parse(name)[0], name)
+
+
 def _config(model: str, name: str) -> dict[str, Any]:
     """open_clip's configuration of a model, where it is a CLIP as the methods here know it."""
     import open_clip

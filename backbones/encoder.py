@@ -1,6 +1,6 @@
 """The one shape in which every backbone is seen: images and captions in, embeddings out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,9 @@ declare_missing_operators()  # open_clip imports torchvision; whoever imports ei
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of OpenAI's CLIP, for pixels in [0, 1]; open_clip's OPENAI_DATASET_MEAN and OPENAI_DATASET_STD."""
+
+IMAGE_TOWER = "visual."
+"""What the names of the image tower's tensors begin with in `clip`'s state."""
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -34,6 +37,7 @@ class DualEncoder(nn.Module):
         std: their standard deviation.
 
     Attributes:
+        mean, std: as given, of pixels in [0, 1].
         doubt: one sentence where its weights cannot be those that its name says, else "".
     """
 
@@ -51,6 +55,7 @@ class DualEncoder(nn.Module):
     ):
         super().__init__()
         self.clip, self.tokenizer, self.name = clip, tokenizer, name
+        self.mean, self.std = tuple(mean), tuple(std)
         self.register_buffer("_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -121,3 +126,25 @@ class DualEncoder(nn.Module):
         """Every parameter of the text tower, projection included; logit_scale belongs to neither tower."""
         image = {id(p) for p in self.image_parameters()} | {id(self.clip.logit_scale)}
         return [p for p in self.clip.parameters() if id(p) not in image]
+
+    def text_state(self) -> dict[str, Tensor]:
+        """Of `clip`'s state all that is not the image tower's: text tower, its projection and logit_scale; detached."""
+        state = self.clip.state_dict()
+        return {name: tensor.contiguous() for name, tensor in state.items() if not name.startswith(IMAGE_TOWER)}
+
+    @torch.no_grad()
+    def load_text_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes what `text_state` gave, in place.
+
+        Raises:
+            ValueError: names or shapes are those of another architecture.
+        """
+        own = self.text_state()
+        if own.keys() != tensors.keys():
+            odd = sorted(own.keys() ^ tensors.keys())[0]
+            raise ValueError(f"text tower: {odd!r} is in one of the file and backbone {self.name!r} only.")
+        for name, tensor in tensors.items():
+            if own[name].shape != tensor.shape:
+                shapes = f"{tuple(tensor.shape)} and {tuple(own[name].shape)}"
+                raise ValueError(f"text tower: {name!r} has shapes {shapes} in the file and backbone {self.name!r}.")
+            own[name].copy_(tensor)

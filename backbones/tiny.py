@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -49,13 +49,27 @@ def vocabulary_size() -> int:
         return 512 + len(lines.read().split("\n")) - 1 + 2  # the first line is a header
 
 
+def config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of a bundled architecture."""
+    name = name.removesuffix(SCRATCH)
+    return {
+        "embed_dim": 128 if name in MADE_HERE else EMBED_DIM,  # TRACER's toy study: D = 128
+        "vision_cfg": dict((VISION | MADE_HERE)[name]),
+        "text_cfg": {
+            "context_length": CONTEXT,
+            "vocab_size": vocabulary_size(),
+            "width": 64,
+            "heads": 2,
+            "layers": 2,
+        },
+    }
+
+
 def build(name: str) -> DualEncoder:
     """An untrained bundled backbone (weights from torch's current random state)."""
     from open_clip.model import CLIP
 
-    text = dict(context_length=CONTEXT, vocab_size=vocabulary_size(), width=64, heads=2, layers=2)
-    width = 128 if name in MADE_HERE else EMBED_DIM  # TRACER's toy study: D = 128
-    return DualEncoder(CLIP(width, (VISION | MADE_HERE)[name], text), tokenizer(), name)
+    return DualEncoder(CLIP(**config(name)), tokenizer(), name)
 
 
 @contextmanager

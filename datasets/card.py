@@ -6,8 +6,9 @@ root on `sys.path`, and ours is `robustft.datasets`. Files that ship with a data
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -110,6 +111,20 @@ class EvalData(ABC):
         return logits
 
 
+@dataclass(frozen=True)
+class RetentionSet:
+    """A set of other classes than those that are finetuned on: what a finetuned model still knows of them."""
+
+    name: str
+    class_names: tuple[str, ...]
+    prompts: tuple[str, ...]
+    """Templates with one "{}", of which and the class names the head is built."""
+    content: str
+    """Hash of images and labels."""
+    data: Callable[[], EvalData]
+    """Reads it; labels are positions in `class_names`. Crosses to worker processes with the dataset: no lambda."""
+
+
 class Dataset(ABC):
     """Training images and evaluation sets behind a card.
 
@@ -120,6 +135,8 @@ class Dataset(ABC):
     """Training images of the complete dataset, withheld ones among them; None where nobody knows."""
     withholds: bool = False
     """Whether the validation set is a part of train that a rule by hash withholds: it then has no list but this one."""
+    retention: tuple[RetentionSet, ...] = ()
+    """What a suite asks of finetuned models beside the card's sets (`catalogue.with_retention`)."""
 
     @property
     @abstractmethod
@@ -156,3 +173,15 @@ class Dataset(ABC):
     def train_names(self) -> list[str] | None:
         """The sample id of each training image; None where images have no names that could be missing."""
         return None
+
+    def as_retention(self, name: str) -> RetentionSet:
+        """One of its sets as a question beside another dataset, by this one's class names and prompts.
+
+        Raises:
+            DataError: it has no such set.
+        """
+        card = self.card
+        if name not in {entry.name for entry in card.sets}:
+            known = ", ".join(entry.name for entry in card.sets)
+            raise DataError(f"retention: {card.name} has no set {name!r}; it has {known}.")
+        return RetentionSet(name, card.class_names, card.prompts, card.fingerprint, partial(self.eval_data, name))

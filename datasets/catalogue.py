@@ -3,10 +3,11 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .card import DataError, Dataset
+from .card import DataError, Dataset, RetentionSet
 from .image_folders import StrPath, own_place
 
 if TYPE_CHECKING:
@@ -85,8 +86,33 @@ def with_shifts(name: str, shifts: Mapping[str, str]) -> str:
 
 def parts(name: str) -> tuple[str, dict[str, str]]:
     """The dataset that a name begins with, and the shifts of one's own that `with_shifts` put beside it."""
-    base, *shifts = name.split(JOINT)
+    base, *shifts = name.partition(RETAINED)[0].split(JOINT)
     return base, {key: source for key, _, source in (shift.partition("=") for shift in shifts)}
+
+
+RETAINED = " ~ "
+"""Before each set of other classes that is asked for beside a dataset: `digits ~ colours=digits/colours`."""
+
+
+def with_retention(name: str, sets: Mapping[str, str]) -> str:
+    """The name of a dataset with retention sets: name -> source, as `retention` has them."""
+    return RETAINED.join([name, *(f"{key}={source}" for key, source in sets.items())])
+
+
+def retention_of(name: str) -> tuple[str, dict[str, str]]:
+    """A name without its retention sets, and these, as `with_retention` put them beside it."""
+    rest, *sets = name.split(RETAINED)
+    return rest, {key: source for key, _, source in (entry.partition("=") for entry in sets)}
+
+
+def _retention_set(key: str, source: str, **where: Any) -> RetentionSet:
+    """One's own images, or a set of a registered dataset."""
+    if is_own(source):
+        from .retention import of_own
+
+        return of_own(key, source, where["root"], where["start"], where["size"], where["decode"])
+    base, _, name = source.partition("/")
+    return replace(get(base, **where).as_retention(name), name=key)
 
 
 def _hub(name: str, root: StrPath | None, start: StrPath | None, **options: Any) -> Dataset:
@@ -172,14 +198,21 @@ def is_own(name: str) -> bool:
 
 
 def has_own(name: str) -> bool:
-    """Whether any of it is one's own data, the dataset or shifts beside it."""
-    return is_own(name) or bool(parts(name)[1])
+    """Whether any of it is one's own data: the dataset, shifts or retention sets beside it."""
+    return is_own(name) or bool(parts(name)[1]) or any(map(is_own, retention_of(name)[1].values()))
+
+
+def comes_with_package(name: str) -> bool:
+    """Whether it needs no file from outside: all of it is in this package, or is made by who registered it."""
+    (base, retained), known = retention_of(name), embedded()
+    return base in known and all(source.partition("/")[0] in known for source in retained.values())
 
 
 def same_files(name: str) -> str:
     """The dataset whose files it reads: itself, unless it is a variant of another one."""
     base, shifts = parts(name)
-    return with_shifts({"imagenet_full_train": "imagenet"}.get(base, base), shifts)
+    same = with_shifts({"imagenet_full_train": "imagenet"}.get(base, base), shifts)
+    return with_retention(same, retention_of(name)[1])
 
 
 def from_hub(name: str) -> bool:
@@ -205,6 +238,18 @@ def get(
     Raises:
         DataError: no dataset has this name; says the nearest right one.
     """
+    name, retained = retention_of(name)
+    if retained:
+        where: dict[str, Any] = {
+            "root": root,
+            "allow_partial": allow_partial,
+            "size": size,
+            "decode": decode,
+            "start": start,
+        }
+        data = get(name, **where)
+        data.retention = tuple(_retention_set(key, source, **where) for key, source in retained.items())
+        return data
     base, shifts = parts(name)
     if shifts:
         from .extra_shifts import WithShifts, load

@@ -14,13 +14,13 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
+from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet, RetentionSet
 from .digit_rendering import COLOURS, SIZE, STYLES, Jitter, draw
 from .imagenet_metadata import package_file
 from .randomness import derive, permutation, stable_key, uniforms
@@ -171,6 +171,38 @@ PAINTERS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], torch.Tensor]]
 """Evaluation set -> the split it draws from and how its pictures are made from image numbers and keys."""
 
 
+STYLE_NAMES = {
+    "plain": "plain", "negative": "inverted", "striped": "striped", "shaded": "shaded", "sketch": "pencil",
+    "street": "noisy",
+}  # fmt: skip
+"""One of the words that the captions of pretraining have for each style."""
+WITH_COLOUR = tuple(style for style in PRETRAIN_STYLES if style != "sketch")
+"""A sketch is grey, and its caption names no colour."""
+
+
+def _any_styles(keys: np.ndarray, styles: Sequence[str]) -> np.ndarray:
+    return (uniforms(derive(keys, 2), 1)[:, 0] * len(styles)).astype(np.int64)
+
+
+def _in_styles(styles: Sequence[str], images: np.ndarray, keys: np.ndarray) -> torch.Tensor:
+    """Any of these styles, in any colour."""
+    return paint(images, _any_colours(keys), np.array(styles)[_any_styles(keys, styles)], keys)
+
+
+RETENTION: dict[str, tuple[tuple[str, ...], Sequence[str], Callable[[np.ndarray], np.ndarray]]] = {
+    "colours": (tuple(COLOURS), WITH_COLOUR, _any_colours),
+    "styles": (
+        tuple(STYLE_NAMES[style] for style in PRETRAIN_STYLES),
+        tuple(PRETRAIN_STYLES),
+        lambda keys: _any_styles(keys, tuple(PRETRAIN_STYLES)),
+    ),
+}
+"""Name -> class names, styles of its pictures, and labels from keys: what pretraining named beside the digit, and
+finetuning does not. All draw from the split `test`."""
+RETENTION_PROMPTS = tuple(f"a {{}} {digit}" for digit in CLASS_NAMES)
+"""As captions of pretraining: the word before the digit, whatever the digit."""
+
+
 class RenderedSet(EvalData):
     """An evaluation set: RENDERINGS pictures of each image of a split, image by image."""
 
@@ -179,14 +211,22 @@ class RenderedSet(EvalData):
         images = np.array(splits()[split])
         self._images = np.repeat(images, RENDERINGS)
         renderings = np.tile(np.arange(RENDERINGS), len(images))
-        self._keys = derive(stable_key(version, split, name), self._images, renderings)
+        self.keys = derive(stable_key(version, split, name), self._images, renderings)
         self.labels = archive_labels()[self._images]
         self.sample_ids = [f"{i:04d}-{r}" for i, r in zip(self._images, renderings, strict=True)]
         self.unit_ids = [f"{i:04d}" for i in self._images]
 
     def images(self, start: int, stop: int) -> torch.Tensor:
         """uint8 (stop - start, 3, 32, 32)."""
-        return self._painter(self._images[start:stop], self._keys[start:stop])
+        return self._painter(self._images[start:stop], self.keys[start:stop])
+
+
+def _retention_data(name: str, version: str) -> RenderedSet:
+    """The pictures of RETENTION."""
+    _, styles, labels_of = RETENTION[name]
+    made = RenderedSet(name, version, "test", partial(_in_styles, styles))
+    made.labels = labels_of(made.keys)
+    return made
 
 
 class Digits(Dataset):
@@ -227,6 +267,18 @@ class Digits(Dataset):
         if name not in self.painters:
             raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(self.painters)}.")
         return RenderedSet(name, self.version, *self.painters[name])
+
+    def as_retention(self, name: str) -> RetentionSet:
+        """Also those of RETENTION, which are no sets of the card: their classes are not the digits."""
+        if name not in RETENTION:
+            try:
+                return super().as_retention(name)
+            except DataError as error:
+                raise DataError(f"{str(error).rstrip('.')}, and {', '.join(RETENTION)}.") from None
+        names, read = RETENTION[name][0], partial(_retention_data, name, self.version)
+        first = read()
+        digest = hashlib.sha256(first.images(0, 64).numpy().tobytes() + first.labels.tobytes())
+        return RetentionSet(name, names, RETENTION_PROMPTS, digest.hexdigest(), read)
 
     def _fingerprint(self) -> str:
         """sha256 over splits, class names, prompts and the first pictures of every set and of one training epoch."""

@@ -81,13 +81,7 @@ class Folder(TrainsOnPictures, OwnData):
     def _read_prompts(self) -> tuple[str, ...]:
         if not (self.path / "prompts.txt").exists():
             return DEFAULT_PROMPTS
-        prompts = tuple(_lines(self.path / "prompts.txt", self.name))
-        wrong = next((prompt for prompt in prompts if not is_template(prompt)), None)
-        if wrong is not None or not prompts:
-            raise DataError(
-                f"{self.name}: each line of prompts.txt needs one {{}} for the class name; found {wrong!r}."
-            )
-        return prompts
+        return read_prompts(self.path / "prompts.txt", self.name)
 
     @property
     def class_ids(self) -> tuple[str, ...]:
@@ -210,6 +204,15 @@ class Folder(TrainsOnPictures, OwnData):
         if folder == "train":
             tree, labels = tree.take(np.flatnonzero(self._withheld)), labels[self._withheld]
         return self.image_set(name, TreePictures(tree), labels)
+
+
+def read_prompts(path: Path, name: str) -> tuple[str, ...]:
+    """The templates of a prompts.txt; DataError, begun with `name`, where a line is none."""
+    prompts = tuple(_lines(path, name))
+    wrong = next((prompt for prompt in prompts if not is_template(prompt)), None)
+    if wrong is not None or not prompts:
+        raise DataError(f"{name}: each line of prompts.txt needs one {{}} for the class name; found {wrong!r}.")
+    return prompts
 
 
 def read_classes(path: Path, where: str) -> dict[str, str]:

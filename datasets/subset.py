@@ -54,6 +54,7 @@ class Rehearsal(Dataset):
 
     def __init__(self, whole: Dataset, train_limit: int, limit: int | None) -> None:
         self._whole, self._train_limit, self._limit = whole, train_limit, limit
+        self.retention = whole.retention
 
     @property
     def card(self) -> DatasetCard:

@@ -141,6 +141,9 @@ def catalogue(
             console.print(f"no card yet: {error}", soft_wrap=True)
         console.print(f"methods: {', '.join(loaded.methods)}\nbackbones: {', '.join(loaded.backbones)}")
         console.print(f"seeds: {loaded.seeds}, recipes: {', '.join(loaded.recipe_names)}")
+        if loaded.retention:
+            asked = ", ".join(f"{key} ({source})" for key, source in loaded.retention.items())
+            console.print(f"retention: {asked}", soft_wrap=True)
         for method in loaded.grid:
             console.print(f"settings of {method}: {len(loaded.settings_of(method))}")
         for recipe_name, published in loaded.published.items():

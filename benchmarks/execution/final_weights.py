@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..run_folder.plan import input_path
 from ..run_folder.spec import RunSpec
 
 
-def save_weights(tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> bytes:
+def save_weights(tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> bytes:
     """A safetensors file; the same content gives the same bytes (its own metadata map has no fixed order)."""
     return save_tensors(
         {name: tensor.cpu() for name, tensor in tensors.items()}, {"meta": json.dumps(meta, sort_keys=True)}
@@ -27,7 +27,7 @@ def save_weights(tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> byte
 def load_weights(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Final weights of a run and what is known of them; UserError where the file is missing or damaged."""
     try:
-        about = json.loads(folder.weights.with_name("fitted.json").read_text(encoding="utf-8"))
+        about = json.loads(folder.fitted.read_text(encoding="utf-8"))
         content = folder.weights.read_bytes()
         if hashlib.sha256(content).hexdigest() != about["sha256"]:
             raise ValueError("its checksum is another one")
@@ -35,6 +35,29 @@ def load_weights(folder: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, 
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder.weights}: must hold the final weights of the run ({error}); delete the folder "
+            f"{folder.path.name} and run again."
+        ) from None
+
+
+def load_text(folder: RunFolder, about: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The text tower that a run trained, as `DualEncoder.load_text_state` takes it; {} where it kept none.
+
+    Args:
+        about: what `load_weights` says of the run.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    if "text_sha256" not in about:
+        return {}
+    try:
+        content = folder.text_weights.read_bytes()
+        if hashlib.sha256(content).hexdigest() != about["text_sha256"]:
+            raise ValueError("its checksum is another one")
+        return load_tensors(content)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder.text_weights}: must hold the text tower that the run trained ({error}); delete the folder "
             f"{folder.path.name} and run again."
         ) from None
 

@@ -26,6 +26,8 @@ from ...methods.given import CHECKPOINT
 from ...methods.predictor import restore
 from ...methods.training.checkpoints import Checkpoints
 from ...methods.training.trainer import Fitted, Settings, Task, fit
+from ...methods.two_tower import TwoTowerMethod
+from ...methods.zero_shot import ZeroShot
 from ...results.board.chance import CLASSES
 from ...results.records.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from ..errors import UserError
@@ -38,8 +40,9 @@ from ..run_folder.lease import Lease
 from ..run_folder.plan import Plan
 from ..run_folder.spec import GIVEN, RunSpec
 from . import whereabouts
+from .evaluate_retention import measure_retention
 from .evaluate_run import measure
-from .final_weights import load_input, load_weights, save_weights, stored_tensors
+from .final_weights import load_input, load_text, load_weights, save_weights, stored_tensors
 from .predict import Maker, Stopped, validation_nll
 from .process_group import Team, batch_text
 from .wandb_tracking import Tracker, following
@@ -130,17 +133,21 @@ class Attempt:
         return make(self.spec.backbone, device=self.options.device)
 
     def _measure(self, dataset: Any, encoder: Any, about: dict[str, Any]) -> dict[str, Any]:
-        return measure(
-            self.plan,
-            self.folder,
-            dataset,
-            *self._predictors(dataset, encoder, about["classifier"]),
-            device=self.options.device,
-            should_stop=self.should_stop,
-            guard=self.guard,
-            after_set=lambda: self.tell("running"),
-            workers=self.workers,
-        )
+        how: dict[str, Any] = {
+            "device": self.options.device,
+            "should_stop": self.should_stop,
+            "guard": self.guard,
+            "after_set": lambda: self.tell("running"),
+            "workers": self.workers,
+        }
+        predictors = self._predictors(dataset, encoder, about["classifier"])
+        found = measure(self.plan, self.folder, dataset, *predictors, **how)
+        text = load_text(self.folder, about)
+        if dataset.retention and self.spec.kind == "run" and builds_head(make_method(self.spec), bool(text)):
+            if text:  # the image tower of the encoder is the classifier's already
+                encoder.load_text_state(text)
+            found["retention"] = measure_retention(self.plan, self.folder, dataset, encoder, **how)
+        return found
 
     def _data(self) -> Any:
         """What the run sees, checked against the plan."""
@@ -268,8 +275,11 @@ class Attempt:
         fitted = self._fit(dataset, encoder)
         self._check_data_still([self.folder.checkpoints])
         weights = save_weights(fitted.classifier.tensors(), fitted.classifier.meta())
+        # Of a trial nobody asks for it.
+        text = save_weights(fitted.text, {"backbone": encoder.name}) if fitted.text and self.spec.kind == "run" else b""
         about = {
             "sha256": hashlib.sha256(weights).hexdigest(),
+            **({"text_sha256": hashlib.sha256(text).hexdigest()} if text else {}),
             "classifier": fitted.classifier.meta(),
             "images_seen": fitted.images_seen,
             "train_seconds": fitted.train_seconds,
@@ -279,7 +289,9 @@ class Attempt:
         guard = self.guard
         curves = pd.DataFrame(fitted.curves).to_parquet(index=False, compression="zstd")
         write_atomic(self.folder.curves, curves, guard)
-        write_json_atomic(self.folder.weights.with_name("fitted.json"), about, guard=guard)
+        if text:
+            write_atomic(self.folder.text_weights, text, guard)
+        write_json_atomic(self.folder.fitted, about, guard=guard)
         write_atomic(self.folder.weights, weights, guard)
 
     def _finished_training(self) -> dict[str, Any] | None:
@@ -394,6 +406,15 @@ def make_method(spec: RunSpec) -> Method:
     """The method with the hyperparameters of a spec; those that the spec leaves out mean what they meant before."""
     method = method_of(spec)
     return method(method.Hyper(**{**method.introduced, **spec.hyper}))
+
+
+def builds_head(method: Method, trained_text: bool) -> bool:
+    """Whether a run's head is what its text tower builds of class names, so that it can be asked for other classes.
+
+    Args:
+        trained_text: whether it kept a text tower that it trained.
+    """
+    return trained_text or isinstance(method, (TwoTowerMethod, ZeroShot))
 
 
 def make_settings(spec: RunSpec, device: str, micro_batch: int | None = None) -> Settings:

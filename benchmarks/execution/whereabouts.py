@@ -48,7 +48,7 @@ class Whereabouts:
 
     def keep(self, plan: Plan, folder: RunFolder) -> None:
         """Write it beside a plan whose data do not come with the package."""
-        if plan.dataset in catalogue.embedded() or Whereabouts.planned(folder) == self:
+        if catalogue.comes_with_package(plan.dataset) or Whereabouts.planned(folder) == self:
             return
         kept = {key: discreet(value or "") or None for key, value in asdict(self).items()}
         write_atomic(folder.place, json.dumps(kept).encode())  # escaped: the name of a folder may be no text

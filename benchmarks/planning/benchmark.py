@@ -42,10 +42,11 @@ def dataset(
         root, start: where they are looked for, as in `catalogue.get`.
     """
     base, shifts = catalogue.parts(name)
+    retained = catalogue.retention_of(name)[1]
     known = base if catalogue.is_own(base) else resolve_name("dataset", base, catalogue.names())
-    if known in catalogue.embedded() and not shifts:
+    if known in catalogue.embedded() and not shifts and not retained:
         return _drawn(known)
-    joined = catalogue.with_shifts(known, shifts)
+    joined = catalogue.with_retention(catalogue.with_shifts(known, shifts), retained)
     return catalogue.get(joined, size=size, allow_partial=allow_partial, decode=decode, root=root, start=start)
 
 

@@ -1,6 +1,7 @@
 """The data of a run: what it sees of them, and that they are complete before anything starts."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,17 @@ OWN = {"macro_f1": "macro_f1_labels", "worst_group_accuracy": "worst_group_accur
 def fingerprint(data: Dataset, allow_partial: bool) -> str:
     """The card's fingerprint; of a partial copy also of which images it has, of training and of each set, by name.
 
-    So runs on two copies that lack different images are runs on different data, and share no row of a board.
+    So runs on two copies that lack different images are runs on different data, and share no row of a board. Retention
+    sets are part of it: class names, templates and content of each.
     """
+    of_sets = _fingerprint_of_sets(data, allow_partial)
+    if not data.retention:
+        return of_sets
+    asked = [[kept.name, kept.class_names, kept.prompts, kept.content] for kept in data.retention]
+    return hashlib.sha256(json.dumps([of_sets, asked]).encode()).hexdigest()
+
+
+def _fingerprint_of_sets(data: Dataset, allow_partial: bool) -> str:
     if not allow_partial:
         return data.card.fingerprint
     parts = f"{data.card.fingerprint} partial {data.train_size}"
@@ -63,7 +73,7 @@ def _drawn(data: Dataset) -> bool:
 
 def loaders(plan: Plan) -> int:
     """Processes that load a run's images by default: one for each of its threads and cores; 0 where they are drawn."""
-    return 0 if plan.dataset in catalogue.embedded() else min(plan.spec.threads, cores())
+    return 0 if catalogue.comes_with_package(plan.dataset) else min(plan.spec.threads, cores())
 
 
 def many_cores(images: int) -> int:
@@ -214,6 +224,8 @@ def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
     Returns:
         The shifts that are left out, because nothing of them is there.
     """
+    for kept in data.retention if spec.kind == "run" else ():
+        kept.data().images(0, 1)
     if _drawn(data):
         return []
     own, beside = catalogue.is_own(data.card.name), _own_shifts(data)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .spec import RunSpec
 
 KEEP = ("none", "final", "all")
-"""What stays of a finished run beside its record, predictions and curves: nothing, the final weights, or these and the
-last checkpoints."""
+"""What stays of a finished run beside its record, predictions and curves: nothing, the final weights (of both towers,
+where both were trained), or these and the last checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,26 @@ class RunFolder:
         return self.path / "weights" / "final.safetensors"
 
     @property
+    def text_weights(self) -> Path:
+        """Of a run that trained its text tower: that tower, its projection and logit_scale."""
+        return self.path / "weights" / "text.safetensors"
+
+    @property
+    def fitted(self) -> Path:
+        """What the trainer says of the weights, their sha256 among it."""
+        return self.path / "weights" / "fitted.json"
+
+    @property
     def predictions(self) -> Path:
         return self.path / "predictions"
 
     def path_predictions(self, name: str) -> Path:
         """What the points of a path say of a set's samples."""
         return self.predictions / f"{name}.path.parquet"
+
+    def retained_predictions(self, name: str) -> Path:
+        """What the run says of a retention set's samples."""
+        return self.predictions / f"{name}.retained.parquet"
 
     @property
     def per_class(self) -> Path:

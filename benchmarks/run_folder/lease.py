@@ -246,6 +246,7 @@ def tidy(folder: RunFolder, observer: Observer) -> None:
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
     if keeps == "none":
         folder.weights.unlink(missing_ok=True)
+        folder.text_weights.unlink(missing_ok=True)
     shutil.rmtree(folder.lease, ignore_errors=True)
     folder.forget_cancel()  # it came too late
     for path in folder.path.glob(".lease-*"):

@@ -12,6 +12,7 @@ from ...backbones import DualEncoder
 from ...datasets.loaders import train_batches
 from ..base import Context, Method, Settings, Task
 from ..predictor import Predictor
+from ..two_tower import TwoTower
 from .checkpoints import Checkpoints
 from .dynamics import Dynamics
 from .parallel import World, check_settings
@@ -43,6 +44,8 @@ class Fitted:
     dynamics: list[dict[str, float | None]] = field(default_factory=list)
     """Teacher against student at 25, 50, 75 and 100 % of the steps: `dynamics.Dynamics.measure`. Empty
     without a probe, without a teacher, and where outputs are not embeddings of both modalities."""
+    text: dict[str, Tensor] = field(default_factory=dict)
+    """`DualEncoder.text_state` of the model that made the classifier, where its text tower was trained; else empty."""
 
 
 def fit(
@@ -182,7 +185,8 @@ def fit(
     if world.rank:
         curves, dynamics = [], []
     images = settings.total_steps * settings.batch_size * method.views
-    return Fitted(classifier, curves, images, elapsed, info | training.about(), dynamics)
+    text = model.encoder.text_state() if isinstance(model, TwoTower) and task.trainable == "all" else {}
+    return Fitted(classifier, curves, images, elapsed, info | training.about(), dynamics, text)
 
 
 _STOP, _FAILED = 1, 2

@@ -22,6 +22,9 @@ from ..records.reference import ReferencePredictions
 TOLERANCE = 1e-6
 """Of a mean of float32 numbers, relative where it is above 1."""
 
+RETAINED = "retention/"
+"""Before the name of a retention set, which a set of the run may have too; no set has a "/"."""
+
 NEEDED = ("label", "prediction", "confidence", "p_label")
 
 Columns = dict[str, np.ndarray]
@@ -37,10 +40,13 @@ class Files(Protocol):
     def path(self, name: str, parameter: str) -> dict[float, Columns] | None:
         """Of a set at every point of the run's path; None where they are not kept."""
 
+    def retained(self, name: str) -> Columns | None:
+        """Of a retention set; None where they are not kept."""
+
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """<folder>/<set>.parquet and <folder>/<set>.path.parquet."""
+    """<folder>/<set>.parquet, <folder>/<set>.path.parquet and <folder>/<set>.retained.parquet."""
 
     folder: Path
 
@@ -50,6 +56,9 @@ class FolderFiles:
     def path(self, name: str, parameter: str) -> dict[float, Columns] | None:
         file = self.folder / f"{name}.path.parquet"
         return predictions.read_path(file, parameter) if file.exists() else None
+
+    def retained(self, name: str) -> Columns:
+        return predictions.read(self.folder / f"{name}.retained.parquet")
 
 
 class ReferenceFiles:
@@ -64,6 +73,9 @@ class ReferenceFiles:
         return {key: values[rows] for key, values in self._joined.items()} if rows.any() else None
 
     def path(self, name: str, parameter: str) -> None:
+        return None
+
+    def retained(self, name: str) -> None:
         return None
 
 
@@ -88,7 +100,7 @@ class Number:
 
 
 def rescore(record: Record, files: Files) -> Iterator[Number]:
-    """All numbers of a record's sets, its temperature and its path, each with what the samples give.
+    """All numbers of a record's sets, retention sets, temperature and path, each with what the samples give.
 
     Raises:
         PredictionError: a file is missing or damaged.
@@ -102,6 +114,12 @@ def rescore(record: Record, files: Files) -> Iterator[Number]:
         if columns is not None and "logits" in columns:
             temperature = calibration.fit_temperature(columns["logits"], columns["label"])
             yield Number(name, "temperature", record.get("temperature"), temperature)
+    for name, metrics in record.get("retention", {}).items():
+        columns = files.retained(name)
+        found = {} if columns is None else rescore_set(f"{name}.retained", metrics, columns)
+        recorded = _flat({key: value for key, value in metrics.items() if key not in ("classes", "n_expected")})
+        for key in {**recorded, **found}:
+            yield Number(RETAINED + name, key, recorded.get(key), found.get(key))
     yield from _along(record, files)
 
 
@@ -130,10 +148,12 @@ def rescore_set(name: str, metrics: Mapping[str, Any], columns: Columns) -> dict
 def with_rescored(record: Record, numbers: list[Number]) -> dict[str, Any]:
     """The record with every metric of its sets that its samples give in place of the recorded one."""
     sets = {name: dict(metrics) for name, metrics in record["sets"].items()}
+    kept = {name: dict(metrics) for name, metrics in record.get("retention", {}).items()}
+    every = sets | {RETAINED + name: metrics for name, metrics in kept.items()}
     for number in numbers:
-        if number.set in sets and number.metric in sets[number.set] and number.rescored is not None:
-            sets[number.set][number.metric] = number.rescored
-    return {**record, "sets": sets}
+        if number.set in every and number.metric in every[number.set] and number.rescored is not None:
+            every[number.set][number.metric] = number.rescored
+    return {**record, "sets": sets, **({"retention": kept} if kept else {})}
 
 
 def unchecked(numbers: Iterable[Number]) -> str:

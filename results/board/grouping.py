@@ -35,6 +35,7 @@ from .rows import (
     ORACLE,
     PUBLISHED,
     REFERENCE_METHOD,
+    RETAINED,
     SCORE,
     TRANSDUCTIVE,
     Row,
@@ -135,6 +136,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         own_metrics=tuple(sorted(own_metrics.items())),
         doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
         classes=classes_of(everything, fingerprint, tuple(roles)),
+        retention=_retention(everything),
     )
 
     def current(given: Sequence[Record]) -> list[Record]:
@@ -295,7 +297,8 @@ def _row(records: Sequence[Record], provenance: str, table: _Table) -> Row:
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for seed, record in by_seed.items():
         sets = record["sets"]
-        for column, value in {**_columns(sets, table.roles), **_scores(sets, table), **_dynamics(record)}.items():
+        found = {**_columns(sets, table.roles), **_scores(sets, table), **_dynamics(record), **_retained(record)}
+        for column, value in found.items():
             values[column][seed] = value
     settings = _settings(first)
     chosen = {
@@ -403,6 +406,19 @@ def _dynamics(record: Record) -> dict[str, float]:
     """gap/25 ... gap/100: teacher-student gap after that percentage of the steps, where it is defined."""
     rows = record.get("info", {}).get("dynamics", []) if record["kind"] == "run" else []
     return {f"gap/{round(100 * row['fraction'])}": row["gap"] for row in rows if row.get("gap") is not None}
+
+
+def _retained(record: Record) -> dict[str, float]:
+    """The accuracy on each retention set, and their unweighted mean; nothing of a run that has none."""
+    found = {name: metrics["accuracy"] for name, metrics in record.get("retention", {}).items()}
+    mean = mean_of_all(found.values())
+    return {} if mean is None else {RETAINED: mean, **{f"{RETAINED}/{name}": value for name, value in found.items()}}
+
+
+def _retention(records: Sequence[Record]) -> dict[str, int]:
+    """Retention set -> its classes; which there are is in the fingerprint, so that all records of a table agree."""
+    every = {name: kept["classes"] for record in records for name, kept in record.get("retention", {}).items()}
+    return dict(sorted(every.items()))
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:

@@ -32,6 +32,7 @@ MARKS = {
 }
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
+RETAINED = "retained"  # mean accuracy over the retention sets of a suite, which no mean, order or choice looks at
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
 TRANSDUCTIVE = "transductive"  # another: its predictions on a set depend on all images of the set
 ASIDE = (GRID, PUBLISHED, ORACLE, TRANSDUCTIVE)  # in lists of their own, never ranked
@@ -168,6 +169,7 @@ class Section:
     own_metrics: tuple[tuple[str, str], ...] = ()  # (set, metric), where a set's protocol names another than accuracy
     doubts: tuple[str, ...] = ()  # sentences on weights not what they are called, and on classes of one caption
     classes: Mapping[str, int] = field(default_factory=dict)  # set -> its classes, where somebody knows
+    retention: Mapping[str, int] = field(default_factory=dict)  # set of other classes -> how many it has
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""

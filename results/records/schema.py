@@ -43,6 +43,19 @@ class SetResult(TypedDict):
     macro_f1: Fraction
 
 
+class RetainedResult(TypedDict):
+    """Metrics of one retention set, whose classes are others than those of the run: as those of a set, without role."""
+
+    __pydantic_config__ = _AND_MORE  # type: ignore[misc]
+
+    classes: Annotated[int, Field(ge=2)]
+    n_expected: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1)]
+    accuracy: Fraction
+    ece: Fraction
+    nll: Likelihood
+
+
 class Selection(TypedDict):
     """Which selection rules chose this run's setting; none for a setting given by hand."""
 
@@ -148,6 +161,8 @@ class Record(TypedDict):
     """Of methods that have one."""
     transductive: NotRequired[Literal[True]]
     """Only where predictions on a set depend on all images of the set: such a run is ranked beside no other."""
+    retention: NotRequired[Annotated[dict[str, RetainedResult], Field(min_length=1)]]
+    """Of a suite that asks for it, and a method whose text tower builds its head. No part of the summary."""
     finished: str
 
 

@@ -8,10 +8,24 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from ..board.chance import sentence as chance
-from ..board.rows import FORGOTTEN, GRID, MARKS, OLD_TASK, ORACLE, PUBLISHED, SCORE, TRANSDUCTIVE, Row, Section
+from ..board.rows import (
+    FORGOTTEN,
+    GRID,
+    MARKS,
+    OLD_TASK,
+    ORACLE,
+    PUBLISHED,
+    RETAINED,
+    SCORE,
+    TRANSDUCTIVE,
+    Row,
+    Section,
+)
 from ..statistics.seed_summary import smallest_resolvable_difference
 
 TIED, UNTESTED = "≈", "?"
+DASH = "–"
+"""In place of a number that a method cannot have."""
 ASIDE_TITLES = {
     GRID: "Ablation: settings of a grid",
     PUBLISHED: "published (selection unknown)",
@@ -29,7 +43,7 @@ OWN_TEXTS = {
 
 def in_percent(column: str) -> bool:
     """Whether a column's values are shown in percent, and are the better the larger."""
-    return column.startswith(("acc", SCORE, *OWN_TITLES))
+    return column.startswith(("acc", SCORE, RETAINED, *OWN_TITLES))
 
 
 def metric_columns(section: Section) -> list[tuple[str, str]]:
@@ -51,6 +65,7 @@ def metric_columns(section: Section) -> list[tuple[str, str]]:
         ("ece_ood_mean", "OOD ECE"),
         ("ece_floor_ood_mean", "OOD ECE floor"),
         ("nll_id", "ID NLL"),
+        *([(RETAINED, RETAINED)] if section.retention else []),
     ]
 
 
@@ -62,7 +77,20 @@ def ood_title(section: Section) -> str:
 
 def remarks(section: Section) -> list[str]:
     """What must be known of all its tables: weights that are not what they are called, other scores, and chance."""
-    return [*(f"In some rows, {doubt}." for doubt in section.doubts), *filter(None, [judged(section), chance(section)])]
+    told = (judged(section), chance(section), retained(section))
+    return [*(f"In some rows, {doubt}." for doubt in section.doubts), *filter(None, told)]
+
+
+def retained(section: Section) -> str:
+    """What the column of retention is, where there is one; else empty."""
+    if not section.retention:
+        return ""
+    sets = ", ".join(f"{name} {100 / classes:.3g}" for name, classes in section.retention.items())
+    return (
+        f"Retained: mean accuracy on other classes than those of the finetuning (chance: {sets}), by the head that a "
+        "run's own text tower builds of their names; zero_shot is where it began. In no other mean, order or test. "
+        f"{DASH}: a method whose image tower no longer matches its text tower, the pretrained one."
+    )
 
 
 def judged(section: Section) -> str:
@@ -86,6 +114,8 @@ def empty_cells(section: Section, rows: Iterable[Row]) -> str:
     for column, heading in metric_columns(section):
         # Nothing is forgotten before finetuning.
         asked = [row for row in rows if column != FORGOTTEN or not row.is_reference_method]
+        if column == RETAINED:  # a dash stands there
+            continue
         counts[heading] = sum(row.mean(column) is None for row in asked)
     if not any(counts.values()):
         return ""
@@ -97,7 +127,7 @@ def cell_text(row: Row, column: str, short: bool = False) -> str:
     """72.4 ± 0.3 for accuracies, three decimals for the rest; empty where nothing was measured."""
     mean, sd, _ = row.cell(column)
     if mean is None:
-        return ""
+        return DASH if column == RETAINED else ""
     scale, digits = (100.0, 1) if in_percent(column) else (1.0, 3)
     text = f"{mean * scale:.{digits}f}"
     if sd is None or not math.isfinite(mean):
@@ -108,7 +138,7 @@ def cell_text(row: Row, column: str, short: bool = False) -> str:
 
 def best_rows(rows: Sequence[Row], column: str) -> set[int]:
     """Indices of the best of the rows of a column that compete; none unless two do."""
-    if column == "ece_floor_ood_mean":
+    if column in ("ece_floor_ood_mean", RETAINED):
         return set()
     sign = -1 if in_percent(column) and column != FORGOTTEN else 1
     losses = {}

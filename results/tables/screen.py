@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..board.comparison import Judge
-from ..board.rows import BASELINE, MARKS, UNRANKED, Row, Section, natural
+from ..board.rows import BASELINE, MARKS, RETAINED, UNRANKED, Row, Section, natural
 from ..statistics.setting_selection import RULES
 from .cells import metric_columns, remarks
 from .page import compared, told_by_data
@@ -122,6 +122,8 @@ class Screen:
         every = [(key, name) for key, name in metric_columns(section) if any(row.cell(key)[2] for row in rows)]
         ranking, calibration = {section.id_column, section.ood_column}, {"ece_id", "ece_ood_mean"}
         wider = [set(), {"ece_ood_mean"}, calibration, calibration | {section.column(name) for name in section.shifts}]
+        if section.retention:
+            wider = [set(), *(more | {RETAINED} for more in wider)]
         for narrow, more in [*((False, more) for more in reversed(wider)), (True, set())]:
             columns = [(key, name) for key, name in every if key in ranking | more]
             table = self._table(section, groups, beside, columns, narrow)

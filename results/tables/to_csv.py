@@ -17,6 +17,7 @@ from ..board.rows import (
     MARKS,
     OLD_TASK,
     PUBLISHED,
+    RETAINED,
     SCORE,
     Row,
     Section,
@@ -36,7 +37,7 @@ UNITS = {
     "nll": ("nll_nats", 1),
 }
 SHORT = {"worst_group_accuracy": "worst_group_acc"}
-NOT_METRICS = ("role", "n", "n_expected")
+NOT_METRICS = ("role", "n", "n_expected", "classes")
 
 
 def wide(sections: Sequence[Section], judge: Judge) -> str:
@@ -71,6 +72,10 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
         metrics.append(scored[-1])
     gaps = sorted((column for column in measured if column.startswith("gap/")), key=natural)
     metrics += [(column, column.replace("/", "_")) for column in gaps]
+    kept = sorted({name for section in sections for name in section.retention})
+    if kept:
+        metrics.append((RETAINED, f"{RETAINED}_percent"))
+        metrics += [(f"{RETAINED}/{name}", f"{RETAINED}_{name}_percent") for name in kept]
     tested = [("acc_id", "acc_id_percent"), *((f"acc/{name}", f"acc_{name}_percent") for name in shifts)]
     tested += [("acc_ood_mean", "acc_ood_mean_percent"), ("nll_id", "nll_id_nats"), *scored]
 
@@ -95,7 +100,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
             if place not in fronts:
                 fronts[place] = {id(other) for other in section.front(beside)}
             line += ["yes" if id(row) in fronts[place] else "no"]
-            line += [sum(row.mean(column) is None for column, _ in metric_columns(section))]
+            line += [sum(row.mean(c) is None for c, _ in metric_columns(section) if c != RETAINED)]
             for column, _ in metrics:
                 mean, sd, n = row.cell(column)
                 scale, digits = (100, 4) if in_percent(column) else (1, 6)
@@ -162,6 +167,9 @@ def _of_run(provenance: str, record: Record) -> str:
         for point, values in (("", found), *((point, sets[dataset]) for point, sets in points)):
             head = about + _fields("", point, "")
             lines += [head + text for metric, value in values.items() if (text := _metric(metric, value))]
+    for dataset, found in record.get("retention", {}).items():
+        head = _fields(*run, dataset, "retention", found["n"], found["n_expected"]) + _fields("", "", "")
+        lines += [head + text for metric, value in found.items() if (text := _metric(metric, value))]
     return "".join(lines)
 
 

@@ -53,7 +53,7 @@ RULES = (
     Rule("robustft .*--help", says="Usage: robustft"),
     Rule("robustft .*--include my_method.py.*", code=2, says="my_method.py: there is no such file or package"),
     Rule("robustft (tune|sweep) mine.yaml .*", code=2, says="'mine.yaml': no such file"),
-    Rule("robustft (run|tune|evaluate|compare|bundle|verify)", "--help", says="Usage: robustft"),
+    Rule("robustft (run|tune|evaluate|compare|bundle|export|verify)", "--help", says="Usage: robustft"),
     Rule("robustft run digits .*", "--limit 32 --set steps=3", says="OOD mean accuracy .*record.json"),
     Rule("robustft (sweep|tune) own_data.*", code=2, says=NO_FOLDER),
     Rule("robustft sweep .*--dry-run", says="dry run: nothing was started"),
@@ -67,6 +67,7 @@ RULES = (
     Rule("robustft (figures .*|theory)", says="wrote "),
     Rule("robustft rescore", "--reference", says=" 0 problems;", clone="robustft rescore forgetting"),
     Rule("robustft bundle FOLDER .*", says="check it with `robustft verify FOLDER`"),
+    Rule("robustft export RUN FOLDER.*", code=2, says="has no run with the id 'RUN'"),
     Rule("robustft verify FOLDER", says="all hold"),
     Rule(
         "robustft verify results/reference/digits",

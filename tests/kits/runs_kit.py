@@ -142,6 +142,7 @@ def essence(folder):
         folder / "weights" / "final.safetensors",
         folder / "curves.parquet",
         folder / "per_class.parquet",
+        *folder.glob("weights/text.safetensors"),
         *folder.glob("predictions/*"),
     ]
     return record, {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -34,7 +34,7 @@ def judge(record: Record, made: Record, records: Sequence[Record]) -> tuple[bool
     name, key, off = max(_differences(record, made), key=lambda found: found[2])
     if weights == now and off <= EXACT:
         start = f"the same final weights, sha256 {weights[:12]}, and" if weights else "no weights to compare,"
-        return True, f"bit for bit: {start} the same accuracy, ECE and NLL on each of {len(made['sets'])} sets"
+        return True, f"bit for bit: {start} the same accuracy, ECE and NLL on each of {len(_sets(made))} sets"
     if not apart and weights == now and weights:
         return False, f"with the same final weights, but {key} on {name} differs by {off:.3g}"
     if not apart:
@@ -51,7 +51,7 @@ def _elsewhere(record: Record, made: Record, records: Sequence[Record], apart: S
     found = []
     for name, key, off in _differences(record, made):
         if key == "accuracy":
-            seeds = [other["sets"][name]["accuracy"] for other in row if name in other["sets"]]
+            seeds = [_sets(other)[name]["accuracy"] for other in row if name in _sets(other)]
             allowed = _allowed(seeds) if records else LEAST
             found.append((off / allowed, name, off, allowed))
     ratio, name, off, allowed = max(found)
@@ -70,12 +70,19 @@ def _allowed(accuracies: Sequence[float]) -> float:
     return max(LEAST, SPREADS * statistics.stdev(accuracies)) if len(accuracies) > 1 else ALONE
 
 
+def _sets(record: Record) -> dict[str, Any]:
+    """Metrics of every set, of the retention sets too."""
+    kept = record.get("retention", {})
+    return {**record["sets"], **{f"{name} (retained)": metrics for name, metrics in kept.items()}}
+
+
 def _differences(record: Record, made: Record) -> list[tuple[str, str, float]]:
     """(set, metric, absolute difference); an infinite likelihood, null in a record, must be one again."""
     found = []
-    for name, metrics in record["sets"].items():
+    again = _sets(made)
+    for name, metrics in _sets(record).items():
         for key in METRICS:
-            pair = (metrics[key], made["sets"][name][key])
+            pair = (metrics[key], again[name][key])
             missing = float("inf") if pair[0] != pair[1] else 0.0
             found.append((name, key, missing if None in pair else abs(pair[0] - pair[1])))
     return found

@@ -105,8 +105,8 @@ class Doctor:
 
     def dataset(self, name: str) -> None:
         """A table of the sets of a dataset, and a sentence on each thing that is wrong with them."""
-        if name in catalogue.embedded():
-            of = "a plug-in" if name in catalogue.BROUGHT else "this package"
+        if catalogue.comes_with_package(name):
+            of = "a plug-in" if catalogue.retention_of(name)[0] in catalogue.BROUGHT else "this package"
             return self.say(f"{name}: comes with {of}")
         try:
             strict, partial = (catalogue.get(name, root=self.root, allow_partial=p) for p in (False, True))

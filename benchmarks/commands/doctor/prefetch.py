@@ -38,10 +38,11 @@ def fetch(suite: Any, tell: Callable[[str], None]) -> None:
         if doubt:
             tell(doubt)
     named = [catalogue.parts(suite.dataset_of(recipe))[0] for recipe in suite.recipe_names]
-    for name in dict.fromkeys([*named, *suite.shifts.values()]):
+    asked = [source if catalogue.is_own(source) else source.partition("/")[0] for source in suite.retention.values()]
+    for name in dict.fromkeys([*named, *suite.shifts.values(), *asked]):
         if catalogue.from_hub(name):
             with _what_the_hub_answered(name):
-                if name in named:
+                if name in named or not catalogue.is_own(name):
                     catalogue.get(name).train_labels()
                 else:
                     extra_shifts.load(name, None)

@@ -86,17 +86,22 @@ def _paces(earlier: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Pace]:
 
 
 def _sizes(runs: Path) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
-    """Median bytes of finished run folders by method and backbone, and of final weights by backbone."""
-    kept, weights = defaultdict(list), defaultdict(list)
+    """Median bytes of finished run folders by method and backbone, and of final weights by backbone.
+
+    Of weights those of both towers, where any run has kept both: checkpoints hold them whatever is kept at the end.
+    """
+    kept, weights, text = defaultdict(list), defaultdict(list), defaultdict(list)
     for path in runs.glob("*/*/*/seed*/record.json"):
         folder = RunFolder(path.parent)
         method, backbone = path.parts[-4], path.parts[-3]
         kept[method, backbone].append(sum(_bytes(folder.path)))
         if folder.weights.exists():
             weights[backbone].append(folder.weights.stat().st_size)
+        if folder.text_weights.exists():
+            text[backbone].append(folder.text_weights.stat().st_size)
     return (
         {key: int(median(found)) for key, found in kept.items()},
-        {key: int(median(found)) for key, found in weights.items()},
+        {key: int(median(found) + median(text[key] or [0])) for key, found in weights.items()},
     )
 
 

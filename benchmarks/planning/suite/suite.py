@@ -68,6 +68,9 @@ class Suite(Strict):
     dataset: str
     shifts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
     """Shifts of one's own beside those of the dataset: name of the set -> `folder:<path>` or `huggingface:<name>`."""
+    retention: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
+    """Sets of other classes that finetuned towers are asked about (`datasets/retention.py`): name -> `folder:<path>`,
+    `huggingface:<name>` or `<dataset>/<set>`. In no mean, order or choice."""
     version: str
     backbones: Annotated[list[str], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
@@ -104,6 +107,13 @@ class Suite(Strict):
         for name, source in self.shifts.items():
             if not catalogue.is_own(source) or catalogue.JOINT in source:
                 raise ValueError(f"shifts.{name} must be folder:<path> or huggingface:<name>, got {source!r}")
+        for name, source in self.retention.items():
+            joined = catalogue.JOINT in source or catalogue.RETAINED in source
+            registered = "/" in source and source.partition("/")[0] in catalogue.names()
+            if joined or not (catalogue.is_own(source) or registered):
+                raise ValueError(
+                    f"retention.{name} must be folder:<path>, huggingface:<name> or <dataset>/<set>, got {source!r}"
+                )
         for name in self.published:
             if name in self.recipes:
                 raise ValueError(f"published must not have the name of a recipe, got {name} in both")
@@ -126,9 +136,10 @@ class Suite(Strict):
         return next(iter(self.recipes))
 
     def dataset_of(self, recipe: str) -> str:
-        """The data that runs under a recipe are on, the shifts of one's own among them."""
+        """The data that runs under a recipe are on, shifts of one's own and retention sets among them."""
         published = self.published.get(recipe)
-        return catalogue.with_shifts((published.dataset if published else None) or self.dataset, self.shifts)
+        sets = catalogue.with_shifts((published.dataset if published else None) or self.dataset, self.shifts)
+        return catalogue.with_retention(sets, self.retention)
 
     @property
     def recipe_names(self) -> list[str]:
@@ -156,6 +167,7 @@ def find(name: str) -> Path:
 INHERITED = (
     "dataset",
     "shifts",
+    "retention",
     "version",
     "backbones",
     "methods",

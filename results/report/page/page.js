@@ -170,7 +170,8 @@
         `, finished ${record.finished}. Accuracy: ID ${percent(summary.acc_id)} %, OOD mean ${percent(summary.acc_ood_mean)} %.`),
       make("h2", {}, "Sets"),
       tableOf([["set"], ["role"], ["images", "number"], ["accuracy (%)", "number"], ["ECE", "number"], ["NLL (nats)", "number"], ["Brier", "number"]],
-        Object.entries(record.sets).map(([name, m]) => [name, m.role, m.n === m.n_expected ? m.n : `${m.n} of ${m.n_expected}`, percent(m.accuracy), three(m.ece), three(m.nll), three(m.brier)]), "Sets"),
+        [...Object.entries(record.sets), ...Object.entries(record.retention || {}).map(([name, m]) => [name, {...m, role: "retention"}])]
+          .map(([name, m]) => [name, m.role, m.n === m.n_expected ? m.n : `${m.n} of ${m.n_expected}`, percent(m.accuracy), three(m.ece), three(m.nll), three(m.brier)]), "Sets"),
       ...charts("Curves", training, provenance === "reference" ? "Training curves are not part of the committed reference." : "This run has no training curves."),
       ...charts("Teacher and student", dynamics),
       ...charts("Path", along),

@@ -1,13 +1,25 @@
-"""What stays of a finished run: nothing, its final weights, or the checkpoints too."""
+"""What stays of a finished run: nothing, its final weights (of both towers, where both are trained), or the checkpoints
+too."""
+
+import json
 
 import pytest
+import torch
 from runs_kit import BACKBONE, after, call, folders, never, plan_runs, write_suite
+from safetensors.torch import load_file
 
+from robustft import backbones
+from robustft.backbones.zero_shot import build_head
 from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.errors import UserError
+from robustft.benchmarks.execution import final_weights
 from robustft.benchmarks.execution.run import Attempt, Options
 from robustft.benchmarks.execution.worker import work
+from robustft.benchmarks.executors.slurm.cost_estimate import estimate
 from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder.folder import RunFolder
+from robustft.benchmarks.run_folder.plan import Plan
+from robustft.datasets.digits import CLASS_NAMES, PROMPTS
 
 
 @pytest.mark.parametrize(
@@ -58,3 +70,78 @@ def test_a_sweep_says_so_before_it_starts(tmp_path, capsys, monkeypatch):
     assert call("sweep", suite, "--method", "wise_ft") == 2
     assert "reads the final weights of ft tiny-vit-p8 seed 0, which were not kept" in capsys.readouterr().err
     assert call("sweep", suite, "--method", "ft", "--keep", "some") == 2
+
+
+# the text tower
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    """A finished run of a method that evaluates its teacher: the average of both towers."""
+    (folder,) = plan_runs(tmp_path_factory.mktemp("averaged"), "flyp_wma", "limit=16", "clamp_logit_scale=true")
+    assert work(folder.path, Options(), never)["event"] == "done"
+    return folder
+
+
+def test_the_text_tower_that_is_kept_builds_the_head_of_the_final_weights(averaged):
+    tensors, about = final_weights.load_weights(averaged)
+    text = final_weights.load_text(averaged, about)
+    encoder = backbones.load(BACKBONE)
+    pretrained = encoder.text_state()
+    assert text.keys() == pretrained.keys() and not any(name.startswith("visual.") for name in text)
+    assert {"logit_scale", "text_projection", "token_embedding.weight"} <= text.keys()
+    assert any(not torch.equal(text[name], pretrained[name]) for name in text)
+    encoder.load_text_state(text)
+    assert torch.equal(build_head(encoder, CLASS_NAMES, PROMPTS), tensors["weight"])
+    assert about["text_sha256"] != about["sha256"]
+
+
+def test_a_disk_estimate_counts_both_towers(averaged):
+    found = estimate([Plan.read(averaged).spec], averaged.path.parents[3], "cpu", 1)
+    both = averaged.weights.stat().st_size + averaged.text_weights.stat().st_size
+    assert found.passing_bytes == 8 * both and found.kept_bytes > both
+
+
+def test_a_text_tower_that_was_changed_or_is_another_backbones_is_refused(tmp_path, averaged):
+    _, about = final_weights.load_weights(averaged)
+    other = RunFolder(tmp_path / averaged.path.name)
+    other.text_weights.parent.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"text.safetensors: must hold the text tower that the run trained \("):
+        final_weights.load_text(other, about)
+    content = bytearray(averaged.text_weights.read_bytes())
+    content[-1] ^= 1
+    other.text_weights.write_bytes(content)
+    with pytest.raises(UserError, match="its checksum is another one"):
+        final_weights.load_text(other, about)
+    encoder, text = backbones.load(BACKBONE), load_file(averaged.text_weights)
+    with pytest.raises(ValueError, match="text tower: 'ln_final.bias' is in one of the file and backbone"):
+        encoder.load_text_state({name: tensor for name, tensor in text.items() if name != "ln_final.bias"})
+    with pytest.raises(ValueError, match="text tower: 'logit_scale' has shapes"):
+        encoder.load_text_state({**text, "logit_scale": torch.ones(2)})
+
+
+@pytest.mark.parametrize(
+    "method, setting", [("ft", "trainable=all"), ("flyp", "trainable=image")], ids=["one tower", "frozen"]
+)
+def test_a_text_tower_that_was_not_trained_is_not_kept(tmp_path, method, setting):
+    (folder,) = plan_runs(tmp_path, method, setting, "train_limit=32", "limit=16")
+    assert work(folder.path, Options(), never)["event"] == "done"
+    assert folder.weights.exists() and not folder.text_weights.exists()
+    assert "text_sha256" not in json.loads(folder.fitted.read_text())
+
+
+def test_keep_none_leaves_no_text_tower_either(tmp_path):
+    (folder,) = plan_runs(tmp_path, "flyp", "limit=16")
+    folder.keep("none")
+    assert work(folder.path, Options(), never)["event"] == "done"
+    assert not folder.weights.exists() and not folder.text_weights.exists()
+
+
+def test_a_trial_keeps_no_text_tower(tmp_path):
+    (folder,) = plan_runs(tmp_path, "flyp", "limit=16")
+    plan = Plan.read(folder)
+    trial = plan.spec.model_copy(update={"kind": "trial"})
+    place = RunFolder.of(tmp_path / "trials", trial)
+    Plan(trial, plan.dataset, plan.sources, plan.selection).write(place)
+    assert work(place.path, Options(), never)["event"] == "done"
+    assert place.weights.exists() and not place.text_weights.exists()

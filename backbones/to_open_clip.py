@@ -1,0 +1,49 @@
+"""An encoder as a folder that open_clip loads by its path, or by its name on the hub."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import _family
+from .encoder import DualEncoder
+
+CONFIG, MODEL = "open_clip_config.json", "open_clip_model.safetensors"
+"""What open_clip calls them."""
+
+
+def write(encoder: DualEncoder, folder: Path, save: Callable[[Mapping[str, Tensor]], bytes]) -> None:
+    """The configuration, the tensors under open_clip's own names, and the merges of a tokenizer that is not CLIP's.
+
+    Args:
+        encoder: of a registered backbone; its towers may have been trained.
+        folder: exists.
+        save: tensors to the bytes of a safetensors file.
+    """
+    text = json.dumps(config(encoder), indent=2) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    (folder / MODEL).write_bytes(save(encoder.clip.state_dict()))
+    if (merges := own_merges(encoder.name)) is not None:
+        (folder / merges.name).write_bytes(merges.read_bytes())
+
+
+def config(encoder: DualEncoder) -> dict[str, Any]:
+    """`model_cfg` and `preprocess_cfg`: pixels as the image tower had them here, at training and at evaluation."""
+    return {
+        "model_cfg": _family(encoder.name).config(encoder.name),
+        "preprocess_cfg": {
+            "size": encoder.image_size,
+            "mode": "RGB",
+            "mean": list(encoder.mean),
+            "std": list(encoder.std),
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+
+
+def own_merges(name: str) -> Path | None:
+    """The merges of the byte-pair tokenizer of a bundled backbone; None where it is CLIP's, which open_clip has."""
+    return getattr(_family(name), "MERGES", None)

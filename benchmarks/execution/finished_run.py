@@ -14,6 +14,7 @@ from ...datasets import catalogue
 from ...datasets.card import DatasetCard
 from ...methods.base import Context, Method
 from ...methods.classifier import Classifier
+from ...methods.predictor import Predictor
 from ...methods.predictor import restore as restore_predictor
 from ...methods.two_tower import TwoTowerMethod
 from ...methods.zero_shot import ZeroShot
@@ -108,13 +109,7 @@ def restore(folder: RunFolder, at: Point | None = None) -> FinishedRun:
     if at is not None:
         classifier = _point(folder, spec, method, card, encoder, at)
     else:
-        predictor = restore_predictor(encoder, tensors, about["classifier"])
-        if not isinstance(predictor, Classifier):
-            raise UserError(
-                f"{folder.path.name}: {spec.method} ends in a predictor of kind {predictor.kind}, and not in an image "
-                "tower under a linear head, which alone can be exported; load it with robustft."
-            )
-        classifier = predictor
+        classifier = _linear(restore_predictor(encoder, tensors, about["classifier"]), spec)
     if text:
         encoder.load_text_state(text)
     head_of_text = builds_head(method, bool(text)) and at is None
@@ -185,7 +180,7 @@ def _point(
     first, last = line.values[0], line.values[-1]
     if not first <= at.value <= last:
         raise UserError(f"--at: {at.parameter} must be from {first:g} to {last:g}, got {at.value:g}.")
-    return line.at(at.value).eval()
+    return _linear(line.at(at.value), spec).eval()
 
 
 @dataclass(frozen=True)
@@ -195,7 +190,17 @@ class _Classes:
     card: DatasetCard
 
 
-def _no_validation(classifier: Classifier) -> float:
+def _linear(predictor: Predictor, spec: RunSpec) -> Classifier:
+    """The predictor, which must be an image tower under a linear head."""
+    if isinstance(predictor, Classifier):
+        return predictor
+    raise UserError(
+        f"{spec.method}: ends in a predictor of kind {predictor.kind}; what can be exported is an image tower under a "
+        "linear head."
+    )
+
+
+def _no_validation(predictor: Predictor) -> float:
     raise UserError("--at: the method chooses its path on images, which an export does not read.")
 
 

@@ -5,8 +5,11 @@ import os
 import sys
 import unicodedata
 from functools import partial
+from typing import Any
 
 from rich.console import Console
+
+from ..host.printed import complete
 
 PLAIN = {
     "±": "+-",
@@ -24,9 +27,17 @@ PLAIN = {
 """Signs of ours for a terminal that has not got them."""
 
 
+class Terminal(Console):
+    """A console whose sentences print commands as they were asked for (`printed.complete`)."""
+
+    def print(self, *objects: Any, **more: Any) -> None:
+        """As rich does it."""
+        super().print(*(complete(each) if isinstance(each, str) else each for each in objects), **more)
+
+
 def make_console(stderr: bool = False) -> Console:
     """A console that wraps nothing when its output is no terminal, unless COLUMNS says how wide it is."""
-    plain = partial(Console, stderr=stderr, highlight=False, markup=False, emoji=False)  # a path may hold [a] or :a:
+    plain = partial(Terminal, stderr=stderr, highlight=False, markup=False, emoji=False)  # a path may hold [a] or :a:
     console = plain()
     if console.is_terminal:
         return console
@@ -36,7 +47,7 @@ def make_console(stderr: bool = False) -> Console:
 
 def complain(sentence: str) -> None:
     """One line on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"robustft: {sentence}", markup=False)
+    Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"robustft: {sentence}", markup=False)
 
 
 def speak_plainly() -> None:

@@ -29,7 +29,7 @@ from ..run_folder.folder import RunFolder, last_lines
 from ..run_folder.plan import Plan
 from ..run_folder.spec import RunSpec
 from . import cautions, listing
-from .console import complain
+from .console import Terminal, complain
 from .executor_options import Executor
 
 RESULTS = {"acc_id": "ID accuracy", "acc_ood_mean": "OOD mean accuracy", "ece_id": "ID ECE", "nll_id": "ID NLL"}
@@ -184,7 +184,7 @@ def _launch(
     arguments = ("--device", executor.device, "--checkpoint-seconds", str(seconds), *more)
     launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)
     results = launcher.run()
-    errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    errors = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     for job in results:
         if job.state == "failed":
             errors.print(f"robustft: {job.planned.spec.title}: {job.reason.rstrip('.')}.", markup=False)
@@ -224,7 +224,7 @@ def warn_of_data(benchmark: Benchmark, plan: list[Planned]) -> None:
         if catalogue.has_own(name):
             size = backbones.image_size(spec.backbone)
             data = dataset(name, size, spec.allow_partial)
-            for sentence in (*data_check.doubts(data), *data_check.copies_in_train(data)):
+            for sentence in (*data_check.doubts(data), *data_check.permitted(data), *data_check.copies_in_train(data)):
                 complain(sentence)
 
 
@@ -235,16 +235,18 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
     for (method, backbone), recipe in tuned.items():
         tuned_in = benchmark.base or benchmark
         entry = tuned_in.tuned.entry(method, backbone, recipe)  # None: those of what it reads, as of a soup
+        of_recipe = f" --recipe {recipe}" if recipe != tuned_in.suite.default_recipe else ""
+        again = f"`robustft tune {unranked.command_name(tuned_in)} --method {method}{of_recipe}`"
         if entry is not None and entry.part and (method, backbone) not in limited:
             complain(
                 f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "
-                f"these runs are not ranked; run `robustft tune {tuned_in.suite.name} --method {method}` on all images."
+                f"these runs are not ranked; run {again} on all images."
             )
         elif not tuning.is_current(benchmark, method, backbone, recipe):
             complain(
                 f"the tuned values of {method} on {backbone} come from other trials than {tuned_in.path.name} and "
                 "the code give now, so these runs are not ranked; "
-                f"run `robustft tune {tuned_in.suite.name} --method {method}` to renew them."
+                f"run {again} to renew them."
             )
 
 

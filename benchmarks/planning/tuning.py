@@ -19,6 +19,7 @@ from .benchmark import Benchmark
 from .request import MethodClass, Planned, keys_of, post_hoc, varies
 from .resolver import CHOOSING, add
 from .suite.suite import Tuning
+from .unranked import command_name
 from .suite.tuned_values import Choice, TrialResult, Tuned, TunedEntry, load_tuned, part_text, tuned_path
 
 HEADER = """\
@@ -122,7 +123,7 @@ class Search:
 
     def _check_inputs(self, name: str, backbone: str) -> None:
         """A post-hoc method reads the run that was chosen for its input, so that must be known."""
-        method = self.benchmark.facts.methods[name]
+        method, suite = self.benchmark.facts.methods[name], self.benchmark.suite
         if not reads_chosen(method, self._space(name)):
             return
         for other in method.inputs(method.Hyper()):
@@ -135,10 +136,11 @@ class Search:
                 found = "values of earlier trials"
             else:
                 continue
-            flags = f" {part_text(self.part)}" if self.part else ""
+            flags = f" --recipe {recipe}" if (recipe := self.resolver.recipe) != suite.default_recipe else ""
+            flags += f" {part_text(self.part)}" if self.part else ""
             raise UserError(
                 f"{name}: must have tuned values of {other} on {backbone} to read, got {found}; "
-                f"run `robustft tune {self.benchmark.suite.name} --method {other},{name}{flags}`."
+                f"run `robustft tune {command_name(self.benchmark)} --method {other},{name}{flags}`."
             )
 
     def choose(self, folders: dict[str, RunFolder]) -> dict[str, dict[str, TunedEntry]]:

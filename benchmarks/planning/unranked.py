@@ -34,7 +34,7 @@ def reason(record: Mapping[str, Any], benchmark: Benchmark | None) -> str:
         more = " and --set" if by_hand.keys() - {*LIMITS, "allow_partial"} else ""
         return f"not ranked, a rehearsal ({settings_text(limits)}): sweep without LIMIT= or --limit{more}"
     if spec.get("allow_partial"):
-        where = benchmark.suite.name if benchmark else record["benchmark"]
+        where = command_name(benchmark) if benchmark else record["benchmark"]
         return f"not ranked, images may be missing (--allow-partial): see `robustft doctor {where}`, then sweep again"
     if rules:
         return ""

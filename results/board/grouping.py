@@ -12,7 +12,7 @@ from typing import Any
 
 from ..records.records import RecordError, summarise
 from ..statistics.seed_summary import mean_of_all
-from . import interpolation_paths
+from . import absent_classes, interpolation_paths
 from .chance import classes_of
 from .curve import Curve
 from .oracle import at_best_points
@@ -121,6 +121,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         own_metrics=tuple(sorted(own_metrics.items())),
         doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
         classes=classes_of(everything, fingerprint, tuple(roles)),
+        absent=absent_classes.of_records(everything, roles),
     )
     return replace(made, paths=tuple(_paths(local, reference, newest, made)))
 

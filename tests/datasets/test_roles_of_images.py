@@ -414,6 +414,38 @@ def test_images_of_a_kind_that_is_not_read_are_said_when_the_sweep_starts_and_on
     assert f"! folder:own: {kinds}" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("place, whole", [("id_test", False), ("validation", False), ("shift1", True)])
+def test_a_class_without_an_image_in_a_set_is_said_when_the_sweep_starts_and_on_the_board(
+    own, tmp_path, capfd, place, whole
+):
+    suite(tmp_path, "folder:own")
+    shutil.rmtree(own / place / "two")
+    (own / place / "two").mkdir()
+    name = {"id_test": "id"}.get(place, place)
+    told = f"{name} has 2 of 3 classes: two has no image."
+    assert call("sweep", "own.yaml", "--method", "zero_shot", "--jobs", "1", "--runs", "runs") == 0
+    said = capfd.readouterr()
+    assert said.err.count(f"folder:own: {told}") == 1 and said.out.count(told) == 1
+    (record,), pages = board()
+    assert all(text.count(told) == 1 for text in pages)
+    assert record["info"]["absent_classes"] == {name: {"of": 3, "names": ["two"]}}
+    capfd.readouterr()
+    assert call("doctor", "own.yaml", "--fast") == (0 if whole else 1)  # a shift may lack classes
+    out = capfd.readouterr().out
+    assert f"{'' if whole else '! '}folder:own: {told}" in out.splitlines()
+    assert ("all that is needed is there" in out) == whole
+
+
+def test_classes_without_an_image_are_looked_for_in_shifts_of_ones_own_beside_other_data_alone(own):
+    shutil.rmtree(own / "shift1" / "two")
+    data = catalogue.get(catalogue.with_shifts("digits", {"mine": f"folder:{own / 'shift1'}"}))
+    ((name, of, names),) = data_check.absent(data)
+    assert (name, of, len(names)) == ("mine", 10, 8) and not {"zero", "one"} & set(names)
+    assert list(data_check.doubts(data)) == [] and list(data_check.absent(catalogue.get("digits"))) == []
+    (sentence,) = data_check.permitted(data)
+    assert sentence.endswith("mine has 2 of 10 classes: two, three, four, five and 4 more have no image.")
+
+
 @pytest.mark.parametrize("name", ["a", "b.png.bak", "c.jpeg~", "d.JPG_large", "e.avif", "f.jxl", "g.cr2", "h.jp2"])
 def test_images_are_known_by_their_ending_or_by_how_they_begin(own, tmp_path, capfd, name):
     suite(tmp_path, "folder:own")

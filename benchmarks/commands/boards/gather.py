@@ -40,6 +40,6 @@ def gather(runs: Path, benchmark: str | None, console: Console) -> "Material":
     if benchmark is None:
         return material
     if not material.benchmarks:
-        raise UserError(f"--runs {runs}: must have a finished run, got none; run `robustft sweep {benchmark}` first.")
+        raise UserError(f"--runs {runs}: must have a finished run, got none; run `robustft sweep BENCHMARK` first.")
     remedy = f"finished runs are of: {', '.join(material.benchmarks)}"
     return material.of(resolve_name("benchmark", benchmark, material.benchmarks, remedy))

@@ -125,7 +125,7 @@ class Doctor:
             self.say(f"{partial.card.name}, {part}: {about}")
         for sentence in data_check.doubts(partial):
             self.fault(sentence)
-        for sentence in data_check.copies_in_train(partial):
+        for sentence in (*data_check.permitted(partial), *data_check.copies_in_train(partial)):
             self.say(sentence)
         validation = partial.card.names("validation")
         listed = any(entry.images for entry in found if entry.name in validation) and data_check.withheld(partial)

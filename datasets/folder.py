@@ -82,8 +82,12 @@ class Folder(TrainsOnPictures, OwnData):
         if not (self.path / "prompts.txt").exists():
             return DEFAULT_PROMPTS
         prompts = tuple(_lines(self.path / "prompts.txt", self.name))
+        if not prompts:
+            raise DataError(
+                f"{self.name}: prompts.txt is empty; write a line with one {{}} for the class name, or take it away."
+            )
         wrong = next((prompt for prompt in prompts if not is_template(prompt)), None)
-        if wrong is not None or not prompts:
+        if wrong is not None:
             raise DataError(
                 f"{self.name}: each line of prompts.txt needs one {{}} for the class name; found {wrong!r}."
             )
@@ -225,7 +229,7 @@ def read_classes(path: Path, where: str) -> dict[str, str]:
     folders = [composed(folder) for folder, _ in rows]
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None or len(rows) < 2:
-        found = f"{twice!r} twice" if twice else f"{len(rows)} classes"
+        found = f"{twice!r} twice" if twice else f"{len(rows)} class{'es' * (len(rows) != 1)}"
         raise DataError(f"{where}: classes.txt needs two or more folders, each once; found {found}.")
     return dict(rows)
 

@@ -4,10 +4,12 @@ import codecs
 import os
 import sys
 import unicodedata
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
 
 from ..host.printed import complete
 
@@ -31,8 +33,15 @@ class Terminal(Console):
     """A console whose sentences print commands as they were asked for (`printed.complete`)."""
 
     def print(self, *objects: Any, **more: Any) -> None:
-        """As rich does it."""
-        super().print(*(complete(each) if isinstance(each, str) else each for each in objects), **more)
+        """As rich does it; a table that is too wide for the words of its headings is printed row by row."""
+        super().print(*(part for each in objects for part in self._shown(each)), **more)
+
+    def _shown(self, given: Any) -> Iterable[Any]:
+        if isinstance(given, Table):
+            from ...results.tables.narrow import as_lines, fits
+
+            return [given] if fits(given, self.width) else [Group(*as_lines(given))]
+        return [complete(given) if isinstance(given, str) else given]
 
 
 def make_console(stderr: bool = False) -> Console:

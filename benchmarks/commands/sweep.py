@@ -19,6 +19,7 @@ from ..executors.local import Job, Launcher, exit_code
 from ..executors.progress import Reporter
 from ..executors.slurm import command as slurm_command
 from ..host.environment import cores, visible_gpus
+from ..host.printed import counted
 from ..planning import captions, data_check, tuning, unranked
 from ..planning.benchmark import Benchmark, dataset
 from ..planning.current_selection import selection_of
@@ -89,7 +90,7 @@ def carry_out(
             slurm_command.dry_run(plan, folders, console, at, executor.cluster, executor.device, minutes)
         return 0
     if len(done) == len(plan):
-        console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
+        console.print(f"{counted(len(plan), 'run')}, all finished earlier; nothing to do")
         return 0
     _check_weights(plan, folders, executor.keep)
     _check_place(unfinished, executor)
@@ -178,7 +179,7 @@ def _launch(
     threads = max(planned.spec.threads for planned in plan)
     gpus = visible_gpus(executor.device)
     limit = min(executor.jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
-    console.print(f"{len(plan)} runs, {len(done)} finished earlier, {limit} side by side")
+    console.print(f"{counted(len(plan), 'run')}, {len(done)} finished earlier, {limit} side by side")
     more = () if executor.workers is None else ("--workers", str(executor.workers))
     seconds = executor.checkpoint_minutes * 60
     arguments = ("--device", executor.device, "--checkpoint-seconds", str(seconds), *more)
@@ -193,7 +194,7 @@ def _launch(
                 errors.print("\n".join(f"  | {line}" for line in last_lines(job.folder.log)), markup=False)
     stopped = sum(job.state == "interrupted" for job in results)
     if stopped:
-        errors.print(f"robustft: stopped with {stopped} runs to go; the same command goes on where it was.")
+        errors.print(f"robustft: stopped with {counted(stopped, 'run')} to go; the same command goes on where it was.")
     return results
 
 

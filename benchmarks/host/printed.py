@@ -73,6 +73,11 @@ def _read(program: click.Group, arguments: list[str]) -> _Typed:
     return _Typed(commands, suites[0] if len(suites) == 1 else "", flags)
 
 
+def counted(count: int, noun: str, several: str = "") -> str:
+    """1 run, 2 runs; `several` where its plural is another than with an s."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
+
+
 def complete(sentence: str) -> str:
     """The sentence, its `robustft ...` commands with the suite and the flags of place that were asked for.
 

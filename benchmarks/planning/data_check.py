@@ -18,6 +18,7 @@ from ...results.board import absent_classes
 from ...results.board.row_marks import unread_text
 from ...results.records.atomic import create_atomic
 from ..host.environment import cores
+from ..host.printed import counted
 from ..run_folder.plan import Plan
 from ..run_folder.spec import RunSpec
 
@@ -115,8 +116,9 @@ def keep_withheld(data: Dataset, folder: Path) -> dict[str, str]:
 def about(data: Dataset, folder: Path) -> dict[str, Any]:
     """What a record says of the data: `keep_withheld`, and where there are any, how many files of one's own are no
     images of a class (`passed_over`), which of them are images all the same (`not_read`), which images stand in two
-    sets (`shared_images`), which classes a set has no image of (`absent_classes`), whether the fingerprint is of the content of one's own data (`fingerprint_of`), and which
-    sets are judged by another metric than accuracy (`own_metrics`)."""
+    sets (`shared_images`), which classes a set has no image of (`absent_classes`), whether the fingerprint is of the
+    content of one's own data (`fingerprint_of`), and which sets are judged by another metric than accuracy
+    (`own_metrics`)."""
     unread = {name: (len(tree), dict(tree.unread)) for name, tree in _trees(data).items() if tree.unread}
     info = {
         "passed_over": {name: count for name, (count, _) in passed_over(data).items()},
@@ -195,8 +197,9 @@ def doubts(data: Dataset) -> Iterator[str]:
             )
         if tree.astray[0]:
             yield (
-                f"{where}: {tree.astray[0]} entries of {name} are passed over, images outside of class folders or "
-                f"folders inside of them, first {tree.astray[1]!r}; move the images into their class folders."
+                f"{where}: {counted(tree.astray[0], 'entry', 'entries')} of {name} passed over, images outside of "
+                f"class folders or folders inside of them, first {tree.astray[1]!r}; move the images into their class "
+                "folders."
             )
     must_have_all = {TRAIN, *(entry.name for entry in data.card.sets)} - {*_may_lack(data)}
     yield from _absent_texts(data, must_have_all)

@@ -19,8 +19,8 @@ from .benchmark import Benchmark
 from .request import MethodClass, Planned, keys_of, post_hoc, varies
 from .resolver import CHOOSING, add
 from .suite.suite import Tuning
-from .unranked import command_name
 from .suite.tuned_values import Choice, TrialResult, Tuned, TunedEntry, load_tuned, part_text, tuned_path
+from .unranked import command_name
 
 HEADER = """\
 # Written by `robustft tune {suite}`; do not edit: `tuning` is a hash of each entry, and an entry that was

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 with_roots = flags.together(
     flags.runs,
-    click.option("--results", type=Place(), default=Path("results"), help="Where the files go."),
+    click.option("--results", type=Place(folder=True), default=Path("results"), help="Where the files go."),
 )
 """The two options that say where runs are and where results go."""
 

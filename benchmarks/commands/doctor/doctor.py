@@ -3,7 +3,9 @@
 import hashlib
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +16,7 @@ from ....datasets.card import DataError, Dataset
 from ....datasets.image_folders import ROOT_VARIABLE
 from ....datasets.inventory import Holding, first_unreadable, holdings
 from ...errors import UserError
+from ...host.printed import counted
 from ...planning import captions, data_check
 from ...planning.data_check import many_cores
 from ...planning.suite.suite import Suite, find, load
@@ -29,10 +32,11 @@ class Doctor:
     Args:
         console: where findings go.
         fast: count images and do not decode them.
+        named: name of a suite -> as it was asked for, which may be its file.
     """
 
-    def __init__(self, console: Console, fast: bool) -> None:
-        self.console, self.fast = console, fast
+    def __init__(self, console: Console, fast: bool, named: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.console, self.fast, self.named = console, fast, named
         self.root = Path(os.environ.get(ROOT_VARIABLE) or NOWHERE)
         self.whole = True
 
@@ -98,7 +102,7 @@ class Doctor:
         elif backbones.how_to_make(name):
             self.fault(f"weights of {name}: not made on this machine yet; run {backbones.how_to_make(name)}")
         else:
-            command = f"`robustft doctor --prefetch {benchmark}`"
+            command = f"`robustft doctor --prefetch {self.named.get(benchmark, benchmark)}`"
             self.fault(f"weights of {name}: not on this machine; fetch them with {command} where there is network")
 
     def dataset(self, name: str) -> None:
@@ -121,7 +125,7 @@ class Doctor:
         for sentence in dict.fromkeys(entry.problem for entry in found if entry.problem):
             self.fault(sentence)
         for part, (count, first) in data_check.passed_over(partial).items():
-            about = f"{count} entries are passed over, no images in a class folder, as {first}"
+            about = f"{counted(count, 'entry', 'entries')} passed over, no images in a class folder, as {first}"
             self.say(f"{partial.card.name}, {part}: {about}")
         for sentence in data_check.doubts(partial):
             self.fault(sentence)
@@ -142,7 +146,7 @@ class Doctor:
                 images = entry.images if entry.used is None else entry.used
                 workers = many_cores(images)
                 if workers:
-                    self.say(f"{data.card.name}, {entry.name}: reading {images} images, {workers} at a time")
+                    self.say(f"{data.card.name}, {entry.name}: reading {counted(images, 'image')}, {workers} at a time")
                 bad = first_unreadable(data, entry.name, workers)
                 if bad:
                     self.fault(f"first unreadable file of {entry.name}: {bad}")
@@ -208,7 +212,8 @@ def run(
     suites = [load(find(name)) for name in benchmarks]
     if zero_shot and not suites:
         raise UserError("doctor: --zero-shot needs a benchmark, got none; write for example doctor imagenet.")
-    look = Doctor(console, fast or zero_shot)
+    named = {suite.name: name for suite, name in zip(suites, benchmarks, strict=True)}
+    look = Doctor(console, fast or zero_shot, named)
     look.examine(suites, runs, everything=not suites)
     if zero_shot:
         for suite in suites:
@@ -223,6 +228,6 @@ def _prefetch(name: str, console: Console) -> int:
     from . import prefetch
 
     prefetch.allow_network()
-    prefetch.fetch(load(find(name)), lambda line: console.print(line, markup=False, soft_wrap=True))
+    prefetch.fetch(load(find(name)), lambda line: console.print(line, markup=False, soft_wrap=True), name)
     console.print("what the hub has is on this machine; jobs and all other commands ask no network (HF_HUB_OFFLINE=1)")
     return 0

@@ -38,9 +38,9 @@ class Terminal(Console):
 
     def _shown(self, given: Any) -> Iterable[Any]:
         if isinstance(given, Table):
-            from ...results.tables.narrow import as_lines, fits
+            from ...results.tables.narrow import as_lines, keep_words
 
-            return [given] if fits(given, self.width) else [Group(*as_lines(given))]
+            return [given] if keep_words(given, self.width) else [Group(*as_lines(given))]
         return [complete(given) if isinstance(given, str) else given]
 
 

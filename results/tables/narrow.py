@@ -11,14 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 
-def fits(table: Table, width: int) -> bool:
-    """Whether there is room for every word of a table's headings, and for all of a column that is not folded."""
+def keep_words(table: Table, width: int) -> bool:
+    """Has every word of a table's headings kept whole.
+
+    Returns:
+        Whether there is room for them, and for all of each column that is not folded.
+    """
     needed = 0
     for column in table.columns:
         heading = _plain(column.header)
         parts = heading.split("\n") if column.no_wrap else heading.split()
         cells = [line for cell in column.cells for line in _plain(cell).split("\n")] if column.no_wrap else []
-        needed += max(map(cell_len, [*parts, *cells]), default=0)
+        column.min_width = max(map(cell_len, [*parts, *cells]), default=0)
+        needed += column.min_width
     count = len(table.columns)
     return needed + (2 * (count - 1) if table.box is None else 3 * count + 1) <= width
 

@@ -16,6 +16,7 @@ from ..board.comparison import Judge
 from ..board.rows import BASELINE, MARKS, UNRANKED, Row, Section, natural
 from ..statistics.setting_selection import RULES
 from .cells import metric_columns, remarks
+from .narrow import keep_words
 from .page import compared, told_by_data
 from .to_console import number
 
@@ -130,7 +131,10 @@ class Screen:
             table = self._table(section, groups, beside, columns, narrow)
             if Measurement.get(console, options.update(width=1000), table).maximum <= options.max_width:
                 break
-        return table
+        if keep_words(table, options.max_width):
+            return table
+        one_word_a_line = [(key, name.replace(" ", "\n")) for key, name in columns]
+        return self._table(section, groups, beside, one_word_a_line, narrow=True)
 
     def _table(
         self,

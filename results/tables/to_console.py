@@ -18,7 +18,7 @@ from . import published_tables
 from .blocks import Block, Cell, Heading, Notes
 from .blocks import Table as Cells
 from .cells import ASIDE_TITLES, footnotes, marks_text, metric_columns, remarks
-from .narrow import as_lines, fits
+from .narrow import as_lines, keep_words
 from .page import compared, told_by_data
 
 
@@ -80,7 +80,7 @@ class ConsoleBoard:
 
     def _fitting(self, section: Section, group: Group, wide: bool, width: int) -> Table:
         table = self._table(section, group, wide)
-        return table if fits(table, width) else self._table(section, group, wide, narrow=True)
+        return table if keep_words(table, width) else self._table(section, group, wide, narrow=True)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _blocks(blocks: Iterable[Block], width: int) -> Iterator[Text | Table]:
                 table.add_column(heading, justify="right" if i in block.numbers else "left", overflow="fold")
             for row in block.rows:
                 table.add_row(*(Text(cell.text) for cell in row))
-            yield from [table] if fits(table, width) else as_lines(table)
+            yield from [table] if keep_words(table, width) else as_lines(table)
         elif isinstance(block, Notes):
             yield from (Text(item, style="dim") for item in block.items)
         else:

@@ -66,8 +66,8 @@ def _lacking(benchmark: "Benchmark", plan: list[Planned], runs: Path) -> list[st
     if varied and lacking:
         seeds = ",".join(map(str, every))
         said.append(
-            f"Only {len(every) - len(lacking)} of the {len(every)} seeds of {command_name(benchmark)}: the same "
-            f"command with all (--seeds {seeds}; make: SEEDS={seeds}) makes the others."
+            f"Only {len(every) - len(lacking)} of the {len(every)} seeds of {command_name(benchmark)}; for all: the "
+            f"same command with --seeds {seeds} (make: SEEDS={seeds})."
         )
     return said
 

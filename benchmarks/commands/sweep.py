@@ -237,7 +237,7 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
         tuned_in = benchmark.base or benchmark
         entry = tuned_in.tuned.entry(method, backbone, recipe)  # None: those of what it reads, as of a soup
         of_recipe = f" --recipe {recipe}" if recipe != tuned_in.suite.default_recipe else ""
-        again = f"`robustft tune {unranked.command_name(tuned_in)} --method {method}{of_recipe}`"
+        again = f"`robustft tune {tuned_in.command_name} --method {method}{of_recipe}`"
         if entry is not None and entry.part and (method, backbone) not in limited:
             complain(
                 f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "

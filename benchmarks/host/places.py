@@ -49,10 +49,10 @@ class Place(click.Path):
         """The path, with the home folder in place of `~`."""
         name = param.opts[0] if param is not None else "path"
         where = name if name.startswith("-") else name.upper()
-        path = super().convert(expanded(value, where), param, ctx)
+        path = expanded(value, where)
         if self.folder:
             refuse_file(path, where)
-        return path
+        return super().convert(path, param, ctx)
 
 
 def settle_variables() -> None:

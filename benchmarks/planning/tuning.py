@@ -20,7 +20,6 @@ from .request import MethodClass, Planned, keys_of, post_hoc, varies
 from .resolver import CHOOSING, add
 from .suite.suite import Tuning
 from .suite.tuned_values import Choice, TrialResult, Tuned, TunedEntry, load_tuned, part_text, tuned_path
-from .unranked import command_name
 
 HEADER = """\
 # Written by `robustft tune {suite}`; do not edit: `tuning` is a hash of each entry, and an entry that was
@@ -140,7 +139,7 @@ class Search:
             flags += f" {part_text(self.part)}" if self.part else ""
             raise UserError(
                 f"{name}: must have tuned values of {other} on {backbone} to read, got {found}; "
-                f"run `robustft tune {command_name(self.benchmark)} --method {other},{name}{flags}`."
+                f"run `robustft tune {self.benchmark.command_name} --method {other},{name}{flags}`."
             )
 
     def choose(self, folders: dict[str, RunFolder]) -> dict[str, dict[str, TunedEntry]]:

@@ -390,6 +390,25 @@ def test_rows_replaced_by_others_of_the_same_size_and_date_are_other_data(hub, m
     assert Hub("d.hub.yaml").card == before
 
 
+# An image that is cut off
+
+
+def test_a_run_that_draws_an_image_that_is_cut_off_says_which_and_so_does_doctor(own, tmp_path, capfd):
+    suite(tmp_path, "folder:own")
+    cut = [path for path in sorted((own / "train").rglob("*.bmp")) if path.parts[-2:] != ("zero", "0.bmp")]
+    for path in cut:  # all but the first, which is opened before anything starts
+        path.write_bytes(path.read_bytes()[:200])
+    outcome = carry_out(planned("ft"))
+    assert outcome["event"] == "failed" and outcome["mistake"]
+    named = [path for path in cut if str(path.relative_to(tmp_path)) in outcome["reason"]]
+    assert len(named) == 1 and "cannot be read" in outcome["reason"] and "\n" not in outcome["reason"]
+    capfd.readouterr()
+    assert call("doctor", "own.yaml", "--fast") == 0 and "no image was opened" in capfd.readouterr().out
+    assert call("doctor", "own.yaml") == 1
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if line.startswith("! "))
+    assert "first unreadable file of train" in line and any(str(path.relative_to(tmp_path)) in line for path in cut)
+
+
 # Kinds that are not read
 
 
@@ -420,6 +439,8 @@ def test_a_class_without_an_image_in_a_set_is_said_when_the_sweep_starts_and_on_
         shutil.rmtree(folder)
         folder.mkdir()
     told = ("id has 2 of 3 classes: two has no image.", "shift1 has 2 of 3 classes: one has no image.")
+    assert carry_out(planned("zero_shot"))["event"] == "done"
+    capfd.readouterr()
     assert call("sweep", "own.yaml", "--method", "zero_shot", "--jobs", "1", "--runs", "runs") == 0
     said = capfd.readouterr()
     (record,), pages = board()

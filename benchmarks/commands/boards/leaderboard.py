@@ -8,7 +8,6 @@ from rich.console import Console
 from ...host.printed import complete, counted
 from ...planning.current_selection import Suites
 from ...planning.request import Planned, learns
-from ...planning.unranked import command_name
 from ...run_folder.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def of_sweep(
     name = benchmark.suite.name
     ranking = rule if rule in RULES else RULES[0]  # rows of `fixed` stand in the default rule's table
     where = (
-        f"`robustft leaderboard {command_name(benchmark)}`, {results}/leaderboard.html (.md, .csv, .tex).",
+        f"`robustft leaderboard {benchmark.command_name}`, {results}/leaderboard.html (.md, .csv, .tex).",
         f"Figures and every run: `robustft report {name}`.",
     )
     console.print(
@@ -66,7 +65,7 @@ def _lacking(benchmark: "Benchmark", plan: list[Planned], runs: Path) -> list[st
     if varied and lacking:
         seeds = ",".join(map(str, every))
         said.append(
-            f"Only {len(every) - len(lacking)} of the {len(every)} seeds of {command_name(benchmark)}; for all: the "
+            f"Only {len(every) - len(lacking)} of the {len(every)} seeds of {benchmark.command_name}; for all: the "
             f"same command with --seeds {seeds} (make: SEEDS={seeds})."
         )
     return said

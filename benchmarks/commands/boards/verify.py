@@ -36,8 +36,8 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
     paths = records.record_paths(runs / known.of(benchmark, runs))
     chosen = zip((path.parent for path in paths), known.with_selections(map(records.read_record, paths)), strict=True)
     count = bundles.export([(place, record) for place, record in chosen if record["kind"] == "run"], folder)
-    runs = counted(count, "run")
-    make_console().print(f"wrote {folder}: {runs}; check it with `robustft verify {folder}`", soft_wrap=True)
+    made = counted(count, "run")
+    make_console().print(f"wrote {folder}: {made}; check it with `robustft verify {folder}`", soft_wrap=True)
     return 0
 
 

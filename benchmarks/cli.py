@@ -23,7 +23,7 @@ from .commands.boards import figures as drawing
 from .commands.boards import report as reports
 from .commands.console import complain, make_console, speak_plainly
 from .errors import UserError, is_mistake, resolve_name
-from .host import environment, places, plugins
+from .host import environment, places, plugins, printed
 from .host.redaction import discreet
 
 if TYPE_CHECKING:
@@ -312,7 +312,12 @@ def doctor(**asked: Any) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `robustft` and `python -m robustft.benchmarks`; exits with the codes above."""
-    warnings.formatwarning = lambda message, *_: f"robustft: {message}\n"
+    with printed.completing(robustft, sys.argv[1:] if arguments is None else arguments):
+        _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> None:
+    warnings.formatwarning = lambda message, *_: f"robustft: {printed.complete(str(message))}\n"
     speak_plainly()
     environment.ask_no_network()
     try:
@@ -338,7 +343,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _complain(sentence: str) -> None:
-    print("robustft: " + discreet(" ".join(sentence.split())), file=sys.stderr)
+    print("robustft: " + discreet(printed.complete(" ".join(sentence.split()))), file=sys.stderr)
     sys.exit(2)
 
 

@@ -210,7 +210,9 @@ def read_prompts(path: Path, name: str) -> tuple[str, ...]:
     """The templates of a prompts.txt; DataError, begun with `name`, where a line is none."""
     prompts = tuple(_lines(path, name))
     wrong = next((prompt for prompt in prompts if not is_template(prompt)), None)
-    if wrong is not None or not prompts:
+    if not prompts:
+        raise DataError(f"{name}: prompts.txt is empty; write lines with one {{}} for the class, or take it away.")
+    if wrong is not None:
         raise DataError(f"{name}: each line of prompts.txt needs one {{}} for the class name; found {wrong!r}.")
     return prompts
 
@@ -228,7 +230,7 @@ def read_classes(path: Path, where: str) -> dict[str, str]:
     folders = [composed(folder) for folder, _ in rows]
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None or len(rows) < 2:
-        found = f"{twice!r} twice" if twice else f"{len(rows)} classes"
+        found = f"{twice!r} twice" if twice else f"{len(rows)} class{'es' * (len(rows) != 1)}"
         raise DataError(f"{where}: classes.txt needs two or more folders, each once; found {found}.")
     return dict(rows)
 

@@ -26,14 +26,16 @@ def refuse_same_rows(where: str, sets: Mapping[str, "HubPictures"]) -> None:
         twice = _common(itertools.combinations(intervals, 2))
         if twice:
             split = sets[name].split
-            raise DataError(f"{where}: {name} has {twice} rows twice, by the split {split!r}; name each once.")
+            count = f"{twice} row{'s' * (twice > 1)}"
+            raise DataError(f"{where}: {name} has {count} twice, by the split {split!r}; name each once.")
     for (one, first), (two, second) in itertools.combinations(rows.items(), 2):
         common = _common(itertools.product(first, second))
         if common:
             a, b = sets[one].split, sets[two].split
             split = f"the split {a!r}" if a == b else f"the splits {a!r} and {b!r}"
             fix = "let the slices not overlap" if "[" in a + b else f"give {two} a split of its own"
-            raise DataError(f"{where}: {one} and {two} have {common} rows in common, by {split}; {fix}.")
+            count = f"{common} row{'s' * (common > 1)}"
+            raise DataError(f"{where}: {one} and {two} have {count} in common, by {split}; {fix}.")
 
 
 Interval = tuple[tuple[str, str], int, int]

@@ -105,7 +105,8 @@ class Source:
         present, folder = set(np.unique(labels).tolist()), tree.folder
         if not present:
             count, first = tree.passed
-            loose = f" ({count} entries lie elsewhere in it, first {first!r})" if count else ""
+            lie = "entry lies" if count == 1 else "entries lie"
+            loose = f" ({count} {lie} elsewhere in it, first {first!r})" if count else ""
             raise MissingData(f"{self.name}: no images in class folders under {folder}{loose}; get {self.supplier}.")
         if (len(labels), len(present)) != (self.images, self.classes) and not allow_partial:
             missing = next((f", none in {name}" for i, name in enumerate(known) if i not in present), "")
@@ -271,8 +272,8 @@ def relabel(
     position = {composed(name): i for i, name in enumerate(known)}
     strange = [name for name in tree.classes if composed(name) not in position]
     if strange:
+        are = "folder that is" if len(strange) == 1 else "folders that are"
         raise DataError(
-            f"{source}: {tree.folder} has {len(strange)} folders that are none of its classes, first {strange[0]!r}; "
-            f"{remedy}."
+            f"{source}: {tree.folder} has {len(strange)} {are} none of its classes, first {strange[0]!r}; {remedy}."
         )
     return np.array([position[composed(name)] for name in tree.classes], dtype=np.int64)[tree.class_of]

@@ -4,9 +4,14 @@ import codecs
 import os
 import sys
 import unicodedata
+from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
+
+from ..host.printed import complete
 
 PLAIN = {
     "±": "+-",
@@ -24,9 +29,24 @@ PLAIN = {
 """Signs of ours for a terminal that has not got them."""
 
 
+class Terminal(Console):
+    """A console whose sentences print commands as they were asked for (`printed.complete`)."""
+
+    def print(self, *objects: Any, **more: Any) -> None:
+        """As rich does it; a table that is too wide for the words of its headings is printed row by row."""
+        super().print(*(part for each in objects for part in self._shown(each)), **more)
+
+    def _shown(self, given: Any) -> Iterable[Any]:
+        if isinstance(given, Table):
+            from ...results.tables.narrow import as_lines, keep_words
+
+            return [given] if keep_words(given, self.width) else [Group(*as_lines(given))]
+        return [complete(given) if isinstance(given, str) else given]
+
+
 def make_console(stderr: bool = False) -> Console:
     """A console that wraps nothing when its output is no terminal, unless COLUMNS says how wide it is."""
-    plain = partial(Console, stderr=stderr, highlight=False, markup=False, emoji=False)  # a path may hold [a] or :a:
+    plain = partial(Terminal, stderr=stderr, highlight=False, markup=False, emoji=False)  # a path may hold [a] or :a:
     console = plain()
     if console.is_terminal:
         return console
@@ -36,7 +56,7 @@ def make_console(stderr: bool = False) -> Console:
 
 def complain(sentence: str) -> None:
     """One line on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"robustft: {sentence}", markup=False)
+    Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"robustft: {sentence}", markup=False)
 
 
 def speak_plainly() -> None:

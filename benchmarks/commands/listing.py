@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..errors import UserError, resolve_name, unknown
 from ..host import plugins
+from ..host.printed import counted
 from ..host.redaction import discreet
 from ..planning.request import Planned, choose_backbone, learns
 from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS
@@ -32,7 +33,8 @@ def plan(console: Console, planned: list[Planned], done: set[str], notes: Iterab
         _values(console, method, [run for run in planned if run.spec.method == method])
     cautions(console, notes)
     to_do = sum(run.spec.run_id not in done for run in planned)
-    console.print(f"{len(planned)} runs, {len(planned) - to_do} finished, {to_do} to run; dry run: nothing was started")
+    runs = counted(len(planned), "run")
+    console.print(f"{runs}, {len(planned) - to_do} finished, {to_do} to run; dry run: nothing was started")
 
 
 def cautions(console: Console, notes: Iterable[str]) -> None:
@@ -69,7 +71,7 @@ def _where(members: list[Planned], runs: list[Planned]) -> str:
     names = {run.spec.backbone for run in members}
     if sum(run.spec.backbone in names for run in runs) == len(members):
         return ", ".join(sorted(names))
-    return f"{len(members)} of {len(runs)} runs"
+    return f"{len(members)} of {counted(len(runs), 'run')}"
 
 
 def _text(value: Any) -> str:

@@ -121,7 +121,7 @@ settings = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A value, a grid a,b or a list [a,b]."
 )
 data = click.option(
-    "--data", type=Place(), expose_value=False, is_eager=True,
+    "--data", type=Place(folder=True), expose_value=False, is_eager=True,
     callback=lambda _, __, path: path and os.environ.update(ROBUSTFT_DATA=str(path.resolve())),
     help="Folder that holds the datasets; else that of ROBUSTFT_DATA.",
 )  # fmt: skip
@@ -134,14 +134,14 @@ rule = click.option("--rule", default="one_se", help="Which tuned values apply: 
 recipe = click.option("--recipe", default=None, help="A recipe of the suite; its first one by default.")
 runs = click.option(
     "--runs",
-    type=Place(),
+    type=Place(folder=True),
     envvar="ROBUSTFT_RUNS",
     default=Path("runs"),
     help="Root of all run folders.",
 )
 results = click.option(
     "--results",
-    type=Place(),
+    type=Place(folder=True),
     default=Path("results"),
     help="Where the leaderboard goes: leaderboard.csv, _long.csv, .md, .tex and .html.",
 )

@@ -20,6 +20,7 @@ from ..executors.progress import Reporter
 from ..executors.slurm import command as slurm_command
 from ..host import plugin_files, plugins
 from ..host.environment import cores, visible_gpus
+from ..host.printed import counted
 from ..planning import captions, data_check, tuning, unranked
 from ..planning.benchmark import Benchmark, dataset, method_of
 from ..planning.current_selection import selection_of
@@ -30,7 +31,7 @@ from ..run_folder.folder import RunFolder, last_lines
 from ..run_folder.plan import Plan, make_known
 from ..run_folder.spec import RunSpec
 from . import cautions, listing
-from .console import complain
+from .console import Terminal, complain
 from .executor_options import Executor
 
 RESULTS = {"acc_id": "ID accuracy", "acc_ood_mean": "OOD mean accuracy", "ece_id": "ID ECE", "nll_id": "ID NLL"}
@@ -90,7 +91,7 @@ def carry_out(
             slurm_command.dry_run(plan, folders, console, at, executor.cluster, executor.device, minutes)
         return 0
     if len(done) == len(plan):
-        console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
+        console.print(f"{counted(len(plan), 'run')}, all finished earlier; nothing to do")
         return 0
     _check_weights(plan, folders, executor.keep)
     _check_place(unfinished, executor)
@@ -196,13 +197,13 @@ def _launch(
     threads = max(planned.spec.threads for planned in plan)
     gpus = visible_gpus(executor.device)
     limit = min(executor.jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
-    console.print(f"{len(plan)} runs, {len(done)} finished earlier, {limit} side by side")
+    console.print(f"{counted(len(plan), 'run')}, {len(done)} finished earlier, {limit} side by side")
     more = () if executor.workers is None else ("--workers", str(executor.workers))
     seconds = executor.checkpoint_minutes * 60
     arguments = ("--device", executor.device, "--checkpoint-seconds", str(seconds), *more)
     launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)
     results = launcher.run()
-    errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    errors = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     for job in results:
         if job.state == "failed":
             errors.print(f"robustft: {job.planned.spec.title}: {job.reason.rstrip('.')}.", markup=False)
@@ -211,7 +212,7 @@ def _launch(
                 errors.print("\n".join(f"  | {line}" for line in last_lines(job.folder.log)), markup=False)
     stopped = sum(job.state == "interrupted" for job in results)
     if stopped:
-        errors.print(f"robustft: stopped with {stopped} runs to go; the same command goes on where it was.")
+        errors.print(f"robustft: stopped with {counted(stopped, 'run')} to go; the same command goes on where it was.")
     return results
 
 
@@ -242,7 +243,7 @@ def warn_of_data(benchmark: Benchmark, plan: list[Planned]) -> None:
         if catalogue.has_own(name):
             size = backbones.image_size(spec.backbone)
             data = dataset(name, size, spec.allow_partial)
-            for sentence in (*data_check.doubts(data), *data_check.copies_in_train(data)):
+            for sentence in (*data_check.doubts(data), *data_check.permitted(data), *data_check.copies_in_train(data)):
                 complain(sentence)
 
 
@@ -253,16 +254,18 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
     for (method, backbone), recipe in tuned.items():
         tuned_in = benchmark.base or benchmark
         entry = tuned_in.tuned.entry(method, backbone, recipe)  # None: those of what it reads, as of a soup
+        of_recipe = f" --recipe {recipe}" if recipe != tuned_in.suite.default_recipe else ""
+        again = f"`robustft tune {tuned_in.command_name} --method {method}{of_recipe}`"
         if entry is not None and entry.part and (method, backbone) not in limited:
             complain(
                 f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "
-                f"these runs are not ranked; run `robustft tune {tuned_in.called} --method {method}` on all images."
+                f"these runs are not ranked; run {again} on all images."
             )
         elif not tuning.is_current(benchmark, method, backbone, recipe):
             complain(
                 f"the tuned values of {method} on {backbone} come from other trials than {tuned_in.path.name} and "
                 "the code give now, so these runs are not ranked; "
-                f"run `robustft tune {tuned_in.called} --method {method}` to renew them."
+                f"run {again} to renew them."
             )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..host.places import Place
+from ..host.printed import counted
 from .console import make_console
 
 if TYPE_CHECKING:
@@ -207,14 +208,15 @@ paper's words and its Figure 2b ("blends all directions"). They differ on the ta
 @click.option("--steps", type=click.IntRange(min=4, max=100_000), default=1000, help="Steps of student and teacher.")
 @click.option("--momentum", type=click.FloatRange(0, 1), default=0.99, help="Of the EMA teacher, constant.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of weights and data.")
-@click.option("--results", type=Place(), default=Path("results"), help="Where the figures go.")
+@click.option("--results", type=Place(folder=True), default=Path("results"), help="Where the figures go.")
 def theory(strength: float, steps: int, momentum: float, seed: int, results: Path) -> int:
     """The linear theory (paper, section 3): a table, and two figures in results/."""
     from ...results.plots.theory import plot_gap, plot_geometry
 
     console, problem = make_console(), make_problem(seed)
     found = study(problem, strength, steps, momentum)
-    console.print(_table(problem, found, f"linear theory, lambda {strength:g}, {steps} steps, momentum {momentum:g}"))
+    title = f"linear theory, lambda {strength:g}, {counted(steps, 'step')}, momentum {momentum:g}"
+    console.print(_table(problem, found, title))
     console.print(NOTES, soft_wrap=True)
     points = {name: _point(problem, weights) for name, weights in found.weights.items()}
     kept_shares = {name: kept(problem, weights) for name, weights in found.weights.items() if name != "pretrained"}

@@ -26,20 +26,40 @@ def expanded(path: str | os.PathLike[str], where: str) -> Path:
         ) from None
 
 
-class Place(click.Path):
-    """The type of every option and argument that is a path."""
+def refuse_file(path: Path, where: str) -> None:
+    """UserError, begun with `where`, on a file where a folder is wanted; one that is not there yet may be made."""
+    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    if there.exists() and not there.is_dir():
+        got = f"the file '{path}'" if there == path else f"'{path}', and '{there}' is a file"
+        raise UserError(f"{where}: must be a folder, got {got}; name a folder, which may be a new one.")
 
-    def __init__(self, **more: Any) -> None:
+
+class Place(click.Path):
+    """The type of every option and argument that is a path.
+
+    Args:
+        folder: whether it is one of a folder, which need not be there.
+    """
+
+    def __init__(self, folder: bool = False, **more: Any) -> None:
         super().__init__(path_type=Path, **more)
+        self.folder = folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, with the home folder in place of `~`."""
         name = param.opts[0] if param is not None else "path"
-        return super().convert(expanded(value, name if name.startswith("-") else name.upper()), param, ctx)
+        where = name if name.startswith("-") else name.upper()
+        path = expanded(value, where)
+        if self.folder:
+            refuse_file(path, where)
+        return super().convert(path, param, ctx)
 
 
 def settle_variables() -> None:
     """Make what VARIABLES name whole paths, so that workers and jobs, wherever they start, find the same folders."""
     for name in VARIABLES:
         if os.environ.get(name):
-            os.environ[name] = os.path.abspath(expanded(os.environ[name], name))
+            path = expanded(os.environ[name], name)
+            if name != "ROBUSTFT_WEIGHTS":  # of which the backbones say which folder was meant
+                refuse_file(path, name)
+            os.environ[name] = os.path.abspath(path)

@@ -1,6 +1,7 @@
 """Facts of the installed package that planning needs: names become methods, backbones and data here."""
 
 import itertools
+import os
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from . import data_check
 from .request import DataFacts, Facts, MethodClass, keys_of
 from .resolver import Resolver
 from .selection_rules import Selector
-from .suite.suite import Suite, base_path, extended_path, find, load
+from .suite.suite import SUITES, Suite, base_path, extended_path, find, load
 from .suite.tuned_values import Tuned, load_tuned
 
 if TYPE_CHECKING:
@@ -176,9 +177,12 @@ class Benchmark:
         self._selectors: dict[str | None, Selector] = {}
 
     @property
-    def called(self) -> str:
-        """What a command is told to mean it: its name, or the name of its file where another suite has that name."""
-        return self.path.name if self.suite.extends else self.suite.name
+    def command_name(self) -> str:
+        """What names the suite on a command line: its name, or its file as seen from here; never a private path."""
+        if self.path.parent == SUITES:
+            return self.suite.name
+        path = os.path.relpath(self.path)
+        return Path(path).name if path.startswith("..") else path
 
     def reload(self) -> "Benchmark":
         """The same suite file, with the tuned values that are on disk now."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ from ...datasets import catalogue
 from ...datasets.card import Dataset, EvalData, EvalSet, MissingData
 from ...datasets.image_folders import Tree
 from ...datasets.image_sets import ImageSet
+from ...datasets.inventory import TRAIN
 from ...datasets.overlaps import Shared, refuse_folders_of_others
 from ...datasets.own_data import OwnData
 from ...datasets.subset import Rehearsal
+from ...results.board import absent_classes
 from ...results.board.row_marks import unread_text
 from ...results.records.atomic import create_atomic
 from ..host.environment import cores
+from ..host.printed import counted
 from ..run_folder.plan import Plan
 from ..run_folder.spec import RunSpec
 
@@ -123,8 +126,9 @@ def keep_withheld(data: Dataset, folder: Path) -> dict[str, str]:
 def about(data: Dataset, folder: Path) -> dict[str, Any]:
     """What a record says of the data: `keep_withheld`, and where there are any, how many files of one's own are no
     images of a class (`passed_over`), which of them are images all the same (`not_read`), which images stand in two
-    sets (`shared_images`), whether the fingerprint is of the content of one's own data (`fingerprint_of`), and which
-    sets are judged by another metric than accuracy (`own_metrics`)."""
+    sets (`shared_images`), which classes a set has no image of (`absent_classes`), whether the fingerprint is of the
+    content of one's own data (`fingerprint_of`), and which sets are judged by another metric than accuracy
+    (`own_metrics`)."""
     unread = {name: (len(tree), dict(tree.unread)) for name, tree in _trees(data).items() if tree.unread}
     info = {
         "passed_over": {name: count for name, (count, _) in passed_over(data).items()},
@@ -132,6 +136,7 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
         "shared_images": [
             {"set": pair.name, "also_in": pair.other, "images": pair.images, "of": pair.of} for pair in shared(data)
         ],
+        absent_classes.ABSENT: {name: {"of": of, "names": names} for name, of, names in absent(data)},
         "fingerprint_of": "content" if isinstance(data, OwnData) else "",
         "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
     }
@@ -157,6 +162,38 @@ def _own_shifts(data: Dataset) -> tuple[str, ...]:
     return data.own_shifts if isinstance(data, OwnData) else ()
 
 
+def absent(data: Dataset) -> Iterator[tuple[str, int, list[str]]]:
+    """(set, classes, names of those without an image) of train and each set of one's own that lacks any.
+
+    Also of shifts of one's own beside other data; of registered sets nobody looks.
+    """
+    own, beside = catalogue.is_own(data.card.name), _own_shifts(data)
+    if not own and not beside:
+        return
+    classes = data.card.class_names
+    for name in ([TRAIN] if own else []) + [entry.name for entry in data.card.sets]:
+        if own or name in beside:
+            there = set((data.train_labels() if name == TRAIN else data.eval_data(name).labels).tolist())
+            lacking = [title for i, title in enumerate(classes) if i not in there]
+            if lacking:
+                yield name, len(classes), lacking
+
+
+def permitted(data: Dataset) -> Iterator[str]:
+    """A sentence on each set of one's own that lacks classes and may: a shift, and what a rule withholds of train."""
+    return _absent_texts(data, _may_lack(data))
+
+
+def _may_lack(data: Dataset) -> tuple[str, ...]:
+    return (*data.card.names("shift"), *(data.card.names("validation") if data.withholds else ()))
+
+
+def _absent_texts(data: Dataset, among: Collection[str]) -> Iterator[str]:
+    for name, of, names in absent(data):
+        if name in among:
+            yield f"{data.card.name}: {absent_classes.text(name, of, names)}."
+
+
 def doubts(data: Dataset) -> Iterator[str]:
     """A sentence on each thing about one's own data that a person should know before a run starts."""
     where = data.card.name
@@ -170,9 +207,12 @@ def doubts(data: Dataset) -> Iterator[str]:
             )
         if tree.astray[0]:
             yield (
-                f"{where}: {tree.astray[0]} entries of {name} are passed over, images outside of class folders or "
-                f"folders inside of them, first {tree.astray[1]!r}; move the images into their class folders."
+                f"{where}: {counted(tree.astray[0], 'entry', 'entries')} of {name} passed over, images outside of "
+                f"class folders or folders inside of them, first {tree.astray[1]!r}; move the images into their class "
+                "folders."
             )
+    must_have_all = {TRAIN, *(entry.name for entry in data.card.sets)} - {*_may_lack(data)}
+    yield from _absent_texts(data, must_have_all)
     for pair in shared(data):
         if not pair.withheld:
             yield (

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from ..errors import UserError, explain, resolve_name
+from ..host.printed import counted
 from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
 from . import set_flags
 from .limit import shrink
@@ -228,7 +229,7 @@ class Resolver:
             images = min(data.train_size, values.get("train_limit") or data.train_size)
             steps = max(1, images // size) if type(size) is int and size > 0 else 1
             values["steps"] = epochs * steps if type(epochs) is int else epochs
-            sources["steps"] = f"{sources.pop('epochs')}, {epochs} epochs of {steps} steps"
+            sources["steps"] = f"{sources.pop('epochs')}, {counted(epochs, 'epoch')} of {counted(steps, 'step')}"
         if values.get("warmup_steps") == "scaled":
             values["warmup_steps"] = scaled_warmup(values["steps"])
             sources["warmup_steps"] += ", scaled with steps"

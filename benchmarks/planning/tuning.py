@@ -126,7 +126,7 @@ class Search:
 
     def _check_inputs(self, name: str, backbone: str) -> None:
         """A post-hoc method reads the run that was chosen for its input, so that must be known."""
-        method = self.benchmark.facts.methods[name]
+        method, suite = self.benchmark.facts.methods[name], self.benchmark.suite
         if not reads_chosen(method, self._space(name)):
             return
         for other in method.inputs(method.Hyper()):
@@ -139,10 +139,11 @@ class Search:
                 found = "values of earlier trials"
             else:
                 continue
-            flags = f" {part_text(self.part)}" if self.part else ""
+            flags = f" --recipe {recipe}" if (recipe := self.resolver.recipe) != suite.default_recipe else ""
+            flags += f" {part_text(self.part)}" if self.part else ""
             raise UserError(
                 f"{name}: must have tuned values of {other} on {backbone} to read, got {found}; "
-                f"run `robustft tune {self.benchmark.called} --method {other},{name}{flags}`."
+                f"run `robustft tune {self.benchmark.command_name} --method {other},{name}{flags}`."
             )
 
     def choose(self, folders: dict[str, RunFolder]) -> dict[str, dict[str, TunedEntry]]:
@@ -221,7 +222,8 @@ def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tu
         for name, backbones in ordered.items()
     }
     text = plain_yaml.dump(tuned.model_dump(mode="json") | {"entries": content})
-    write_atomic(path, (HEADER.format(suite=benchmark.called) + text).encode())
+    named = benchmark.suite.name if benchmark.path.parent == SUITES else benchmark.path.name
+    write_atomic(path, (HEADER.format(suite=named) + text).encode())
     return tuned
 
 

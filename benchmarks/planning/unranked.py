@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...results.board.row_marks import given_text
@@ -38,7 +36,7 @@ def reason(record: Mapping[str, Any], benchmark: Benchmark | None) -> str:
         more = " and --set" if by_hand.keys() - {*LIMITS, "allow_partial"} else ""
         return f"not ranked, a rehearsal ({settings_text(limits)}): sweep without LIMIT= or --limit{more}"
     if spec.get("allow_partial"):
-        where = benchmark.suite.name if benchmark else record["benchmark"]
+        where = benchmark.command_name if benchmark else record["benchmark"]
         return f"not ranked, images may be missing (--allow-partial): see `robustft doctor {where}`, then sweep again"
     if record.get("transductive"):
         return "not ranked, it adapts to each set by all of its images (transductive): boards list it apart"
@@ -51,18 +49,10 @@ def reason(record: Mapping[str, Any], benchmark: Benchmark | None) -> str:
     return f"not ranked, {_of_suite(record, benchmark)}"
 
 
-def command_name(benchmark: Benchmark) -> str:
-    """What names the suite on a command line: its name, or its file as seen from here; never a private path."""
-    if benchmark.path.parent == SUITES:
-        return benchmark.suite.name
-    path = os.path.relpath(benchmark.path)
-    return Path(path).name if path.startswith("..") else path
-
-
 def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
     from .tuning import is_current  # late: whoever has no benchmark at hand does without torch
 
-    suite, name = benchmark.suite, command_name(benchmark)
+    suite, name = benchmark.suite, benchmark.command_name
     method, backbone, recipe = record["method"], record["backbone"], record["recipe"]
     again = f"`robustft sweep {name} --method {method}`"
     if record["benchmark_version"] != suite.version:

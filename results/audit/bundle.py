@@ -230,7 +230,8 @@ def board_findings(bundle: Bundle, records: Sequence[Record]) -> tuple[int, list
         theirs, ours = written.get(key, []), computed.get(key, [])
         name = " ".join(part for part in (key[5], key[4], key[7], key[3]) if part)
         if len(theirs) != len(ours):
-            findings.append(Finding(path.name, f"{name}: {len(theirs)} rows, but its runs give {len(ours)}"))
+            count = f"{len(theirs)} row{'s' * (len(theirs) != 1)}"
+            findings.append(Finding(path.name, f"{name}: {count}, but its runs give {len(ours)}"))
             continue
         for row, own in zip(theirs, ours, strict=True):
             cells += len(row)

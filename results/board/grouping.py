@@ -12,7 +12,7 @@ from typing import Any
 
 from ..records.records import RecordError, summarise
 from ..statistics.seed_summary import mean_of_all
-from . import interpolation_paths
+from . import absent_classes, interpolation_paths
 from .chance import classes_of
 from .curve import Curve
 from .oracle import at_best_points
@@ -137,6 +137,7 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
         classes=classes_of(everything, fingerprint, tuple(roles)),
         retention=_retention(everything),
+        absent=absent_classes.of_records(everything, roles),
     )
 
     def current(given: Sequence[Record]) -> list[Record]:

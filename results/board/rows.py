@@ -170,6 +170,7 @@ class Section:
     doubts: tuple[str, ...] = ()  # sentences on weights not what they are called, and on classes of one caption
     classes: Mapping[str, int] = field(default_factory=dict)  # set -> its classes, where somebody knows
     retention: Mapping[str, int] = field(default_factory=dict)  # set of other classes -> how many it has
+    absent: tuple[str, ...] = ()  # sentences on sets of one's own that have no image of some class
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""

@@ -76,9 +76,10 @@ def ood_title(section: Section) -> str:
 
 
 def remarks(section: Section) -> list[str]:
-    """What must be known of all its tables: weights that are not what they are called, other scores, and chance."""
-    told = (judged(section), chance(section), retained(section))
-    return [*(f"In some rows, {doubt}." for doubt in section.doubts), *filter(None, told)]
+    """What must be known of all its tables: doubts of weights and captions, other scores, chance, classes that lack."""
+    doubts = (f"In some rows, {doubt}." for doubt in section.doubts)
+    absent = (f"{sentence}." for sentence in section.absent)
+    return [*doubts, *filter(None, [judged(section), chance(section), retained(section)]), *absent]
 
 
 def retained(section: Section) -> str:

@@ -7,7 +7,7 @@ row is tested against the best of its column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -87,9 +87,13 @@ class Board:
         """The same as a plain page."""
         return html(self.blocks)
 
-    def to_console(self) -> ConsoleBoard:
-        """What rich prints: the default rule's tables, fitted to the width of the terminal."""
-        return ConsoleBoard(self.sections, self.judge, self.published)
+    def to_console(self, say: Callable[[str], str] = str) -> ConsoleBoard:
+        """What rich prints: the default rule's tables, fitted to the width of the terminal.
+
+        Args:
+            say: makes of a sentence what is printed; a file names no place of this machine, a terminal may.
+        """
+        return ConsoleBoard(self.sections, self.judge, self.published, say)
 
 
 def build(

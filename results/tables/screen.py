@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -16,6 +16,7 @@ from ..board.comparison import Judge
 from ..board.rows import BASELINE, MARKS, RETAINED, UNRANKED, Row, Section, natural
 from ..statistics.setting_selection import RULES
 from .cells import metric_columns, remarks
+from .narrow import keep_words
 from .page import compared, told_by_data
 from .to_console import number
 
@@ -55,6 +56,7 @@ class Screen:
         rule: by which rows are ranked.
         more: sentences of the sweep on its rows.
         where: sentences on where the rest is; the last lines.
+        say: makes of a sentence what is printed, as `Board.to_console`.
     """
 
     sections: Sequence[Section]
@@ -63,6 +65,7 @@ class Screen:
     rule: str = RULES[0]
     more: Sequence[str] = ()
     where: Sequence[str] = ()
+    say: Callable[[str], str] = str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         options = options.update(width=min(options.max_width, WIDTH))
@@ -90,16 +93,17 @@ class Screen:
             yield self._fitting(section, groups, beside, console, options)
             rows = [row for group in groups for row in group.shown(beside)]
             seen |= set(map(id, rows))
-            yield from (Text(note) for note in _notes(section, rows))
+            yield from (Text(self.say(note)) for note in _notes(section, rows))
         if found:
             bold = "; bold: best of all on the backbone" if console.is_terminal else ""
             yield Text(f"Accuracy in percent; ECE in [0, 1]; mean±sd over n seeds{bold}.")
         if self.judge.tests and any(row.rules for section, _ in found for row in section.rows):
             yield Text("≈: not separable from the best of its column; ?: not tested.")
-        yield from map(Text, self.more)
+        yield from (Text(self.say(sentence)) for sentence in self.more)
         rest = sum(id(row) not in seen for section in self.sections for row in section.rows)
         count = "1 more row: " if rest == 1 else f"{rest} more rows: " if rest else ""
-        yield from (Text(count + sentence if i == 0 else sentence) for i, sentence in enumerate(self.where))
+        for i, sentence in enumerate(map(self.say, self.where)):
+            yield Text(count + sentence if i == 0 else sentence)
 
     def _groups(self, section: Section) -> Iterator[Group]:
         asked = set(self.run_ids)
@@ -129,7 +133,10 @@ class Screen:
             table = self._table(section, groups, beside, columns, narrow)
             if Measurement.get(console, options.update(width=1000), table).maximum <= options.max_width:
                 break
-        return table
+        if keep_words(table, options.max_width):
+            return table
+        one_word_a_line = [(key, name.replace(" ", "\n")) for key, name in columns]
+        return self._table(section, groups, beside, one_word_a_line, narrow=True)
 
     def _table(
         self,

@@ -18,14 +18,17 @@ from . import published_tables
 from .blocks import Block, Cell, Heading, Notes
 from .blocks import Table as Cells
 from .cells import ASIDE_TITLES, footnotes, marks_text, metric_columns, remarks
+from .narrow import as_lines, keep_words
 from .page import compared, told_by_data
 
 
 class ConsoleBoard:
     """Rich renderable: full tables where they fit, else means only; then what the other rules chose."""
 
-    def __init__(self, sections: Sequence[Section], judge: Judge, published: bool = False) -> None:
-        self.sections, self.judge, self.published = sections, judge, published
+    def __init__(
+        self, sections: Sequence[Section], judge: Judge, published: bool = False, say: Callable[[str], str] = str
+    ) -> None:
+        self.sections, self.judge, self.published, self.say = sections, judge, published, say
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = all(
@@ -45,17 +48,17 @@ class ConsoleBoard:
             groups = self._groups(section)
             for group in groups:
                 yield Text("")
-                yield self._table(section, group, wide)
+                yield self._fitting(section, group, wide, options.max_width)
             seen = {id(row): row for group in groups for row in group.rows}
             for note in footnotes(list(seen.values())):
-                yield Text(note, style="dim")
+                yield Text(self.say(note), style="dim")
             if rest := sum(id(row) not in seen for row in section.rows):
                 yield Text(f"{rest} more rows of the committed reference: leaderboard.md.", style="dim")
             yield Text("")
         if self.published:
             theirs = [section for section in self.sections if section.id_set == rows_module.ID_SET]
             for blocks in map(published_tables.beside, theirs) if theirs else (published_tables.beside(None),):
-                yield from _blocks(blocks)
+                yield from _blocks(blocks, options.max_width)
         yield Text("Accuracy in percent; ECE in [0, 1], 15 bins, global; mean±sd over seeds.", style="dim")
         if self.judge.tests:
             yield Text("≈: not separable from the best of its column, ?: not tested (leaderboard.md).", style="dim")
@@ -72,8 +75,12 @@ class ConsoleBoard:
             return [*_not_ranked_here(section), *filter(_has_local, _ranked(section)), *_rest(section, _is_local)]
         return [*_ranked(section), *_rest(section), *_not_ranked(section)]
 
-    def _table(self, section: Section, group: Group, wide: bool) -> Table:
-        return _table(section, group.rows, group.title, wide, self.judge if group.ranked else None)
+    def _table(self, section: Section, group: Group, wide: bool, narrow: bool = False) -> Table:
+        return _table(section, group.rows, group.title, wide, self.judge if group.ranked else None, narrow)
+
+    def _fitting(self, section: Section, group: Group, wide: bool, width: int) -> Table:
+        table = self._table(section, group, wide)
+        return table if keep_words(table, width) else self._table(section, group, wide, narrow=True)
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def _has_local(group: Group) -> bool:
     return any(map(_is_local, group.rows))
 
 
-def _blocks(blocks: Iterable[Block]) -> Iterator[Text | Table]:
+def _blocks(blocks: Iterable[Block], width: int) -> Iterator[Text | Table]:
     """Blocks of the page as they are."""
     for block in blocks:
         if isinstance(block, Cells):
@@ -141,28 +148,42 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[Text | Table]:
                 table.add_column(heading, justify="right" if i in block.numbers else "left", overflow="fold")
             for row in block.rows:
                 table.add_row(*(Text(cell.text) for cell in row))
-            yield table
+            yield from [table] if keep_words(table, width) else as_lines(table)
         elif isinstance(block, Notes):
             yield from (Text(item, style="dim") for item in block.items)
         else:
             yield Text("" if isinstance(block, Heading) and block.level == 4 else block.text)
 
 
-def _table(section: Section, rows: list[Row], title: str, wide: bool, judge: Judge | None = None) -> Table:
-    """A rich table, ranked if it has a judge; narrow terminals get accuracies and calibration without the shifts."""
+def _table(
+    section: Section, rows: list[Row], title: str, wide: bool, judge: Judge | None = None, narrow: bool = False
+) -> Table:
+    """A rich table, ranked if it has a judge; terminals that are not wide get no columns of the shifts.
+
+    A narrow one has what ranks alone, its headings a word a line, and says of what a row is beside its name.
+    """
     columns = [(key, name) for key, name in metric_columns(section) if any(row.cell(key)[2] for row in rows)]
     if not wide:
         short = [key for key, _ in columns if "/" not in key and not key.startswith(("nll", "ece_floor"))]
         columns = [(key, name) for key, name in columns if key in (*short, section.id_column)]
+    if narrow:
+        ranking = (section.id_column, section.ood_column)
+        columns = [(key, name.replace(" ", "\n")) for key, name in columns if key in ranking]
     several = len({row.backbone for row in rows}) > 1
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("method", *(("backbone",) if several else ()), "provenance"):
+    for name in ("method", *(("backbone",) if several and not narrow else ()), *(() if narrow else ("provenance",))):
         table.add_column(name, overflow="fold")
-    for name in ("n", *(heading for _, heading in columns)):
+    for name in (*(() if narrow else ("n",)), *(heading for _, heading in columns)):
         table.add_column(name, justify="right", no_wrap=True)
     for row, numbers in zip(rows, compared(section, rows, columns, judge, short=True), strict=True):
-        cells = [Text(row.name + marks_text(row)), *([Text(row.backbone)] if several else [])]
-        table.add_row(*cells, Text(row.provenance), Text(str(len(row.seeds))), *map(number, numbers))
+        if narrow:
+            on = f" on {row.backbone}" if several else ""
+            of = f" ({row.provenance})" if row.provenance != "local" else ""
+            cells = [Text(row.name + marks_text(row) + on + of)]
+        else:
+            cells = [Text(row.name + marks_text(row)), *([Text(row.backbone)] if several else [])]
+            cells += [Text(row.provenance), Text(str(len(row.seeds)))]
+        table.add_row(*cells, *map(number, numbers))
     return table
 
 

@@ -9,6 +9,7 @@ import yaml
 from runs_kit import BACKBONE, QUICK, SUITE, call, essence, folders, program, starts, write_suite
 
 from robustft.backbones import tiny
+from robustft.benchmarks import cli
 from robustft.benchmarks.commands import sweep as sweeps
 from robustft.benchmarks.planning import tuning
 from robustft.benchmarks.planning.request import Request
@@ -328,13 +329,34 @@ def test_a_damaged_or_missing_weights_file_is_refused(tmp_path, monkeypatch, cap
     assert not folders(tmp_path / "runs")
 
 
-@pytest.mark.parametrize("place", ["/dev/full", "/dev/full/runs", "file/runs"])
-def test_a_place_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch, capsys, place):
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sweep SUITE --method ft --runs {}", "sweep SUITE --method ft --results {}", "run SUITE --method ft --data {}",
+        "leaderboard --runs {}", "leaderboard --results {}", "report --results {}", "figures all --results {}",
+        "theory --results {}", "compare ft flyp --benchmark digits --runs {}", "rescore --runs {}", "status --runs {}",
+        "retry --data {}", "cancel --all --runs {}", "doctor digits --data {}", "bundle {} --benchmark digits",
+        "verify {}", "tune digits --runs {}",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["/dev/full", "file/runs"])
+def test_a_file_where_a_folder_is_wanted_is_refused(tmp_path, monkeypatch, capsys, command, place):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
-    sentence = refused(capsys, "run", write_suite(tmp_path), "--method", "ft", "--runs", place)
-    assert "--runs: must be a folder with room that can be written to" in sentence
-    assert (tmp_path / "file").read_text() == "mine"
+    words = command.replace("SUITE", "mine.yaml").format(place).split()
+    sentence = refused(capsys, *words)
+    where = next((word for word in words if word in ("--runs", "--results", "--data")), "FOLDER")
+    got = "the file '/dev/full'" if place == "/dev/full" else "'file/runs', and 'file' is a file"
+    assert sentence == f"robustft: {where}: must be a folder, got {got}; name a folder, which may be a new one."
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("variable", ["ROBUSTFT_RUNS", "ROBUSTFT_DATA"])
+def test_so_is_one_that_a_variable_names(monkeypatch, capsys, variable):
+    monkeypatch.setenv(variable, "/dev/full")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["status"])
+    assert end.value.code == 2 and f"{variable}: must be a folder, got the file '/dev/full'" in capsys.readouterr().err
 
 
 def test_one_run_ends_with_its_numbers(swept, monkeypatch, capsys):

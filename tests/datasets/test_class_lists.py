@@ -45,7 +45,7 @@ def test_only_a_newline_ends_a_line(name, tmp_path):
         (b"folder\tname\n" + TEXT.encode(), "class folder 'folder' of classes.txt has no training image"),
         (b"n01\tcrane\tbird\nn02\theron\n", r"found 'n01\tcrane\tbird'"),
         (TEXT.encode() + b"n01\tstork\n", "needs two or more folders, each once; found 'n01' twice"),
-        (b"n01\tcrane\n", "needs two or more folders, each once; found 1 classes"),
+        (b"n01\tcrane\n", "needs two or more folders, each once; found 1 class"),
         (b"", "needs two or more folders, each once; found 0 classes"),
         ("n01\tgrúa\nn02\theron\n".encode("latin-1"), "write it in UTF-8"),
         (TEXT.encode("utf-16"), "write it in UTF-8"),

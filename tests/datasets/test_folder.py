@@ -58,6 +58,10 @@ def test_prompts_come_from_a_file(own):
         (own / "prompts.txt").write_text(wrong)
         with pytest.raises(DataError, match="needs one {} for the class name"):
             Folder(own)
+    for empty in ("", "\n \n"):
+        (own / "prompts.txt").write_text(empty)
+        with pytest.raises(DataError, match="prompts.txt is empty; write a line with one {} for the class name"):
+            Folder(own)
 
 
 def test_the_fingerprint_is_of_the_content_not_of_the_place(own, tmp_path):
@@ -92,7 +96,7 @@ def test_what_does_not_fit_is_said(own, tmp_path):
     with pytest.raises(DataError, match="folder:animals has no set 'nigth'; it has validation, id, fog, night"):
         Folder(own).eval_data("nigth")
     picture(own / "fog" / "wasp" / "0.png", 1)
-    with pytest.raises(DataError, match="fog has 1 folders that are none of its classes, first 'wasp'; add a line to"):
+    with pytest.raises(DataError, match="fog has 1 folder that is none of its classes, first 'wasp'; add a line to"):
         Folder(own).eval_data("fog")
     (own / "classes.txt").write_text("zebra\tzebra\nant\tant\nbee\tbee\nwasp\twasp\n")
     with pytest.raises(DataError, match="class folder 'wasp' of classes.txt has no training image"):
@@ -113,7 +117,7 @@ def test_what_does_not_fit_is_said(own, tmp_path):
     [
         ("zebra zebra\n", "lines of folder, tab, class name"),
         ("a\tb\na\tc\n", "'a' twice"),
-        ("a\tb\n", "found 1 classes"),
+        ("a\tb\n", "found 1 class"),
     ],
 )
 def test_a_bad_list_of_classes_is_refused(own, text, message):

@@ -338,7 +338,7 @@ def write_split(folder, split, rows):
         ("id: all", "train and id have 24 rows in common"),
         ("id: 'test[:12]+test[6:]'", "id has 6 rows twice"),
         ("train: 'train[:80%]'\nvalidation: 'train[70%:]'", "2 rows in common, by the splits 'train[:80%]' and"),
-        ("id: 'test[:9]'\nshifts: {s: 'test[9:18]', t: 'test[17:]'}", "s and t have 1 rows in common"),
+        ("id: 'test[:9]'\nshifts: {s: 'test[9:18]', t: 'test[17:]'}", "s and t have 1 row in common"),
     ],
 )
 def test_one_split_or_slice_in_two_roles_is_refused(hub, capfd, text, words):
@@ -390,6 +390,25 @@ def test_rows_replaced_by_others_of_the_same_size_and_date_are_other_data(hub, m
     assert Hub("d.hub.yaml").card == before
 
 
+# An image that is cut off
+
+
+def test_a_run_that_draws_an_image_that_is_cut_off_says_which_and_so_does_doctor(own, tmp_path, capfd):
+    suite(tmp_path, "folder:own")
+    cut = [path for path in sorted((own / "train").rglob("*.bmp")) if path.parts[-2:] != ("zero", "0.bmp")]
+    for path in cut:  # all but the first, which is opened before anything starts
+        path.write_bytes(path.read_bytes()[:200])
+    outcome = carry_out(planned("ft"))
+    assert outcome["event"] == "failed" and outcome["mistake"]
+    named = [path for path in cut if str(path.relative_to(tmp_path)) in outcome["reason"]]
+    assert len(named) == 1 and "cannot be read" in outcome["reason"] and "\n" not in outcome["reason"]
+    capfd.readouterr()
+    assert call("doctor", "own.yaml", "--fast") == 0 and "no image was opened" in capfd.readouterr().out
+    assert call("doctor", "own.yaml") == 1
+    (line,) = (line for line in capfd.readouterr().out.splitlines() if line.startswith("! "))
+    assert "first unreadable file of train" in line and any(str(path.relative_to(tmp_path)) in line for path in cut)
+
+
 # Kinds that are not read
 
 
@@ -412,6 +431,44 @@ def test_images_of_a_kind_that_is_not_read_are_said_when_the_sweep_starts_and_on
     capfd.readouterr()
     assert call("doctor", "own.yaml", "--fast") == 1
     assert f"! folder:own: {kinds}" in capfd.readouterr().out
+
+
+def test_a_class_without_an_image_in_a_set_is_said_when_the_sweep_starts_and_on_the_board(own, tmp_path, capfd):
+    suite(tmp_path, "folder:own")
+    for folder in (own / "id_test" / "two", own / "shift1" / "one"):
+        shutil.rmtree(folder)
+        folder.mkdir()
+    told = ("id has 2 of 3 classes: two has no image.", "shift1 has 2 of 3 classes: one has no image.")
+    assert carry_out(planned("zero_shot"))["event"] == "done"
+    capfd.readouterr()
+    assert call("sweep", "own.yaml", "--method", "zero_shot", "--jobs", "1", "--runs", "runs") == 0
+    said = capfd.readouterr()
+    (record,), pages = board()
+    for sentence in told:
+        assert said.err.count(f"folder:own: {sentence}") == 1
+        assert all(text.count(sentence) == 1 for text in (said.out, *pages))
+    lacking = {name: {"of": 3, "names": [absent]} for name, absent in (("id", "two"), ("shift1", "one"))}
+    assert record["info"]["absent_classes"] == lacking
+    capfd.readouterr()
+    assert call("doctor", "own.yaml", "--fast") == 1
+    said = capfd.readouterr().out.splitlines()
+    assert f"! folder:own: {told[0]}" in said and f"folder:own: {told[1]}" in said
+    shutil.copytree(own / "train" / "two", own / "id_test" / "two", dirs_exist_ok=True)
+    for path in (own / "id_test" / "two").iterdir():
+        negative(path)  # no copies of train
+    assert call("doctor", "own.yaml", "--fast") == 0  # a shift may lack classes
+    said = capfd.readouterr().out
+    assert f"folder:own: {told[1]}" in said.splitlines() and "all that is needed is there" in said
+
+
+def test_classes_without_an_image_are_looked_for_in_shifts_of_ones_own_beside_other_data_alone(own):
+    shutil.rmtree(own / "shift1" / "two")
+    data = catalogue.get(catalogue.with_shifts("digits", {"mine": f"folder:{own / 'shift1'}"}))
+    ((name, of, names),) = data_check.absent(data)
+    assert (name, of, len(names)) == ("mine", 10, 8) and not {"zero", "one"} & set(names)
+    assert list(data_check.doubts(data)) == [] and list(data_check.absent(catalogue.get("digits"))) == []
+    (sentence,) = data_check.permitted(data)
+    assert sentence.endswith("mine has 2 of 10 classes: two, three, four, five and 4 more have no image.")
 
 
 @pytest.mark.parametrize("name", ["a", "b.png.bak", "c.jpeg~", "d.JPG_large", "e.avif", "f.jxl", "g.cr2", "h.jp2"])
@@ -454,7 +511,7 @@ def test_images_outside_of_class_folders_or_in_folders_inside_of_them_are_said(o
     (own / "shift1" / "one" / "2024").mkdir()
     picture(0, 5, 5).save(own / "shift1" / "loose.png")
     assert plan() == 0
-    assert "2 entries of shift1 are passed over, images outside of class folders or" in capfd.readouterr().err
+    assert "2 entries of shift1 passed over, images outside of class folders or" in capfd.readouterr().err
 
 
 def test_a_set_or_a_class_of_train_without_an_image_that_is_read_is_refused(own, tmp_path, capfd):

@@ -307,7 +307,7 @@ def test_a_missing_class_folder_and_a_shift_of_other_classes_are_said_before_a_r
     spec = data_check.RunSpec(**spec, method_version=1, backbone=BACKBONE, weights="w", recipe="common")
     data_check.check(Folder(root), spec, trains=True)
     (root / "fog" / "wasp").mkdir()
-    with pytest.raises(DataError, match="fog has 1 folders that are none of its classes, first 'wasp'"):
+    with pytest.raises(DataError, match="fog has 1 folder that is none of its classes, first 'wasp'"):
         data_check.check(Folder(root), spec, trains=True)
     (root / "fog" / "wasp").rmdir()
     shutil.rmtree(root / "train" / "bee")

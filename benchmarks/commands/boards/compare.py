@@ -62,7 +62,7 @@ def command(first: str, second: str, benchmark: str, reference: bool, runs: Path
     methods = _methods((first, second), board.sections)
     outcomes = Outcomes(runs=None if reference else runs)
     where = "the committed reference" if reference else f"--runs {runs}"
-    remedy = "" if reference else f": run `robustft sweep {benchmark} --method {{}}`, or add --reference"
+    remedy = "" if reference else ": run `robustft sweep BENCHMARK --method {}`, or add --reference"
     have = {row.method for section in board.sections for row in section.rows}
     lacking = [
         f"{where} has no run of {name} of {benchmark}{remedy.format(name)}" for name in methods if name not in have

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 with_roots = flags.together(
     flags.include,
     flags.runs,
-    click.option("--results", type=Place(), default=Path("results"), help="Where the files go."),
+    click.option("--results", type=Place(folder=True), default=Path("results"), help="Where the files go."),
 )
 """The options that say where runs are and where results go, and what is a plug-in's."""
 
@@ -41,6 +41,6 @@ def gather(runs: Path, benchmark: str | None, console: Console) -> "Material":
     if benchmark is None:
         return material
     if not material.benchmarks:
-        raise UserError(f"--runs {runs}: must have a finished run, got none; run `robustft sweep {benchmark}` first.")
+        raise UserError(f"--runs {runs}: must have a finished run, got none; run `robustft sweep BENCHMARK` first.")
     remedy = f"finished runs are of: {', '.join(material.benchmarks)}"
     return material.of(resolve_name("benchmark", benchmark, material.benchmarks, remedy))

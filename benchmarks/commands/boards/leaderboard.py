@@ -1,14 +1,13 @@
 """`robustft leaderboard`: gather all records, write the board, print it; and the screen that a sweep ends with."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ...host.printed import complete, counted
 from ...planning.current_selection import Suites
 from ...planning.request import Planned, learns
-from ...planning.unranked import command_name
 from ...run_folder.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def board(
 ) -> int:
     """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print that of one (`only`), or all."""
     made = _write(known, runs, results, console, with_published)
-    console.print((made if only is None else made.of(only)).to_console())
+    console.print((made if only is None else made.of(only)).to_console(complete))
     return 0
 
 
@@ -33,11 +32,11 @@ def of_sweep(
     from ....results.tables.screen import Screen
 
     made = _write(known, runs, results, console)
-    name, place = benchmark.suite.name, "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
+    name = benchmark.suite.name
     ranking = rule if rule in RULES else RULES[0]  # rows of `fixed` stand in the default rule's table
     where = (
-        f"`robustft leaderboard {command_name(benchmark)}{place}`, {results}/leaderboard.html (.md, .csv, .tex).",
-        f"Figures and every run: `robustft report {name}{place}`.",
+        f"`robustft leaderboard {benchmark.command_name}`, {results}/leaderboard.html (.md, .csv, .tex).",
+        f"Figures and every run: `robustft report {name}`.",
     )
     console.print(
         Screen(
@@ -45,29 +44,29 @@ def of_sweep(
             made.judge,
             {planned.spec.run_id for planned in plan if planned.requested},
             ranking,
-            tuple(_lacking(benchmark, plan, runs, place)),
+            tuple(_lacking(benchmark, plan, runs)),
             where,
+            complete,
         )
     )
 
 
-def _lacking(benchmark: "Benchmark", plan: list[Planned], runs: Path, place: str) -> list[str]:
+def _lacking(benchmark: "Benchmark", plan: list[Planned], runs: Path) -> list[str]:
     """Sentences on runs that were asked for and have no result, and on seeds that were not asked for."""
-    said, name = [], command_name(benchmark)
+    said, every = [], benchmark.suite.seeds
     missing = sum(not RunFolder.of(runs, planned.spec).done() for planned in plan)
     if missing:
-        said.append(
-            f"{missing} of {len(plan)} runs have no result: see `robustft status{place}`, then `robustft retry{place}`."
-        )
+        of, have = counted(len(plan), "run"), "has" if missing == 1 else "have"
+        said.append(f"{missing} of {of} {have} no result: see `robustft status`, then `robustft retry`.")
     methods = benchmark.facts.methods
     asked = [planned.spec for planned in plan if planned.requested]
     varied = [spec for spec in asked if learns(methods[spec.method]) and not methods[spec.method].pools()]
-    lacking = sorted(set(benchmark.suite.seeds) - {spec.seed for spec in varied})
+    lacking = sorted(set(every) - {spec.seed for spec in varied})
     if varied and lacking:
-        few = len(benchmark.suite.seeds) - len(lacking)
+        seeds = ",".join(map(str, every))
         said.append(
-            f"Only {few} of the {len(benchmark.suite.seeds)} seeds of {name}: the same command with "
-            f"--seeds {','.join(map(str, benchmark.suite.seeds))} makes the others."
+            f"Only {len(every) - len(lacking)} of the {len(every)} seeds of {benchmark.command_name}; for all: the "
+            f"same command with --seeds {seeds} (make: SEEDS={seeds})."
         )
     return said
 

@@ -11,6 +11,7 @@ import click
 
 from ...errors import UserError, resolve_name
 from ...host.places import Place
+from ...host.printed import counted
 from .. import options as flags
 from ..console import complain, make_console
 
@@ -59,8 +60,8 @@ def command(benchmark: str | None, runs: Path, reference: bool, out: Path | None
     same = sum(recorded is not None and rescored is not None for *_, recorded, rescored in rows)
     alone = sum(recorded is not None and rescored is None for *_, recorded, rescored in rows)
     console.print(
-        f"{len(found)} runs: {same} numbers of their records rescored, {bad} problems; {alone} follow from nothing "
-        "that is kept",
+        f"{counted(len(found), 'run')}: {same} numbers of their records rescored, {counted(bad, 'problem')}; "
+        f"{alone} follow from nothing that is kept",
         soft_wrap=True,
     )
     return 1 if bad or unread else 0

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ...errors import UserError, explain, resolve_name
 from ...host.places import Place
+from ...host.printed import counted
 from .. import options as flags
 from ..console import complain, make_console
 from .rerun_verdict import Record, judge
@@ -22,7 +23,7 @@ TAKEN_AS_RECORDED = "cost, numbers of trials, what chose each value, dynamics, e
 
 
 @click.command("bundle")
-@click.argument("folder", type=Place(file_okay=False))
+@click.argument("folder", type=Place(folder=True))
 @click.option("--benchmark", required=True, help="Whose runs.")
 @flags.runs
 def bundle(folder: Path, benchmark: str, runs: Path) -> int:
@@ -35,12 +36,13 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
     paths = records.record_paths(runs / known.of(benchmark, runs))
     chosen = zip((path.parent for path in paths), known.with_selections(map(records.read_record, paths)), strict=True)
     count = bundles.export([(place, record) for place, record in chosen if record["kind"] == "run"], folder)
-    make_console().print(f"wrote {folder}: {count} runs; check it with `robustft verify {folder}`", soft_wrap=True)
+    made = counted(count, "run")
+    make_console().print(f"wrote {folder}: {made}; check it with `robustft verify {folder}`", soft_wrap=True)
     return 0
 
 
 @click.command("verify")
-@click.argument("folder", type=Place())
+@click.argument("folder", type=Place(folder=True))
 @click.option("--reference", is_flag=True, help="FOLDER is the name of a benchmark: check its committed runs.")
 @click.option("--rerun", metavar="RUN_ID", help="Make this run again from its spec; `any`: a short one.")
 @click.option("--suite", metavar="FILE", help="For --rerun of a run of your own suite: its file.")
@@ -99,8 +101,8 @@ def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, 
         console.print(f"and {len(findings) - SHOWN} more")
     checked = sum(n.recorded is not None and n.rescored is not None for n in every)
     console.print(
-        f"{len(read.hashes) + len(read.pictures)} files, {len(recorded)} runs, {checked} numbers and {cells} cells of "
-        "the board checked: " + (f"{len(findings)} problems" if findings else "all hold"),
+        f"{counted(len(read.hashes) + len(read.pictures), 'file')}, {counted(len(recorded), 'run')}, {checked} numbers "
+        f"and {cells} cells of the board checked: " + (counted(len(findings), "problem") if findings else "all hold"),
         soft_wrap=True,
     )
     if pages or drawn:

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +17,7 @@ from ....datasets.image_folders import ROOT_VARIABLE
 from ....datasets.inventory import Holding, first_unreadable, holdings
 from ...errors import UserError
 from ...host import plugins
+from ...host.printed import counted
 from ...planning import captions, data_check
 from ...planning.benchmark import include
 from ...planning.data_check import many_cores
@@ -31,10 +34,11 @@ class Doctor:
     Args:
         console: where findings go.
         fast: count images and do not decode them.
+        named: name of a suite -> as it was asked for, which may be its file.
     """
 
-    def __init__(self, console: Console, fast: bool) -> None:
-        self.console, self.fast = console, fast
+    def __init__(self, console: Console, fast: bool, named: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.console, self.fast, self.named = console, fast, named
         self.root = Path(os.environ.get(ROOT_VARIABLE) or NOWHERE)
         self.whole = True
 
@@ -100,7 +104,7 @@ class Doctor:
         elif backbones.how_to_make(name):
             self.fault(f"weights of {name}: not made on this machine yet; run {backbones.how_to_make(name)}")
         else:
-            command = f"`robustft doctor --prefetch {benchmark}`"
+            command = f"`robustft doctor --prefetch {self.named.get(benchmark, benchmark)}`"
             self.fault(f"weights of {name}: not on this machine; fetch them with {command} where there is network")
 
     def dataset(self, name: str) -> None:
@@ -124,11 +128,11 @@ class Doctor:
         for sentence in dict.fromkeys(entry.problem for entry in found if entry.problem):
             self.fault(sentence)
         for part, (count, first) in data_check.passed_over(partial).items():
-            about = f"{count} entries are passed over, no images in a class folder, as {first}"
+            about = f"{counted(count, 'entry', 'entries')} passed over, no images in a class folder, as {first}"
             self.say(f"{partial.card.name}, {part}: {about}")
         for sentence in data_check.doubts(partial):
             self.fault(sentence)
-        for sentence in data_check.copies_in_train(partial):
+        for sentence in (*data_check.permitted(partial), *data_check.copies_in_train(partial)):
             self.say(sentence)
         validation = partial.card.names("validation")
         listed = any(entry.images for entry in found if entry.name in validation) and data_check.withheld(partial)
@@ -145,7 +149,7 @@ class Doctor:
                 images = entry.images if entry.used is None else entry.used
                 workers = many_cores(images)
                 if workers:
-                    self.say(f"{data.card.name}, {entry.name}: reading {images} images, {workers} at a time")
+                    self.say(f"{data.card.name}, {entry.name}: reading {counted(images, 'image')}, {workers} at a time")
                 bad = first_unreadable(data, entry.name, workers)
                 if bad:
                     self.fault(f"first unreadable file of {entry.name}: {bad}")
@@ -215,7 +219,8 @@ def run(
         console.print(line, markup=False, soft_wrap=True)
     if zero_shot and not suites:
         raise UserError("doctor: --zero-shot needs a benchmark, got none; write for example doctor imagenet.")
-    look = Doctor(console, fast or zero_shot)
+    named = {suite.name: name for suite, name in zip(suites, benchmarks, strict=True)}
+    look = Doctor(console, fast or zero_shot, named)
     look.examine(suites, runs, everything=not suites)
     if zero_shot:
         for suite in suites:
@@ -230,6 +235,6 @@ def _prefetch(name: str, console: Console) -> int:
     from . import prefetch
 
     prefetch.allow_network()
-    prefetch.fetch(load(find(name)), lambda line: console.print(line, markup=False, soft_wrap=True))
+    prefetch.fetch(load(find(name)), lambda line: console.print(line, markup=False, soft_wrap=True), name)
     console.print("what the hub has is on this machine; jobs and all other commands ask no network (HF_HUB_OFFLINE=1)")
     return 0

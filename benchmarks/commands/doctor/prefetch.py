@@ -18,8 +18,11 @@ def allow_network() -> None:
     os.environ["HF_HUB_OFFLINE"] = "0"
 
 
-def fetch(suite: Any, tell: Callable[[str], None]) -> None:
+def fetch(suite: Any, tell: Callable[[str], None], asked: str = "") -> None:
     """Weights of the suite's backbones, their tokenizers, and datasets that the hub has.
+
+    Args:
+        asked: the suite's file where it was asked for by that.
 
     Raises:
         UserError: there is no network, or the hub refuses or fails; the sentence says exactly that.
@@ -48,7 +51,7 @@ def fetch(suite: Any, tell: Callable[[str], None]) -> None:
                     extra_shifts.load(name, None)
             tell(f"{name}: on this machine")
         elif name not in catalogue.embedded():
-            tell(f"{name}: is not on the hub; `robustft doctor {suite.name}` says what to download from whom")
+            tell(f"{name}: is not on the hub; `robustft doctor {asked or suite.name}` says what to download from whom")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.console import Console
 from ...errors import UserError
 from ...executors.run_states import OPEN, Choice, Queue, Seen, choose, slurm, survey
 from ...executors.slurm.client import cancel as end_jobs
+from ...host.printed import counted
 from ...run_folder.lease import Observer
 
 
@@ -43,7 +44,7 @@ def cancel(
     if jobs:
         scancel(jobs)
     counts = Counter("running" if seen.state == "running" else "cancelled" for seen in ended)
-    console.print(f"{counts['cancelled']} runs cancelled")
+    console.print(f"{counted(counts['cancelled'], 'run')} cancelled")
     if counts["running"]:
         console.print(f"{counts['running']} running: each saves a checkpoint at its next step and leaves")
     return 0

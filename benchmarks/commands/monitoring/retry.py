@@ -11,6 +11,7 @@ from rich.console import Console
 from ...errors import UserError, is_mistake
 from ...executors.run_states import Choice, Queue, Seen, choose, slurm, survey
 from ...host.plugin_files import PluginError
+from ...host.printed import counted
 from ...run_folder.folder import RunFolder
 from ...run_folder.lease import Observer
 from ..executor_options import Executor
@@ -49,7 +50,7 @@ def retry(
     if executor.dry_run:
         for seen in again:
             console.print(f"{seen.state}: {seen.title} from step {seen.status.get('step', 0)}", soft_wrap=True)
-        console.print(f"{len(again)} runs would start again; dry run: nothing was started")
+        console.print(f"{counted(len(again), 'run')} would start again; dry run: nothing was started")
         return 0
     from .. import sweep
 

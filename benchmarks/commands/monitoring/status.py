@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ...executors.run_states import OPEN, STATES, Choice, Queue, Seen, choose, slurm, survey
 from ...executors.slurm.client import NEVER
+from ...host.printed import counted
 from ...host.redaction import discreet
 from ...run_folder.folder import last_lines
 from ...run_folder.lease import Observer
@@ -151,7 +152,7 @@ def picture(found: list[Seen], runs: Path) -> Iterator[Table | str]:
     yield table
     done, eta = sum(seen.state == "done" for seen in found), eta_seconds(found)
     to_go = f", about {duration(eta)} to go" if eta else ""
-    yield f"{done} of {len(found)} runs done ({100 * done // len(found)} %){to_go}"
+    yield f"{done} of {counted(len(found), 'run')} done ({100 * done // len(found)} %){to_go}"
     for state in ("running", "submitted", "checkpointed"):
         yield from _listed(state, [seen for seen in found if seen.state == state])
     yield from _waits(found)

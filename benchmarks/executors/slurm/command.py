@@ -7,6 +7,7 @@ from rich.console import Console
 
 from ...errors import UserError
 from ...execution.process_group import batch_text
+from ...host.printed import counted
 from ...host.redaction import discreet
 from ...planning.request import Planned
 from ...run_folder.folder import RunFolder
@@ -39,7 +40,7 @@ def submit(
     mistake = bool(outcome.refusal) and not LIMITS.search(outcome.refusal)
     remedy = "Mend --profile and start the same command again." if mistake else "Start it again when there is room."
     errors.print(
-        f"robustft: {_counted(len(outcome.left), 'run')} still planned and not submitted.{reason} {remedy}",
+        f"robustft: {counted(len(outcome.left), 'run')} still planned and not submitted.{reason} {remedy}",
         markup=False,
     )
     return 2 if mistake else 1
@@ -49,9 +50,9 @@ def _tell(outcome: Outcome, done: int, count: int, console: Console) -> None:
     parts = [f"{done} finished earlier"]
     if outcome.queued:
         parts.append(f"{len(outcome.queued)} on their way")
-    arrays = f" as {_counted(len(outcome.arrays), 'array')} ({', '.join(outcome.arrays)})" if outcome.arrays else ""
+    arrays = f" as {counted(len(outcome.arrays), 'array')} ({', '.join(outcome.arrays)})" if outcome.arrays else ""
     parts.append(f"{len(outcome.submitted)} submitted{arrays}")
-    console.print(f"{_counted(count, 'run')}: {', '.join(parts)}", soft_wrap=True)
+    console.print(f"{counted(count, 'run')}: {', '.join(parts)}", soft_wrap=True)
 
 
 def dry_run(
@@ -78,16 +79,16 @@ def dry_run(
     arrays = arranger.plan(list(folders.values()), flying, code, outcome)
     profile = cluster.profile
     specs = [arranger.specs[folder.path] for array in arrays for folder in array.runs]
-    console.print(f"\n{_counted(len(arrays), 'array')}, code {code or 'as installed when a job starts'}:")
+    console.print(f"\n{counted(len(arrays), 'array')}, code {code or 'as installed when a job starts'}:")
     names: list[str] = []
     for number, array in enumerate(arrays):
         names.append(f"{PREFIX}{arranger.specs[array.runs[0].path].benchmark}-{number}")
         console.print(f"  {names[-1]}: {_described(array, cluster)}", soft_wrap=True)
     unit = "GPU-hours" if profile.gpus else "process-hours"
     cost = estimate(specs, runs, device, profile.array_parallelism)
-    console.print(f"{unit}: {cost.hours:.2f} for {cost.timed} of {_counted(cost.runs, 'run')}, by earlier records")
+    console.print(f"{unit}: {cost.hours:.2f} for {cost.timed} of {counted(cost.runs, 'run')}, by earlier records")
     console.print(
-        f"disk: {readable(cost.kept_bytes)} for {cost.weighed} of {_counted(cost.runs, 'run')}, by earlier ones, "
+        f"disk: {readable(cost.kept_bytes)} for {cost.weighed} of {counted(cost.runs, 'run')}, by earlier ones, "
         f"and up to {readable(cost.passing_bytes)} of checkpoints while they are made",
         soft_wrap=True,
     )
@@ -106,11 +107,7 @@ def dry_run(
 def _described(array: Array, cluster: Cluster) -> str:
     profile = cluster.profile
     each = "a run each" if cluster.pack == 1 else f"up to {cluster.pack} runs each, one after the other"
-    on = f"{profile.nodes} node{'s' * (profile.nodes > 1)} with {_counted(profile.gpus, 'GPU')}"
-    jobs = _counted(len(array.tasks), "job")
-    waits = f", after {_counted(len(array.needs), 'run')}" if array.needs else ""
+    on = f"{profile.nodes} node{'s' * (profile.nodes > 1)} with {counted(profile.gpus, 'GPU')}"
+    jobs = counted(len(array.tasks), "job")
+    waits = f", after {counted(len(array.needs), 'run')}" if array.needs else ""
     return f"{jobs}, {each}, {on}, {profile.time}{waits}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -52,7 +52,7 @@ def test_a_run_in_a_folder_whose_name_the_terminal_cannot_show(tmp_path):
     for variables in (PLAIN, {"LC_ALL": "C.UTF-8"}):
         program("sweep", suite, "--method", "zero_shot", "--set", "limit=8", "--runs", runs, cwd=tmp_path, **variables)
         shown = program("status", "--runs", runs, cwd=tmp_path, **variables)
-        assert b"1 of 1 runs done" in shown
+        assert b"1 of 1 run done" in shown
     no_text = program("sweep", suite, "--method", "ft", "--runs", b"no\xfftext", cwd=tmp_path, code=2, **PLAIN)
     assert b"--runs: must be a name in UTF-8, got 'no\\udcfftext'" in no_text
     (folder,) = folders(tmp_path / runs)

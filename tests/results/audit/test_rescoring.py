@@ -54,7 +54,7 @@ def test_every_number_of_a_real_record_comes_back(made):
 
 def test_the_command_agrees_and_writes_every_number(made, tmp_path, capsys):
     assert call("rescore", "--runs", made.path.parents[3], "--out", tmp_path / "all.csv") == 0
-    assert "1 runs: 97 numbers of their records rescored, 0 problems; 0 follow" in capsys.readouterr().out
+    assert "1 run: 97 numbers of their records rescored, 0 problems; 0 follow" in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "all.csv").open()))
     assert len(rows) == 97 and {row["method"] for row in rows} == {"zero_shot"}
 

@@ -97,7 +97,8 @@ def test_seeds_that_were_not_asked_for_are_told(done, capsys, monkeypatch):
     monkeypatch.chdir(done)
     screen = last_screen(capsys, "digits", "--method", "tracer", "--seeds", "0,1", "--backbone", "tiny-vit-p8")
     assert list(groups(screen)) == ["tiny-vit-p8"]
-    assert "Only 2 of the 3 seeds of digits: the same command with --seeds 0,1,2 makes the others." in screen
+    told = "Only 2 of the 3 seeds of digits; for all: the same command with --seeds 0,1,2 (make: SEEDS=0,1,2)."
+    assert told in screen
 
 
 def test_compare_takes_what_is_ranked_and_says_what_is_not_there(done, capsys, monkeypatch):

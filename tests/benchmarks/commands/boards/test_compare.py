@@ -246,7 +246,10 @@ def test_the_command_prints_difference_both_intervals_and_flips(capsys):
         (("tracer", "flop", "--reference"), "did you mean 'flyp'"),
         (("tracer", "flyp", "--reference", "--backbone", "tiny-rm"), "did you mean 'tiny-rn'"),
         (("tracer", "flyp", "--reference", "--rule", "oracle"), "unknown rule 'oracle'"),
-        (("tracer", "flyp", "--runs", "nowhere"), "`robustft sweep digits --method flyp`, or add --reference"),
+        (
+            ("tracer", "flyp", "--runs", "nowhere"),
+            "`robustft sweep digits --method flyp --runs nowhere`, or add --reference",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(capsys, arguments, words):

@@ -247,7 +247,7 @@ def change_spec(out):
         (change_page, "leaderboard.md: a line of a table is '| ft "),
         (drop_page_row, "lines of tables, but its runs give"),
         (change_long, "leaderboard_long.csv: a line of a table is"),
-        (drop_run, "1 rows, but its runs give 0"),
+        (drop_run, "1 row, but its runs give 0"),
         (change_spec, "but its spec has the run id "),
         (copy_as_another_seed, "seed is 9, but its spec says 3"),
         (rename_method, "method is 'ema', but its spec says 'ft'"),

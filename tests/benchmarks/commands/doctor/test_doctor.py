@@ -54,7 +54,7 @@ def test_what_is_passed_over_and_what_is_withheld_is_said(own, capsys):
     (own[0] / "fog" / "bee" / "0.heic").write_bytes(b"")
     assert call("doctor", own[1], "--fast") == 1
     out = capsys.readouterr().out
-    assert "folder:animals, fog: 1 entries are passed over, no images in a class folder, as bee/0.heic" in out
+    assert "folder:animals, fog: 1 entry passed over, no images in a class folder, as bee/0.heic" in out
     listed = "".join(f"{name}\n" for name in sorted(Folder(own[0]).eval_data("validation").sample_ids))
     assert f"by a rule; sha256 of its list: {hashlib.sha256(listed.encode()).hexdigest()}" in out
 

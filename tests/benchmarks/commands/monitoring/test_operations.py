@@ -348,7 +348,7 @@ def test_retry_goes_on_where_it_was_and_adds_the_inputs_that_are_missing(tmp_pat
     assert work(wise.path, Options(), never)["event"] == "failed"
     runs = tmp_path / "runs"
     assert call("retry", "--method", "wise_ft", "--dry-run", "--runs", runs) == 0
-    assert "1 runs would start again" in capsys.readouterr().out and not ft.done()
+    assert "1 run would start again" in capsys.readouterr().out and not ft.done()
     assert call("retry", "--method", "wise_ft", "--runs", runs) == 0
     assert ft.done() and wise.done()
     assert ft.read_state()["start_step"] > 0  # from its checkpoint

@@ -307,7 +307,7 @@ def test_a_post_hoc_search_needs_the_tuned_values_of_its_input(posthoc, tmp_path
         tune.Search(Benchmark(posthoc), ["wise_ft"], ["tiny-rn"], part=part)
     (tmp_path / "digits.tuned.yaml").unlink()
     words = (
-        r"wise_ft: must have tuned values of ft on tiny-rn to read, got none; run `robustft tune digits --method ft,"
+        r"wise_ft: must have tuned values of ft on tiny-rn to read, got none; run `robustft tune digits.yaml --method "
     )
     with pytest.raises(UserError, match=words):
         tune.Search(Benchmark(posthoc), ["wise_ft"], ["tiny-rn"])

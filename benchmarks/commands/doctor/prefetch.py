@@ -41,8 +41,8 @@ def fetch(suite: Any, tell: Callable[[str], None], asked: str = "") -> None:
         if doubt:
             tell(doubt)
     named = [catalogue.parts(suite.dataset_of(recipe))[0] for recipe in suite.recipe_names]
-    asked = [source if catalogue.is_own(source) else source.partition("/")[0] for source in suite.retention.values()]
-    for name in dict.fromkeys([*named, *suite.shifts.values(), *asked]):
+    retained = [source if catalogue.is_own(source) else source.partition("/")[0] for source in suite.retention.values()]
+    for name in dict.fromkeys([*named, *suite.shifts.values(), *retained]):
         if catalogue.from_hub(name):
             with _what_the_hub_answered(name):
                 if name in named or not catalogue.is_own(name):

@@ -19,14 +19,17 @@ class UnknownMethod(ValueError):
 def register(name: str) -> "Callable[[type[M]], type[M]]":
     """Class decorator: makes a method known as `name`, which is also its file's name.
 
+    A notebook's class takes the place of its earlier definition, as a cell that is run again does.
+
     Raises:
         ValueError: if the name is taken; the message names both files.
     """
     key = _normalise(name)
 
     def add(method: "type[M]") -> "type[M]":
-        if key in _methods:
-            files = (inspect.getsourcefile(_methods[key]), inspect.getsourcefile(method))
+        known = _methods.get(key)
+        if known is not None and not ("__main__" == known.__module__ == method.__module__):
+            files = (_file(known), _file(method))
             raise ValueError(f"method {key!r} is registered twice, in {files[0]} and in {files[1]}; rename one.")
         method.name = key
         _methods[key] = method
@@ -52,6 +55,14 @@ def get(name: str) -> "type[Method[Any, Any]]":
 def names() -> list[str]:
     """All registered names, sorted."""
     return sorted(_methods)
+
+
+def _file(method: "type[Method[Any, Any]]") -> str:
+    """Where a class is defined, for a person."""
+    try:
+        return inspect.getsourcefile(method) or method.__module__
+    except (OSError, TypeError):  # in a notebook
+        return method.__module__
 
 
 def _normalise(name: str) -> str:

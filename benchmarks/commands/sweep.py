@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ def load(name: str) -> Benchmark:
     return Benchmark(name)
 
 
-def expand(benchmark: Benchmark, request: Request) -> list[Planned]:
-    """The runs that a request means; says which of its methods have no values."""
+def expand(benchmark: Benchmark, request: Request, tell: Callable[[str], None] = complain) -> list[Planned]:
+    """The runs that a request means; tells which of its methods have no values."""
     plan = expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
     planned = {each.spec.method for each in plan}
     left_out = [
@@ -49,7 +49,7 @@ def expand(benchmark: Benchmark, request: Request) -> list[Planned]:
     ]
     if left_out:
         chosen = f"recipe {plan[0].spec.recipe}, rule {request.rule}"
-        complain(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
+        tell(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
     return plan
 
 
@@ -68,8 +68,8 @@ def carry_out(
     Args:
         seeds: those that were asked for, where they are more than one run.
     """
-    warn_of_stale_tuning(benchmark, plan)
-    warn_of_data(benchmark, plan)
+    for sentence in doubts(benchmark, plan):
+        complain(sentence)
     check_captions(benchmark, [planned.spec for planned in plan])
     folders = {planned.spec.run_id: RunFolder.of(executor.runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
@@ -91,25 +91,30 @@ def carry_out(
     if len(done) == len(plan):
         console.print(f"{len(plan)} runs, all finished earlier; nothing to do")
         return 0
-    _check_weights(plan, folders, executor.keep)
+    check_inputs(plan, folders, executor.keep)
     _check_place(unfinished, executor)
     check_data(benchmark, [planned.spec for planned in unfinished])
     if results is not None:
         check_writable(results, "--results")
     check_writable(executor.runs)
     listing.cautions(console, notes)
-    for planned in plan:
-        if planned.spec.run_id not in done:
-            selection = selection_of(benchmark, planned.spec)
-            data = benchmark.suite.dataset_of(planned.spec.recipe)
-            written = Plan(planned.spec, data, planned.sources, selection)
-            written.write(folders[planned.spec.run_id])
-            Whereabouts.now().keep(written, folders[planned.spec.run_id])
-            if executor.keep is not None:
-                folders[planned.spec.run_id].keep(executor.keep)
-            if wandb is not None:
-                wandb_tracking.choose(folders[planned.spec.run_id].path, wandb)
+    for planned in unfinished:
+        write_plan(benchmark, planned, folders[planned.spec.run_id], executor.keep, wandb)
     return _start(plan, folders, done, console, executor)
+
+
+def write_plan(
+    benchmark: Benchmark, planned: Planned, folder: RunFolder, keep: str | None, wandb: str | None = None
+) -> None:
+    """Make the folder of a run, from which any process can make the run."""
+    data = benchmark.suite.dataset_of(planned.spec.recipe)
+    written = Plan(planned.spec, data, planned.sources, selection_of(benchmark, planned.spec))
+    written.write(folder)
+    Whereabouts.now().keep(written, folder)
+    if keep is not None:
+        folder.keep(keep)
+    if wandb is not None:
+        wandb_tracking.choose(folder.path, wandb)
 
 
 def finished(plan: list[Planned], runs: Path) -> bool:
@@ -141,7 +146,7 @@ def _start(
     return slurm_command.submit(folders.values(), console, executor.runs, executor.cluster, executor.device, minutes)
 
 
-def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str | None) -> None:
+def check_inputs(plan: Sequence[Planned], folders: dict[str, RunFolder], keep: str | None) -> None:
     """Refuse runs whose inputs have, or will have, no weights to read."""
     known = {planned.spec.run_id: planned.spec for planned in plan}
     for planned in plan:
@@ -163,7 +168,7 @@ def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str
 def _check_place(plan: list[Planned], executor: Executor) -> None:
     """Refuse what would fail in every run, before any starts."""
     if executor.cluster is None:
-        _check_device(executor.device)
+        check_device(executor.device)
     for backbone in {planned.spec.backbone for planned in plan}:
         backbones.load(backbone)  # raises where the weights are damaged
 
@@ -217,31 +222,37 @@ def check_data(benchmark: Benchmark, specs: list[RunSpec]) -> None:
             data_check.check(data, spec, trains)
 
 
-def warn_of_data(benchmark: Benchmark, plan: list[Planned]) -> None:
-    """Say what a person should know of one's own data: images that are not read, or that stand in two sets."""
+def doubts(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
+    """Sentences on what a person should know of a plan's tuned values and of one's own data."""
+    yield from _stale_tuning(benchmark, plan)
+    yield from _doubtful_data(benchmark, plan)
+
+
+def _doubtful_data(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
+    """On one's own data: images that are not read, or that stand in two sets."""
     of_name = {benchmark.suite.dataset_of(planned.spec.recipe): planned.spec for planned in plan}
     for name, spec in of_name.items():
         if catalogue.has_own(name):
             size = backbones.image_size(spec.backbone)
             data = dataset(name, size, spec.allow_partial)
-            for sentence in (*data_check.doubts(data), *data_check.copies_in_train(data)):
-                complain(sentence)
+            yield from data_check.doubts(data)
+            yield from data_check.copies_in_train(data)
 
 
-def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
-    """Say so where tuned values come from other trials than the suite and the code would make today."""
+def _stale_tuning(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
+    """On tuned values that come from other trials than the suite and the code would make today."""
     tuned = {(p.spec.method, p.spec.backbone): p.spec.recipe for p in plan if "tuned" in str(p.sources.get("lr"))}
     limited = {(p.spec.method, p.spec.backbone) for p in plan if p.spec.train_limit or p.spec.allow_partial}
     for (method, backbone), recipe in tuned.items():
         tuned_in = benchmark.base or benchmark
         entry = tuned_in.tuned.entry(method, backbone, recipe)  # None: those of what it reads, as of a soup
         if entry is not None and entry.part and (method, backbone) not in limited:
-            complain(
+            yield (
                 f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "
                 f"these runs are not ranked; run `robustft tune {tuned_in.suite.name} --method {method}` on all images."
             )
         elif not tuning.is_current(benchmark, method, backbone, recipe):
-            complain(
+            yield (
                 f"the tuned values of {method} on {backbone} come from other trials than {tuned_in.path.name} and "
                 "the code give now, so these runs are not ranked; "
                 f"run `robustft tune {tuned_in.suite.name} --method {method}` to renew them."
@@ -270,7 +281,8 @@ def tell_result(benchmark: Benchmark, plan: list[Planned], runs: Path, console: 
         console.print(f"{reason}.", soft_wrap=True)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that this machine has not."""
     if device == "cpu":
         return
     import torch

@@ -28,7 +28,7 @@ from ...methods.training.trainer import Fitted, Settings, Task, fit
 from ...results.board.chance import CLASSES
 from ...results.records.records import SCHEMA, publish_record, summarise, write_atomic, write_json_atomic
 from ..errors import UserError
-from ..host import environment
+from ..host import definition, environment
 from ..planning import captions, data_check
 from ..run_folder.folder import RunFolder
 from ..run_folder.lease import Lease
@@ -209,12 +209,14 @@ class Attempt:
         spec = self.spec
         found = {
             "method_version": (spec.method_version, registry.get(spec.method).version),
+            "method_code": (spec.method_code, definition.sha256(registry.get(spec.method))),
             "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
             "weights": (spec.weights, backbones.weights_id(spec.backbone)),
         }
         for key, (planned, now) in found.items():
             if planned != now:
-                why = "; the data changed since" if key == "fingerprint" else ""
+                changed = {"fingerprint": "the data", "method_code": f"the definition of {spec.method}"}
+                why = f"; {changed[key]} changed since" if key in changed else ""
                 raise UserError(
                     f"{key}: must be {planned} as planned, got {now}{why}; start the command again to plan anew."
                 )

@@ -11,6 +11,7 @@ from ...datasets import catalogue
 from ...datasets.card import Dataset
 from ...methods import registry
 from ..errors import UserError, resolve_name
+from ..host import definition
 from ..run_folder.spec import TRAINING_FIELDS
 from . import data_check
 from .request import DataFacts, Facts, MethodClass, keys_of
@@ -103,6 +104,7 @@ def gather(suite: Suite) -> Facts:
         train_size=data.train_size,
         data=data_facts,
         embedded=suite.dataset in catalogue.embedded(),
+        code=definition.sha256,
     )
 
 

@@ -47,6 +47,8 @@ class Facts:
     """(dataset, backbone, allow_partial) -> its facts, where they are not those above for all."""
     has_text: Callable[[str], bool] = lambda backbone: True
     """Whether a backbone has a text tower; every bundled one is a dual encoder."""
+    code: Callable[[MethodClass], str | None] = lambda method: None
+    """sha256 of a method that was defined outside of files that have a version, see `definition.sha256`."""
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ class Resolver:
                 hyper=hyper,
                 inputs=inputs,
                 kind=self.kind,
+                method_code=self.facts.code(method),
                 **fields,
             )
         except ValidationError as error:

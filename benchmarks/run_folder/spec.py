@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from ...results.records.run_id import canonical, run_id
 
@@ -74,6 +74,15 @@ class RunSpec(BaseModel):
     or faster ones that differ by a level here and there; also where nothing is read from files."""
     kind: Literal["run", "trial"] = "run"
     """A trial is a run of the tuning: it sees the validation set only and never counts as a finished run."""
+    method_code: str | None = None
+    """sha256 of a method that a notebook or script defines (`host/definition.py`); written only where there is one."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_few_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if self.method_code is None:
+            content.pop("method_code", None)
+        return content
 
     def canonical(self) -> str:
         """JSON with sorted keys and no spaces: the text that the run id hashes."""

@@ -243,13 +243,14 @@ def test_every_printed_command_holds_from_a_wheel(installed, wheel, tmp_path, ca
 def test_a_wheel_has_every_file_of_the_package(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("robustft/")}
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *package.FOLDERS],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *package.FOLDERS, package.ITSELF],
         cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
     )
-    tree = {f"robustft/{name}" for name in listed.stdout.split("\n") if name and (ROOT / name).exists()}
+    paths = [name for name in listed.stdout.split("\n") if name and (ROOT / name).exists()]
+    tree = {name if name.startswith(f"{package.ITSELF}/") else f"robustft/{name}" for name in paths}
     assert names == tree
 
 

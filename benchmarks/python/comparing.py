@@ -134,7 +134,8 @@ def compare(
     are made".
 
     Args:
-        first, second: names of methods.
+        first: name of a method.
+        second: name of another.
         benchmark: whose runs are compared, a name or a suite file.
         backbone: one; all that both have by default.
         rule: the selection rule of the rows: "one_se" or "best_id".

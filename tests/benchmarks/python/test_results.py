@@ -1,6 +1,8 @@
 """What was made, as values: models, metrics, data frames and comparisons, each with the numbers of the files."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -128,8 +130,11 @@ def test_a_mistake_in_an_evaluation_is_one_sentence(model, data, more, says):
 
 
 def test_a_run_on_data_of_other_classes_is_refused(folder):
-    with pytest.raises(robustft.UserError, match="data: must have the 10 classes of the run, zero, one, two, ..."):
-        robustft.evaluate(folder, "forgetting")
+    data = robustft.load_run(folder).dataset
+    other = SimpleNamespace(card=replace(data.card, class_names=("cat", "dog")))
+    says = "data: must have the 10 classes of the run, zero, one, two, ..., got 2, cat, dog"
+    with pytest.raises(robustft.UserError, match=says):
+        robustft.evaluate(folder, other)
 
 
 def test_records_are_one_row_a_run_and_set(runs, folder):
@@ -141,9 +146,8 @@ def test_records_are_one_row_a_run_and_set(runs, folder):
         key: record["sets"]["reversed"][key] for key in ("accuracy", "ece", "nll", "n")
     }
     assert row["lr"] == record["spec"]["lr"] and row["folder"] == str(folder) and row["role"] == "shift"
-    assert robustft.records(folder).equals(
-        frame[frame.method == "ft"].reset_index(drop=True)[list(robustft.records(folder))]
-    )
+    alone = robustft.records(folder)
+    assert alone["accuracy"].tolist() == frame[frame.method == "ft"]["accuracy"].tolist() and len(alone) < len(frame)
     assert robustft.records(runs, benchmark="imagenet").empty
     means = robustft.records(reference=True, benchmark="digits").groupby(["backbone", "method"])["accuracy"].mean()
     assert ("tiny-vit-p8", "tracer") in means.index
@@ -165,7 +169,7 @@ def test_the_board_is_that_of_the_command(runs, tmp_path, capsys):
     assert list(frame) == list(text) and len(frame) == len(text)
     for name in frame:
         if frame[name].dtype.kind in "fi":
-            theirs = pd.to_numeric(text[name].replace("", "nan"))
+            theirs = pd.to_numeric(text[name].where(text[name] != ""))
             assert np.array_equal(frame[name].to_numpy(float), theirs.to_numpy(float), equal_nan=True), name
         else:
             assert frame[name].tolist() == text[name].tolist(), name

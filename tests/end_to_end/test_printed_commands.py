@@ -51,7 +51,7 @@ RULES = (
     Rule("make report", "BENCHMARK=forgetting", says="wrote results/report.html"),
     Rule("make (status|leaderboard|lint|clean)"),
     Rule("robustft .*--help", says="Usage: robustft"),
-    Rule("robustft (run|tune|compare|bundle|verify)", "--help", says="Usage: robustft"),  # a name, in a sentence
+    Rule("robustft (run|sweep|tune|compare|bundle|verify)", "--help", says="Usage: robustft"),  # a name, in a sentence
     Rule("robustft run digits .*", "--limit 32 --set steps=3", says="OOD mean accuracy .*record.json"),
     Rule("robustft (sweep|tune) own_data.*", code=2, says=NO_FOLDER),
     Rule("robustft sweep .*--dry-run", says="dry run: nothing was started"),

@@ -34,6 +34,9 @@ FLAGS = $(call flag,METHOD,method) $(call flag,BACKBONE,backbone) $(call flag,RE
 	$(call flag,EXECUTOR,executor) $(if $(call given,DRY_RUN),--dry-run)
 SWEEP_FLAGS = $(FLAGS) $(call flag,SEEDS,seeds) $(call flag,LIMIT,limit) $(call flag,RULE,rule) \
 	$(if $(call given,ALLOW_PARTIAL),--allow-partial) $(foreach pair,$(call given,SET),--set '$(pair)')
+# A folder of links, laid out as the package is installed: for what reads files and does not import them.
+LINKS = rm -rf .make/links && mkdir -p .make/links/robustft && cd .make/links/robustft && \
+	ln -s ../../../robustft/{__init__.py,py.typed} ../../../{backbones,benchmarks,datasets,methods,results} .
 ROBUSTFT = $(PY) -m robustft.benchmarks
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest
 
@@ -106,9 +109,7 @@ readme: $(STAMP) ## make the README's table, the reference's boards and their pi
 .PHONY: docs
 docs: ## build the documentation into build/site; a dead link or an undocumented public name fails
 	@$(MAKE) --no-print-directory install EXTRAS=all,test,docs
-	@mkdir -p .make/links/robustft
-	@for folder in benchmarks methods datasets backbones results; do \
-		ln -sfn ../../../$$folder .make/links/robustft/$$folder; done
+	@$(LINKS)
 	@# Not --quiet: it hides warnings from the count that makes `strict` fail.
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 	@echo "wrote build/site/index.html"
@@ -151,9 +152,7 @@ lint: $(STAMP) ## ruff
 
 .PHONY: types
 types: $(STAMP) ## mypy, in a folder of links that is laid out as the package is installed
-	@mkdir -p .make/links/robustft
-	@touch .make/links/robustft/__init__.py  # else mypy takes the folder backbones/tiny for the module beside it
-	@for part in backbones benchmarks datasets methods results; do ln -sfn "../../../$$part" ".make/links/robustft/$$part"; done
+	@$(LINKS)
 	@cd .make/links && $(if $(findstring /,$(PY)),$(abspath $(PY)),$(PY)) -m mypy --config-file ../../pyproject.toml
 
 .PHONY: format

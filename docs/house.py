@@ -26,6 +26,7 @@ ROOMS = {
         ("__main__",),
         ("cli",),
         ("commands.boards", "commands.monitoring", "commands.doctor", "speed"),
+        ("python",),
         ("commands",),
         ("executors",),
         ("executors.slurm",),

@@ -23,14 +23,17 @@ class UnknownMethod(ValueError):
 def register(name: str) -> "Callable[[type[M]], type[M]]":
     """Class decorator: makes a method known as `name`, which is also its file's name.
 
+    A notebook's class takes the place of its earlier definition, as a cell that is run again does.
+
     Raises:
         TakenName: the message names both files.
     """
     key = _normalise(name)
 
     def add(method: "type[M]") -> "type[M]":
-        if key in _methods:
-            files = (inspect.getsourcefile(_methods[key]), inspect.getsourcefile(method))
+        known = _methods.get(key)
+        if known is not None and not ("__main__" == known.__module__ == method.__module__):
+            files = (_file(known), _file(method))
             raise TakenName(f"method {key!r} is registered twice, in {files[0]} and in {files[1]}; rename one.")
         method.name = key
         _methods[key] = method
@@ -61,6 +64,14 @@ def names() -> list[str]:
 def table() -> "dict[str, type[Method[Any, Any]]]":
     """Name -> class, as it is: what brings methods from outside puts them here and takes them away."""
     return _methods
+
+
+def _file(method: "type[Method[Any, Any]]") -> str:
+    """Where a class is defined, for a person."""
+    try:
+        return inspect.getsourcefile(method) or method.__module__
+    except (OSError, TypeError):  # in a notebook
+        return method.__module__
 
 
 def _normalise(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ def load(name: str) -> Benchmark:
     return Benchmark(name)
 
 
-def expand(benchmark: Benchmark, request: Request) -> list[Planned]:
-    """The runs that a request means; says which of its methods have no values."""
+def expand(benchmark: Benchmark, request: Request, tell: Callable[[str], None] = complain) -> list[Planned]:
+    """The runs that a request means; tells which of its methods have no values."""
     plan = expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
     planned = {each.spec.method for each in plan}
     left_out = [
@@ -51,7 +51,7 @@ def expand(benchmark: Benchmark, request: Request) -> list[Planned]:
     ]
     if left_out:
         chosen = f"recipe {plan[0].spec.recipe}, rule {request.rule}"
-        complain(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
+        tell(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
     return plan
 
 
@@ -70,8 +70,8 @@ def carry_out(
     Args:
         seeds: those that were asked for, where they are more than one run.
     """
-    warn_of_stale_tuning(benchmark, plan)
-    warn_of_data(benchmark, plan)
+    for sentence in doubts(benchmark, plan):
+        complain(sentence)
     check_captions(benchmark, [planned.spec for planned in plan])
     folders = {planned.spec.run_id: RunFolder.of(executor.runs, planned.spec) for planned in plan}
     done = {run_id for run_id, folder in folders.items() if folder.done()}
@@ -93,30 +93,35 @@ def carry_out(
     if len(done) == len(plan):
         console.print(f"{counted(len(plan), 'run')}, all finished earlier; nothing to do")
         return 0
-    _check_weights(plan, folders, executor.keep)
+    check_inputs(plan, folders, executor.keep)
     _check_place(unfinished, executor)
     check_data(benchmark, [planned.spec for planned in unfinished])
     if results is not None:
         check_writable(results, "--results")
     check_writable(executor.runs)
     listing.cautions(console, notes)
-    for planned in plan:
-        if planned.spec.run_id not in done:
-            selection = selection_of(benchmark, planned.spec)
-            data = benchmark.suite.dataset_of(planned.spec.recipe)
-            brought = plugins_of(planned.spec, data)
-            plugin_files.keep(executor.runs, brought)
-            named = tuple(plugin.named for plugin in brought)
-            written = Plan(planned.spec, data, planned.sources, selection, named)
-            written.write(folders[planned.spec.run_id])
-            Whereabouts.now().keep(written, folders[planned.spec.run_id])
-            if planned.checkpoint is not None:
-                keep_given(planned.checkpoint, folders[planned.spec.run_id])
-            if executor.keep is not None:
-                folders[planned.spec.run_id].keep(executor.keep)
-            if wandb is not None:
-                wandb_tracking.choose(folders[planned.spec.run_id].path, wandb)
+    for planned in unfinished:
+        write_plan(benchmark, planned, folders[planned.spec.run_id], executor.keep, wandb)
     return _start(plan, folders, done, console, executor)
+
+
+def write_plan(
+    benchmark: Benchmark, planned: Planned, folder: RunFolder, keep: str | None, wandb: str | None = None
+) -> None:
+    """Make the folder of a run, from which any process can make the run."""
+    data = benchmark.suite.dataset_of(planned.spec.recipe)
+    brought = plugins_of(planned.spec, data)
+    plugin_files.keep(folder.runs, brought)
+    named = tuple(plugin.named for plugin in brought)
+    written = Plan(planned.spec, data, planned.sources, selection_of(benchmark, planned.spec), named)
+    written.write(folder)
+    Whereabouts.now().keep(written, folder)
+    if planned.checkpoint is not None:
+        keep_given(planned.checkpoint, folder)
+    if keep is not None:
+        folder.keep(keep)
+    if wandb is not None:
+        wandb_tracking.choose(folder.path, wandb)
 
 
 def plugins_of(spec: RunSpec, data: str) -> list[plugin_files.Plugin]:
@@ -160,7 +165,7 @@ def _start(
     return slurm_command.submit(folders.values(), console, executor.runs, executor.cluster, executor.device, minutes)
 
 
-def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str | None) -> None:
+def check_inputs(plan: Sequence[Planned], folders: dict[str, RunFolder], keep: str | None) -> None:
     """Refuse runs whose inputs have, or will have, no weights to read."""
     known = {planned.spec.run_id: planned.spec for planned in plan}
     for planned in plan:
@@ -182,7 +187,7 @@ def _check_weights(plan: list[Planned], folders: dict[str, RunFolder], keep: str
 def _check_place(plan: list[Planned], executor: Executor) -> None:
     """Refuse what would fail in every run, before any starts."""
     if executor.cluster is None:
-        _check_device(executor.device)
+        check_device(executor.device)
     for backbone in {planned.spec.backbone for planned in plan if not planned.spec.given}:
         backbones.load(backbone)  # raises where the weights are damaged
 
@@ -236,19 +241,26 @@ def check_data(benchmark: Benchmark, specs: list[RunSpec]) -> None:
             data_check.check(data, spec, trains)
 
 
-def warn_of_data(benchmark: Benchmark, plan: list[Planned]) -> None:
-    """Say what a person should know of one's own data: images that are not read, or that stand in two sets."""
+def doubts(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
+    """Sentences on what a person should know of a plan's tuned values and of one's own data."""
+    yield from _stale_tuning(benchmark, plan)
+    yield from _doubtful_data(benchmark, plan)
+
+
+def _doubtful_data(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
+    """On one's own data: images that are not read, or that stand in two sets."""
     of_name = {benchmark.suite.dataset_of(planned.spec.recipe): planned.spec for planned in plan}
     for name, spec in of_name.items():
         if catalogue.has_own(name):
             size = backbones.image_size(spec.backbone)
             data = dataset(name, size, spec.allow_partial)
-            for sentence in (*data_check.doubts(data), *data_check.permitted(data), *data_check.copies_in_train(data)):
-                complain(sentence)
+            yield from data_check.doubts(data)
+            yield from data_check.permitted(data)
+            yield from data_check.copies_in_train(data)
 
 
-def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
-    """Say so where tuned values come from other trials than the suite and the code would make today."""
+def _stale_tuning(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
+    """On tuned values that come from other trials than the suite and the code would make today."""
     tuned = {(p.spec.method, p.spec.backbone): p.spec.recipe for p in plan if "tuned" in str(p.sources.get("lr"))}
     limited = {(p.spec.method, p.spec.backbone) for p in plan if p.spec.train_limit or p.spec.allow_partial}
     for (method, backbone), recipe in tuned.items():
@@ -257,12 +269,12 @@ def warn_of_stale_tuning(benchmark: Benchmark, plan: list[Planned]) -> None:
         of_recipe = f" --recipe {recipe}" if recipe != tuned_in.suite.default_recipe else ""
         again = f"`robustft tune {tuned_in.command_name} --method {method}{of_recipe}`"
         if entry is not None and entry.part and (method, backbone) not in limited:
-            complain(
+            yield (
                 f"the tuned values of {method} on {backbone} were chosen in a rehearsal ({part_text(entry.part)}), so "
                 f"these runs are not ranked; run {again} on all images."
             )
         elif not tuning.is_current(benchmark, method, backbone, recipe):
-            complain(
+            yield (
                 f"the tuned values of {method} on {backbone} come from other trials than {tuned_in.path.name} and "
                 "the code give now, so these runs are not ranked; "
                 f"run {again} to renew them."
@@ -291,7 +303,8 @@ def tell_result(benchmark: Benchmark, plan: list[Planned], runs: Path, console: 
         console.print(f"{reason}.", soft_wrap=True)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that this machine has not."""
     if device == "cpu":
         return
     import torch

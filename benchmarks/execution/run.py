@@ -34,7 +34,7 @@ from ..errors import UserError
 from ..host import environment, plugins
 from ..host.plugin_files import Named
 from ..planning import captions, data_check
-from ..planning.benchmark import method_of
+from ..planning.benchmark import code_of, method_of
 from ..run_folder.folder import RunFolder
 from ..run_folder.lease import Lease
 from ..run_folder.plan import Plan
@@ -225,12 +225,14 @@ class Attempt:
         found = {
             "method_version": (spec.method_version, method_of(spec).version),
             "plugins": (spec.plugins, plugins.versions(spec.method, self.plan.dataset, spec.backbone)),
+            "method_code": (spec.method_code, code_of(method_of(spec))),
             "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
             "weights": (spec.weights, GIVEN if spec.given else backbones.weights_id(spec.backbone)),
         }
         for key, (planned, now) in found.items():
             if planned != now:
-                why = "; the data changed since" if key == "fingerprint" else ""
+                changed = {"fingerprint": "the data", "method_code": f"the definition of {spec.method}"}
+                why = f"; {changed[key]} changed since" if key in changed else ""
                 raise UserError(
                     f"{key}: must be {planned} as planned, got {now}{why}; start the command again to plan anew."
                 )

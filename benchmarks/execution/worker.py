@@ -75,8 +75,22 @@ class RunStop:
         return self.cancelled or self.should_stop()
 
 
-def work(path: Path, options: Any, should_stop: Callable[[], bool], dead: str | None = None) -> dict[str, Any]:
+def forget(error: Exception) -> None:
+    """The default of `on_error`: the log has its traceback, and the outcome its reason."""
+
+
+def work(
+    path: Path,
+    options: Any,
+    should_stop: Callable[[], bool],
+    dead: str | None = None,
+    on_error: Callable[[Exception], None] = forget,
+) -> dict[str, Any]:
     """Make one run, or say why not.
+
+    Args:
+        dead: as `claim`.
+        on_error: called with what ended the attempt, where that is more than a mistake in the plan.
 
     Returns:
         `event`: done, busy (another process has it), interrupted (goes on next time), cancelled, or failed with
@@ -94,7 +108,7 @@ def work(path: Path, options: Any, should_stop: Callable[[], bool], dead: str | 
         return {"event": "busy", "folder": discreet(str(path))}
     try:
         with _logged(folder.log), heartbeat(lease):
-            return _work(folder, lease, options, should_stop)
+            return _work(folder, lease, options, should_stop, on_error)
     except OSError as error:  # the log itself cannot be written
         return _failed(folder, _storage(error, folder), True)
     finally:
@@ -103,7 +117,13 @@ def work(path: Path, options: Any, should_stop: Callable[[], bool], dead: str | 
             tidy(folder, Observer())
 
 
-def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[], bool]) -> dict[str, Any]:
+def _work(
+    folder: RunFolder,
+    lease: Lease,
+    options: Any,
+    should_stop: Callable[[], bool],
+    on_error: Callable[[Exception], None],
+) -> dict[str, Any]:
     from ...methods.training.trainer import Interrupted
     from .predict import Stopped
     from .run import Attempt
@@ -139,6 +159,7 @@ def _work(folder: RunFolder, lease: Lease, options: Any, should_stop: Callable[[
         if not mistake:  # whose sentence says all: where in our code it was found helps nobody
             traceback.print_exc()
         reason = _storage(full, folder) if full is not None else _reason(error)
+        on_error(error)
         return _failed(folder, reason, mistake, lease, attempt)
     _note(f"done in {attempt.wall_seconds():.1f} s")
     return {"event": "done", "folder": discreet(str(folder.path))}
@@ -200,8 +221,10 @@ def _logged(path: Path) -> Iterator[None]:
     try:
         os.dup2(log, 1)
         os.dup2(log, 2)
-        with contextlib.redirect_stdout(Discreet(sys.stdout)), contextlib.redirect_stderr(Discreet(sys.stderr)):
-            yield
+        with contextlib.ExitStack() as stack:
+            out, err = (_to_log(stream, number, stack) for number, stream in ((1, sys.stdout), (2, sys.stderr)))
+            with contextlib.redirect_stdout(Discreet(out)), contextlib.redirect_stderr(Discreet(err)):
+                yield
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
@@ -213,6 +236,16 @@ def _logged(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             for stream, (encoding, errors) in zip(streams, before, strict=True):
                 stream.reconfigure(encoding=encoding, errors=errors)
+
+
+def _to_log(stream: Any, number: int, stack: contextlib.ExitStack) -> Any:
+    """The process's own stream, whose file now is the log; one of its own where a notebook has put another there."""
+    try:
+        if stream.fileno() == number:
+            return stream
+    except (AttributeError, OSError, ValueError):  # no file, or none any more
+        pass
+    return stack.enter_context(open(os.dup(number), "w", encoding="utf-8", errors="backslashreplace", buffering=1))
 
 
 def requests(folders: tuple[str, ...]) -> Iterator[tuple[Path, str | None]]:

@@ -24,10 +24,14 @@ WORDS = {"done": "done", "failed": "FAILED", "interrupted": "stopped", "cancelle
 
 
 class Reporter:
-    """Shows a launcher's jobs; reads only their fields and their folders' state."""
+    """Shows a launcher's jobs; reads only their fields and their folders' state.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    Args:
+        alone: whether all that this process prints meanwhile is about the jobs, and is shown above their bars.
+    """
+
+    def __init__(self, console: Console, alone: bool = True) -> None:
+        self.console, self.alone = console, alone
         self.jobs: Sequence[Any] = ()
         self.bars: Progress | None = None
         self.tasks: dict[str, Any] = {}
@@ -42,7 +46,8 @@ class Reporter:
             yield
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as self.bars:
+        how: dict[str, Any] = {"redirect_stdout": self.alone, "redirect_stderr": self.alone, "transient": True}
+        with Progress(*columns, TimeRemainingColumn(), console=self.console, **how) as self.bars:
             self.tasks["all"] = self.bars.add_task("all runs", total=len(jobs), completed=earlier)
             try:
                 yield

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .package import FOLDERS, PACKAGE, content_hash
+from .package import FOLDERS, ITSELF, PACKAGE, content_hash
 
 # Packages whose version can change a number.
 PACKAGES = (
@@ -85,7 +85,7 @@ def _commit(root: Path) -> tuple[str | None, bool | None]:
         return None, None
     try:
         commit = _git(root, "rev-parse", "HEAD").strip()
-        changed = _git(root, "status", "--porcelain", "--", *FOLDERS)
+        changed = _git(root, "status", "--porcelain", "--", *FOLDERS, ITSELF)
     except (OSError, subprocess.SubprocessError):
         return None, None
     return commit, bool(changed.strip())

@@ -13,7 +13,7 @@ from ...datasets.card import Dataset
 from ...methods import registry
 from ...methods.given import Given
 from ..errors import UserError, resolve_name
-from ..host import plugins
+from ..host import definition, plugins
 from ..run_folder.spec import TRAINING_FIELDS, RunSpec
 from . import data_check
 from .request import DataFacts, Facts, MethodClass, keys_of
@@ -91,6 +91,11 @@ def method_of(spec: RunSpec) -> MethodClass:
     return Given if spec.given else registry.get(spec.method)
 
 
+def code_of(method: MethodClass) -> str | None:
+    """Hash of a method that a notebook or script defines; None for those of packages and plug-ins, which have versions."""
+    return None if plugins.origin("method", method.name) else definition.sha256(method)
+
+
 def gather(suite: Suite) -> Facts:
     """The facts that the runs of this suite are planned from, the suite's own names checked against them."""
     data = dataset(suite.dataset)
@@ -121,6 +126,7 @@ def gather(suite: Suite) -> Facts:
         data=data_facts,
         embedded=suite.dataset in catalogue.embedded(),
         plugins=plugins.versions,
+        code=code_of,
     )
 
 

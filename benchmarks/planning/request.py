@@ -50,6 +50,8 @@ class Facts:
     """Whether a backbone has a text tower; every bundled one is a dual encoder."""
     plugins: Callable[[str, str, str], list[str]] = lambda method, dataset, backbone: []
     """(method, dataset, backbone) -> kind:sha256 of the plug-ins that they come from."""
+    code: Callable[[MethodClass], str | None] = lambda method: None
+    """sha256 of a method that was defined outside of files that have a version, see `definition.sha256`."""
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,7 @@ class Resolver:
                 inputs=inputs,
                 kind=self.kind,
                 plugins=self.facts.plugins(name, self.suite.dataset_of(self.recipe), backbone),
+                method_code=self.facts.code(method),
                 **fields,
             )
         except ValidationError as error:

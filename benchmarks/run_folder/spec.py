@@ -21,6 +21,9 @@ TRAINING_FIELDS = (
 # Fields that `--set` can reach although they are no training field.
 OTHER_FIELDS = ("threads", "trainable", "limit", "train_limit", "allow_partial", "decode")
 
+LATER = ("given", "plugins", "method_code")
+"""Fields that few runs have, and that are written only there."""
+
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -98,19 +101,14 @@ class RunSpec(BaseModel):
     """A trial is a run of the tuning: it sees the validation set only and never counts as a finished run."""
     plugins: list[str] = []
     """kind:sha256 of each plug-in that method, dataset or backbone come from, sorted; left out where there are none."""
+    method_code: str | None = None
+    """sha256 of a method that a notebook or script defines (`host/definition.py`); written only where there is one."""
 
     @model_serializer(mode="wrap")
-    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = handler(self)
-        if not self.plugins:
-            content.pop("plugins", None)
-        return content
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `given` where there is none, so that plans and records of trained runs are as they were."""
-        fields = write(self)
-        return {key: value for key, value in fields.items() if key != "given" or value is not None}
+    def _without_what_few_have(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without fields that came later where they say nothing, so that plans and records are as they were before."""
+        fields: dict[str, Any] = write(self)
+        return {key: value for key, value in fields.items() if key not in LATER or value}
 
     def canonical(self) -> str:
         """JSON with sorted keys and no spaces: the text that the run id hashes."""

@@ -21,6 +21,7 @@ INTRODUCED: dict[str, Any] = {
     "decode": "exact",
     "given": None,
     "plugins": [],
+    "method_code": None,
 }
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

@@ -53,7 +53,7 @@ RULES = (
     Rule("robustft .*--help", says="Usage: robustft"),
     Rule("robustft .*--include my_method.py.*", code=2, says="my_method.py: there is no such file or package"),
     Rule("robustft (tune|sweep) mine.yaml .*", code=2, says="'mine.yaml': no such file"),
-    Rule("robustft (run|tune|evaluate|compare|bundle|export|verify)", "--help", says="Usage: robustft"),
+    Rule("robustft (run|sweep|tune|evaluate|compare|bundle|export|verify)", "--help", says="Usage: robustft"),
     Rule("robustft run digits .*", "--limit 32 --set steps=3", says="OOD mean accuracy .*record.json"),
     Rule("robustft (sweep|tune) own_data.*", code=2, says=NO_FOLDER),
     Rule("robustft sweep .*--dry-run", says="dry run: nothing was started"),
@@ -247,13 +247,14 @@ def test_every_printed_command_holds_from_a_wheel(installed, wheel, tmp_path, ca
 def test_a_wheel_has_every_file_of_the_package(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("robustft/")}
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *package.FOLDERS],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *package.FOLDERS, package.ITSELF],
         cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
     )
-    tree = {f"robustft/{name}" for name in listed.stdout.split("\n") if name and (ROOT / name).exists()}
+    paths = [name for name in listed.stdout.split("\n") if name and (ROOT / name).exists()]
+    tree = {name if name.startswith(f"{package.ITSELF}/") else f"robustft/{name}" for name in paths}
     assert names == tree
 
 

@@ -73,14 +73,11 @@ def _lacking(benchmark: "Benchmark", plan: list[Planned], runs: Path) -> list[st
 
 def _write(known: Suites, runs: Path, results: Path, console: Console, with_published: bool = False) -> "Board":
     from ....results.board.per_sample import Outcomes
-    from ....results.records import records
-    from ....results.records.compact_record import Packed
     from ....results.tables import leaderboard
+    from ...python.tables import entries
 
     def report(sentence: str) -> None:
         console.print(sentence, markup=False, soft_wrap=True)
 
-    shared: dict = {}
-    local = [Packed(record, shared) for record in known.for_board(records.gather(runs, report))]
-    reference = records.gather_reference(report=report)
+    local, reference = entries(known, runs, report)
     return leaderboard.write(local, reference, results, Outcomes(runs), published=with_published)

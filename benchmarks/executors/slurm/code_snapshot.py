@@ -13,7 +13,7 @@ from pathlib import Path
 from ....results.records.records import write_json_atomic
 from ...errors import UserError
 from ...host import environment
-from ...host.package import PACKAGE, content_hash, files
+from ...host.package import content_hash, files
 
 ABOUT = environment.SNAPSHOT
 
@@ -38,8 +38,8 @@ def take(runs: Path) -> str:
         return name
     draft = runs / ".code" / f".{name}-{uuid.uuid4().hex}"
     try:
-        for path in files():
-            copy = draft / "robustft" / path.relative_to(PACKAGE)
+        for installed, path in files():
+            copy = draft / "robustft" / installed
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         if content_hash(draft / "robustft") != name:

@@ -92,7 +92,7 @@ def method_of(spec: RunSpec) -> MethodClass:
 
 
 def code_of(method: MethodClass) -> str | None:
-    """Hash of a method that a notebook or script defines; None for those of packages and plug-ins, which have versions."""
+    """Hash of a method that a notebook or script defines; None for those that have versions."""
     return None if plugins.origin("method", method.name) else definition.sha256(method)
 
 

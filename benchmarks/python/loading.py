@@ -84,8 +84,8 @@ class LoadedRun:
 
         if not isinstance(self.classifier, Classifier):
             raise UserError(
-                f"{self.folder.name}: ends in a predictor of kind {self.classifier.kind}, which has no linear head; use "
-                "`classifier`, which gives logits."
+                f"{self.folder.name}: ends in a predictor of kind {self.classifier.kind}, which has no linear head; "
+                "use `classifier`, which gives logits."
             )
         return self.classifier.weight.detach()
 

@@ -80,7 +80,7 @@ def plan(
     """
     plugins.discover()
     for each in (include,) if isinstance(include, (str, os.PathLike)) else include:
-        plugins.include(each)
+        plugins.include(os.fspath(each))
     loaded = sweep.load(os.fspath(benchmark))
     if limit is not None and (not isinstance(limit, int) or limit < 2):
         raise UserError(f"limit: must be a whole number of at least 2 images, got {limit!r}; correct it.")

@@ -67,8 +67,8 @@ def test_the_local_executor_may_be_named(tmp_path, capsys, executor):
     assert "unknown executor" in capsys.readouterr().err
 
 
-def test_more_memory_and_time_are_asked_of_a_cluster():
-    options = {"executor": "slurm", "profile": "cpu", "pack": None, "live": False, "device": None}
+def test_more_memory_and_time_are_asked_of_a_cluster(tmp_path):
+    options = {"runs": tmp_path, "executor": "slurm", "profile": "cpu", "pack": None, "live": False, "device": None}
     options |= {"checkpoint_minutes": None, "memory": "99G", "time": "48h"}
     asked = executor_options.choose(Asked(**options)).cluster.profile
     plain = executor_options.choose(Asked(**{**options, "memory": None, "time": None})).cluster.profile

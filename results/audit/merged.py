@@ -84,6 +84,11 @@ def submissions(folders: Iterable[Path]) -> list[Submission]:
         remedy = "" if bundle.name else ", by the name of its folder"
         name = checked_name(bundle.name or folder.resolve().name, f"merge: the name of the group of {folder}{remedy}")
         new = Submission(name, bundle)
+        if not bundle.name and name in new.benchmarks:
+            raise BundleError(
+                f"merge: {folder}: must say whose runs it holds, for its folder has the name of the benchmark; make it "
+                "with `robustft bundle --name`, or rename the folder."
+            )
         for other in found:
             if _folded(other.name) == _folded(name) and (other.name != name or {*other.benchmarks} & {*new.benchmarks}):
                 raise BundleError(
@@ -146,8 +151,8 @@ def _check_samples(checked: Sequence[tuple[Submission, Checked]], reference: Seq
         if len(data) == 1 and (REFERENCE / benchmark / SAMPLES).is_file():
             samples = ReferencePredictions(REFERENCE / benchmark).samples
             for name in dict.fromkeys(samples["set"].tolist()):
-                columns = {key: values[samples["set"] == name] for key, values in samples.items()}
-                known[_samples_of(mine[0], name)] = ("the committed reference", _digest(columns))
+                of_set = {key: values[samples["set"] == name] for key, values in samples.items()}
+                known[_samples_of(mine[0], name)] = ("the committed reference", _digest(of_set))
     for submission, found in checked:
         by_id = {run.name.rpartition("-")[2]: run for run in submission.bundle.runs()}
         for record in found.records:

@@ -129,7 +129,9 @@ def test_names_are_the_manifests_else_the_folders_and_each_is_one_group(labs, co
     assert json.loads((first / manifest.NAME).read_text())["name"] == "Lab A"
     assert "name" not in json.loads((other / manifest.NAME).read_text())
     assert "are both of 'Lab A'" in refused(capsys, tmp_path / "out", labs[0], first)
-    renamed = other.rename(tmp_path / "lab a")
+    renamed = other.rename(tmp_path / "digits")
+    assert "must say whose runs it holds" in refused(capsys, tmp_path / "out", first, renamed)
+    renamed = renamed.rename(tmp_path / "lab a")
     assert "are both of 'lab a'" in refused(capsys, tmp_path / "out", first, renamed)
     renamed = renamed.rename(tmp_path / "reference")
     assert "must not be 'reference'" in refused(capsys, tmp_path / "out", first, renamed)

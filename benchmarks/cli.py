@@ -1,5 +1,5 @@
 """The command line: `robustft list | run | sweep | evaluate | tune | leaderboard | compare | rescore | bundle |
-verify | export | status | retry | cancel`.
+verify | merge | export | status | retry | cancel`.
 
 A mistake of the user is one sentence on stderr and exit code 2, before any work starts. Other codes: 0 all
 done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen inside the commands, so that
@@ -18,7 +18,7 @@ import click
 from .commands import export as exports
 from .commands import options as flags
 from .commands import theory as theories
-from .commands.boards import compare, rescore, verify
+from .commands.boards import compare, merge, rescore, verify
 from .commands.boards import figures as drawing
 from .commands.boards import report as reports
 from .commands.console import complain, make_console, speak_plainly
@@ -292,6 +292,7 @@ robustft.add_command(rescore.command)
 robustft.add_command(verify.bundle)
 robustft.add_command(verify.verify)
 robustft.add_command(exports.command)
+robustft.add_command(merge.command)
 
 
 @robustft.command()

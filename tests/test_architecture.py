@@ -109,7 +109,7 @@ def test_whoever_opens_a_folder_sees_about_a_dozen_entries(folder):
         parts = Path(line).parts
         for depth in range(1, len(parts)):
             seen.setdefault("/".join(parts[:depth]), set()).add(parts[depth])
-    data = ("suites", "reference", "published")
+    data = ("suites", "reference", "published", "community")
     crowded = {
         place: sorted(entries)
         for place, entries in seen.items()

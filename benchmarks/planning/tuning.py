@@ -217,11 +217,7 @@ def write(benchmark: Benchmark, entries: dict[str, dict[str, TunedEntry]]) -> Tu
         merged.setdefault(name, {}).update(backbones)
     ordered = {name: dict(sorted(merged[name].items())) for name in sorted(merged)}
     tuned = Tuned(suite=benchmark.suite.name, version=benchmark.suite.version, entries=ordered)
-    content = {
-        name: {backbone: entry.content() for backbone, entry in backbones.items()}
-        for name, backbones in ordered.items()
-    }
-    text = plain_yaml.dump(tuned.model_dump(mode="json") | {"entries": content})
+    text = plain_yaml.dump(tuned.model_dump(mode="json") | {"entries": tuned.plain()})
     named = benchmark.suite.name if benchmark.path.parent == SUITES else benchmark.path.name
     write_atomic(path, (HEADER.format(suite=named) + text).encode())
     return tuned

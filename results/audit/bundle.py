@@ -5,7 +5,8 @@
   runs/<benchmark>/<method>/<backbone>/seed<k>-<run id>/
     record.json            with the selection that the board gave it
     predictions/           the samples of each set
-  manifest.json            sha256 of every record and every file of samples, and of pictures
+  tuned.json               the tuned values that chose them, with the trials behind each (`tuned_evidence`)
+  manifest.json            sha256 of every record and every file of samples, and of pictures; the name of the group
 
 A committed reference, as `publish` writes it, is one too: its records and samples lie otherwise.
 The board itself is not hashed: it is computed again, cell by cell, and so are its pages; its pictures are drawn again
@@ -27,8 +28,9 @@ from typing import Any, Literal
 
 from ..board.grouping import BoardError
 from ..board.per_sample import OutcomeError, Outcomes
+from ..board.rows import HOME, JOINT
 from ..records import manifest
-from ..records.atomic import write_atomic
+from ..records.atomic import write_atomic, write_json_atomic
 from ..records.predictions import PredictionError
 from ..records.records import (
     NAME,
@@ -41,6 +43,7 @@ from ..records.records import (
 from ..records.reference import ReferencePredictions
 from ..records.run_id import folder_name
 from ..tables import leaderboard
+from . import tuned_evidence
 from .rescoring import Files, FolderFiles, Number, ReferenceFiles, rescore, with_rescored
 
 KEYS = ("benchmark", "benchmark_version", "recipe", "rule", "backbone", "method", "method_version", "setting")
@@ -51,6 +54,8 @@ class BundleError(ValueError):
     """A folder that is no bundle."""
 
 
+LONGEST = 60
+"""Characters of a group's name."""
 VERSION = "made by another version"
 ROUNDED = "rounded as on another processor, and not wrong"
 
@@ -96,6 +101,8 @@ class Bundle:
     """The version of matplotlib that drew the pictures; empty where the manifest knows of none."""
     code: str = ""
     """`manifest.code` of what made the pages; empty where the manifest does not say."""
+    name: str = ""
+    """What the group is called whose runs these are; empty where the manifest does not say."""
 
     def runs(self) -> list[StoredRun]:
         """Every run of it, nothing read yet of one.
@@ -126,17 +133,40 @@ def _folder_files(folder: Path, run_id: str) -> Files:
     return FolderFiles(folder / "predictions")
 
 
-def export(runs: Iterable[tuple[Path, Record]], folder: Path) -> int:
+def checked_name(name: str, where: str) -> str:
+    """The name of a group, as a board can show it.
+
+    Raises:
+        BundleError: begun with `where`; it is empty, long or no line of text, or could be read as another provenance.
+    """
+    plain = name.isprintable() and name == name.strip() and 0 < len(name) <= LONGEST and JOINT.strip() not in name
+    if not plain:
+        raise BundleError(
+            f"{where}: must be one line of 1 to {LONGEST} characters without a comma, got {name!r}; take another name."
+        )
+    if name.casefold() in HOME:
+        raise BundleError(f"{where}: must not be '{name}', which is what boards call other runs; take another name.")
+    return name
+
+
+def export(
+    runs: Iterable[tuple[Path, Record]], folder: Path, name: str = "", tuned: tuned_evidence.Entries | None = None
+) -> int:
     """Write a bundle of finished runs; returns their number.
 
     Args:
         runs: (run folder, its record with the selection that a board gives it).
         folder: to be made; empty or not there.
+        name: what the group is called whose runs these are; empty to leave it open.
+        tuned: the suite's tuned values; of them those of the methods and backbones of the runs are kept.
 
     Raises:
-        BundleError: the folder holds something, there is no run, or two are one by their run id.
+        BundleError: the folder holds something, there is no run, two are one by their run id, or a name cannot be
+            shown.
         OutputError: the file system refuses.
     """
+    if name:
+        checked_name(name, "--name")
     if folder.exists() and any(folder.iterdir()):
         raise BundleError(f"{folder}: must be an empty or a new folder, but holds files; choose another.")
     records, places = [], dict[str, Path]()
@@ -159,7 +189,9 @@ def export(runs: Iterable[tuple[Path, Record]], folder: Path) -> int:
     if not records:
         raise BundleError("bundle: must hold a finished run, found none; run the sweep first.")
     leaderboard.write(records, [], folder, Outcomes(runs=folder / "runs"))
-    manifest.write(folder, "local")
+    if used := tuned_evidence.used(tuned or {}, records):
+        write_json_atomic(folder / manifest.TUNED, used)
+    manifest.write(folder, "local", name)
     return len(records)
 
 
@@ -176,7 +208,7 @@ def read(folder: Path) -> Bundle:
             raise ValueError("it is of another kind")
         drawn = {"matplotlib": "", "sha256": {}} | content.get("pictures", {})
         hashes, pictures = ({str(k): str(v) for k, v in of["sha256"].items()} for of in (content, drawn))
-        made_by = (str(drawn["matplotlib"]), str(content.get("code", "")))
+        made_by = (str(drawn["matplotlib"]), str(content.get("code", "")), str(content.get("name", "")))
         return Bundle(Path(folder), content["provenance"], hashes, pictures, *made_by)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(

@@ -12,13 +12,13 @@ from typing import Any
 
 from ..records.records import RecordError, summarise
 from ..statistics.seed_summary import mean_of_all
-from . import absent_classes, interpolation_paths
+from . import absent_classes, interpolation_paths, provenances
 from .chance import classes_of
 from .curve import Curve
 from .oracle import at_best_points
+from .provenances import shares_name
 from .row_marks import (
     Record,
-    current_plugins,
     is_partial,
     is_replaced,
     is_transductive,
@@ -79,23 +79,30 @@ class BoardError(ValueError):
     """Records that must not stand in one table."""
 
 
-def sections(records: Iterable[Record], reference: Iterable[Record], rules: Sequence[str]) -> tuple[Section, ...]:
-    """One section per benchmark, version, recipe and data fingerprint; nothing is averaged across them."""
-    groups: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(lambda: {"local": [], "reference": []})
-    for provenance, given in (("local", records), ("reference", reference)):
+def sections(groups: Mapping[str, Iterable[Record]], rules: Sequence[str]) -> tuple[Section, ...]:
+    """One section per benchmark, version, recipe and data fingerprint; nothing is averaged across them.
+
+    Args:
+        groups: provenance -> its records.
+    """
+    tables: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(lambda: {name: [] for name in groups})
+    for provenance, given in groups.items():
         for record in given:
             if record["kind"] == "run":
-                groups[_table_of(record)][provenance].append(record)
-    return tuple(section(**groups[key], rules=rules) for key in sorted(groups))
+                tables[_table_of(record)][provenance].append(record)
+    return tuple(section(tables[key], rules) for key in sorted(tables))
 
 
-def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequence[str]) -> Section:
+def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Section:
     """The rows of one table.
+
+    Args:
+        groups: provenance -> its records.
 
     Raises:
         BoardError: the records are of more than one benchmark, version, recipe or data fingerprint.
     """
-    everything = [*local, *reference]
+    everything = [record for given in groups.values() for record in given]
     tables = sorted({_table_of(record) for record in everything})
     if len(tables) != 1:
         names = " and ".join("/".join(part for part in table if part) for table in tables)
@@ -104,27 +111,28 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
     roles = _roles(everything)
     own_metrics = _own_metrics(everything, roles)
     table = _Table(roles, own_metrics, rules)
-    newest: dict[str, int] = {}
-    for record in everything:
-        newest[record["method"]] = max(record["method_version"], newest.get(record["method"], 0))
-    plugins = current_plugins(everything)
 
-    rows: list[Row] = []
-    for provenance, given in (("local", local), ("reference", reference)):
-        groups: dict[str, list[Record]] = defaultdict(list)
+    made: list[provenances.Made] = []
+    with_paths: dict[str, Sequence[Record]] = {}
+    for provenance, given in groups.items():
+        newest = provenances.newest_versions(groups, provenance)
+        plugins = provenances.newest_plugins(groups, provenance)
+        settings: dict[str, list[Record]] = defaultdict(list)
         for record in given:
-            groups[_group_of(record, rules)].append(record)
-        pairs = [(row, groups[key]) for key in sorted(groups) for row in _rows(groups[key], provenance, table)]
+            settings[_group_of(record, rules)].append(record)
+        pairs = [(row, settings[key]) for key in sorted(settings) for row in _rows(settings[key], provenance, table)]
         best: dict[str, list[Record]] = defaultdict(list)
         for record in at_best_points(given, own_metrics):
             best[_group_of(record, rules)].append(record)
         pairs += [(_oracle_row(best[key], provenance, table), best[key]) for key in sorted(best)]
         expected = _expected_seeds([row for row, _ in pairs])
-        rows += [marked(row, behind, roles, expected.of(row), newest, plugins) for row, behind in pairs]
-    rows = with_budgets(rows)
+        made += [(marked(row, behind, roles, expected.of(row), newest, plugins), behind) for row, behind in pairs]
+        current = [r for r in given if r["method_version"] == newest[r["method"]] and not is_replaced(r, plugins)]
+        with_paths[provenance] = current
+    rows = with_budgets(provenances.joined(made, groups))
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
-    made = Section(
+    found = Section(
         benchmark,
         version,
         recipe,
@@ -132,18 +140,14 @@ def section(local: Sequence[Record], reference: Sequence[Record], rules: Sequenc
         next((name for name, role in roles.items() if role == "id"), None),
         tuple(name for name, role in roles.items() if role == "shift"),
         tuple(name for name, role in roles.items() if role == "diagnostic"),
-        tuple(_told_apart(rows)),
+        tuple(provenances.told_apart_by_weights(_told_apart(rows), groups)),
         own_metrics=tuple(sorted(own_metrics.items())),
         doubts=tuple(sorted({doubt for record in everything for doubt in _doubts(record)} - {""})),
         classes=classes_of(everything, fingerprint, tuple(roles)),
         retention=_retention(everything),
         absent=absent_classes.of_records(everything, roles),
     )
-
-    def current(given: Sequence[Record]) -> list[Record]:
-        return [r for r in given if r["method_version"] == newest[r["method"]] and not is_replaced(r, plugins)]
-
-    return replace(made, paths=tuple(_paths(current(local), current(reference), made)))
+    return replace(found, paths=tuple(provenances.joined_curves(list(_paths(with_paths, found)), groups)))
 
 
 def _doubts(record: Record) -> tuple[str, ...]:
@@ -154,8 +158,8 @@ def _doubts(record: Record) -> tuple[str, ...]:
     return (*doubts, by_size) if named and "fingerprint_of" not in info else doubts
 
 
-def _paths(local: Sequence[Record], reference: Sequence[Record], section: Section) -> Iterable[Curve]:
-    for provenance, given in (("local", local), ("reference", reference)):
+def _paths(groups: Mapping[str, Sequence[Record]], section: Section) -> Iterable[Curve]:
+    for provenance, given in groups.items():
         yield from interpolation_paths.of_records(section, given, provenance)
     yield from interpolation_paths.of_rows(section)
 
@@ -163,12 +167,23 @@ def _paths(local: Sequence[Record], reference: Sequence[Record], section: Sectio
 def _with_forgetting(row: Row, rows: Sequence[Row]) -> Row:
     """The row with its forgetting rate: accuracy on the old task before finetuning minus after (Figure 3)."""
     column = f"acc/{OLD_TASK}"
-    starts = (other.mean(column) for other in rows if other.is_reference_method and other.backbone == row.backbone)
-    before = next(starts, None)
+    starts = [other for other in rows if other.is_reference_method and other.backbone == row.backbone]
+    # That of its own group first, and of that the one on the same images.
+    start = min(
+        starts,
+        key=lambda other: (not shares_name(other.provenance, row.provenance), _limit(other) != _limit(row)),
+        default=None,
+    )
+    before = None if start is None else start.mean(column)
     if row.is_reference_method or before is None:
         return row
     forgotten = {seed: before - after for seed, after in row.values.get(column, {}).items()}
     return replace(row, values={**row.values, FORGOTTEN: forgotten})
+
+
+def _limit(row: Row) -> Any:
+    """How many images of a set its runs saw; None for all."""
+    return row.settings.get("limit")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..records import predictions
 from ..records.records import REFERENCE
 from ..records.reference import PREDICTIONS, SAMPLES, ReferencePredictions
 from ..statistics import jackknife
-from .rows import Row
+from .rows import JOINT, Row
 
 
 class OutcomeError(ValueError):
@@ -54,9 +54,9 @@ class Outcomes:
         self._samples: dict[str, dict[str, dict[str, np.ndarray]]] = {}  # benchmark -> set -> columns
         self._kept: dict[str, ReferencePredictions | None] = {}  # of benchmarks; None where there are none
         self._read_runs: dict[tuple[str, str], dict[str, np.ndarray]] = {}  # of the reference, whole
-        self._layouts: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
-        self._right: dict[tuple[str, str, str], np.ndarray] = {}
-        self._scores: dict[tuple[str, str, tuple[str, ...], str], SetScores | None] = {}
+        self._layouts: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._right: dict[tuple[str, str, str, str], np.ndarray] = {}
+        self._scores: dict[tuple[str, str, str, tuple[str, ...], str], SetScores | None] = {}
 
     def scores(self, benchmark: str, row: Row, name: str, score: str = "accuracy") -> SetScores | None:
         """The scores of a row's seeds on a set; None where a run has no per-sample file of it.
@@ -72,7 +72,7 @@ class Outcomes:
                 other samples.
             PredictionError: a file is damaged.
         """
-        key = (benchmark, name, tuple(row.runs.values()), score)
+        key = (benchmark, row.provenance, name, tuple(row.runs.values()), score)
         if key not in self._scores:
             self._scores[key] = self._read(benchmark, row, name, score)
         return self._scores[key]
@@ -81,7 +81,7 @@ class Outcomes:
         """(n, N) whether each seed of a row was right on each sample of a set, in the set's own order."""
         if self.scores(benchmark, row, name) is None:
             return None
-        return np.stack([self._right[benchmark, name, run_id] for run_id in row.runs.values()])
+        return np.stack([self._right[benchmark, row.provenance, name, run_id] for run_id in row.runs.values()])
 
     def _read(self, benchmark: str, row: Row, name: str, score: str) -> SetScores | None:
         sums = []
@@ -89,7 +89,9 @@ class Outcomes:
             columns = self.columns(benchmark, row.provenance, run_id, name)
             if columns is None:
                 return None
-            units, inverse, counts = self._layout(benchmark, name, columns["unit_id"], columns["sample_id"], run_id)
+            data = (benchmark, *(str(row.settings.get(key)) for key in ("benchmark_version", "fingerprint")))
+            key = (*data, name)
+            units, inverse, counts = self._layout(key, columns["unit_id"], columns["sample_id"], run_id)
             right = columns["prediction"] == columns["label"]
             recorded = row.values.get(f"acc/{name}", {}).get(seed)
             # Both are a whole number over N.
@@ -98,7 +100,7 @@ class Outcomes:
                     f"run {run_id}: its predictions on {name} are {right.mean():.6f} right and its record says "
                     f"{recorded}; run it again."
                 )
-            self._right[benchmark, name, run_id] = right
+            self._right[benchmark, row.provenance, name, run_id] = right
             if score in jackknife.METRICS:
                 pseudo = jackknife.pseudovalues(score, columns, inverse, len(units))
                 recorded = row.values.get(f"{score}/{name}", {}).get(seed)
@@ -118,14 +120,19 @@ class Outcomes:
         return SetScores(units, counts, np.stack(sums)) if sums else None
 
     def _layout(
-        self, benchmark: str, name: str, unit_ids: np.ndarray, sample_ids: np.ndarray, run_id: str
+        self, key: tuple[str, ...], unit_ids: np.ndarray, sample_ids: np.ndarray, run_id: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        known = self._layouts.get((benchmark, name))
+        """Source images, index and count of each sample's, of a set.
+
+        Args:
+            key: benchmark, version, data fingerprint and set: all runs of it have the same samples.
+        """
+        known = self._layouts.get(key)
         if known is None:
             units, inverse, counts = np.unique(unit_ids.astype(str), return_inverse=True, return_counts=True)
-            known = self._layouts[benchmark, name] = (sample_ids, units, inverse, counts)
+            known = self._layouts[key] = (sample_ids, units, inverse, counts)
         elif known[0] is not sample_ids and not np.array_equal(known[0], sample_ids):
-            raise OutcomeError(f"run {run_id}: its samples of {name} are not those of the other runs; run it again.")
+            raise OutcomeError(f"run {run_id}: its samples of {key[-1]} are not those of the other runs; run it again.")
         return known[1:]
 
     def columns(self, benchmark: str, provenance: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
@@ -167,3 +174,24 @@ class Outcomes:
         if (benchmark, run_id) not in self._read_runs:
             self._read_runs[benchmark, run_id] = kept.read(run_id)
         return samples | {key: values[samples["rows"]] for key, values in self._read_runs[benchmark, run_id].items()}
+
+
+class GroupOutcomes(Outcomes):
+    """Those of several groups' bundles, and of the reference.
+
+    Args:
+        bundles: (name of the group, benchmark) -> its bundle's folder of runs.
+        reference: root of all references.
+    """
+
+    def __init__(self, bundles: Mapping[tuple[str, str], Path], reference: Path = REFERENCE) -> None:
+        super().__init__(None, reference)
+        self._bundles = {place: Outcomes(runs, reference) for place, runs in bundles.items()}
+
+    def columns(self, benchmark: str, provenance: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
+        """As `Outcomes.columns`; of a row that several groups hold, those of the first, whose runs it shows."""
+        owner = provenance.split(JOINT)[0]
+        bundle = self._bundles.get((owner, benchmark))
+        if bundle is None:
+            return super().columns(benchmark, owner, run_id, name)
+        return bundle.columns(benchmark, "local", run_id, name)

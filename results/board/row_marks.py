@@ -114,6 +114,11 @@ def _versions(record: Record, entries: Sequence[str]) -> dict[tuple[str, str], S
     return {(kind, name): [one for one in entries if one.startswith(f"{kind}:")] for kind, name in names.items()}
 
 
+def brings_method(record: Record) -> bool:
+    """Whether a plug-in brought the method of a run."""
+    return any(entry.startswith("method:") for entry in record["spec"].get("plugins", ()))
+
+
 def is_replaced(record: Record, plugins: Mapping[tuple[str, str], Sequence[str]]) -> bool:
     """Whether a run was made with another version of a plug-in than the current one."""
     made_with = _versions(record, record["spec"].get("plugins", ()))

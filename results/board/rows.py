@@ -29,7 +29,10 @@ MARKS = {
     "unread": "△",
     "transductive": "⊕",
     "plug-in": "♯",
+    "rerun": "≠",
 }
+HOME = ("local", "reference")  # provenances of this machine and this package; others are names of groups
+JOINT = ", "  # between the names of a row that several groups hold; no name of a group has a comma
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
 RETAINED = "retained"  # mean accuracy over the retention sets of a suite, which no mean, order or choice looks at
@@ -45,7 +48,7 @@ class Row:
     method: str
     method_version: int
     backbone: str
-    provenance: str  # "local" or "reference"
+    provenance: str  # "local", "reference", or the names of the groups that hold it
     rules: tuple[str, ...]  # selection rules that chose this setting; none for the unranked table
     seeds: tuple[int, ...]
     values: Mapping[str, Mapping[int, float]]  # column -> seed -> value

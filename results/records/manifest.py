@@ -12,19 +12,23 @@ from pathlib import Path
 from .atomic import write_json_atomic
 
 NAME = "manifest.json"
-EVIDENCE = ("runs", "records.jsonl.zst", "predictions.parquet", "samples.parquet")
+TUNED = "tuned.json"
+"""The tuned values by which a bundle's runs were chosen: method -> backbone -> entry of the suite's tuned file."""
+EVIDENCE = ("runs", TUNED, "records.jsonl.zst", "predictions.parquet", "samples.parquet")
 """What is hashed, beside pictures; other files of a folder are made from it."""
 PICTURES = (".svg", ".svgz", ".png")
 """How their names end; an .svgz is an SVG under gzip."""
 
 
-def write(folder: Path, provenance: str) -> None:
+def write(folder: Path, provenance: str, name: str = "") -> None:
     """Hash what lies in the folder now, and the code that made it.
 
     Args:
         provenance: as which rows it stands on a board, local or reference.
+        name: what the group is called whose runs these are, where it said so.
     """
-    content = {"schema": 1, "provenance": provenance, "code": code(), "sha256": hashes(folder)}
+    named = {"name": name} if name else {}
+    content = {"schema": 1, "provenance": provenance, **named, "code": code(), "sha256": hashes(folder)}
     write_json_atomic(folder / NAME, content)
     write_pictures(folder)
 

@@ -169,7 +169,7 @@ def _is_of_suite(record: Mapping[str, Any]) -> bool:
 
 
 def _check_one_setting_per_rule(records: Sequence[Mapping[str, Any]]) -> None:
-    for section in sections([], records, RULES):
+    for section in sections({"reference": records}, RULES):
         for rule in RULES:
             for backbone in section.backbones:
                 rows = section.table(rule, backbone)

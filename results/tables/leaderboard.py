@@ -7,11 +7,12 @@ row is tested against the best of its column.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from ..board import provenances
 from ..board.comparison import Judge
 from ..board.grouping import Record, sections
 from ..board.per_sample import Outcomes
@@ -51,17 +52,18 @@ class Board:
     judge: Judge = field(default_factory=lambda: Judge(None), compare=False)
     entries: tuple[tuple[str, Record], ...] = field(default=(), repr=False)  # (provenance, record) of every run
     published: bool = False  # whether papers' printed numbers stand beside ours
+    preface: tuple[str, ...] = ()  # texts on the board as a whole
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """What the pages show."""
-        return tuple(blocks(self.sections, self.judge, self.published))
+        return tuple(blocks(self.sections, self.judge, self.published, self.preface))
 
     def of(self, benchmark: str) -> Board:
         """The part that is about one benchmark."""
         mine = tuple(section for section in self.sections if section.benchmark == benchmark)
         entries = tuple(entry for entry in self.entries if entry[1]["benchmark"] == benchmark)
-        return Board(mine, self.judge.anew(), entries, self.published)
+        return Board(mine, self.judge.anew(), entries, self.published, self.preface)
 
     def to_csv(self) -> str:
         """One line per row and rule; accuracies in percent, ECE in [0, 1], NLL in nats."""
@@ -117,9 +119,27 @@ def build(
     Raises:
         BoardError: records that contradict each other, for example on a set's role.
     """
-    entries = [("local", record) for record in records] + [("reference", record) for record in reference]
-    local, committed = ([r for place, r in entries if place == name] for name in ("local", "reference"))
-    return Board(sections(local, committed, RULES), Judge(outcomes), tuple(entries), published)
+    return of_groups({"local": list(records), "reference": list(reference)}, outcomes, published)
+
+
+def of_groups(
+    groups: Mapping[str, Sequence[Record]],
+    outcomes: Outcomes | None = None,
+    published: bool = False,
+    preface: Sequence[str] = (),
+) -> Board:
+    """The board of several groups' records, each in rows of its own; a row that two of them hold is shown once.
+
+    Args:
+        groups: provenance -> its records: "local", "reference", or the name of a group.
+        outcomes, published: as `build`.
+        preface: texts on the board as a whole, shown on its pages.
+
+    Raises:
+        BoardError: as `build`.
+    """
+    every = tuple(provenances.entries(groups))
+    return Board(sections(groups, RULES), Judge(outcomes), every, published, tuple(preface))
 
 
 def write(
@@ -141,11 +161,20 @@ def write(
         OutputError: the file system refuses.
     """
     board = build(records, reference, outcomes, published)
+    save(board, folder, files)
+    return board
+
+
+def save(board: Board, folder: Path, files: Iterable[str] = FILES) -> None:
+    """Write a board into a folder, atomically; OutputError where the file system refuses.
+
+    Args:
+        files: which of `FILES`.
+    """
     texts = (board.to_csv, None, board.to_markdown, board.to_latex, board.to_html)
     for name, text in zip(FILES, texts, strict=True):
         if name in files:
             parts = [text()] if text else long(board.entries)
             write_atomic(Path(folder) / name, (part.encode() for part in parts))
-    if published:
+    if board.published:
         write_atomic(Path(folder) / "leaderboard_published.csv", board.to_published_csv().encode())
-    return board

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from ..board.comparison import Judge
 from ..board.curve import Curve
 from ..board.interpolation_paths import by_seed
+from ..board.provenances import shares_name
 from ..board.rows import ASIDE, FIXED, GRID, ORACLE, PUBLISHED, TRANSDUCTIVE, Row, Section, natural, settings_text
 from ..published import rows as rows_module
 from ..statistics.seed_summary import mean_sd
@@ -83,14 +84,18 @@ MATCHED_TEXT = (
 )
 
 
-def blocks(sections: Sequence[Section], judge: Judge, published: bool = False) -> Iterable[Block]:
+def blocks(
+    sections: Sequence[Section], judge: Judge, published: bool = False, preface: Sequence[str] = ()
+) -> Iterable[Block]:
     """The page: sections, their tables by rule and backbone, and what stands aside.
 
     Args:
         published: whether printed numbers of papers stand beside ours.
+        preface: texts on the board as a whole.
     """
     yield Heading(1, "Leaderboard")
     yield Text(HEADER, ours=True)
+    yield from map(Text, preface)
     if not sections:
         yield Text("No finished runs yet.", ours=True)
     several = told_by_data(sections)
@@ -282,7 +287,7 @@ def _percent(mean: float | None) -> str:
 
 def _matched(section: Section, row: Row, found: Sequence[Curve]) -> str:
     """Against the path of the row's own provenance, else the first."""
-    path = min(found, key=lambda path: path.provenance != row.provenance, default=None)
+    path = min(found, key=lambda path: not shares_name(path.provenance, row.provenance), default=None)
     at = section.at(row)
     if path is None or at is None:
         return ""

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..board.comparison import Judge
-from ..board.rows import ASIDE, ORACLE, Row, Section
+from ..board.rows import ASIDE, HOME, ORACLE, Row, Section
 from ..published import rows as rows_module
 from ..statistics.setting_selection import RULES
 from . import published_tables
@@ -68,11 +68,11 @@ class ConsoleBoard:
     def _groups(self, section: Section) -> list[Group]:
         """The default rule per backbone, what other rules chose differently, and what is not ranked.
 
-        Where this machine has runs and there is a reference too, the machine's come first, and of the reference no
-        more than what stands beside them.
+        Where this machine, or a group, has runs and there is a reference too, theirs come first, and of the reference
+        no more than what stands beside them.
         """
-        if {"local", "reference"} <= {row.provenance for row in section.rows}:
-            return [*_not_ranked_here(section), *filter(_has_local, _ranked(section)), *_rest(section, _is_local)]
+        if "reference" in (found := {row.provenance for row in section.rows}) and len(found) > 1:
+            return [*_not_ranked_beside(section), *filter(_has_own, _ranked(section)), *_rest(section, _is_own)]
         return [*_ranked(section), *_rest(section), *_not_ranked(section)]
 
     def _table(self, section: Section, group: Group, wide: bool, narrow: bool = False) -> Table:
@@ -116,9 +116,9 @@ def _not_ranked(section: Section) -> Iterator[Group]:
         yield Group("not ranked", rows)
 
 
-def _not_ranked_here(section: Section) -> Iterator[Group]:
-    """Rows of this machine that no rule ranks, as a rehearsal's, after the reference's of their method."""
-    mine, seen = [row for row in section.unranked() if _is_local(row)], set[int]()
+def _not_ranked_beside(section: Section) -> Iterator[Group]:
+    """Rows that no rule ranks, as a rehearsal's, after the reference's of their method; not the reference's own."""
+    mine, seen = [row for row in section.unranked() if _is_own(row)], set[int]()
     rows = []
     for row in mine:
         for beside in section.table(RULES[0], row.backbone):
@@ -128,15 +128,16 @@ def _not_ranked_here(section: Section) -> Iterator[Group]:
                 rows.append(beside)
         rows.append(row)
     if rows:
-        yield Group("runs of this machine, not ranked", rows)
+        here = {row.provenance for row in section.rows} <= set(HOME)
+        yield Group("runs of this machine, not ranked" if here else "not ranked", rows)
 
 
-def _is_local(row: Row) -> bool:
-    return row.provenance == "local"
+def _is_own(row: Row) -> bool:
+    return row.provenance != "reference"
 
 
-def _has_local(group: Group) -> bool:
-    return any(map(_is_local, group.rows))
+def _has_own(group: Group) -> bool:
+    return any(map(_is_own, group.rows))
 
 
 def _blocks(blocks: Iterable[Block], width: int) -> Iterator[Text | Table]:

@@ -25,17 +25,22 @@ TAKEN_AS_RECORDED = "cost, numbers of trials, what chose each value, dynamics, e
 @click.command("bundle")
 @click.argument("folder", type=Place(folder=True))
 @click.option("--benchmark", required=True, help="Whose runs.")
+@click.option(
+    "--name", default="", help="Your group, as `robustft merge` names it beside your rows; else FOLDER's name."
+)
 @flags.runs
-def bundle(folder: Path, benchmark: str, runs: Path) -> int:
+def bundle(folder: Path, benchmark: str, name: str, runs: Path) -> int:
     """Export the board of a benchmark with records, per-sample files and their hashes, for `robustft verify`."""
     from ....results.audit import bundle as bundles
     from ....results.records import records
     from ...planning import current_selection
 
     known = current_selection.Suites(complain)
-    paths = records.record_paths(runs / known.of(benchmark, runs))
+    benchmark = known.of(benchmark, runs)
+    paths = records.record_paths(runs / benchmark)
     chosen = zip((path.parent for path in paths), known.with_selections(map(records.read_record, paths)), strict=True)
-    count = bundles.export([(place, record) for place, record in chosen if record["kind"] == "run"], folder)
+    mine, suite = [(place, record) for place, record in chosen if record["kind"] == "run"], known.get(benchmark)
+    count = bundles.export(mine, folder, name, suite.tuned.plain() if suite else None)
     made = counted(count, "run")
     make_console().print(f"wrote {folder}: {made}; check it with `robustft verify {folder}`", soft_wrap=True)
     return 0
@@ -51,72 +56,33 @@ def bundle(folder: Path, benchmark: str, runs: Path) -> int:
 def verify(folder: Path, reference: bool, rerun: str | None, suite: str | None, device: str) -> int:
     """Check a bundle: hashes, run ids, metrics and the board from the samples, pages and pictures; code 1 if not."""
     from ....results.audit import bundle as bundles
-    from ....results.audit.redrawn import picture_findings
+    from ....results.audit.check import check
     from ....results.audit.rescoring import unchecked
-    from ....results.metrics.metrics import MetricError
-    from ....results.records.predictions import PredictionError
-    from ....results.records.records import REFERENCE, REFERENCE_RECORDS, RecordError
+    from ....results.records.records import REFERENCE
 
     known = sorted(path.parent.name for path in REFERENCE.glob(f"*/{bundles.manifest.NAME}"))
     if reference:
         folder = REFERENCE / resolve_name("benchmark", str(folder), known)
     elif not folder.exists() and folder.name in known:
         raise UserError(f"verify: there is no folder {folder} here; run `robustft verify {folder.name} --reference`.")
-    console, read = make_console(), bundles.read(folder)
-    findings = list(bundles.hash_findings(read))
-    recorded, computed, every = [], [], []
-    seen: dict[str, str] = {}
-    try:
-        runs = read.runs()
-    except RecordError as error:
-        runs, findings = [], [*findings, bundles.Finding(REFERENCE_RECORDS, str(error))]
-    for run in runs:
-        try:
-            record, again, numbers = bundles.rescored(run)
-        except (RecordError, PredictionError, MetricError) as error:
-            findings.append(bundles.Finding(run.name or REFERENCE_RECORDS, str(error)))
-            continue
-        name = run.name or record["run_id"]
-        if not name.endswith(record["run_id"]):
-            findings.append(bundles.Finding(name, f"must be named by its run id, which is {record['run_id']}"))
-        if record["run_id"] in seen:
-            findings.append(bundles.Finding(run.where, f"is the same run as {seen[record['run_id']]}"))
-        seen.setdefault(record["run_id"], run.where)
-        findings += [
-            bundles.Finding(name, f"{n.set} {n.metric} is {n.recorded:.9g}, but its samples give {n.rescored:.9g}")
-            for n in numbers
-            if n.differs
-        ]
-        every += numbers
-        recorded.append(record)
-        computed.append(again)
-    cells, turned = bundles.board_findings(read, computed)
-    pages, odd = bundles.page_findings(read, recorded)
-    drawn, skipped, other = picture_findings(read, recorded)
-    found = [*findings, *turned, *odd, *other]
-    findings, notes = [one for one in found if one.wrong], [one for one in found if not one.wrong]
-    for finding in findings[:SHOWN]:
+    console, checked = make_console(), check(bundles.read(folder))
+    for finding in checked.problems[:SHOWN]:
         console.print(str(finding), soft_wrap=True)
-    if len(findings) > SHOWN:
-        console.print(f"and {len(findings) - SHOWN} more")
-    checked = sum(n.recorded is not None and n.rescored is not None for n in every)
-    console.print(
-        f"{counted(len(read.hashes) + len(read.pictures), 'file')}, {counted(len(recorded), 'run')}, {checked} numbers "
-        f"and {cells} cells of the board checked: " + (counted(len(findings), "problem") if findings else "all hold"),
-        soft_wrap=True,
-    )
-    if pages or drawn:
-        console.print(f"made again and compared: {', '.join([*pages, *drawn])}", soft_wrap=True)
-    for reason in sorted(set(skipped.values())):
-        names = ", ".join(name for name in skipped if skipped[name] == reason)
+    if len(checked.problems) > SHOWN:
+        console.print(f"and {len(checked.problems) - SHOWN} more")
+    console.print(checked.summary, soft_wrap=True)
+    if checked.remade:
+        console.print(f"made again and compared: {', '.join(checked.remade)}", soft_wrap=True)
+    for reason in sorted(set(checked.skipped.values())):
+        names = ", ".join(name for name in checked.skipped if checked.skipped[name] == reason)
         console.print(f"not drawn again: {names}: {reason}", soft_wrap=True)
-    for finding in notes:
+    for finding in checked.notes:
         console.print(f"{finding.reason}: {finding}", soft_wrap=True)
-    unchecked_numbers = ", ".join(filter(None, (unchecked(every), TAKEN_AS_RECORDED)))
+    unchecked_numbers = ", ".join(filter(None, (unchecked(checked.numbers), TAKEN_AS_RECORDED)))
     console.print(f"not checked, for no sample tells it: {unchecked_numbers}", soft_wrap=True)
     if rerun is not None:
-        return max(_again(recorded, rerun, suite, device, console), 1 if findings else 0)
-    return 1 if findings else 0
+        return max(_again(checked.records, rerun, suite, device, console), 1 if checked.problems else 0)
+    return 1 if checked.problems else 0
 
 
 def _again(records: Sequence[Record], run_id: str, suite: str | None, device: str, console: Console) -> int:

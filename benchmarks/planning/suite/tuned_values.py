@@ -76,6 +76,10 @@ class Tuned(Strict):
         found = self.entries.get(method, {}).get(backbone)
         return found if found is not None and found.recipe == recipe else None
 
+    def plain(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The entries as the file holds them, method -> backbone -> entry."""
+        return {method: {name: entry.content() for name, entry in of.items()} for method, of in self.entries.items()}
+
     def with_entries(self, entries: dict[str, dict[str, TunedEntry]]) -> "Tuned":
         """These entries beside, and before, those that are there."""
         merged = {name: {**self.entries.get(name, {}), **entries.get(name, {})} for name in {**self.entries, **entries}}

@@ -175,7 +175,7 @@ def test_versions_and_recipes_never_share_a_table():
     ]
     assert all(len(s.rows) == 1 for s in board.sections)
     with pytest.raises(BoardError, match="one table cannot hold digits/digits-v1/common and digits/digits-v2/common"):
-        section(records[:2], [], RULES)
+        section({"local": records[:2]}, RULES)
 
 
 def test_other_data_under_the_same_version_is_another_table():

@@ -1,17 +1,21 @@
 """Methods. Importing the package registers them; a new method file is added to this list."""
 
 from . import (
+    car_ft,
     carot,
+    clipood,
     ema,
     flyp,
     flyp_wise,
     flyp_wma,
     ft,
     l2_sp,
+    ldifs,
     lipsum_ft,
     lp_ft,
     model_soup,
     model_stock,
+    partial_ft,
     static_sd,
     tracer,
     tracer_ema_teacher,
@@ -21,17 +25,21 @@ from . import (
 )
 
 __all__ = [
+    "car_ft",
     "carot",
+    "clipood",
     "ema",
     "flyp",
     "flyp_wise",
     "flyp_wma",
     "ft",
     "l2_sp",
+    "ldifs",
     "lipsum_ft",
     "lp_ft",
     "model_soup",
     "model_stock",
+    "partial_ft",
     "static_sd",
     "tracer",
     "tracer_ema_teacher",

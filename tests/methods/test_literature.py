@@ -6,10 +6,26 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from methods_kit import CLASSES, PROMPTS, batches, context, copies, encoder, make, moved, settings, started, task
+from methods_kit import (
+    CLASSES,
+    PROMPTS,
+    batches,
+    context,
+    copies,
+    encoder,
+    images,
+    inputs_of,
+    make,
+    moved,
+    run,
+    settings,
+    started,
+    task,
+)
 from scipy.stats import beta as beta_distribution
 from torch.nn.functional import cross_entropy, log_softmax, softmax
 
+from robustft.methods.predictor import restore
 from robustft.methods.training.trainer import Training
 
 pytestmark = pytest.mark.computes
@@ -208,3 +224,120 @@ def test_partial_ft_is_ft_of_the_last_blocks(kind, blocks, trained):
 def test_partial_ft_refuses_more_blocks_than_there_are():
     with pytest.raises(ValueError, match="partial_ft.blocks: must be at most 2, the blocks of test-vit, got 3"):
         started("partial_ft", blocks=3)
+
+
+# -- LoRA
+
+
+def merged_by_hand(module, key, parts, chosen, scale):
+    """W + scale B A of one weight whose rows fall into equal parts."""
+    held = getattr(module.parametrizations, key)
+    weight, low = held.original.detach().clone(), held[0]
+    side = weight.shape[2] if weight.ndim == 4 else 1
+    rows = weight.shape[0] // parts
+    for place, part in enumerate(chosen):
+        change = scale * low.b[place] @ low.a[place]
+        weight[part * rows : (part + 1) * rows] += change.view(rows, *weight.shape[1:])
+    assert low.a.shape[1] == low.b.shape[2] == 2 * side
+    return weight.detach()
+
+
+@pytest.mark.parametrize("kind, matrices, count", [("vit", "qv", 2), ("vit", "all", 8), ("rn", "qkvo", 20)])
+@torch.no_grad()
+def test_lora_merges_to_the_weights_that_it_trained(kind, matrices, count):
+    with torch.enable_grad():
+        training, ctx, data = doubled("lora", kind, rank=2, alpha=6.0, matrices=matrices)
+        visual = ctx.encoder.visual
+        before = {name: value.clone() for name, value in encoder(kind).double().visual.state_dict().items()}
+        for step in range(2):
+            training.step(step, data[step])
+    adapted = {name: module for name, module in visual.named_modules() if hasattr(module, "parametrizations")}
+    assert sum(len(module.parametrizations) for module in adapted.values()) == count
+    expected = dict(before)
+    for name, module in adapted.items():
+        for key in module.parametrizations:
+            parts, chosen = (3, {"qv": (0, 2), "all": (0, 1, 2)}[matrices]) if key == "in_proj_weight" else (1, (0,))
+            expected[f"{name}.{key}"] = merged_by_hand(module, key, parts, chosen, 6.0 / 2)
+    expected_keys = {name: list(module.parametrizations) for name, module in adapted.items()}
+    logits = training.student.eval()(data[2])
+    final = training.method.finish(training.student, ctx).eval()
+    got = final.visual.state_dict()
+    assert got.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], atol=1e-12, rtol=0)
+    changed = {name for name in before if not torch.equal(got[name], before[name])}
+    places = {f"{name}.{key}" for name, module in adapted.items() for key in expected_keys[name]}
+    # The tiny ResNet's blocks end in a BatchNorm of weight 0, which is frozen: nothing before it has a gradient.
+    assert changed == places if kind == "vit" else changed < places
+    torch.testing.assert_close(final(data[2].images), logits, atol=1e-10, rtol=0)
+    if matrices == "qv":  # keys stay
+        width = got["transformer.resblocks.0.attn.in_proj_weight"].shape[1]
+        key = slice(width, 2 * width)
+        for name in changed:
+            assert torch.equal(got[name][key], before[name][key]) and not torch.equal(
+                got[name][:width], before[name][:width]
+            )
+
+
+def test_lora_starts_as_the_pretrained_model_and_its_first_step_is_b_alone():
+    training, ctx, data = doubled("lora", rank=2, alpha=4.0, matrices="qkv", blocks=1)
+    tower = copy.deepcopy(encoder().double().visual)
+    head = ctx.encoder.logit_scale.detach() * unit(texts(ctx.encoder).mean(dim=1))
+    weight = tower.transformer.resblocks[1].attn.in_proj_weight
+    loss = cross_entropy(unit(tower(data[0].images)) @ head.T, data[0].labels)
+    (gradient,) = torch.autograd.grad(loss, weight)
+    held = ctx.encoder.visual.transformer.resblocks[1].attn.parametrizations.in_proj_weight
+    assert not hasattr(ctx.encoder.visual.transformer.resblocks[0].attn, "parametrizations")
+    a = held[0].a.detach().clone()
+    assert training.step(0, data[0])["total"].item() == pytest.approx(loss.item(), rel=1e-12)
+    by_hand = 4.0 / 2 * torch.stack([g @ a[i].T for i, g in enumerate(gradient.chunk(3))])  # dL/dB
+    torch.testing.assert_close(held[0].b.grad, by_hand, atol=1e-12, rtol=1e-9)
+    assert held[0].a.grad.abs().max() == 0  # B was 0
+    bound = 1 / a.shape[2] ** 0.5
+    assert a.abs().max() <= bound and a.std().item() == pytest.approx(bound / 3**0.5, rel=0.2)
+
+
+def test_lora_draws_by_its_seed():
+    first, again, other = (
+        make("lora").student(dataclasses.replace(context(encoder()), settings=settings(seed=seed)))
+        for seed in (0, 0, 1)
+    )
+    a, b, c = (one.classifier.visual.transformer.resblocks[0].attn.parametrizations.in_proj_weight[0].a
+               for one in (first, again, other))  # fmt: skip
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+# -- LAWA
+
+
+@pytest.mark.parametrize(
+    "last, every, points", [(3, 1, (4, 5, 6)), (2, 3, (3, 6)), (9, 1, (1, 2, 3, 4, 5, 6)), (0, 1, (6,))]
+)
+def test_lawa_evaluates_the_plain_mean_of_the_last_weights(last, every, points, tmp_path):
+    method, seen = make("lawa", last=last, every=every), []
+    method.after_step = lambda student, start, step: seen.append(
+        student.encoder.clip.visual.proj.detach().double().clone()
+    )
+    fitted = run(method, tmp_path)
+    expected = sum(seen[point - 1] for point in points) / len(points)
+    torch.testing.assert_close(fitted.classifier.tensors()["visual.proj"].double(), expected, atol=1e-7, rtol=0)
+
+
+# -- output ensemble
+
+
+@torch.no_grad()
+def test_the_output_ensemble_averages_probabilities(tmp_path):
+    with torch.enable_grad():
+        inputs = inputs_of(make("output_ensemble"), tmp_path)
+    ends = [
+        run(make("zero_shot"), tmp_path / "zs").classifier,
+        restore(encoder(), inputs["ft"]["tensors"], inputs["ft"]["meta"]),
+    ]
+    p, q = (end(images()).double().softmax(dim=1) for end in ends)
+    line = make("output_ensemble").line(context(encoder(), **inputs))
+    for alpha in (0.0, 0.3, 1.0, 0.5):
+        alone = run(make("output_ensemble", alpha=alpha), tmp_path / str(alpha), inputs=inputs).classifier
+        expected = (1 - alpha) * p + alpha * q
+        torch.testing.assert_close(alone(images()).double().exp(), expected, atol=1e-6, rtol=0)
+        assert torch.equal(line.at(alpha)(images()), alone(images()))

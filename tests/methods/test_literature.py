@@ -25,8 +25,10 @@ from methods_kit import (
 from scipy.stats import beta as beta_distribution
 from torch.nn.functional import cross_entropy, log_softmax, softmax
 
+from robustft.datasets.randomness import derive, stable_key, uniforms
 from robustft.methods.predictor import restore
-from robustft.methods.training.trainer import Training
+from robustft.methods.starft import CONTEXTS
+from robustft.methods.training.trainer import Interrupted, Training
 
 pytestmark = pytest.mark.computes
 
@@ -56,9 +58,9 @@ def unit(x):
 
 
 def rates(count, peak=1e-3, warmup=2, total=6):
-    """Of the first steps of `settings()`: linear warm-up."""
-    assert count <= warmup
-    return [peak * (step + 1) / warmup for step in range(count)]
+    """Of the first steps of `settings()`: linear warm-up, then a cosine."""
+    cosine = [peak / 2 * (1 + np.cos(np.pi * k / (total - warmup))) for k in range(total - warmup)]
+    return [*(peak * (step + 1) / warmup for step in range(warmup)), *cosine][:count]
 
 
 def adam(parameters):
@@ -341,3 +343,135 @@ def test_the_output_ensemble_averages_probabilities(tmp_path):
         expected = (1 - alpha) * p + alpha * q
         torch.testing.assert_close(alone(images()).double().exp(), expected, atol=1e-6, rtol=0)
         assert torch.equal(line.at(alpha)(images()), alone(images()))
+
+
+# -- SPD and FTP
+
+
+def ft_by_hand(ctx):
+    """Parameters, head last, and the loss of a copy of FT's classifier."""
+    tower = copy.deepcopy(ctx.encoder.visual)
+    head = torch.nn.Parameter(ctx.encoder.logit_scale.detach() * unit(texts(ctx.encoder).mean(dim=1)))
+    bias = torch.nn.Parameter(torch.zeros(len(CLASSES), dtype=torch.float64))
+    loss = lambda batch: cross_entropy(unit(tower(batch.images)) @ head.T + bias, batch.labels)  # noqa: E731
+    return [*tower.parameters(), head, bias], loss
+
+
+class AdamByHand:
+    """The step that AdamW would take, without taking it."""
+
+    def __init__(self, decay):
+        self.decay, self.taken, self.m, self.v = decay, 0, {}, {}
+
+    def steps(self, parameters, gradients, rate):
+        self.taken += 1
+        for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
+            self.m[i] = 0.9 * self.m.get(i, 0) + 0.1 * g
+            self.v[i] = 0.999 * self.v.get(i, 0) + 0.001 * g * g
+            m, v = self.m[i] / (1 - 0.9**self.taken), self.v[i] / (1 - 0.999**self.taken)
+            yield rate * (m / (v.sqrt() + 1e-8) + self.decay * p.detach())
+
+
+@pytest.mark.parametrize("strength, decay", [(1.0, 0.0), (2.5, 0.1)])
+def test_spd_takes_the_steps_of_its_algorithm(strength, decay):
+    training, ctx, data = doubled("spd", changes={"weight_decay": decay, "lr": 2e-2}, strength=strength)
+    parameters, loss_of = ft_by_hand(ctx)
+    start, adam_, taken_back = [p.detach().clone() for p in parameters], AdamByHand(decay), 0
+    for rate, batch in zip(rates(5, 2e-2), data[:5], strict=True):
+        gradients = torch.autograd.grad(loss_of(batch), parameters)
+        for p, p0, g, d in zip(parameters, start, gradients, adam_.steps(parameters, gradients, rate), strict=True):
+            old, new = p.detach() - p0, p.detach() - d - p0
+            if -(g * old).sum() < 0:
+                ratio = (new.norm() - old.norm()) / new.norm()
+                taken_back += int(ratio > 0)
+                new = new - strength * min(max(ratio, 0), 1) * new
+            p.data = p0 + new
+    for step in range(5):
+        training.step(step, data[step])
+    assert taken_back > 10
+    same(training.parameters, [*parameters[-2:], *parameters[:-2]], 1e-9)
+
+
+@pytest.mark.parametrize("kappa", [1.0, 0.2])
+def test_ftp_takes_the_steps_of_its_released_code(kappa):
+    """GT-RIPL/FTP:util/FTP.py: what AdamP does to each tensor, written out for one after the other."""
+    training, ctx, data = doubled("ftp", changes={"weight_decay": 0.0, "lr": 2e-2}, kappa=kappa, radius_lr=0.05)
+    parameters, loss_of = ft_by_hand(ctx)
+    start, adam_ = [p.detach().clone() for p in parameters], AdamByHand(0.0)
+    shrunk, inside = 0, 0
+    held = [None] * len(start)  # gamma, first and second moment, last c and 1/|c|
+    for t, (rate, batch) in enumerate(zip(rates(6, 2e-2), data[:6], strict=True), start=1):
+        gradients = torch.autograd.grad(loss_of(batch), parameters)
+        for i, (g, d) in enumerate(zip(gradients, adam_.steps(parameters, gradients, rate), strict=True)):
+            moved_to = parameters[i].detach() - d
+            if i >= len(start) - 2:  # the head is free
+                parameters[i].data = moved_to
+                continue
+            c = moved_to - start[i]
+            rows = c.reshape(len(c), -1) if c.ndim > 1 else c.reshape(1, -1)
+            norms = rows.abs().sum(dim=1) + 1e-8
+            if held[i] is None:
+                gamma, m, v, last, scale = 1e-8, 0.0, 0.0, torch.zeros_like(rows), torch.zeros_like(norms)
+            else:
+                gamma, m, v, last, scale = held[i]
+                slope = ((g.reshape(rows.shape) * last).sum(dim=1) * scale).sum().item()
+                shrunk += int(slope > 0)
+                slope *= kappa if slope > 0 else 1
+                m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+                gamma -= 0.05 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)) ** 0.5 + 1e-8)
+                gamma = min(max(gamma, 1e-8), norms.max().item())
+                last, scale = rows, 1 / norms
+            inside += int((gamma < norms).any())
+            held[i] = gamma, m, v, last, scale
+            parameters[i].data = start[i] + ((gamma / norms).clamp(0, 1)[:, None] * rows).reshape(c.shape)
+    for step in range(6):
+        training.step(step, data[step])
+    assert shrunk > 10 and inside > 10 and max(one[0] for one in held if one) > 1e-2
+    same(training.parameters, [*parameters[-2:], *parameters[:-2]], 1e-9)
+
+
+def test_ftp_goes_on_from_what_it_keeps(tmp_path):
+    whole = run(make("ftp"), tmp_path / "whole").classifier.tensors()
+    stops = iter([False] * 4 + [True])
+    with pytest.raises(Interrupted):
+        run(make("ftp"), tmp_path / "cut", should_stop=lambda: next(stops))
+    resumed = run(make("ftp"), tmp_path / "cut").classifier.tensors()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+# -- StarFT
+
+
+def test_starft_adds_the_divergence_over_spurious_captions_of_other_classes():
+    training, ctx, data = doubled("starft", strength=0.7)
+    model = copy.deepcopy(ctx.encoder)
+    frozen, tokens = copy.deepcopy(ctx.encoder), training.student.tokens
+    keys = [stable_key("spurious", 0)] * 2
+    trained = list(model.parameters())
+
+    def loss_of(batch):
+        step = len(steps)
+        steps.append(step)
+        draw = uniforms(derive(keys[0], batch.epoch.numpy(), batch.sample_ids.numpy()), 1)[:, 0] * len(CONTEXTS)
+        spurious = torch.stack([tokens[label, int(k)] for label, k in zip(batch.labels, draw, strict=True)])
+        x, t, s = (unit(f) for f in (model.image_features(batch.images), model.text_features(batch.tokens),
+                                     model.text_features(spurious)))  # fmt: skip
+        with torch.no_grad():
+            x0, s0 = unit(frozen.image_features(batch.images)), unit(frozen.text_features(spurious))
+        logits = model.logit_scale * x @ t.T
+        own = torch.arange(len(x))
+        nce = (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
+        kl = 0
+        for i in range(len(x)):
+            others = batch.labels != batch.labels[i]
+            p0 = softmax(frozen.logit_scale.detach() * s0[others] @ x0[i], dim=0)
+            logp = log_softmax(frozen.logit_scale.detach() * s[others] @ x[i], dim=0)
+            kl = kl + (p0 * (p0.log() - logp)).sum() / len(x)
+        return nce + 0.7 * (1 - step / 6) * kl
+
+    steps = []
+    expected = reference_steps(adam(trained), loss_of, data[:3])
+    terms = [training.step(step, batch) for step, batch in enumerate(data[:3])]
+    assert [term["total"].item() for term in terms] == pytest.approx(expected, rel=1e-9)
+    assert terms[2]["spurious"].item() > 1e-6
+    same(ctx.encoder.parameters(), trained, 1e-7)

@@ -3,8 +3,9 @@ evaluated.
 
 Source: Shu et al., ICML 2023, arXiv:2302.00864, section 3.2 (margin metric softmax) and 3.3 (Beta moving average);
 thuml/CLIPood:engine.py, main.py, scripts.sh. A wrong class c of label y gets lambda (1 - cos(t_y, t_c)) on top of its
-cosine, so that texts far from the label's must stay further away; the code subtracts lambda t_y from the image feature,
-which is the same loss, shifted by a constant. Text tower and logit_scale stay as pretrained, and so does the head.
+cosine, so that texts far from the label's must stay further away; the code subtracts lambda t_y from the image
+feature, which is the same loss, shifted by a constant. Text tower and logit_scale stay as pretrained, and so does the
+head.
 Departures: the head averages all templates of the task (there: one); recipe, batches and precision are the shared ones
 (there: half precision weights, no warm-up, an epoch of 500 steps); `update_every`, other kernels and clocks are the
 options that all averages here have.

@@ -2,12 +2,12 @@
 
 Source: Tian, Liu, Smith and Kira, Fast Trainable Projection for Robust Fine-Tuning, NeurIPS 2023, arXiv:2310.19182;
 GT-RIPL/FTP:util/FTP.py (AdamP). After the optimizer's step a tensor is theta_0 + min(1, gamma / |c|) c, c its
-difference to theta_0 and |.| the sum of absolute values of each row (of a vector: of all its entries). The radius gamma
-begins at 1e-8 and is moved by Adam along the derivative of the loss with respect to it, which is the sum over rows of
-g.c'/|c'| of the step before; where that shrinks it, times kappa. Its range ends at the largest |c|. The first two steps
-leave the tower where it is, as in the code. The head is left out of it.
-Departures: AdamW's own weight decay stays on (the code: 0, as the suites that tune it have it); with clip_norm, gamma's
-derivative is of the whole gradient.
+difference to theta_0 and |.| the sum of absolute values of each row (of a vector: of all its entries). The radius
+gamma begins at 1e-8 and is moved by Adam along the derivative of the loss with respect to it, which is the sum over
+rows of g.c'/|c'| of the step before; where that shrinks it, times kappa. Its range ends at the largest |c|. The first
+two steps leave the tower where it is, as in the code. The head is left out of it.
+As in the code, no weight decay is applied, unless `keep_weight_decay`.
+Departure: with clip_norm, gamma's derivative is of the gradient before clipping.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,11 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.optim import Optimizer
 
-from .base import Context, Start, hyperparameters
+from .base import Context, Settings, Start, hyperparameters
 from .ft import FT, ImageStudent
+from .optimizers import adamw
 from .registry import register
 
 SMALL = 1e-8
@@ -34,6 +36,8 @@ class Hyper:
     factor")."""
     radius_lr: Annotated[float, Field(gt=0)] = 1e-2
     """Adam's rate for radii, in units of summed absolute weights; > 0. Code: 1e-2 (mu)."""
+    keep_weight_decay: bool = False
+    """Also the recipe's weight decay towards 0, as in AdamW. Code: none; the recipe's is not applied."""
 
 
 @register("ftp")
@@ -48,6 +52,11 @@ class FTP(FT):
         """FT's."""
         self._state: dict[str, Tensor] = {}
         return super().student(context)
+
+    def optimizer(self, student: ImageStudent, settings: Settings) -> Optimizer:
+        """AdamW without decay, unless it is kept."""
+        decay = settings.weight_decay if self.hyper.keep_weight_decay else 0.0
+        return adamw(student.parameters(), settings.lr, decay)
 
     def before_step(self, student: ImageStudent, start: Start, step: int) -> None:
         """Moves the radii along the derivatives that the gradients give."""

@@ -6,8 +6,9 @@ is evaluated is an ordinary classifier of unchanged cost. The head starts as zer
 `ft`.
 Departures: for CLIP, CLIP-LoRA (Zanella and Ben Ayed 2024, arXiv:2405.18541; MaxZanella/CLIP-LoRA) adapts both towers,
 keeps the text head, drops out a quarter of the inputs and has r = 2, alpha = 1; here, as for the other rows with a
-head, the image tower, and no dropout. Of a ResNet: the convolutions of its blocks, in loralib's form, and its attention
-pool. Weight decay acts on A, B and the head, so it decays the change, not W. A larger learning rate is usual.
+head, the image tower, and no dropout. Of a ResNet: the convolutions of its blocks, in loralib's form, and its
+attention pool. Weight decay acts on A, B and the head, so it decays the change, not W. A larger learning rate is
+usual.
 """
 
 from collections.abc import Iterator

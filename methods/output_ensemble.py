@@ -2,11 +2,11 @@
 
 Source: the output-space ensemble that WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903) and VRF (Zhu et al., NeurIPS
 2024) compare with; BeierZhu/VRF:src/baselines.py, (1 - w) p_0 + w p. Two towers are evaluated, twice the cost of one.
-Departures: w is tuned by ID-validation likelihood or stays at 1/2 (there: ID test accuracy); on a set with part of the
-classes, probabilities are mixed over all classes and then cut, there logits are cut first.
+Departures: w is tuned by ID-validation likelihood or stays at 1/2 (there: by accuracy on ImageNet's validation set,
+which is its ID test set); on a set with part of the classes, probabilities are mixed over all classes and then cut,
+there logits are cut first.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from .base import Context, Line, Method, hyperparameters
 from .classifier import Classifier
 from .predictor import Predictor
 from .registry import register
-from .two_tower import zero_shot_classifier
+from .two_classifiers import TwoClassifiers, empty_pair, finished_pair
 from .wise_ft import ALPHAS
 
 
@@ -31,34 +31,34 @@ class Hyper:
     """Share of the finetuned probabilities, w; [0, 1]: 0 is zero-shot, 1 the finetuned run. Ours: 0.5."""
 
 
-class TwoClassifiers(Predictor, kind="output_ensemble"):
-    """log((1 - alpha) p_0 + alpha p) of two classifiers, each with a tower of its own."""
+class Mixture(TwoClassifiers, kind="output_ensemble"):
+    """log((1 - alpha) p_0 + alpha p)."""
 
     alpha: Tensor
 
-    def __init__(self, encoder: DualEncoder, first: Classifier, second: Classifier, alpha: float):
-        super().__init__(encoder)
-        self.first, self.second = first, second
-        self.register_buffer("alpha", torch.tensor(alpha, device=first.weight.device))
+    def __init__(self, encoder: DualEncoder, zero_shot: Classifier, finetuned: Classifier, alpha: float):
+        super().__init__(encoder, zero_shot, finetuned)
+        self.register_buffer("alpha", torch.tensor(alpha, device=zero_shot.weight.device))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C) float32 log-probabilities, which are their own softmax's logits."""
-        first, second = (one(images).log_softmax(dim=1) for one in (self.first, self.second))
-        if self.alpha in (0, 1):
-            return second if self.alpha else first
-        return torch.logaddexp(first + torch.log1p(-self.alpha), second + self.alpha.log())
-
-    def meta(self) -> dict[str, str]:
-        """What `restore` needs beside the tensors."""
-        return super().meta() | {"normalise": str(self.second.normalise).lower()}
+        return mixed(self.zero_shot(images), self.finetuned(images), self.alpha)
 
     @classmethod
-    def restore(cls, encoder: DualEncoder, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> "TwoClassifiers":
+    def restore(cls, encoder: DualEncoder, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> "Mixture":
         """The ensemble that was saved."""
-        head = tensors["first.weight"].to(encoder.logit_scale.device)
-        first, second = Classifier(encoder, head), Classifier(copy.deepcopy(encoder), head)
-        second.normalise = meta["normalise"] == "true"
-        return cls(encoder, first, second, float(tensors["alpha"])).filled(tensors)
+        return cls(encoder, *empty_pair(encoder, tensors, meta), float(tensors["alpha"])).filled(tensors)
+
+
+def mixed(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """log((1 - share) softmax(first) + share softmax(second)) of (B, C) logits.
+
+    Args:
+        share: () or (B, 1) in [0, 1]; at 0 and 1 the one side alone, to the last bit.
+    """
+    first, second = first.log_softmax(dim=1), second.log_softmax(dim=1)
+    both = torch.logaddexp(first + torch.log1p(-share), second + share.log())
+    return torch.where(share == 0, first, torch.where(share == 1, second, both))
 
 
 @register("output_ensemble")
@@ -82,12 +82,7 @@ class OutputEnsemble(Method[None, None]):
 
     def line(self, context: Context) -> Line:
         """alpha = 0, 0.1, ... 1 with the encoder of the context, which must hold the pretrained weights."""
-        run = context.inputs["ft"]
-        first = zero_shot_classifier(context.encoder, context)
-        device = context.encoder.logit_scale.device
-        tensors = {name: tensor.to(device) for name, tensor in run["tensors"].items()}
-        second = Classifier.restore(copy.deepcopy(context.encoder), tensors, run["meta"])
-        both = TwoClassifiers(context.encoder, first, second, self.hyper.alpha).eval()
+        both = Mixture(context.encoder, *finished_pair(context, "ft"), self.hyper.alpha).eval()
 
         def at(alpha: float) -> Predictor:
             both.alpha.fill_(alpha)

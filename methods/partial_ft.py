@@ -3,8 +3,8 @@
 Source: the protocol of He et al., Masked Autoencoders, CVPR 2022, arXiv:2111.06377, section 4.3 (the last k blocks,
 with the last norm and the head), here on CLIP with the head of `ft`; no code is released for it.
 Departures: the tower's projection into the shared space is trained with the last norm; a ResNet (ours) has its
-bottlenecks as blocks and its attention pool behind them. With bn=released, statistics of frozen layers still follow the
-batches.
+bottlenecks as blocks and its attention pool behind them. With bn=released, statistics of frozen layers still follow
+the batches.
 """
 
 from typing import Annotated

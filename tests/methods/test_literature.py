@@ -374,7 +374,7 @@ class AdamByHand:
 
 @pytest.mark.parametrize("strength, decay", [(1.0, 0.0), (2.5, 0.1)])
 def test_spd_takes_the_steps_of_its_algorithm(strength, decay):
-    training, ctx, data = doubled("spd", changes={"weight_decay": decay, "lr": 2e-2}, strength=strength)
+    training, ctx, data = doubled("spd", changes={"lr": 2e-2}, strength=strength, keep_weight_decay=bool(decay))
     parameters, loss_of = ft_by_hand(ctx)
     start, adam_, taken_back = [p.detach().clone() for p in parameters], AdamByHand(decay), 0
     for rate, batch in zip(rates(5, 2e-2), data[:5], strict=True):
@@ -395,7 +395,7 @@ def test_spd_takes_the_steps_of_its_algorithm(strength, decay):
 @pytest.mark.parametrize("kappa", [1.0, 0.2])
 def test_ftp_takes_the_steps_of_its_released_code(kappa):
     """GT-RIPL/FTP:util/FTP.py: what AdamP does to each tensor, written out for one after the other."""
-    training, ctx, data = doubled("ftp", changes={"weight_decay": 0.0, "lr": 2e-2}, kappa=kappa, radius_lr=0.05)
+    training, ctx, data = doubled("ftp", changes={"lr": 2e-2}, kappa=kappa, radius_lr=0.05)
     parameters, loss_of = ft_by_hand(ctx)
     start, adam_ = [p.detach().clone() for p in parameters], AdamByHand(0.0)
     shrunk, inside = 0, 0

@@ -9,6 +9,7 @@ import torch
 from methods_kit import (
     CLASSES,
     PROMPTS,
+    Data,
     batches,
     context,
     copies,
@@ -26,9 +27,12 @@ from scipy.stats import beta as beta_distribution
 from torch.nn.functional import cross_entropy, log_softmax, softmax
 
 from robustft.datasets.randomness import derive, stable_key, uniforms
+from robustft.methods.classifier import Classifier
+from robustft.methods.dawin import beta_mixture, coefficients
 from robustft.methods.predictor import restore
 from robustft.methods.starft import CONTEXTS
 from robustft.methods.training.trainer import Interrupted, Training
+from robustft.methods.vrf import NearFailures
 
 pytestmark = pytest.mark.computes
 
@@ -475,3 +479,121 @@ def test_starft_adds_the_divergence_over_spurious_captions_of_other_classes():
     assert [term["total"].item() for term in terms] == pytest.approx(expected, rel=1e-9)
     assert terms[2]["spurious"].item() > 1e-6
     same(ctx.encoder.parameters(), trained, 1e-7)
+
+
+# -- what reads finished runs
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The finished FT run, and both classifiers."""
+    with torch.enable_grad():
+        inputs = inputs_of(make("vrf"), tmp_path_factory.mktemp("pair"))
+        zero_shot = run(make("zero_shot"), tmp_path_factory.mktemp("zero_shot")).classifier
+    return inputs, zero_shot, restore(encoder(), inputs["ft"]["tensors"], inputs["ft"]["meta"])
+
+
+@pytest.mark.parametrize("neighbours, k", [(1000.0, None), (8.0, 2)])
+@torch.no_grad()
+def test_vrf_mixes_by_the_distance_to_zero_shot_failures(pair, neighbours, k, tmp_path):
+    inputs, zero_shot, finetuned = pair
+    hyper = {"neighbours": neighbours, "center": 0.05, "width": 0.04}
+    predictor = run(make("vrf", **hyper), tmp_path, inputs=inputs).classifier
+    data = Data()
+    train, labels = data.train_images([(0, i) for i in range(24)], 0), torch.from_numpy(data.train_labels())
+    failed = (finetuned(train).argmax(dim=1) == labels) & (zero_shot(train).argmax(dim=1) != labels)
+    failures = unit(finetuned.features(train)[failed].double())
+    assert 2 < len(failures) < 24
+    k = min(round(neighbours * len(failures) / 24), len(failures)) if k is None else round(8 * len(failures) / 24)
+    x = unit(finetuned.features(images()).double())
+    nearest = (x[:, None] - failures).square().sum(dim=2).sort(dim=1).values[:, k - 1]
+    w = 1 / (1 + torch.exp((nearest - 0.05) / 0.04))[:, None]
+    assert w.min() < 0.9 * w.max()
+    expected = (1 - w) * zero_shot(images()).double().softmax(1) + w * finetuned(images()).double().softmax(1)
+    torch.testing.assert_close(predictor(images()).double().exp(), expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_vrf_without_failures_is_zero_shot(pair):
+    _, zero_shot, finetuned = pair
+    alone = NearFailures(encoder(), zero_shot, finetuned, torch.zeros(0, 16), torch.tensor([1.0, 1.5, 0.6]))
+    torch.testing.assert_close(alone(images()), zero_shot(images()).log_softmax(dim=1))
+
+
+def test_dawins_coefficients_by_hand():
+    h0, h = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.tensor([0.5, 0.5, 2.0], dtype=torch.float64)
+    o = (1 / 2 + 0.75**0.5 / 1) / 2  # deviations 1 and sqrt(3)/2, means 2 and 1
+    expected = [
+        (np.exp(-b) + o / 1.5) / (np.exp(-a) + np.exp(-b) + o) for a, b in zip(h0.tolist(), h.tolist(), strict=True)
+    ]
+    assert coefficients(h0, h).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "shapes, seed, means, counts",
+    [  # made by naver-ai/dawin:dawin_rft/mixturemodel.py with 3 mixtures and random_seed 1
+        (((20, 60, 30), (40, 40, 40), (60, 15, 50)), 0,
+         (0.5121488695246204, 0.7940767460943098, 0.24348054953985257), (38, 51, 31)),
+        (((5, 3, 80),), 1, (0.805397446670565, 0.45374678648229555, 0.6193765914415247), (17, 11, 52)),
+    ],
+)  # fmt: skip
+def test_dawins_mixture_is_the_released_one(shapes, seed, means, counts):
+    draw = np.random.default_rng(seed)
+    found, group = beta_mixture(np.concatenate([draw.beta(*shape) for shape in shapes]), 3)
+    assert found.tolist() == pytest.approx(means, rel=1e-9) and np.bincount(group).tolist() == list(counts)
+
+
+def test_a_set_of_equal_coefficients_has_one_component():
+    means, group = beta_mixture(np.full(5, 0.3), 3)
+    assert means.tolist() == pytest.approx([0.3]) and group.tolist() == [0] * 5
+
+
+@torch.no_grad()
+def test_dawin_predicts_each_group_with_weights_interpolated_at_its_mean(pair, tmp_path):
+    inputs, zero_shot, finetuned = pair
+    predictor = run(make("dawin", groups=2), tmp_path, inputs=inputs).classifier
+    assert predictor.adapts
+    entropies = [-(p * p.log()).sum(dim=1) for p in (m(images()).double().softmax(1) for m in (zero_shot, finetuned))]
+    means, group = beta_mixture(coefficients(*entropies).numpy(), 2)
+    logits = predictor.adapt(predictor.features(images()))
+    for k in range(2):
+        alpha, own = float(means[k]), np.flatnonzero(group == k)
+        start, end = zero_shot.tensors(), finetuned.tensors()
+        merged = {name: (1 - alpha) * start[name] + alpha * end[name] for name in start}
+        model = restore(encoder(), merged, inputs["ft"]["meta"])
+        torch.testing.assert_close(logits[own], model(images()[own]), atol=1e-4, rtol=1e-5)
+    assert len(np.unique(group)) == 2 and torch.equal(predictor(images()), logits)
+
+
+def test_a_greedy_soup_takes_what_does_not_hurt():
+    """Losses by hand: of single members 3, 1, 2, 4; of means by how many and which."""
+    method, tried = make("greedy_soup", members=4), []
+    losses = {(0,): 3.0, (1,): 1.0, (2,): 2.0, (3,): 4.0, (1, 2): 1.0, (0, 1, 2): 1.5, (1, 2, 3): 0.5}
+    tensors = run_tensors = Classifier(encoder(), torch.zeros(len(CLASSES), 16)).tensors()
+    members = [
+        run_tensors | {"bias": torch.nn.functional.one_hot(torch.tensor([i % 3]), 3)[0] + i * 10.0} for i in range(4)
+    ]
+    by_bias = {tuple((sum(members[i]["bias"] for i in key) / len(key)).tolist()): key for key in losses}
+
+    def validate(classifier):
+        tried.append(by_bias[tuple(classifier.bias.tolist())])
+        return losses[tried[-1]]
+
+    ctx = dataclasses.replace(
+        context(encoder(), **{f"ft:{i}": {"tensors": tensors, "meta": {"normalise": "true"}} for i in range(4)}),
+        validate=validate,
+    )
+    merged = method.merge(members, ctx)
+    assert tried[4:] == [(1, 2), (0, 1, 2), (1, 2, 3)] and method.chooses(method.hyper)
+    torch.testing.assert_close(merged["bias"], sum(members[i]["bias"] for i in (1, 2, 3)) / 3)
+
+
+def test_diwa_is_the_mean_of_lp_ft_runs(tmp_path):
+    method = make("diwa", members=2)
+    inputs = inputs_of(method, tmp_path)
+    assert list(inputs) == ["lp_ft:0", "lp_ft:1"]
+    found = run(method, tmp_path / "out", inputs=inputs).classifier
+    one, two = (finished["tensors"] for finished in inputs.values())
+    assert not found.normalise and not torch.equal(one["weight"], two["weight"])
+    for key, value in found.tensors().items():
+        torch.testing.assert_close(value, (one[key] + two[key]) / 2)

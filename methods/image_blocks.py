@@ -1,6 +1,6 @@
 """The parts of an image tower in the order in which an image goes through them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -24,7 +24,7 @@ def image_parts(encoder: DualEncoder, who: str) -> Parts:
     Raises:
         ValueError: it is neither OpenAI's ViT nor its ResNet; `who` asks, for the message.
     """
-    visual = encoder.visual
+    visual: Any = encoder.visual
     if hasattr(visual, "transformer") and hasattr(visual, "ln_post"):
         end = [*visual.ln_post.parameters(), *([visual.proj] if visual.proj is not None else [])]
         return Parts(visual.ln_pre, list(visual.transformer.resblocks), end)

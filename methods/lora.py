@@ -12,7 +12,7 @@ usual.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -115,7 +115,7 @@ class LoRA(FT):
 Place = tuple[nn.Module, str, int, tuple[int, ...]]
 
 
-def _places(visual: nn.Module, blocks: list[nn.Module], matrices: str) -> Iterator[Place]:
+def _places(visual: Any, blocks: list[Any], matrices: str) -> Iterator[Place]:
     """Module and name of each weight to change, its parts, and which of them."""
     letters = "qkvo" if matrices == "all" else matrices
     for block in blocks:

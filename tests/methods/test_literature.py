@@ -569,10 +569,8 @@ def test_a_greedy_soup_takes_what_does_not_hurt():
     """Losses by hand: of single members 3, 1, 2, 4; of means by how many and which."""
     method, tried = make("greedy_soup", members=4), []
     losses = {(0,): 3.0, (1,): 1.0, (2,): 2.0, (3,): 4.0, (1, 2): 1.0, (0, 1, 2): 1.5, (1, 2, 3): 0.5}
-    tensors = run_tensors = Classifier(encoder(), torch.zeros(len(CLASSES), 16)).tensors()
-    members = [
-        run_tensors | {"bias": torch.nn.functional.one_hot(torch.tensor([i % 3]), 3)[0] + i * 10.0} for i in range(4)
-    ]
+    tensors = Classifier(encoder(), torch.zeros(len(CLASSES), 16)).tensors()
+    members = [tensors | {"bias": torch.tensor([0.0, 7.0**i, 1.0])} for i in range(4)]
     by_bias = {tuple((sum(members[i]["bias"] for i in key) / len(key)).tolist()): key for key in losses}
 
     def validate(classifier):

@@ -14,6 +14,7 @@ from methods_kit import (
     context,
     copies,
     encoder,
+    finished,
     images,
     inputs_of,
     make,
@@ -347,6 +348,19 @@ def test_the_output_ensemble_averages_probabilities(tmp_path):
         expected = (1 - alpha) * p + alpha * q
         torch.testing.assert_close(alone(images()).double().exp(), expected, atol=1e-6, rtol=0)
         assert torch.equal(line.at(alpha)(images()), alone(images()))
+    batches_, passes = [images(seed=1), images(seed=2)], []
+    line.at(0.5).zero_shot.register_forward_hook(lambda module, given, out: passes.append(given[0]))
+    expected = {a: [line.at(a)(batch.clone()) for batch in batches_] for a in line.values}
+    passes.clear()
+    for alpha in line.values:  # as evaluation does it: every point of the path sees the same few batches
+        assert all(map(torch.equal, [line.at(alpha)(batch) for batch in batches_], expected[alpha]))
+    assert len(passes) == 2
+    other = finished(run(make("output_ensemble"), tmp_path / "other", inputs=inputs, seed=1))["tensors"]
+    weights = {
+        name: value * 1.5 if value.is_floating_point() and name != "alpha" else value for name, value in other.items()
+    }
+    changed = line.at(0.5).overwrite(weights.items())
+    assert not torch.equal(changed(batches_[0]), expected[0.5][0])  # nothing of the weights before is remembered
 
 
 # -- SPD and FTP

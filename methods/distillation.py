@@ -66,7 +66,7 @@ def contrastive_relational_distillation(student: Embeddings, teacher: Embeddings
     """
     _check(student, teacher, widths=False)
     ours, theirs = _logits(student), _logits(teacher).detach()
-    total = _kl(theirs, ours) + _kl(theirs.T, ours.T)
+    total = kl_of_logits(theirs, ours) + kl_of_logits(theirs.T, ours.T)
     return total / 2 if half else total
 
 
@@ -103,7 +103,7 @@ def cross_knowledge_distillation(student: Embeddings, teacher: Embeddings) -> Te
     _check(student, teacher)
     image, text = _cross_logits(student, teacher)
     theirs = _logits(teacher).detach()
-    return (_kl(theirs, image) + _kl(theirs.T, text)) / 2
+    return (kl_of_logits(theirs, image) + kl_of_logits(theirs.T, text)) / 2
 
 
 def soft_cross_entropy(student: Embeddings, teacher: Embeddings) -> Tensor:
@@ -143,6 +143,6 @@ def _cross_logits(student: Embeddings, teacher: Embeddings) -> tuple[Tensor, Ten
     return scale * student.image @ teacher.text.detach().T, scale * student.text @ teacher.image.detach().T
 
 
-def _kl(targets: Tensor, logits: Tensor) -> Tensor:
+def kl_of_logits(targets: Tensor, logits: Tensor) -> Tensor:
     """Mean over rows of KL(softmax(targets) || softmax(logits)), in nats."""
     return kl_div(log_softmax(logits, dim=1), log_softmax(targets, dim=1), reduction="batchmean", log_target=True)

@@ -59,7 +59,8 @@ class Predictor(nn.Module):
         _kinds[kind] = cls
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, ...), at least float32, of (B, 3, H, W) uint8 images: what `logits` and `adapt` read."""
+        """(B, ...), at least float32 or the images themselves, of (B, 3, H, W) uint8 images: what `logits` and `adapt`
+        read."""
         raise NotImplementedError
 
     def logits(self, features: Tensor) -> Tensor:

@@ -3,7 +3,8 @@ trajectory.
 
 Source: arXiv:2605.29380; HesamAsad/TRACER:src/models/tracer_loss.py. Defaults are those of the released
 ViT-B/16 scripts (tracer_beta.sh); each field says where the paper's equations differ and what the other
-form means.
+form means. Its averaging is CLIPood's Beta moving average (Shu et al., ICML 2023, arXiv:2302.00864): the same kernel
+Beta(0.5, 0.5) on the same clock (t + 0.5)/(T + 1), thuml/CLIPood:main.py; what is new is that the average teaches.
 """
 
 from collections.abc import Callable

@@ -42,7 +42,7 @@ class TwoTower(nn.Module):
     def forward(self, batch: "Batch") -> Embeddings:
         """(B, D) unit embeddings of both modalities, at least float32, and the logit scale."""
         image, text = self.encoder.image_features(batch.images), self.encoder.text_features(batch.tokens)
-        return Embeddings(_unit(image), _unit(text), self.encoder.logit_scale)
+        return Embeddings(unit(image), unit(text), self.encoder.logit_scale)
 
 
 @hyperparameters
@@ -122,6 +122,6 @@ def zero_shot_classifier(encoder: DualEncoder, context: Context) -> Classifier:
     return Classifier(encoder, build_head(encoder, context.task.class_names, context.task.prompts))
 
 
-def _unit(features: Tensor) -> Tensor:
+def unit(features: Tensor) -> Tensor:
     """Unit rows, at least float32, so that losses are, whatever the autocast type."""
     return normalize(at_least_float32(features), dim=-1)

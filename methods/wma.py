@@ -1,4 +1,8 @@
-"""What the methods share whose teacher is a weighted moving average: its hyperparameters, and making it."""
+"""What the methods share whose teacher is a weighted moving average: its hyperparameters, and making it.
+
+With the default kernel, Beta(0.5, 0.5) at (t + 0.5)/(T + 1), it is the Beta moving average of CLIPood (Shu et al., ICML
+2023, arXiv:2302.00864; thuml/CLIPood:engine.py), which TRACER (arXiv:2605.29380) takes as its teacher.
+"""
 
 from typing import Annotated, Any, Literal
 

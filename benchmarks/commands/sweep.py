@@ -52,7 +52,23 @@ def expand(benchmark: Benchmark, request: Request, tell: Callable[[str], None] =
     if left_out:
         chosen = f"recipe {plan[0].spec.recipe}, rule {request.rule}"
         tell(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
+    if "all" in request.methods and (beside := untuned(benchmark, plan[0].spec.recipe)):
+        tune = f"`robustft tune {benchmark.command_name} --method {beside[0]}`"
+        tell(f"not planned: {', '.join(beside)}: not tuned; run {tune}, and sweep it by name.")
     return plan
+
+
+def untuned(benchmark: Benchmark, recipe: str) -> list[str]:
+    """Methods that the suite can tune and does not list, and that have not been tuned on all its backbones."""
+    suite = benchmark.suite
+    if suite.tuning is None or recipe in suite.published:
+        return []
+    return [
+        name
+        for name in suite.tuning.space
+        if name not in suite.methods
+        and any(benchmark.tuned.entry(name, backbone, recipe) is None for backbone in suite.backbones)
+    ]
 
 
 def carry_out(

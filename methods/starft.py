@@ -6,8 +6,9 @@ random context ("a photo of a dog in the snow."). Over the captions of other cla
 model's softmax for an image is the target of the student's, both with the pretrained logit_scale: KL(teacher ||
 student), mean over images. Its weight falls to 0 over the run (--diminishing).
 Departures: the pool of contexts is ours (the authors ask a language model for theirs, and have pools of textures and
-resolutions too); the weight falls at every step, there by epochs; the context of a visit is a function of seed, epoch
-and image, so that a resumed run sees the same.
+resolutions too); the term is left out at the first step, where it is 0 and its gradient rounding alone, which AdamW
+would turn into full steps of the words that only spurious captions have; the weight falls at every step, there by
+epochs; the context of a visit is a function of seed, epoch and image, so that a resumed run sees the same.
 """
 
 from collections.abc import Sequence
@@ -103,17 +104,22 @@ class StarFT(TwoTowerMethod):
         """The pretrained model."""
         return StaticTeacher(student)
 
+    def teaches(self, step: int) -> bool:
+        """From the second step on."""
+        return step > 0
+
     def at_step(self, step: int, settings: Settings) -> None:
         """How much of the weight is left."""
         self._left = 1 - step / settings.total_steps
 
     def loss(self, student: Outputs, teacher: Outputs | None, batch: "Batch") -> LossTerms:  # type: ignore[override]
         """Nats."""
-        assert teacher is not None  # it teaches at every step
+        terms = {"contrastive": info_nce(student.image, student.text, student.logit_scale)}
+        if teacher is None:
+            return terms
         same = batch.labels[:, None] == batch.labels[None, :]
         now, then = ((self._scale * one.image @ one.spurious.T).masked_fill(same, -1e8) for one in (student, teacher))
-        spurious = self.hyper.strength * self._left * kl_of_logits(then.detach(), now)
-        return {"contrastive": info_nce(student.image, student.text, student.logit_scale), "spurious": spurious}
+        return terms | {"spurious": self.hyper.strength * self._left * kl_of_logits(then.detach(), now)}
 
 
 def spurious_captions(class_names: Sequence[str]) -> list[str]:

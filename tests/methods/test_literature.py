@@ -479,6 +479,8 @@ def test_starft_adds_the_divergence_over_spurious_captions_of_other_classes():
         logits = model.logit_scale * x @ t.T
         own = torch.arange(len(x))
         nce = (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
+        if step == 0:
+            return nce
         kl = 0
         for i in range(len(x)):
             others = batch.labels != batch.labels[i]
@@ -609,3 +611,15 @@ def test_diwa_is_the_mean_of_lp_ft_runs(tmp_path):
     assert not found.normalise and not torch.equal(one["weight"], two["weight"])
     for key, value in found.tensors().items():
         torch.testing.assert_close(value, (one[key] + two[key]) / 2)
+
+
+# -- batches in parts
+
+
+@pytest.mark.parametrize("name", ["clipood", "car_ft", "ldifs", "lora", "spd", "ftp", "starft"])
+def test_a_batch_in_parts_gives_the_same_steps(name):
+    totals = []
+    for micro_batch in (None, 3):
+        training, _, data = doubled(name, changes={"micro_batch": micro_batch})
+        totals.append([training.step(step, batch)["total"].item() for step, batch in enumerate(data[:4])])
+    assert totals[0] == pytest.approx(totals[1], rel=1e-8)

@@ -7,7 +7,9 @@ import pytest
 from runs_kit import call
 
 from robustft import backbones
+from robustft.benchmarks.commands.sweep import untuned
 from robustft.benchmarks.executors.slurm import profile as slurm_profile
+from robustft.benchmarks.planning.benchmark import Benchmark
 from robustft.benchmarks.planning.suite import suite
 from robustft.datasets import catalogue
 from robustft.methods import registry
@@ -46,6 +48,16 @@ def test_all_methods_of_every_suite_are_planned(name, recipe, rule, tmp_path, mo
     left_out = [line for line in said if line.startswith("robustft: not planned: ")]
     for method in loaded(name).methods:
         assert f"│ {method} " in shown.out or any(method in line for line in left_out)
+    for method in untuned(Benchmark(name), recipe):  # said, with what to run, and never run by `all`
+        assert f"│ {method} " not in shown.out
+        assert any(method in line and "not tuned; run `robustft tune " in line for line in left_out)
+
+
+def test_what_digits_can_tune_and_has_not_tuned_is_no_row_of_its_board():
+    digits = Benchmark("digits")
+    left_out = untuned(digits, "common")
+    assert not {*left_out} & {*digits.suite.methods} and {*left_out} < {*digits.suite.tuning.space}
+    assert all(digits.tuned.entry(name, "tiny-vit-p8", "common") is None for name in left_out)
 
 
 @pytest.mark.parametrize("name", [n for n in suite.names() if loaded(n).tuning], ids=str)

@@ -5,10 +5,11 @@ import unicodedata
 
 import own_data_kit as kit
 import pytest
-from runs_kit import call, folders, plan_runs
+from runs_kit import call, folders, plan_runs, run_here
 
 from robustft import backbones
 from robustft.benchmarks.execution import run, worker
+from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.planning import captions
 from robustft.datasets import catalogue
 
@@ -115,8 +116,14 @@ def test_a_worker_refuses_what_was_planned_without_this_check(tmp_path, monkeypa
     data = kit.folder(tmp_path / "d", {"n01": "crane", "n02": "crane", "n03": "heron"})
     file, runs = kit.suite(tmp_path / "s.yaml", data), tmp_path / "runs"
     with monkeypatch.context() as patched:
+
+        def run(launcher):
+            patched.undo()
+            return run_here(launcher)
+
         patched.setattr(captions, "check", lambda *_: "")
-        assert call("sweep", file, "--method", "zero_shot", "--runs", runs) == 2  # the worker is a process of its own
+        patched.setattr(Launcher, "run", run)
+        assert call("sweep", file, "--method", "zero_shot", "--runs", runs) == 2
     assert "have one and the same caption" in (folders(runs)[0] / "log").read_text()
     assert not (folders(runs)[0] / "record.json").exists()
 

@@ -86,7 +86,7 @@ def test_registered_twins_are_named_and_not_refused(name, backbone, groups):
         assert told.startswith("the classes 657 and 744 (missile), 836 and 837 (sunglasses) of imagenet have one")
 
 
-def test_a_run_on_registered_twins_says_so_in_log_record_and_board(tmp_path, monkeypatch, capsys):
+def test_a_run_on_registered_twins_says_so_in_log_record_and_board(tmp_path, monkeypatch):
     """Digits stand for ImageNet, whose images are not here; a tokenizer that reads six as five makes them twins."""
     real = backbones.tokenizer
 
@@ -103,9 +103,7 @@ def test_a_run_on_registered_twins_says_so_in_log_record_and_board(tmp_path, mon
     sentence = (
         "the classes 5 and 6 (five) of digits have one and the same caption to tiny-vit-p8, so of each group only"
     )
-    assert (
-        f"{sentence} one can ever be predicted.\n" in capsys.readouterr().out
-    )  # a process of its own writes it into its log
+    assert f"{sentence} one can ever be predicted.\n" in made.log.read_text()
     assert json.loads(made.record.read_text())["info"]["same_captions"].startswith(sentence)
     results = tmp_path / "results"
     assert call("leaderboard", "--runs", tmp_path / "runs", "--results", results) == 0

@@ -10,6 +10,7 @@ tags than those of JSON's types, other encodings than UTF-8.
 import math
 import re
 from collections.abc import Hashable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,8 @@ def parse(text: str, where: str) -> Any:
     Raises:
         YamlError: begun with `where` and the line.
     """
-    loader = None
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check_aliases(node)
-        return loader.construct_document(node)
+        return _copied(_value(text))
     except (ValueError, RecursionError) as error:  # thousands of brackets or digits
         raise YamlError(f"{where}: not a value that YAML can hold ({type(error).__name__}); correct it.") from None
     except yaml.reader.ReaderError as error:
@@ -129,9 +124,26 @@ def parse(text: str, where: str) -> Any:
         said = filter(None, (getattr(error, "context", None), getattr(error, "problem", None)))
         problem = " ".join(" ".join(said).split()) or str(error).splitlines()[0]
         raise YamlError(f"{where}{line}: not valid YAML ({problem}); correct the file.") from None
+
+
+@lru_cache(maxsize=32)
+def _value(text: str) -> Any:
+    """The value of a text: once, for the tuned values of a suite take half a second. Whoever changes it copies it."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_aliases(node)
+        return loader.construct_document(node)
     finally:
-        if loader is not None:
-            loader.dispose()
+        loader.dispose()
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
 def read(path: Path) -> Any:

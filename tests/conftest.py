@@ -40,6 +40,16 @@ def fresh_data():
         cached.cache_clear()
 
 
+@pytest.fixture
+def runs_here(monkeypatch):
+    """Commands make their runs in this process: for tests whose subject is not the workers (`runs_kit.run_here`)."""
+    from runs_kit import run_here
+
+    from robustft.benchmarks.executors.local import Launcher
+
+    monkeypatch.setattr(Launcher, "run", run_here)
+
+
 @pytest.fixture(scope="session")
 def imagenet_tree(tmp_path_factory):
     """All class folders of ImageNet and its shifts, and a few images: to read, never to change."""

@@ -126,20 +126,51 @@ def tables(first: Mapping[str, SetScores], second: Mapping[str, SetScores], name
         OutcomeError: the two are over other images.
     """
     parts = []
-    for group in _sharing({name: first[name].units for name in names}):
-        units = np.unique(np.concatenate([first[name].units for name in group]))
+    for group, images, places in _layout({name: first[name].units for name in names}):
         table = np.zeros(())
         for name in group:
             a, b = first[name], second[name]
-            if not np.array_equal(a.units, b.units) or not np.array_equal(a.counts, b.counts):
+            if not (_same(a.units, b.units) and _same(a.counts, b.counts)):
                 raise OutcomeError(f"set {name}: two runs are over other images; run them again.")
             sums, total = a.sums - b.sums, a.counts.sum()
             mean = sums.sum(axis=1, keepdims=True) / total
-            moved = np.zeros((len(sums), len(units)))
-            moved[:, np.searchsorted(units, a.units)] = sums - a.counts * mean
-            table = table + (mean + moved * len(units) / total) / len(names)
+            moved = np.zeros((len(sums), images))
+            moved[:, places[name]] = sums - a.counts * mean
+            table = table + (mean + moved * images / total) / len(names)
         parts.append(table)
     return parts
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one is other or np.array_equal(one, other)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What `_layout` found for these very arrays: they are kept, so that no other has the id of one of them."""
+
+    units: tuple[np.ndarray, ...]
+    found: list[tuple[list[str], int, dict[str, np.ndarray]]]
+
+
+_KNOWN: dict[tuple[tuple[str, int], ...], _Known] = {}
+
+
+def _layout(units: Mapping[str, np.ndarray]) -> list[tuple[list[str], int, dict[str, np.ndarray]]]:
+    """Groups of `_sharing`, each with its number of images and, for each set, which of them it shows.
+
+    A board compares thousands of pairs over the same few sets, whose ids `Outcomes` holds once: they are compared once.
+    """
+    key = tuple((name, id(ids)) for name, ids in units.items())
+    if key not in _KNOWN:
+        found = []
+        for group in _sharing(units):
+            every = np.unique(np.concatenate([units[name] for name in group]))
+            found.append((group, len(every), {name: np.searchsorted(every, units[name]) for name in group}))
+        if len(_KNOWN) >= 64:
+            _KNOWN.clear()
+        _KNOWN[key] = _Known(tuple(units.values()), found)
+    return _KNOWN[key].found
 
 
 def _sharing(units: Mapping[str, np.ndarray]) -> list[list[str]]:

@@ -145,7 +145,7 @@ def test_the_fingerprint_is_of_the_shift_too(place):
     assert len({before, other, beside("folder:animals", attic="folder:attic").card.fingerprint}) == 3
 
 
-def test_a_shift_of_a_registered_dataset_from_a_suite_to_the_record_and_the_board(place, capsys, fresh_data):
+def test_a_shift_of_a_registered_dataset_from_a_suite_to_the_record_and_the_board(place, capsys, fresh_data, runs_here):
     for digit in ("seven", "THREE"):
         picture(place / "notes" / digit / "0.png", 30)
     suite = write_suite(place, shifts={"notes": "folder:notes"}, tuning=None)

@@ -44,7 +44,7 @@ def test_encoded_images_are_read_however_pandas_holds_them(stored, tmp_path):
     assert ours.train_labels().tolist() == theirs.train_labels().tolist() and ours.train_size == 9
 
 
-def test_the_command_runs_on_a_table_of_pandas(tmp_path, capsys):
+def test_the_command_runs_on_a_table_of_pandas(tmp_path, capsys, runs_here):
     splits(tmp_path / "d", image="img")
     data = kit.described(tmp_path / "x.yaml", NAMED)
     file, runs = kit.suite(tmp_path / "s.yaml", data), tmp_path / "runs"

@@ -417,11 +417,13 @@ def rename(folder, ending):
         path.rename(path.with_suffix(ending))
 
 
-def test_images_of_a_kind_that_is_not_read_are_said_when_the_sweep_starts_and_on_the_board(own, tmp_path, capfd):
+def test_images_of_a_kind_that_is_not_read_are_said_when_the_sweep_starts_and_on_the_board(
+    own, tmp_path, capfd, runs_here
+):
     suite(tmp_path, "folder:own")
     rename(own / "shift1" / "two", ".HEIC")
     rename(own / "shift1" / "one", ".jfif")
-    assert call("sweep", "own.yaml", "--method", "zero_shot", "--jobs", "1", "--runs", "runs") == 0
+    assert call("sweep", "own.yaml", "--method", "zero_shot", "--runs", "runs") == 0
     said, kinds = capfd.readouterr(), "6 of 9 images of shift1 are of a kind that is not read (.heic, .jfif)"
     assert kinds in said.err and "none is left of the class folders 'one', 'two'" in said.err
     assert f"△ {kinds}" in said.out
@@ -433,7 +435,9 @@ def test_images_of_a_kind_that_is_not_read_are_said_when_the_sweep_starts_and_on
     assert f"! folder:own: {kinds}" in capfd.readouterr().out
 
 
-def test_a_class_without_an_image_in_a_set_is_said_when_the_sweep_starts_and_on_the_board(own, tmp_path, capfd):
+def test_a_class_without_an_image_in_a_set_is_said_when_the_sweep_starts_and_on_the_board(
+    own, tmp_path, capfd, runs_here
+):
     suite(tmp_path, "folder:own")
     for folder in (own / "id_test" / "two", own / "shift1" / "one"):
         shutil.rmtree(folder)
@@ -441,7 +445,7 @@ def test_a_class_without_an_image_in_a_set_is_said_when_the_sweep_starts_and_on_
     told = ("id has 2 of 3 classes: two has no image.", "shift1 has 2 of 3 classes: one has no image.")
     assert carry_out(planned("zero_shot"))["event"] == "done"
     capfd.readouterr()
-    assert call("sweep", "own.yaml", "--method", "zero_shot", "--jobs", "1", "--runs", "runs") == 0
+    assert call("sweep", "own.yaml", "--method", "zero_shot", "--runs", "runs") == 0
     said = capfd.readouterr()
     (record,), pages = board()
     for sentence in told:

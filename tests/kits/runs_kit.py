@@ -125,6 +125,7 @@ def run_here(launcher):
             continue
         outcome = work(job.folder.path, Options(device="cpu"), never)
         job.state, job.reason = outcome["event"], outcome.get("reason", "")
+        job.mistake = outcome.get("mistake", False)
     return launcher.jobs
 
 

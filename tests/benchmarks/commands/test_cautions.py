@@ -148,7 +148,7 @@ def test_what_is_random_is_asked_of_the_class(strangers):
         assert planned(method, seeds=(1, 2)) == [(method, 1), (method, 2)]
 
 
-def test_a_real_start_says_the_same_and_makes_one_run_of_several_seeds(tmp_path, capsys, monkeypatch):
+def test_a_real_start_says_the_same_and_makes_one_run_of_several_seeds(tmp_path, capsys, monkeypatch, runs_here):
     monkeypatch.chdir(tmp_path)
     command = ("sweep", write_suite(tmp_path), "--method", "zero_shot,ft", "--seeds", "0,1", "--set", "limit=16")
     said = cautious(capsys, *command)

@@ -11,6 +11,7 @@ from runs_kit import BACKBONE, call, folders, run_here, write_suite
 
 from robustft import backbones
 from robustft.backbones.zero_shot import build_head
+from robustft.benchmarks.commands.boards import leaderboard
 from robustft.benchmarks.execution.final_weights import load_text, load_weights
 from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.run_folder.folder import RunFolder
@@ -30,6 +31,7 @@ def swept(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr(Launcher, "run", run_here)
+        patch.setattr(leaderboard, "of_sweep", lambda *_: None)  # it holds the reference too, and takes seconds
         plain = write_suite(root)
         shutil.move(plain, root / "plain.yaml")
         suite = write_suite(root, retention=ASKED)

@@ -5,10 +5,11 @@ import unicodedata
 
 import own_data_kit as kit
 import pytest
-from runs_kit import call, folders, plan_runs
+from runs_kit import call, folders, plan_runs, run_here
 
 from robustft import backbones
 from robustft.benchmarks.execution import run, worker
+from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.planning import captions
 from robustft.datasets import catalogue
 
@@ -85,7 +86,7 @@ def test_registered_twins_are_named_and_not_refused(name, backbone, groups):
         assert told.startswith("the classes 657 and 744 (missile), 836 and 837 (sunglasses) of imagenet have one")
 
 
-def test_a_run_on_registered_twins_says_so_in_log_record_and_board(tmp_path, monkeypatch, capsys):
+def test_a_run_on_registered_twins_says_so_in_log_record_and_board(tmp_path, monkeypatch):
     """Digits stand for ImageNet, whose images are not here; a tokenizer that reads six as five makes them twins."""
     real = backbones.tokenizer
 
@@ -102,9 +103,7 @@ def test_a_run_on_registered_twins_says_so_in_log_record_and_board(tmp_path, mon
     sentence = (
         "the classes 5 and 6 (five) of digits have one and the same caption to tiny-vit-p8, so of each group only"
     )
-    assert (
-        f"{sentence} one can ever be predicted.\n" in capsys.readouterr().out
-    )  # a process of its own writes it into its log
+    assert f"{sentence} one can ever be predicted.\n" in made.log.read_text()
     assert json.loads(made.record.read_text())["info"]["same_captions"].startswith(sentence)
     results = tmp_path / "results"
     assert call("leaderboard", "--runs", tmp_path / "runs", "--results", results) == 0
@@ -115,8 +114,14 @@ def test_a_worker_refuses_what_was_planned_without_this_check(tmp_path, monkeypa
     data = kit.folder(tmp_path / "d", {"n01": "crane", "n02": "crane", "n03": "heron"})
     file, runs = kit.suite(tmp_path / "s.yaml", data), tmp_path / "runs"
     with monkeypatch.context() as patched:
+
+        def run(launcher):
+            patched.undo()
+            return run_here(launcher)
+
         patched.setattr(captions, "check", lambda *_: "")
-        assert call("sweep", file, "--method", "zero_shot", "--runs", runs) == 2  # the worker is a process of its own
+        patched.setattr(Launcher, "run", run)
+        assert call("sweep", file, "--method", "zero_shot", "--runs", runs) == 2
     assert "have one and the same caption" in (folders(runs)[0] / "log").read_text()
     assert not (folders(runs)[0] / "record.json").exists()
 

@@ -274,8 +274,8 @@ def test_what_a_rehearsal_reads_is_rehearsed_alike():
     assert alone.spec.run_id == ft.spec.run_id
 
 
-def test_a_run_trained_on_fewer_images_is_evaluated_on_all_of_them(tmp_path):
-    suite = write_suite(tmp_path)
+def test_a_run_trained_on_fewer_images_is_evaluated_on_all_of_them(tmp_path, runs_here):
+    suite = write_suite(tmp_path, backbones=["tiny-vit-p16"])  # which is the fastest on all images
     few = ("--set", "train_limit=20", "--set", "steps=2", "--set", "batch_size=20")
     assert call("run", suite, "--method", "flyp", *few, "--runs", tmp_path / "runs") == 0
     (folder,) = folders(tmp_path / "runs")
@@ -286,7 +286,7 @@ def test_a_run_trained_on_fewer_images_is_evaluated_on_all_of_them(tmp_path):
     }  # fmt: skip
 
 
-def test_limit_is_one_flag_of_run_and_its_record_says_so(tmp_path):
+def test_limit_is_one_flag_of_run_and_its_record_says_so(tmp_path, runs_here):
     suite = write_suite(tmp_path)
     assert call("run", suite, "--method", "flyp", "--limit", "24", "--runs", tmp_path / "runs") == 0
     (folder,) = folders(tmp_path / "runs")

@@ -81,7 +81,7 @@ def test_a_run_made_again_from_its_spec_is_the_same_bit_for_bit(exported, capsys
         verify._choose([make_record()], "abc")
 
 
-def test_a_run_of_ones_own_suite_is_made_again_with_its_file(tmp_path, capsys):
+def test_a_run_of_ones_own_suite_is_made_again_with_its_file(tmp_path, capsys, runs_here):
     """A record says what was run and not where the images were, so the suite's file must; the error says so."""
     suite, runs = write_suite(tmp_path, name="mine", tuning=None), tmp_path / "runs"
     arguments = ("--method", "zero_shot", "--set", "limit=16", "--runs", runs)

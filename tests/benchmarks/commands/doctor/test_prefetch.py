@@ -11,6 +11,7 @@ import datasets as library
 import pytest
 from hub_stub import COMMIT, Hub, serving
 from PIL import Image
+from repository import KITS
 from runs_kit import folders, program, write_suite
 from safetensors.torch import save
 
@@ -36,6 +37,14 @@ class Small:
 sys.meta_path.insert(0, Small())
 """
 """A sitecustomize: in every process open_clip's model of that name is a small one, its repositories the true ones."""
+RUN_HERE = """
+import sys
+from robustft.benchmarks import cli
+from robustft.benchmarks.executors.local import Launcher
+from runs_kit import run_here
+Launcher.run = run_here
+cli.main(sys.argv[1:])
+"""
 PREFETCH_ALL = """
 import contextlib, io, json, sys
 from robustft.benchmarks import cli
@@ -130,10 +139,12 @@ def test_what_is_fetched_once_trains_without_network(machine, tmp_path, weights)
     assert fetched == ["open_clip_model.safetensors", *parquets]
     assert hashlib.sha256(weights).hexdigest() in blobs(tmp_path)
     asked = len(hub.asked)
-    offline = machine | {"HF_HUB_OFFLINE": "1"}
-    arguments = ("--method", "ft", "--seed", 0, "--limit", 4, "--runs", tmp_path / "runs")
-    code, _, error = finished(program("run", suite, *arguments, env=offline))
-    assert code == 0, error
+    offline = machine | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{tmp_path}{os.pathsep}{KITS}"}
+    arguments = ("--method", "ft", "--seed", "0", "--limit", "4", "--runs", str(tmp_path / "runs"))
+    command = [sys.executable, "-c", RUN_HERE, "run", suite, *arguments]
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, timeout=300)
+    error = done.stderr
+    assert done.returncode == 0, error
     (folder,) = folders(tmp_path / "runs")
     record = json.loads((folder / "record.json").read_text())
     assert record["cost"]["images_seen"] > 0 and record["sets"]["id"]["n"] == 3 and len(hub.asked) == asked

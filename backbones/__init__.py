@@ -26,6 +26,7 @@ __all__ = [
     "UnusedWeights",
     "available",
     "base_model",
+    "check",
     "empty",
     "examine",
     "fetch",
@@ -190,6 +191,15 @@ def load(name: str, pretrained: str | Path | None = None, device: "str | torch.d
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32 in convolutions too, on every GPU
     name = resolve(name)
     return _family(name).load(name, device, pretrained or local_weights(name))
+
+
+def check(name: str) -> None:
+    """BackboneError where `load` would raise it. What ships here is known by its hash, without making a model."""
+    name = resolve(name)
+    if _bundled(name) and name not in MADE_HERE and not local_weights(name):
+        weights_id(name)
+    else:
+        load(name)
 
 
 def empty(name: str, device: "str | torch.device" = "cpu") -> "DualEncoder":

@@ -205,7 +205,7 @@ def _check_place(plan: list[Planned], executor: Executor) -> None:
     if executor.cluster is None:
         check_device(executor.device)
     for backbone in {planned.spec.backbone for planned in plan if not planned.spec.given}:
-        backbones.load(backbone)  # raises where the weights are damaged
+        backbones.check(backbone)
 
 
 def _launch(

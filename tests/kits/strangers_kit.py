@@ -4,7 +4,7 @@ from runs_kit import run_here
 
 from robustft.backbones import tiny
 from robustft.benchmarks.executors.local import Launcher
-from robustft.datasets import catalogue
+from robustft.datasets import catalogue, digits
 from robustft.datasets.card import EvalSet
 from robustft.datasets.digits import coloured
 from robustft.datasets.forgetting import Forgetting, grey
@@ -67,3 +67,4 @@ def register(patch):
     patch.setitem(catalogue._EMBEDDED, "strange", Strange)
     patch.setitem(tiny.VISION, "strange-vit", dict(layers=2, width=64, head_width=32, patch_size=8, image_size=32))
     patch.setattr(Launcher, "run", run_here)
+    patch.setattr(digits, "RENDERINGS", 1)  # a quarter of the pictures

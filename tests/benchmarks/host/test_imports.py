@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs_kit import folders, write_suite
+from runs_kit import call, folders, write_suite
 from slurm_stub import install
 
 from robustft.benchmarks.host import imports
@@ -146,10 +146,12 @@ def test_a_job_imports_nothing_of_it_and_finds_a_runs_folder_of_any_name(project
 
 
 @pytest.mark.parametrize("name", ["x%j", "50%avocado", "a\nb", "a\\b", "a:b"])
-def test_a_runs_folder_in_which_jobs_would_not_find_their_files_is_refused(name, project, monkeypatch):
+def test_a_runs_folder_in_which_jobs_would_not_find_their_files_is_refused(name, project, monkeypatch, capsys):
     install(project.parent / "stub", monkeypatch)
+    monkeypatch.chdir(project)
     suite = write_suite(project.parent, seeds=[0])
     words = [suite, "--method", "zero_shot", "--executor", "slurm", "--runs", name, "--dry-run"]
-    made = start([ROBUSTFT, "sweep", *words], project, PATH=os.environ["PATH"])
-    assert made.returncode == 2 and "robustft: --runs: must have none of" in made.stderr, made.stderr
-    assert "Traceback" not in made.stderr and not (project / name).exists()
+    assert call("sweep", *words) == 2
+    said = capsys.readouterr().err
+    assert "robustft: --runs: must have none of" in said and "Traceback" not in said, said
+    assert not (project / name).exists()

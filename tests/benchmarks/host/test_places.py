@@ -41,7 +41,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def test_a_tilde_is_the_home_folder_in_every_option(home, fresh_data, capsys):
+def test_a_tilde_is_the_home_folder_in_every_option(home, fresh_data, capsys, runs_here):
     """No shell expands it in --runs=~/x."""
     make_images(home / "data" / "own")
     suite = Path(write_suite(home, **OWN, **STEPS))
@@ -103,7 +103,7 @@ def test_a_home_folder_that_nobody_has_is_one_sentence(option, home, capsys):
 
 @pytest.fixture
 def program(monkeypatch, capsys):
-    """A command called from a folder, as in a process of its own; workers are processes."""
+    """A command called from a folder, as in a process of its own; workers are processes unless `runs_here`."""
 
     def call_from(*words, cwd, **variables):
         os.environ.pop("ROBUSTFT_DATA", None)  # which an earlier --data has set
@@ -162,7 +162,7 @@ def test_retry_finds_the_data_that_the_sweep_named_wherever_it_is_called(home, t
     assert starts(folder) == 3
 
 
-def test_data_beside_the_call_are_found_from_elsewhere(tmp_path, program):
+def test_data_beside_the_call_are_found_from_elsewhere(tmp_path, program, runs_here):
     """A relative folder:own begins where the sweep was called, and no other folder of that name is taken for it."""
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     make_images(here / "own")

@@ -14,6 +14,7 @@ CHECKPOINT = "checkpoint"
 class Given(Method[None, None]):
     """The checkpoint's image tower under its own head, or that which its own text tower builds of the prompts."""
 
+    name = "given"  # in no registry; what a run is called is in its spec
     trained = False
     seeded = True  # several checkpoints of one name are its seeds
     needs_text = False

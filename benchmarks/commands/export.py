@@ -130,6 +130,7 @@ def _save(tensors: Mapping[str, Tensor]) -> bytes:
 def _card(model: FinishedRun, to: str) -> str:
     from ... import backbones
     from ...backbones.to_open_clip import own_merges
+    from ...datasets import plain_yaml
     from ...results.release import model_card
 
     spec = model.plan.spec
@@ -148,6 +149,7 @@ def _card(model: FinishedRun, to: str) -> str:
             classes=model.card.class_names,
             at=(model.at.parameter, model.at.value) if model.at else None,
         ),
+        plain_yaml.dump,
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import yaml
 
 from ..records.records import Record
 
@@ -35,10 +33,14 @@ class Model:
     """(Parameter, value) of a point on the method's path that was asked for."""
 
 
-def render(record: Record, model: Model) -> str:
-    """The whole file."""
+def render(record: Record, model: Model, to_yaml: Callable[[Any], str]) -> str:
+    """The whole file.
+
+    Args:
+        to_yaml: writes a value as YAML, in which the hub reads what stands at the top.
+    """
     parts = [
-        _front(record, model),
+        f"---\n{to_yaml(_front(record, model))}---",
         f"# {model.title}",
         _about(record, model),
         "## Load it",
@@ -54,16 +56,15 @@ def render(record: Record, model: Model) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _front(record: Record, model: Model) -> str:
+def _front(record: Record, model: Model) -> dict[str, Any]:
     kind = "zero-shot-image-classification" if model.reads_text else "image-classification"
-    front: dict[str, Any] = {
+    return {
         "library_name": model.library,
         "license": model.licence[0],
         **({"base_model": model.base_model} if model.base_model else {}),
         "pipeline_tag": kind,
         "tags": ["clip", "robust-finetuning", "robustft", record["method"]],
     }
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"
 
 
 def _about(record: Record, model: Model) -> str:

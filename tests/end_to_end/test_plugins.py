@@ -35,7 +35,8 @@ def board(results):
 
 
 def test_the_templates_are_short():
-    assert {name: len(text.splitlines()) <= 30 for name, text in TEMPLATES.items()} == dict.fromkeys(TEMPLATES, True)
+    lines = {name: len([line for line in text.splitlines() if line.strip()]) for name, text in TEMPLATES.items()}
+    assert max(lines.values()) <= 30, lines
     assert set(TEMPLATES) == {"my_method.py", "my_data.py", "my_backbone.py", "mine.yaml"}
 
 

@@ -266,9 +266,15 @@ def test_the_figure_names_every_backbone_and_method_and_is_the_same_each_time(tm
 
 
 def test_every_method_has_its_own_colour_and_marker():
+    assert (
+        len({colour for colour, _ in STYLES.values()}) == len({marker for _, marker in STYLES.values()}) == len(STYLES)
+    )
     names = sorted({*STYLES, *registry.names(), "aaa", "bbb"})
-    assert len({style(name, names)[0] for name in names}) == len(names)
-    assert len({style(name, names)[1] for name in names}) == len(names)
+    assert len({style(name, names) for name in names}) == len(names)
+    others = {style(name, names)[0] for name in set(names) - STYLES.keys()}
+    assert others and not others & {colour for colour, _ in STYLES.values()}
+    few = sorted({*STYLES, "aaa", "bbb", "ccc"})
+    assert len({style(name, few)[0] for name in few}) == len({style(name, few)[1] for name in few}) == len(few)
 
 
 def luminance(colour):

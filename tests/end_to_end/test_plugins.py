@@ -208,7 +208,7 @@ def test_another_version_of_a_plug_in_makes_new_runs_and_the_old_are_stale(mine,
     assert f"unranked: not ranked, made with plug-in {before}, which has changed" in stale[0]["marks"]
     assert call("sweep", "mine.yaml", "--method", "my_method", "--dry-run") == 0
     told = capsys.readouterr()
-    assert "1 runs, 0 finished, 1 to run" in told.out and "come from other trials" in told.err
+    assert "1 run, 0 finished, 1 to run" in told.out and "come from other trials" in told.err
     assert call("sweep", "mine.yaml", "--method", "my_method") == 0
     new = set(folders(mine / "runs", "my_method")) - set(old)
     assert {sha256 for folder in new for sha256 in shas(folder)} == {f"method:{digest(path)}"}

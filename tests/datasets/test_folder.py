@@ -60,7 +60,7 @@ def test_prompts_come_from_a_file(own):
             Folder(own)
     for empty in ("", "\n \n"):
         (own / "prompts.txt").write_text(empty)
-        with pytest.raises(DataError, match="prompts.txt is empty; write a line with one {} for the class name"):
+        with pytest.raises(DataError, match="prompts.txt is empty; write lines with one {} for the class"):
             Folder(own)
 
 

@@ -40,7 +40,7 @@ def evaluate(
         data: name of a benchmark, a suite file, "folder:<path>", "huggingface:<name>" or a dataset; of a run by
             default its own.
         sets: names of those to evaluate; all by default. Without the validation set no temperature is fitted.
-        limit: only the first so many samples of each set.
+        limit: at most so many samples of each set, those that `--limit` takes.
         device: where images are before the model gets them; a loaded run's own by default.
         size: side in pixels of pictures that are made from image files; a run's backbone knows its own.
         workers: processes that load images ahead.
@@ -53,9 +53,11 @@ def evaluate(
     Raises:
         UserError: the data are not here, a set is unknown, or the model gives something else; one sentence.
     """
+    from ...datasets.subset import Rehearsal
     from ...results.metrics import calibration
     from ..execution.predict import lineage_batch, predict, score
 
+    part = limit  # as a rehearsal of that size sees the sets, so that its numbers can be compared with these
     if isinstance(model, LoadedRun) or not callable(model):
         loaded = model if isinstance(model, LoadedRun) else load_run(model, device)
         dataset, backbone, device = _data_of(loaded, data), loaded.spec.backbone, loaded.device
@@ -66,6 +68,8 @@ def evaluate(
             raise UserError("data: must be given for a model that is no run; name a benchmark.")
         dataset, backbone = _data(data, size), ""
         made = _given(model, len(dataset.card.class_names))
+    if part is not None:
+        dataset = Rehearsal(dataset, part, part)
     card, found = dataset.card, {}
     wanted = {resolve_name("set", name, [s.name for s in card.sets]) for name in sets} if sets is not None else None
     batch, temperature = lineage_batch(card.name, backbone), None

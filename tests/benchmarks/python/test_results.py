@@ -11,6 +11,7 @@ import torch
 from runs_kit import call, plan_runs, write_suite
 
 import robustft
+from robustft.datasets.subset import Rehearsal
 from robustft.results.metrics import expected_calibration_error
 from robustft.results.records import predictions
 
@@ -85,13 +86,24 @@ class Linear(torch.nn.Module):
         return self.linear(self.drop(images.float().flatten(1) / 255))
 
 
+def test_a_rehearsals_classifier_scored_as_somebodys_model_has_its_numbers(tmp_path):
+    planned = robustft.plan("digits", "zero_shot", backbones="tiny-vit-p16", limit=16)
+    (record,) = robustft.run(planned, tmp_path / "runs", progress=False)
+    run = robustft.load_run(next((tmp_path / "runs/digits/zero_shot/tiny-vit-p16").iterdir()))
+    found = robustft.evaluate(lambda images: run.classifier(images), "digits", limit=16)
+    assert {name: one["accuracy"] for name, one in found.items()} == {
+        name: one["accuracy"] for name, one in record["sets"].items()
+    }
+
+
 def test_a_strangers_module_is_scored_by_the_same_code():
     model = Linear().train()
     model.drop.eval()
     found = robustft.evaluate(model, "digits", sets=["validation", "id"], limit=50)
     assert model.training and model.linear.training and not model.drop.training
     assert list(found) == ["validation", "id"] and found["id"]["role"] == "id" and found["id"]["n"] == 50
-    data = robustft.benchmarks.planning.benchmark.dataset("digits").eval_data("id")
+    whole = robustft.benchmarks.planning.benchmark.dataset("digits")
+    data = Rehearsal(whole, 50, 50).eval_data("id")  # the images of a run with --limit 50
     with torch.no_grad():
         logits = model.eval()(data.images(0, 50))
     labels = np.asarray(data.labels[:50])

@@ -94,6 +94,7 @@ def test_a_rehearsals_classifier_scored_as_somebodys_model_has_its_numbers(tmp_p
     assert {name: one["accuracy"] for name, one in found.items()} == {
         name: one["accuracy"] for name, one in record["sets"].items()
     }
+    assert found == robustft.evaluate(run)
 
 
 def test_a_strangers_module_is_scored_by_the_same_code():
@@ -112,14 +113,6 @@ def test_a_strangers_module_is_scored_by_the_same_code():
     assert (
         "ece_scaled" in found["id"]
         and "ece_scaled" not in robustft.evaluate(model, "digits", sets=["id"], limit=8)["id"]
-    )
-
-
-def test_a_loaded_runs_own_classifier_is_such_a_function(folder):
-    run = robustft.load_run(folder)
-    assert (
-        robustft.evaluate(lambda images: run.classifier(images), "digits", limit=24)["id"]
-        == robustft.evaluate(run)["id"]
     )
 
 

@@ -97,6 +97,16 @@ def test_a_rehearsals_classifier_scored_as_somebodys_model_has_its_numbers(tmp_p
     assert found == robustft.evaluate(run)
 
 
+def test_a_folder_that_is_not_there_has_no_board(tmp_path):
+    with pytest.raises(robustft.UserError, match="runs: must be a folder of runs"):
+        robustft.board("digits", tmp_path / "nowhere")
+
+
+def test_records_tell_rehearsals_from_whole_runs(runs):
+    assert set(robustft.records(runs).limit) == {24}
+    assert robustft.records(reference=True, benchmark="forgetting").limit.isna().all()
+
+
 def test_a_strangers_module_is_scored_by_the_same_code():
     model = Linear().train()
     model.drop.eval()

@@ -23,8 +23,9 @@ ONE_RUN = "one run for each backbone and setting"
 
 
 @pytest.fixture(autouse=True)
-def two_cores(monkeypatch):
+def two_cores(monkeypatch, tmp_path):
     monkeypatch.setattr(cautions, "cores", lambda: 2)
+    monkeypatch.setenv("ROBUSTFT_RUNS", str(tmp_path / "runs"))  # finished runs of a checkout are asked for no caution
 
 
 def cautious(capsys, *arguments):

@@ -25,7 +25,7 @@ ONE_RUN = "one run for each backbone and setting"
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch, tmp_path):
     monkeypatch.setattr(cautions, "cores", lambda: 2)
-    monkeypatch.setenv("ROBUSTFT_RUNS", str(tmp_path / "runs"))  # finished runs of a checkout are asked for no caution
+    monkeypatch.chdir(tmp_path)  # a checkout that has made runs plans nothing more, and has nothing to be cautious of
 
 
 def cautious(capsys, *arguments):

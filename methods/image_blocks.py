@@ -18,17 +18,26 @@ class Parts(NamedTuple):
     """Trained tensors behind the last block: last norm and projection, or attention pool."""
 
 
-def image_parts(encoder: DualEncoder, who: str) -> Parts:
+def image_parts(encoder: DualEncoder, who: str, needed: int = 0) -> Parts:
     """The image tower of an encoder, cut into blocks.
 
+    Args:
+        who: the method that asks, for messages.
+        needed: how many blocks it must have, as `<who>.blocks` says.
+
     Raises:
-        ValueError: it is neither OpenAI's ViT nor its ResNet; `who` asks, for the message.
+        ValueError: it is neither OpenAI's ViT nor its ResNet, or has fewer blocks.
     """
     visual: Any = encoder.visual
     if hasattr(visual, "transformer") and hasattr(visual, "ln_post"):
         end = [*visual.ln_post.parameters(), *([visual.proj] if visual.proj is not None else [])]
-        return Parts(visual.ln_pre, list(visual.transformer.resblocks), end)
-    if hasattr(visual, "layer4") and hasattr(visual, "attnpool"):
+        parts = Parts(visual.ln_pre, list(visual.transformer.resblocks), end)
+    elif hasattr(visual, "layer4") and hasattr(visual, "attnpool"):
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-        return Parts(visual.avgpool, [block for stage in stages for block in stage], [*visual.attnpool.parameters()])
-    raise ValueError(f"{who}: needs a ViT or ResNet as OpenAI's, got that of {encoder.name}; choose another backbone.")
+        parts = Parts(visual.avgpool, [block for stage in stages for block in stage], [*visual.attnpool.parameters()])
+    else:
+        raise ValueError(f"{who}: needs a ViT or ResNet as OpenAI's, got {encoder.name}; choose another backbone.")
+    if needed > len(parts.blocks):
+        most = len(parts.blocks)
+        raise ValueError(f"{who}.blocks: must be at most {most}, the blocks of {encoder.name}, got {needed}.")
+    return parts

@@ -50,6 +50,8 @@ class LowRank(nn.Module):
         parts: how many equal parts the rows have (3 for query, key and value in one). chosen: which are changed.
     """
 
+    _chosen: Tensor
+
     def __init__(
         self,
         weight: Tensor,
@@ -65,14 +67,16 @@ class LowRank(nn.Module):
         drawn = (2 * torch.rand(len(chosen), inner, fan_in, generator=generator) - 1) / fan_in**0.5
         self.a = nn.Parameter(drawn.to(weight))  # kaiming_uniform with a = sqrt(5), as in nn.Linear and loralib
         self.b = nn.Parameter(weight.new_zeros(len(chosen), rows * side, inner))
-        self.scale, self.parts, self.chosen = scale, parts, chosen
+        self.scale, self.parts = scale, parts
+        # A buffer: made in `forward`, it would be a transfer to the device in each pass.
+        self.register_buffer("_chosen", torch.tensor(chosen, device=weight.device), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
             change = self.scale * self.b @ self.a
-            if len(self.chosen) < self.parts:
+            if len(self._chosen) < self.parts:
                 whole = change.new_zeros(self.parts, *change.shape[1:])
-                change = whole.index_copy(0, torch.tensor(self.chosen, device=change.device), change)
+                change = whole.index_copy(0, self._chosen, change)
             return weight + change.reshape(weight.shape)
 
 
@@ -91,10 +95,7 @@ class LoRA(FT):
             ValueError: the tower has fewer blocks than are to be adapted.
         """
         student, hyper = super().student(context), self.hyper
-        blocks = image_parts(context.encoder, "lora").blocks
-        if hyper.blocks > len(blocks):
-            name = context.encoder.name
-            raise ValueError(f"lora.blocks: must be at most {len(blocks)}, the blocks of {name}, got {hyper.blocks}.")
+        blocks = image_parts(context.encoder, "lora", hyper.blocks).blocks
         visual = student.classifier.visual
         visual.requires_grad_(False)
         generator = torch.Generator().manual_seed(context.settings.seed)

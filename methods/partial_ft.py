@@ -41,10 +41,8 @@ class PartialFT(FT):
             ValueError: the tower has fewer blocks.
         """
         student = super().student(context)
-        parts, count = image_parts(context.encoder, "partial_ft"), self.hyper.blocks
-        if count > len(parts.blocks):
-            name, most = context.encoder.name, len(parts.blocks)
-            raise ValueError(f"partial_ft.blocks: must be at most {most}, the blocks of {name}, got {count}.")
+        count = self.hyper.blocks
+        parts = image_parts(context.encoder, "partial_ft", count)
         student.classifier.visual.requires_grad_(False)
         for block in parts.blocks[len(parts.blocks) - count :]:
             block.requires_grad_(True)

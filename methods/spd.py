@@ -48,13 +48,10 @@ class SPD(FT):
 
     def before_step(self, student: ImageStudent, start: Start, step: int) -> None:
         """Which tensors the gradient would take back, and how far they are."""
-        pairs = list(zip(start.parameters, start.values, strict=True))
-        ways = [parameter - origin for parameter, origin in pairs]
-        self._back = [
-            (way * parameter.grad).sum() > 0  # -g.(theta - theta_0) < 0
-            for way, parameter in zip(ways, start.parameters, strict=True)
-            if parameter.grad is not None
-        ]
+        ways = [parameter - origin for parameter, origin in zip(start.parameters, start.values, strict=True)]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in start.parameters]
+        # -g.(theta - theta_0) < 0
+        self._back = [(way * gradient).sum() > 0 for way, gradient in zip(ways, gradients, strict=True)]
         self._distance = [way.norm() for way in ways]
 
     def after_step(self, student: ImageStudent, start: Start, step: int) -> None:

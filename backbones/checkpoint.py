@@ -250,6 +250,8 @@ def _found(content: Mapping[Any, Any], where: str) -> _Model:
         )
     if not models:
         begin = f"its names begin with {_some(names)}" if names else "it holds no tensors with names"
+        if any("visual." in name for name in names):
+            begin = f"it has others of one, but lacks {OURS}"
         raise BackboneError(
             f"{where}: holds no image tower of a CLIP as open_clip, OpenAI or Hugging Face's CLIPModel name it: "
             f"{begin}; save the state_dict() of the whole model."

@@ -307,5 +307,7 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike, num_classes: int | Non
     good = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < 1e-3)
     if not good.all():
         row = int(np.argmin(good))
+        if not np.isfinite(probabilities[row]).all():
+            raise MetricError(f"probabilities: row {row} is not finite; the model has diverged, or is damaged.")
         raise MetricError(f"probabilities: row {row} is not a distribution; pass the softmax, in float32.")
     return probabilities, labels.astype(np.int64)

@@ -70,11 +70,13 @@ def _front(record: Record, model: Model) -> dict[str, Any]:
 def _about(record: Record, model: Model) -> str:
     spec = record["spec"]
     trained = "" if spec.get("steps") is None else f", {spec['steps']} steps of {spec['batch_size']} images"
+    plugins = ", ".join(spec.get("plugins", ()))
+    own = f" (with code that is not robustft's, by kind and sha256: {plugins})" if plugins else ""
     at = "" if model.at is None else f", at {model.at[0]} = {model.at[1]:g} of its path"
     names = ", ".join(model.classes[:10]) + (", ..." if len(model.classes) > 10 else "")
     return "\n".join(
         [
-            f"- Method: {record['method']}{at}",
+            f"- Method: {record['method']}{own}{at}",
             f"- Backbone: {record['backbone']}, from the weights {record['backbone_weights']}",
             f"- Data: {record['benchmark']} ({record['benchmark_version']}), recipe {record['recipe']}{trained}, seed "
             f"{record['seed']}",
@@ -118,8 +120,9 @@ def _made(record: Record) -> str:
     lines += [f"| {key} | {_cell(value)} | {_cell(sources.get(key, ''))} |" for key, value in values.items()]
     environment: Mapping[str, Any] = record["environment"]
     code = ", ".join(map(str, record["info"].get("code", []))) or str(environment.get("commit"))
+    plugins = "".join(f", with the plug-in {entry}" for entry in spec.get("plugins", ()))
     version = environment.get("packages", {}).get("robustft", "")
-    lines += ["", f"Code: robustft {version}, commit {code}. Data fingerprint: {spec['fingerprint']}."]
+    lines += ["", f"Code: robustft {version}, commit {code}{plugins}. Data fingerprint: {spec['fingerprint']}."]
     return "\n".join(lines)
 
 

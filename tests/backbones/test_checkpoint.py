@@ -286,6 +286,7 @@ def without(t, *starts):
 REFUSED = {
     "lora": (lora, r"LoRA that is not merged, as 'base_model.+lora_A.*merge_and_unload"),
     "adapter alone": (lambda t: {"lora_A.weight": torch.ones(2, 2)}, "LoRA that is not merged"),
+    "no first layer": (lambda t: without(t, "visual.conv1"), "has others of one, but lacks visual.conv1.weight"),
     "tower alone": (lambda t: {k: v for k, v in t.items() if k.startswith("visual.")}, r"lacks \d+ of.*with its head"),
     "tower with a part of it missing": (
         lambda t: without(wise_ft(t), "image_encoder.model.visual.ln_post"),

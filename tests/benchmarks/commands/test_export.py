@@ -23,6 +23,7 @@ from robustft.datasets.digits import CLASS_NAMES, PROMPTS, Digits
 from robustft.methods.classifier import Classifier
 from robustft.methods.flyp import FLYP
 from robustft.methods.two_tower import zero_shot_classifier
+from robustft.results.release import model_card
 
 import open_clip  # isort: skip  (after robustft.backbones)
 
@@ -250,6 +251,16 @@ def test_an_empty_folder_is_taken(runs, tmp_path):
     (tmp_path / "out").mkdir()
     assert call("export", runs["zero_shot"].path, tmp_path / "out") == 0
     assert (tmp_path / "out" / "open_clip_config.json").exists()
+
+
+def test_the_card_of_a_plug_ins_run_says_whose_code_it_is(runs):
+    record = json.loads(runs["flyp"].record.read_text())
+    said = model_card.Model("a title", "open_clip", ("other", "Unknown."), "Its own.", "load()")
+    plain = model_card.render(record, said, json.dumps)
+    record["spec"]["plugins"] = ["method:0123"]
+    brought = model_card.render(record, said, json.dumps)
+    assert "by kind and sha256: method:0123" in brought and "with the plug-in method:0123" in brought
+    assert "sha256: method" not in plain and "plug-in" not in plain
 
 
 def test_huggingface_has_a_card_of_its_own_library(runs, tmp_path):

@@ -186,7 +186,7 @@ def test_torch_tensors_and_half_precision_are_welcome():
         ([[0.5, 0.5]], [2], "labels: expected 0 to 1, got 2 to 2"),
         ([[0.5, 0.5]], [-1], "labels: expected 0 to 1"),
         ([[3.0, -2.0]], [0], "row 0 is not a distribution"),
-        ([[0.5, 0.5], [np.nan, 0.5]], [0, 0], "row 1 is not a distribution"),
+        ([[0.5, 0.5], [np.nan, 0.5]], [0, 0], "row 1 is not finite"),
         ([[0.2, 0.3, 0.5]], [0], "expected 2 columns, got 3"),
         ([[0.5, 0.5]], [0, 1], "expected scores"),
     ],

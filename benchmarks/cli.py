@@ -102,6 +102,7 @@ def run(benchmark: str, request: "Request", asked: flags.Asked, wandb: str | Non
 @flags.jobs
 @flags.results
 @flags.wandb
+@flags.keep_going
 @flags.work
 @flags.requested
 def sweep(benchmark: str, request: "Request", results: Path, asked: flags.Asked, wandb: str | None) -> int:
@@ -191,6 +192,7 @@ def evaluate(
 @flags.part
 @flags.recipe
 @flags.jobs
+@flags.keep_going
 @flags.work
 @flags.requested
 def tune(benchmark: str, request: "Request", asked: flags.Asked) -> int:

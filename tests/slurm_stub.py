@@ -52,8 +52,12 @@ elif command == "scontrol" and arguments[0] == "release":
     if "grumbles" in world:
         (place / "world.json").write_text(json.dumps(world))
         sys.exit(arguments[1] + ": " + world["grumbles"])
+elif command == "scontrol" and "partition" in arguments:
+    print("PartitionName=normal Default=YES PreemptMode=REQUEUE State=UP")
+    print("PartitionName=idle Default=NO PreemptMode=GANG,CANCEL State=UP")
 elif command == "scontrol":
     print("MaxArraySize            =", world["max_array"])
+    print("PreemptType             = preempt/partition_prio")
 elif command == "scancel":
     for job in arguments:
         world["jobs"].pop(job, None)

@@ -24,6 +24,7 @@ class Executor:
         keep: what stays of a finished run; None: its final weights.
         cluster: None: this machine.
         workers: processes of each run that load images ahead; None: as the run itself decides.
+        keep_going: with a cluster, watch and submit again until all is done.
     """
 
     runs: Path
@@ -34,6 +35,7 @@ class Executor:
     checkpoint_minutes: float = MINUTES["local"]
     cluster: Cluster | None = None
     workers: int | None = None
+    keep_going: bool = False
 
 
 def choose(asked: Asked) -> Executor:
@@ -49,13 +51,14 @@ def choose(asked: Asked) -> Executor:
             )
         profile = slurm_profile.load(asked.profile or "cpu")  # by default on processors, as on this machine
         if more:
-            profile = slurm_profile.read({**profile.model_dump(exclude_unset=True), **more}, "--memory, --time")
+            profile = slurm_profile.read(profile.with_keys(more), "--memory, --time")
         cluster = Cluster(profile, asked.pack or 1, asked.live, asked.workers)
-    elif asked.profile is not None or asked.pack is not None or asked.live or more:
+    elif asked.profile is not None or asked.pack is not None or asked.live or asked.keep_going or more:
         raise UserError(
-            "--profile, --pack, --live, --memory, --time: are for a cluster; add --executor slurm or leave them out."
+            "--profile, --pack, --live, --keep-going, --memory, --time: are for a cluster; add --executor slurm or "
+            "leave them out."
         )
     device = asked.device or (cluster.profile.device if cluster else "cpu")
     minutes = MINUTES[executor] if asked.checkpoint_minutes is None else asked.checkpoint_minutes
     work = asked.runs, asked.jobs, asked.dry_run, asked.keep
-    return Executor(*work, device, minutes, cluster, asked.workers)
+    return Executor(*work, device, minutes, cluster, asked.workers, asked.keep_going)

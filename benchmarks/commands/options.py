@@ -72,6 +72,7 @@ class Asked:
     workers: int | None = None
     memory: str | None = None
     time: str | None = None
+    keep_going: bool = False
 
 
 def _asked(function: Callable) -> Callable:
@@ -155,6 +156,9 @@ place = together(
         "--checkpoint-minutes", type=click.FloatRange(min=0), help="Between checkpoints: 0.5 here, 10 on a cluster."
     ),
     _asked,
+)
+keep_going = click.option(
+    "--keep-going", is_flag=True, help="With slurm: watch, and submit again what was lost, until all is done."
 )
 ids = click.option("--run", "ids", multiple=True, callback=_names, help="Run ids with commas.")
 work = together(

@@ -18,6 +18,7 @@ from ..execution.whereabouts import Whereabouts, keep_given
 from ..executors.local import Job, Launcher, exit_code
 from ..executors.progress import Reporter
 from ..executors.slurm import command as slurm_command
+from ..executors.slurm.keep_going import keep_going
 from ..host import plugin_files, plugins
 from ..host.environment import cores, visible_gpus
 from ..host.printed import counted
@@ -178,7 +179,8 @@ def _start(
     if executor.cluster is None:
         return exit_code(_launch(plan, folders, done, console, executor))
     minutes = executor.checkpoint_minutes
-    return slurm_command.submit(folders.values(), console, executor.runs, executor.cluster, executor.device, minutes)
+    work = list(folders.values()), console, executor.runs, executor.cluster, executor.device, minutes
+    return keep_going(*work) if executor.keep_going else slurm_command.submit(*work)
 
 
 def check_inputs(plan: Sequence[Planned], folders: dict[str, RunFolder], keep: str | None) -> None:

@@ -189,11 +189,12 @@ def _failed(
 ) -> dict[str, Any]:
     reason = discreet(reason)
     _note(f"failed: {reason}")
+    more = {"mistake": True} if mistake else {}  # starting it again would not help
     with contextlib.suppress(OSError, OutputError, LeaseLost):
         if attempt is not None:
-            attempt.tell("failed", force=True, reason=reason)
+            attempt.tell("failed", force=True, reason=reason, **more)
         elif lease is not None:
-            folder.write_state(guard=lease.check, state="failed", reason=reason)
+            folder.write_state(guard=lease.check, state="failed", reason=reason, **more)
     return {"event": "failed", "folder": discreet(str(folder.path)), "reason": reason, "mistake": mistake}
 
 

@@ -82,6 +82,11 @@ class Seen:
         return self.waits == NEVER
 
     @property
+    def step(self) -> int:
+        """The last step that it wrote down."""
+        return int(self.status.get("step") or 0)
+
+    @property
     def restarts(self) -> int:
         """Consecutive restarts that made no new checkpoint."""
         return int(self.status.get("restarts", 0))

@@ -1,7 +1,7 @@
 """Which runs a job makes, and which jobs are one array: a plan cut for SLURM, before anything is submitted."""
 
 from collections.abc import Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import UserError
@@ -12,7 +12,7 @@ from ...run_folder.spec import RunSpec
 from . import client as queue
 from . import code_snapshot
 from .client import Entry
-from .profile import Profile
+from .profile import Keys, Profile
 
 ARRAY_SIZE = 1001
 """SLURM's own default of MaxArraySize."""
@@ -51,6 +51,7 @@ class Array:
     tasks: list[list[RunFolder]]
     threads: int
     snapshot: str | None
+    profile: Keys
     needs: frozenset[Path] = frozenset()
     """Run folders that must be through before any of it starts."""
 
@@ -89,21 +90,27 @@ class Arranger:
                 levels[path] = 1 + max([level(need) if need in waiting else 0 for need in needs], default=-1)
             return levels[path]
 
+        profiles: dict[str, Keys] = {}
         groups: dict[tuple, list[RunFolder]] = {}
         for path, folder in waiting.items():
-            key = (level(path), self.spec(path).threads, self._code_of(folder, code))
+            spec = self.spec(path)
+            profile = self.cluster.profile.of(spec.method, spec.backbone)
+            kind = profile.model_dump_json()
+            profiles[kind] = profile
+            key = (level(path), spec.threads, self._code_of(folder, code), kind)
             groups.setdefault(key, []).append(folder)
         at_once, pack = self._array_size(), self.cluster.pack
         arrays = []
-        for (_, threads, code), group in sorted(groups.items(), key=lambda item: item[0][0]):
-            if threads > self.cluster.profile.cpus:
+        for (_, threads, code, kind), group in sorted(groups.items(), key=lambda item: item[0][0]):
+            profile = profiles[kind]
+            if profile.cpus != "site" and threads > profile.cpus:
                 raise UserError(
-                    f"profile.cpus: must be at least {threads}, the threads of these runs, got "
-                    f"{self.cluster.profile.cpus}; give each process more processors."
+                    f"profile.cpus: must be at least {threads}, the threads of these runs, got {profile.cpus}; give "
+                    "each process more processors."
                 )
             tasks = [group[first : first + pack] for first in range(0, len(group), pack)]
             for first in range(0, len(tasks), at_once):
-                arrays.append(self._array(tasks[first : first + at_once], threads, code))
+                arrays.append(self._array(tasks[first : first + at_once], threads, code, profile))
         return arrays
 
     def unblocked(self, array: Array, known: Set[Path]) -> tuple[Array, list[RunFolder]]:
@@ -116,12 +123,12 @@ class Arranger:
             return array, []
         free = [task for task in array.tasks if not any(blocked & set(self._needs(run.path)) for run in task)]
         held = [run for task in array.tasks if task not in free for run in task]
-        return self._array(free, array.threads, array.snapshot), held
+        return self._array(free, array.threads, array.snapshot, array.profile), held
 
-    def _array(self, tasks: list[list[RunFolder]], threads: int, code: str | None) -> Array:
+    def _array(self, tasks: list[list[RunFolder]], threads: int, code: str | None, profile: Keys) -> Array:
         needs = {need for task in tasks for folder in task for need in self._needs(folder.path)}
         paths = {folder.path for task in tasks for folder in task}
-        return Array(tasks, threads, code, frozenset(p for p in needs - paths if not RunFolder(p).done()))
+        return Array(tasks, threads, code, profile, frozenset(p for p in needs - paths if not RunFolder(p).done()))
 
     def _missing(self, folders: list[RunFolder], flying: dict[Path, Entry], outcome: Outcome) -> dict[Path, RunFolder]:
         """What is to be submitted of these runs and of those that they read."""
@@ -176,4 +183,4 @@ class Arranger:
 
 def part(array: Array, tasks: slice) -> Array:
     """An array of some of the jobs of another."""
-    return Array(array.tasks[tasks], array.threads, array.snapshot, array.needs)
+    return replace(array, tasks=array.tasks[tasks])

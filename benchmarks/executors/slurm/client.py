@@ -50,6 +50,12 @@ def available() -> bool:
     return shutil.which("squeue") is not None
 
 
+def require() -> None:
+    """UserError where this machine has them not."""
+    if not available():
+        raise UserError("--executor slurm: needs SLURM's commands, squeue was not found; work on a cluster's machine.")
+
+
 def listed(prefix: str = "") -> list[Entry]:
     """My jobs whose name starts with `prefix`, each task of an array by itself; QueueError where SLURM is silent."""
     answer = call(["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%r|%j"])
@@ -108,6 +114,22 @@ def setting(name: str) -> str | None:
     """A value of the cluster's configuration, e.g. of MaxArraySize; None where there is no such key."""
     found = re.search(rf"^{re.escape(name)}\s*=\s*(.*?)\s*$", call(["scontrol", "show", "config"]), re.MULTILINE)
     return found.group(1) if found else None
+
+
+def cancels_preempted(partition: str | None) -> str:
+    """The partition, if SLURM ends a job there for a more urgent one and does not queue it again; else "".
+
+    Args:
+        partition: None is the cluster's default one.
+    """
+    if (setting("PreemptType") or "preempt/none") == "preempt/none":
+        return ""
+    for line in call(["scontrol", "show", "partition", "--oneliner"]).splitlines():
+        about = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        mine = about.get("PartitionName") == partition if partition else about.get("Default") == "YES"
+        if mine and "CANCEL" in about.get("PreemptMode", "").split(","):
+            return about.get("PartitionName", "")
+    return ""
 
 
 def _environment() -> dict[str, str]:

@@ -1,20 +1,22 @@
 """What `--executor slurm` does for a command: submit and say so, or show what would be submitted."""
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 
-from ...errors import UserError
 from ...execution.process_group import batch_text
 from ...host.printed import counted
 from ...host.redaction import discreet
 from ...planning.request import Planned
 from ...run_folder.folder import RunFolder
+from ...run_folder.spec import RunSpec
 from . import client as queue
 from . import code_snapshot, submitit_api
 from .arrays import Array, Cluster, Outcome
 from .cost_estimate import estimate, readable
+from .profile import Profile
 from .submission import LIMITS, PREFIX, Submitter
 
 
@@ -28,11 +30,11 @@ def submit(
 ) -> int:
     """Submit runs; 0 where all are done or on their way, 1 where SLURM took some, 2 where it refused the profile."""
     folders = list(folders)
-    if not queue.available():
-        raise UserError("--executor slurm: needs SLURM's commands, squeue was not found; work on a cluster's machine.")
+    queue.require()
     submitter = Submitter(runs, cluster, device, checkpoint_minutes * 60, lambda text: console.print(text))
     outcome = submitter.submit(folders)
     _tell(outcome, sum(folder.done() for folder in folders), len(folders), console)
+    _warn(cluster, console)
     if not outcome.left:
         return 0
     errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -44,6 +46,19 @@ def submit(
         markup=False,
     )
     return 2 if mistake else 1
+
+
+def _warn(cluster: Cluster, console: Console) -> None:
+    """Of partitions that end a job for a more urgent one and do not queue it again."""
+    profile = cluster.profile
+    keys = [profile, *profile.methods.values(), *profile.backbones.values()]
+    names = {name for each in keys if (name := queue.cancels_preempted(each.partition or profile.partition))}
+    for name in sorted(names):
+        console.print(
+            f"partition {name}: SLURM cancels what it preempts there and does not queue it again; with --keep-going, "
+            "or by `robustft retry --executor slurm`, such runs go on from their last checkpoint",
+            soft_wrap=True,
+        )
 
 
 def _tell(outcome: Outcome, done: int, count: int, console: Console) -> None:
@@ -77,35 +92,50 @@ def dry_run(
     code = None if cluster.live else code_snapshot.content_hash()
     outcome = Outcome()
     arrays = arranger.plan(list(folders.values()), flying, code, outcome)
-    profile = cluster.profile
     specs = [arranger.specs[folder.path] for array in arrays for folder in array.runs]
     console.print(f"\n{counted(len(arrays), 'array')}, code {code or 'as installed when a job starts'}:")
     names: list[str] = []
     for number, array in enumerate(arrays):
         names.append(f"{PREFIX}{arranger.specs[array.runs[0].path].benchmark}-{number}")
         console.print(f"  {names[-1]}: {_described(array, cluster)}", soft_wrap=True)
-    unit = "GPU-hours" if profile.gpus else "process-hours"
-    cost = estimate(specs, runs, device, profile.array_parallelism)
+    with contextlib.suppress(queue.QueueError):
+        _warn(cluster, console)
+    for named in _of_no_run(cluster.profile, arranger.specs.values()):
+        console.print(f"profile: {named} is of no run of this plan; look whether its name is right", markup=False)
+    unit = "GPU-hours" if cluster.profile.gpus else "process-hours"
+    cost = estimate(specs, runs, device, cluster.profile.array_parallelism)
     console.print(f"{unit}: {cost.hours:.2f} for {cost.timed} of {counted(cost.runs, 'run')}, by earlier records")
     console.print(
         f"disk: {readable(cost.kept_bytes)} for {cost.weighed} of {counted(cost.runs, 'run')}, by earlier ones, "
         f"and up to {readable(cost.passing_bytes)} of checkpoints while they are made",
         soft_wrap=True,
     )
-    batches = dict.fromkeys(spec.batch_size for spec in specs if spec.batch_size)
-    for batch in batches if profile.processes > 1 or profile.micro_batch else ():
-        console.print(batch_text(batch, profile.processes, profile.micro_batch))
+    shares = {}
+    for array in arrays:
+        for folder in array.runs:
+            share = arranger.specs[folder.path].batch_size, array.profile.processes, array.profile.micro_batch
+            if share[0] and (share[1] > 1 or share[2]):
+                shares[share] = batch_text(*share)
+    for text in shares.values():
+        console.print(text)
     for name, array in zip(names, arrays, strict=True):
         after = [other for other, made in zip(names, arrays, strict=True) if array.needs & {f.path for f in made.runs}]
         after += sorted({flying[path].job for path in array.needs if path in flying})
         given = submitter.parameters(array, name, after)
         console.print(f"\n{name}/submission.sh", markup=False)
-        text = submitit_api.text(submitter.home / name, profile.python, given, len(array.tasks))
+        text = submitit_api.text(submitter.home / name, array.profile.python, given, len(array.tasks))
         console.print(discreet(text), markup=False, soft_wrap=True)
 
 
+def _of_no_run(profile: Profile, specs: Iterable[RunSpec]) -> list[str]:
+    """Keys of a profile for methods and backbones that no run has: a name may be misspelt."""
+    known = {name for spec in specs for name in (f"methods.{spec.method}", f"backbones.{spec.backbone}")}
+    named = [f"{kind}.{name}" for kind in ("methods", "backbones") for name in getattr(profile, kind)]
+    return [name for name in named if name not in known]
+
+
 def _described(array: Array, cluster: Cluster) -> str:
-    profile = cluster.profile
+    profile = array.profile
     each = "a run each" if cluster.pack == 1 else f"up to {cluster.pack} runs each, one after the other"
     on = f"{profile.nodes} node{'s' * (profile.nodes > 1)} with {counted(profile.gpus, 'GPU')}"
     jobs = counted(len(array.tasks), "job")

@@ -116,17 +116,17 @@ class Submitter:
             "snapshot": array.snapshot,
             "device": self.device,
             "checkpoint_seconds": self.checkpoint_seconds,
-            "micro_batch": self.cluster.profile.micro_batch,
+            "micro_batch": array.profile.micro_batch,
             "workers": self.cluster.workers,
             "pack": self.cluster.pack,
-            "profile": json.loads(discreet(json.dumps(self.cluster.profile.model_dump(exclude_defaults=True)))),
+            "profile": json.loads(discreet(json.dumps(array.profile.model_dump(exclude_defaults=True)))),
         }
 
     def parameters(self, array: Array, name: str, after: list[str]) -> dict[str, Any]:
         """The parameters that sbatch gets for an array."""
         threads = array.threads
         setup = [
-            *self.cluster.profile.setup,
+            *array.profile.setup,
             # Read when NumPy and torch load, and their number changes bits.
             f"export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} OPENBLAS_NUM_THREADS={threads}",
         ]
@@ -136,7 +136,7 @@ class Submitter:
         if len(after) > LISTED_JOBS:
             after = sorted({job.partition("_")[0] for job in after})
         return submitit_api.parameters(
-            self.cluster.profile,
+            array.profile,
             name=name,
             setup=setup,
             signal_seconds=self.signal_seconds(array),
@@ -145,15 +145,15 @@ class Submitter:
 
     def signal_seconds(self, array: Array) -> int:
         """How long before its end a job is told to save: three times the slowest save that these runs have seen."""
-        if self.cluster.profile.signal_seconds is not None:
-            return self.cluster.profile.signal_seconds
+        if array.profile.signal_seconds is not None:
+            return array.profile.signal_seconds
         took = [folder.read_state().get("save_seconds") or 0.0 for folder in array.runs]
         return max(SIGNAL_SECONDS, int(3 * max(took)) + 1)
 
     def _hold(self, batch: Batch, array: Array, after: list[str]) -> list[str]:
         tasks = [tuple(str(folder.path) for folder in task) for task in array.tasks]
         given = self.parameters(array, batch.name, after)
-        return submitit_api.submit(batch.folder, self.cluster.profile.python, given, tasks)
+        return submitit_api.submit(batch.folder, array.profile.python, given, tasks)
 
     def _write(self, batch: Batch, array: Array, jobs: list[str]) -> None:
         for task, job in zip(array.tasks, jobs, strict=True):
@@ -161,6 +161,7 @@ class Submitter:
                 folder.forget_cancel()
                 state = folder.read_state()
                 state.pop("reason", None)
+                state.pop("mistake", None)
                 new = {"state": "submitted", "job": job, "batch": batch.name, "snapshot": array.snapshot}
                 folder.write_state(guard=self.check, **{**state, **new})
         batch.put(phase="written", jobs=jobs)

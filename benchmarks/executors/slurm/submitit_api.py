@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...host import imports
 from ...host.redaction import discreet
 from .job import MakeRuns
-from .profile import Profile
+from .profile import Keys
 
 RESTARTS = 1_000_000
 """submitit gives up after that many time-outs; a run ends when it is done."""
@@ -26,12 +26,14 @@ OF_THE_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JW
 OF_KEYS = {
     "account": ("ACCOUNT",),
     "constraint": ("CONSTRAINT",),
-    "gpus_per_node": ("GPUS", "GPUS_PER_NODE", "GRES"),
+    "gpus_per_node": ("GPUS", "GPUS_PER_NODE"),
+    "gres": ("GRES",),
     "mem": ("MEM_PER_CPU", "MEM_PER_GPU", "MEM_PER_NODE"),
     "partition": ("PARTITION",),
     "qos": ("QOS",),
     "time": ("TIMELIMIT",),
-    "elsewhere": ("CLUSTERS", "RESERVATION", "WCKEY"),
+    "reservation": ("RESERVATION",),
+    "elsewhere": ("CLUSTERS", "WCKEY"),
 }
 """Parameter -> the variables (SBATCH_ACCOUNT) in which a user may have a value for all jobs; the last are of none."""
 
@@ -44,18 +46,23 @@ class Refused(Exception):
     """sbatch did not take the jobs; the message is SLURM's."""
 
 
-def parameters(profile: Profile, *, name: str, setup: list[str], signal_seconds: int, dependency: str | None) -> dict:
+def parameters(profile: Keys, *, name: str, setup: list[str], signal_seconds: int, dependency: str | None) -> dict:
     """The profile in submitit's words; the jobs are held until they are released."""
+    more = {"reservation": profile.reservation, "licenses": profile.licenses, **profile.extra}
+    more = {key: value for key, value in more.items() if value is not None}
     given = {
         "job_name": name,
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,
         "constraint": profile.constraint,
+        "exclude": profile.exclude,
+        "comment": profile.comment,
         "nodes": profile.nodes,
         "ntasks_per_node": max(1, profile.gpus),
-        "gpus_per_node": profile.gpus or None,
-        "cpus_per_task": profile.cpus,
+        "gpus_per_node": _gpus(profile),
+        "gres": profile.gres or None,
+        "cpus_per_task": None if profile.cpus == "site" else profile.cpus,
         "mem": profile.memory,
         "time": profile.minutes,
         "array_parallelism": profile.array_parallelism,
@@ -66,10 +73,21 @@ def parameters(profile: Profile, *, name: str, setup: list[str], signal_seconds:
         # One dead process of a run takes the others with it: they would wait for it forever. Since SLURM 22.05 srun
         # does not ask sbatch how many processors a process has, and would give it one.
         # And where a site has it that jobs inherit nothing, srun would not even hand on what `setup` exports.
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus}", "--export=ALL"],
-        "additional_parameters": {"hold": True, "requeue": True, "export": "ALL"},
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            *([] if profile.cpus == "site" else [f"--cpus-per-task={profile.cpus}"]),
+            "--export=ALL",
+        ],
+        "additional_parameters": {**more, "hold": True, "requeue": True, "export": "ALL"},
     }
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _gpus(profile: Keys) -> int | str | None:
+    """What is asked by `--gpus-per-node`: nothing where the profile has them as generic resources."""
+    if not profile.gpus or profile.gres is not None:
+        return None
+    return profile.gpus if profile.gpu_type is None else f"{profile.gpu_type}:{profile.gpus}"
 
 
 def submit(folder: Path, python: str | None, given: dict, tasks: list[tuple[str, ...]]) -> list[str]:
@@ -119,7 +137,8 @@ def _environment(given: dict) -> Iterator[None]:
     sbatch obeys its own (SBATCH_PARTITION) before the text that it is given; those of keys that a profile leaves out
     stay. And it hands its environment on: in an interactive job, srun would take what SLURM set there for wishes.
     """
-    kept = [name for key, names in OF_KEYS.items() if key not in given for name in names]
+    said = {*given, *given["additional_parameters"]}
+    kept = [name for key, names in OF_KEYS.items() if key not in said for name in names]
     taken = {}
     for name in list(os.environ):
         of_a_job = "SLURM_JOB_ID" in os.environ and name.startswith(OF_A_JOB) and name not in OF_THE_CLUSTER

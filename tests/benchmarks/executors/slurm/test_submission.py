@@ -115,6 +115,61 @@ def test_each_process_of_a_run_has_all_of_its_processors(folders, queue):
         )
 
 
+def options_of(text):
+    """What the #SBATCH lines of a job say."""
+    return {line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")}
+
+
+@pytest.mark.parametrize(
+    ("keys", "has", "has_not"),
+    [
+        ({"gpus": 2}, {"--gpus-per-node=2", "--ntasks-per-node=2"}, "gres"),
+        ({"gpus": 2, "gpu_type": "a100"}, {"--gpus-per-node=a100:2"}, "gres"),
+        ({"gpu_type": "1g.10gb"}, {"--gpus-per-node=1g.10gb:1"}, "gres"),
+        ({"gres": "gpu:h100:4"}, {"--gres=gpu:h100:4", "--ntasks-per-node=4"}, "gpus"),
+        ({"gres": "", "gpus": 2}, {"--ntasks-per-node=2"}, "gpus"),
+        ({"cpus": "site"}, {"--gpus-per-node=1"}, "cpus"),
+        (
+            {"reservation": "course", "exclude": "n[1-3]", "comment": "my words", "licenses": "data:1"},
+            {"--reservation=course", "--exclude='n[1-3]'", "--comment='my words'", "--licenses=data:1"},
+            "gres",
+        ),
+        ({"extra": {"mail_type": "FAIL", "exclusive": True, "nice": 7}}, {"--mail-type=FAIL", "--exclusive"}, "gres"),
+    ],
+)
+def test_each_key_of_a_profile_becomes_an_option_of_sbatch(folders, queue, keys, has, has_not):
+    submit(folders[:1], Profile(**{"cpus": 4, "time": "1h", **keys}))
+    (about,) = queue.jobs.values()
+    options = options_of(about["text"])
+    assert has <= options and not [option for option in options if option.startswith(f"--{has_not}")]
+    (srun,) = (line for line in about["text"].splitlines() if line.startswith("srun "))
+    assert has_not not in srun
+
+
+def test_runs_with_keys_of_their_own_are_arrays_of_their_own(folders, queue):
+    profile = Profile.model_validate({"time": "2h", "methods": {"wise_ft": {"time": "1h", "micro_batch": 7}}})
+    outcome = submit(folders, profile)
+    times = {job.partition("_")[0]: "--time=60" in options_of(about["text"]) for job, about in queue.jobs.items()}
+    assert [times[array] for array in outcome.arrays] == [False, True]
+    kept = [json.loads(path.read_text()) for path in folders[0].path.parents[3].glob(".slurm/*/batch.json")]
+    assert sorted((batch["runs"][0][0].split("/")[1], batch["micro_batch"]) for batch in kept) == [
+        ("ft", None),
+        ("wise_ft", 7),
+    ]
+
+
+def test_a_dry_run_warns_of_partitions_that_cancel_and_of_names_that_no_run_has(tmp_path, queue, capsys):
+    (tmp_path / "mine.yaml").write_text("gpus: 0\npartition: idle\nmethods: {tracre: {time: 9h}}\n")
+    words = ("sweep", write_suite(tmp_path), "--method", "ft", "--seeds", "0", "--runs", tmp_path / "runs", "--dry-run")
+    assert call(*words, "--executor", "slurm", "--profile", tmp_path / "mine.yaml") == 0
+    shown = capsys.readouterr().out
+    assert "partition idle: SLURM cancels what it preempts there" in shown and "--keep-going" in shown
+    assert "profile: methods.tracre is of no run of this plan" in shown
+    assert call(*words, "--executor", "slurm") == 0
+    assert "cancels what it preempts" not in capsys.readouterr().out
+    assert call(*words, "--keep-going") == 2
+
+
 def test_a_dry_run_shows_the_profiles_setup_before_the_run(tmp_path, queue, capsys):
     setup = ["module purge", "module load cuda/12.4"]
     (tmp_path / "mine.yaml").write_text("gpus: 0\nsetup:\n" + "".join(f"  - {line}\n" for line in setup))

@@ -105,7 +105,8 @@ def carry_out(
                 listing.departures(console, benchmark.suite.published[recipe], methods)
         if executor.cluster is not None:
             at, minutes = executor.runs, executor.checkpoint_minutes
-            slurm_command.dry_run(plan, folders, console, at, executor.cluster, executor.device, minutes)
+            cost = benchmark.suite.cost
+            slurm_command.dry_run(plan, folders, console, at, executor.cluster, executor.device, minutes, cost)
         return 0
     if len(done) == len(plan):
         console.print(f"{counted(len(plan), 'run')}, all finished earlier; nothing to do")

@@ -14,10 +14,12 @@ from cluster import PATIENCE, commands_of
 from runs_kit import BACKBONE, call, essence, starts, write_suite
 
 from robustft.benchmarks.commands import sweep
+from robustft.benchmarks.commands.console import make_console
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.executors import run_states
 from robustft.benchmarks.executors.slurm import client as queue
+from robustft.benchmarks.executors.slurm import keep_going
 from robustft.benchmarks.executors.slurm.arrays import Cluster
 from robustft.benchmarks.executors.slurm.profile import Profile
 from robustft.benchmarks.executors.slurm.submission import PREFIX, Submitter
@@ -330,6 +332,41 @@ def test_a_job_that_can_never_start_is_told_of_and_replaced(cluster, folders, un
     assert f"(job {dead}, DependencyNeverSatisfied)" in capsys.readouterr().out
     submit(folders)
     assert dead not in {entry.job for entry in queue.listed()}
+    finish(cluster, folders)
+    assert_once_and_the_same(folders, undisturbed, attempts=1)
+
+
+def test_where_preempted_jobs_are_cancelled_a_sweep_keeps_going(cluster, folders, undisturbed, capsys):
+    """The job is caught and ended by a more urgent one; who watches is logged out, and then killed; another goes on."""
+    runs, cheap = folders[0].path.parents[3], PROFILE.model_copy(update={"partition": "cheap"})
+
+    def watch():
+        keep_going.POLL_SECONDS = 1
+        assert keep_going.keep_going(folders, make_console(), runs, Cluster(cheap), "cpu", 600) == 0
+
+    first = in_child(watch)
+    pid = catch(cluster, folders[0])
+    os.kill(first, signal.SIGHUP)
+    urgent = cluster.call("sbatch", "--parsable", "-phigh", "-n2", "--output=/dev/null", "--wrap=true").strip()
+    go_on(pid)
+    cluster.wait_for(lambda: urgent not in {entry.job for entry in queue.listed()}, "the urgent job", LONG)
+    cluster.wait_for(lambda: "again 1" in logged(runs), "the watch to submit it again", LONG)
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    second = in_child(watch)
+    assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 0
+    assert_once_and_the_same(folders, undisturbed, attempts=2)
+
+
+def logged(runs):
+    """What a watch has said since its terminal is gone."""
+    path = runs / ".slurm" / keep_going.LOG
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize("keys", [{"gres": "gpu:1"}, {"gres": "", "extra": {"gpus": 1}}, {"cpus": "site"}])
+def test_other_ways_to_ask_for_gpus(cluster, folders, undisturbed, keys):
+    submit(folders, Profile(**{"partition": "low", "cpus": 1, "time": "30m", "comment": "a b", **keys}))
     finish(cluster, folders)
     assert_once_and_the_same(folders, undisturbed, attempts=1)
 

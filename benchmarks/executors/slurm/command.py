@@ -10,6 +10,7 @@ from ...execution.process_group import batch_text
 from ...host.printed import counted
 from ...host.redaction import discreet
 from ...planning.request import Planned
+from ...planning.suite.suite import Cost
 from ...run_folder.folder import RunFolder
 from ...run_folder.spec import RunSpec
 from . import client as queue
@@ -78,6 +79,7 @@ def dry_run(
     cluster: Cluster,
     device: str,
     checkpoint_minutes: float,
+    cost: Cost | None,
 ) -> None:
     """Show the arrays, what they will take, and the sbatch text of each; nothing is written."""
     submitter = Submitter(runs, cluster, device, checkpoint_minutes * 60, lambda text: None)
@@ -103,11 +105,20 @@ def dry_run(
     for named in _of_no_run(cluster.profile, arranger.specs.values()):
         console.print(f"profile: {named} is of no run of this plan; look whether its name is right", markup=False)
     unit = "GPU-hours" if cluster.profile.gpus else "process-hours"
-    cost = estimate(specs, runs, device, cluster.profile.array_parallelism)
-    console.print(f"{unit}: {cost.hours:.2f} for {cost.timed} of {counted(cost.runs, 'run')}, by earlier records")
+    told = estimate(specs, runs, device, cluster.profile.array_parallelism, cost.image_seconds if cost else {})
+    known, of = [], f"of {counted(told.runs, 'run')}"
+    if told.timed:
+        known.append(f"{told.hours:.2f} for {told.timed} {of}, by earlier records")
+    if cost is not None and told.printed:
+        hours = f"about {told.printed_hours:.0f} of training for {told.printed} {of}"
+        known.append(f"{hours}, by the suite's cost ({cost.of}), evaluation beside it")
+    known = known or ["not known: no earlier record is of such a run, and the suite has no cost for this device"]
+    console.print(f"{unit}: {'; '.join(known)}", soft_wrap=True)
     console.print(
-        f"disk: {readable(cost.kept_bytes)} for {cost.weighed} of {counted(cost.runs, 'run')}, by earlier ones, "
-        f"and up to {readable(cost.passing_bytes)} of checkpoints while they are made",
+        f"disk: {readable(told.kept_bytes)} for {told.weighed} of {counted(told.runs, 'run')}, by earlier ones, "
+        f"and up to {readable(told.passing_bytes)} of checkpoints while they are made"
+        if told.weighed
+        else "disk: not known before the first run of such a kind has ended",
         soft_wrap=True,
     )
     shares = {}

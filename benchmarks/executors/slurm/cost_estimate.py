@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from ....results.records import records
+from ...planning.benchmark import method_of
 from ...run_folder.folder import RunFolder
 from ...run_folder.spec import RunSpec
 
@@ -25,6 +26,10 @@ class Estimate:
     """Hours of one GPU, or of one process without GPUs."""
     timed: int
     """Runs that `hours` covers."""
+    printed_hours: float
+    """Hours of training by the suite's own cost, of runs that are like no earlier one."""
+    printed: int
+    """Runs that `printed_hours` covers."""
     kept_bytes: int
     """What finished runs keep."""
     passing_bytes: int
@@ -46,23 +51,34 @@ class Pace:
         return self.image_seconds * (spec.steps or 0) * (spec.batch_size or 0) + self.other_seconds
 
 
-def estimate(specs: list[RunSpec], runs: Path, device: str, at_once: int) -> Estimate:
+def estimate(
+    specs: list[RunSpec], runs: Path, device: str, at_once: int, image_seconds: Mapping[str, float]
+) -> Estimate:
     """What these runs will take.
 
     Args:
         runs: root of earlier runs; the committed reference records are asked as well.
         device: cpu or cuda; records of the other kind say nothing.
         at_once: runs that are made at the same time.
+        image_seconds: backbone -> seconds of training on an image of one GPU, as the suite has them.
     """
     earlier = chain(records.gather(runs, lambda _: None), records.gather_reference(report=lambda _: None))
     paces = _paces(r for r in earlier if (r["environment"].get("device", "cpu") == "cpu") == (device == "cpu"))
     sizes, weights = _sizes(runs)
     seconds = [paces[key].seconds(spec) for spec in specs if (key := (spec.method, spec.backbone)) in paces]
+    printed = [
+        image_seconds[spec.backbone] * spec.steps * (spec.batch_size or 0)
+        for spec in specs
+        if device != "cpu" and spec.backbone in image_seconds and (spec.method, spec.backbone) not in paces
+        if spec.steps and method_of(spec).trained
+    ]
     kept = [sizes[key] for spec in specs if (key := (spec.method, spec.backbone)) in sizes]
     heavy = sorted((weights[spec.backbone] for spec in specs if spec.steps and spec.backbone in weights), reverse=True)
     return Estimate(
         hours=sum(seconds) / 3600,
         timed=len(seconds),
+        printed_hours=sum(printed) / 3600,
+        printed=len(printed),
         kept_bytes=sum(kept),
         passing_bytes=CHECKPOINT_WEIGHTS * sum(heavy[:at_once]),
         weighed=len(kept),

@@ -17,7 +17,7 @@ from ...errors import UserError, explain, resolve_name, unknown
 from ...host.places import expanded
 from ...host.redaction import refuse
 from ...run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS, Positive
-from .recipes import Published, Recipe, Strict
+from .recipes import Published, Rate, Recipe, Strict
 
 SUITES = Path(__file__).resolve().parents[2] / "suites"
 RULES = ("one_se", "best_id", "fixed")
@@ -50,6 +50,15 @@ class Tuning(Strict):
     metric: Literal["validation_nll"] = "validation_nll"
     space: dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]]
     """Method -> key -> values; the trials of a method are all combinations."""
+
+
+class Cost(Strict):
+    """What training costs where no record of one's own says it: for estimates before the first run."""
+
+    of: str
+    """On which machine, and from where the numbers are: one H100, by TRACER's Table 4."""
+    image_seconds: Annotated[dict[str, Rate], Field(min_length=1)]
+    """Backbone -> seconds of one GPU that a training step takes for each of its images, in the mean of methods."""
 
 
 class Suite(Strict):
@@ -92,6 +101,7 @@ class Suite(Strict):
     grid: dict[str, Any] = {}
     """Method -> a list of settings, or key -> list of values, all combined."""
     note: str = ""
+    cost: Cost | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":

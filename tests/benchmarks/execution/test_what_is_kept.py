@@ -97,7 +97,7 @@ def test_the_text_tower_that_is_kept_builds_the_head_of_the_final_weights(averag
 
 
 def test_a_disk_estimate_counts_both_towers(averaged):
-    found = estimate([Plan.read(averaged).spec], averaged.path.parents[3], "cpu", 1)
+    found = estimate([Plan.read(averaged).spec], averaged.path.parents[3], "cpu", 1, {})
     both = averaged.weights.stat().st_size + averaged.text_weights.stat().st_size
     assert found.passing_bytes == 8 * both and found.kept_bytes > both
 

@@ -15,10 +15,10 @@ from ...results.tables.cells import OWN_TITLES
 from ..errors import UserError
 from ..execution import wandb_tracking
 from ..execution.whereabouts import Whereabouts, keep_given
+from ..executors.keep_going import keep_going
 from ..executors.local import Job, Launcher, exit_code
 from ..executors.progress import Reporter
 from ..executors.slurm import command as slurm_command
-from ..executors.slurm.keep_going import keep_going
 from ..host import plugin_files, plugins
 from ..host.environment import cores, visible_gpus
 from ..host.printed import counted

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -14,12 +15,10 @@ from cluster import PATIENCE, commands_of
 from runs_kit import BACKBONE, call, essence, starts, write_suite
 
 from robustft.benchmarks.commands import sweep
-from robustft.benchmarks.commands.console import make_console
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
-from robustft.benchmarks.executors import run_states
+from robustft.benchmarks.executors import keep_going, run_states
 from robustft.benchmarks.executors.slurm import client as queue
-from robustft.benchmarks.executors.slurm import keep_going
 from robustft.benchmarks.executors.slurm.arrays import Cluster
 from robustft.benchmarks.executors.slurm.profile import Profile
 from robustft.benchmarks.executors.slurm.submission import PREFIX, Submitter
@@ -336,26 +335,32 @@ def test_a_job_that_can_never_start_is_told_of_and_replaced(cluster, folders, un
     assert_once_and_the_same(folders, undisturbed, attempts=1)
 
 
-def test_where_preempted_jobs_are_cancelled_a_sweep_keeps_going(cluster, folders, undisturbed, capsys):
+def test_where_preempted_jobs_are_cancelled_a_sweep_keeps_going(cluster, folders, suite, undisturbed, tmp_path):
     """The job is caught and ended by a more urgent one; who watches is logged out, and then killed; another goes on."""
-    runs, cheap = folders[0].path.parents[3], PROFILE.model_copy(update={"partition": "cheap"})
-
-    def watch():
-        keep_going.POLL_SECONDS = 1
-        assert keep_going.keep_going(folders, make_console(), runs, Cluster(cheap), "cpu", 600) == 0
-
-    first = in_child(watch)
+    (tmp_path / "cheap.yaml").write_text("partition: cheap\ngpus: 1\ncpus: 1\ntime: 30m\n")
+    words = ("sweep", suite, "--method", "tracer", "--seeds", "0", "--set", "limit=8", "--device", "cpu")
+    words = (*words, "--runs", tmp_path / "runs", "--results", tmp_path / "results")
+    words = (*words, "--executor", "slurm", "--profile", tmp_path / "cheap.yaml", "--keep-going")
+    first = watch(words)
+    cluster.wait_for(lambda: folders[0].read_state().get("state") == "running", "the run", LONG)
     pid = catch(cluster, folders[0])
-    os.kill(first, signal.SIGHUP)
+    first.send_signal(signal.SIGHUP)
     urgent = cluster.call("sbatch", "--parsable", "-phigh", "-n2", "--output=/dev/null", "--wrap=true").strip()
     go_on(pid)
     cluster.wait_for(lambda: urgent not in {entry.job for entry in queue.listed()}, "the urgent job", LONG)
-    cluster.wait_for(lambda: "again 1" in logged(runs), "the watch to submit it again", LONG)
-    os.kill(first, signal.SIGKILL)
-    os.waitpid(first, 0)
-    second = in_child(watch)
-    assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 0
+    cluster.wait_for(lambda: "again 1" in logged(tmp_path / "runs"), "the watch to submit it again", LONG)
+    first.kill()
+    first.wait()
+    assert watch(words).wait(LONG) == 0
+    assert (tmp_path / "results" / "leaderboard.md").exists()
     assert_once_and_the_same(folders, undisturbed, attempts=2)
+
+
+def watch(words):
+    """The command in a process of its own, which looks at the queue every second."""
+    code = "import sys; from robustft.benchmarks import cli; from robustft.benchmarks.executors import keep_going\n"
+    code += "keep_going.POLL_SECONDS = 1; cli.main(sys.argv[1:])"
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], start_new_session=True)
 
 
 def logged(runs):

@@ -8,7 +8,8 @@ from slurm_stub import install
 
 from robustft.benchmarks.commands import sweep as sweeps
 from robustft.benchmarks.commands.console import make_console
-from robustft.benchmarks.executors.slurm import code_snapshot, keep_going
+from robustft.benchmarks.executors import keep_going
+from robustft.benchmarks.executors.slurm import code_snapshot
 from robustft.benchmarks.executors.slurm.arrays import Cluster
 from robustft.benchmarks.executors.slurm.profile import Profile
 from robustft.benchmarks.planning.request import Request

@@ -16,15 +16,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ...errors import UserError
-from ...host.printed import counted
-from ...run_folder.folder import RunFolder
-from ...run_folder.lease import Observer
-from .. import run_states
-from ..run_states import Queue, Seen
-from .arrays import Cluster
-from .client import QueueError, require
-from .submission import LIMITS, Submitter
+from ..errors import UserError
+from ..host.printed import counted
+from ..run_folder.folder import RunFolder
+from ..run_folder.lease import Observer
+from . import run_states
+from .run_states import Queue, Seen
+from .slurm.arrays import Cluster
+from .slurm.client import QueueError, require
+from .slurm.submission import LIMITS, Submitter
 
 POLL_SECONDS = 30.0
 """Between two looks at the queue: each asks SLURM's controller twice."""

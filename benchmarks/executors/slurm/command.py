@@ -121,13 +121,14 @@ def dry_run(
         else "disk: not known before the first run of such a kind has ended",
         soft_wrap=True,
     )
-    shares = {}
-    for array in arrays:
-        for folder in array.runs:
-            share = arranger.specs[folder.path].batch_size, array.profile.processes, array.profile.micro_batch
-            if share[0] and (share[1] > 1 or share[2]):
-                shares[share] = batch_text(*share)
-    for text in shares.values():
+    shares = {
+        batch_text(batch, array.profile.processes, array.profile.micro_batch): None
+        for array in arrays
+        if array.profile.processes > 1 or array.profile.micro_batch
+        for batch in dict.fromkeys(arranger.specs[folder.path].batch_size for folder in array.runs)
+        if batch
+    }
+    for text in shares:
         console.print(text)
     for name, array in zip(names, arrays, strict=True):
         after = [other for other, made in zip(names, arrays, strict=True) if array.needs & {f.path for f in made.runs}]

@@ -1,5 +1,6 @@
 """What every test shares: one thread, no network, and no skipped test in CI."""
 
+import gc
 import os
 from functools import partial
 
@@ -10,14 +11,30 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("COLUMNS", None)  # readline sets it for what its process starts, the workers of xdist for example
 
 import pytest
-import torch
-
-from robustft.backbones.torchvision_ops import declare_missing_operators
-
-declare_missing_operators()  # torchmetrics imports torchvision
-torch.set_num_threads(1)
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def prepare_torch():
+    """What a process that runs tests needs before their files are imported."""
+    import torch
+
+    from robustft.backbones.torchvision_ops import declare_missing_operators
+
+    declare_missing_operators()  # torchmetrics imports torchvision
+    torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    """xdist's first process hands out tests and runs none."""
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        prepare_torch()
+
+
+def pytest_collection_finish(session):
+    """Modules and tests live to the end: no collection of garbage has to look through their objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +43,15 @@ def own_folders(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("ROBUSTFT_CACHE", str(tmp_path_factory.getbasetemp() / "contents"))
     for name in ("ROBUSTFT_DATA", "ROBUSTFT_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """What a test reads it gets from the page cache; only a machine that loses power would miss fsync.
+
+    Processes that a test starts do call it, those of tests/faults among them.
+    """
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

@@ -47,13 +47,15 @@ def own_folders(monkeypatch, tmp_path_factory):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
     """What a test reads it gets from the page cache; only a machine that loses power would miss fsync.
 
     Processes that a test starts do call it, those of tests/faults among them.
     """
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -72,13 +74,15 @@ def painted():
     return images
 
 
-@pytest.fixture(autouse=True)
-def pictures_are_painted_once(request, monkeypatch, painted):
+@pytest.fixture(scope="module", autouse=True)
+def pictures_are_painted_once(request, painted):
     """Hundreds of runs are evaluated on the same digits. The tests of datasets/ paint them anew."""
-    if DATASETS not in request.node.path.parents:
-        from robustft.datasets.digits import RenderedSet
+    from robustft.datasets.digits import RenderedSet
 
-        monkeypatch.setattr(RenderedSet, "images", painted)
+    with pytest.MonkeyPatch.context() as patch:
+        if DATASETS not in request.path.parents:
+            patch.setattr(RenderedSet, "images", painted)
+        yield
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ SWEEP_FLAGS = $(FLAGS) $(call flag,SEEDS,seeds) $(call flag,LIMIT,limit) $(call 
 LINKS = rm -rf .make/links && mkdir -p .make/links/robustft && cd .make/links/robustft && \
 	ln -s ../../../robustft/{__init__.py,py.typed} ../../../{backbones,benchmarks,datasets,methods,results} .
 ROBUSTFT = $(PY) -m robustft.benchmarks
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest
+# Compiled files are kept, also where the environment says otherwise: each process that a test starts reads them.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .PHONY: help
 help: ## this list

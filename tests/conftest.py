@@ -1,7 +1,9 @@
 """What every test shares: one thread, no network, and no skipped test in CI."""
 
+import gc
 import os
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the thread count changes bits
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,14 +12,31 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.pop("COLUMNS", None)  # readline sets it for what its process starts, the workers of xdist for example
 
 import pytest
-import torch
 
-from robustft.backbones.torchvision_ops import declare_missing_operators
-
-declare_missing_operators()  # torchmetrics imports torchvision
-torch.set_num_threads(1)
-
+DATASETS = Path(__file__).parent / "datasets"
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def prepare_torch():
+    """What a process that runs tests needs before their files are imported."""
+    import torch
+
+    from robustft.backbones.torchvision_ops import declare_missing_operators
+
+    declare_missing_operators()  # torchmetrics imports torchvision
+    torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    """xdist's first process hands out tests and runs none."""
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        prepare_torch()
+
+
+def pytest_collection_finish(session):
+    """Modules and tests live to the end: no collection of garbage has to look through their objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +45,44 @@ def own_folders(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("ROBUSTFT_CACHE", str(tmp_path_factory.getbasetemp() / "contents"))
     for name in ("ROBUSTFT_DATA", "ROBUSTFT_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """What a test reads it gets from the page cache; only a machine that loses power would miss fsync.
+
+    Processes that a test starts do call it, those of tests/faults among them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def painted():
+    """`RenderedSet.images` that paints a picture once in this process: it is a function of painter, image and key."""
+    import numpy as np
+
+    @lru_cache(maxsize=512)
+    def known(painter, numbers, keys, kind):
+        return painter(np.frombuffer(numbers, np.int64), np.frombuffer(keys, kind))
+
+    def images(self, start, stop):
+        numbers, keys = self._images[start:stop], self.keys[start:stop]
+        return known(self._painter, numbers.tobytes(), keys.tobytes(), keys.dtype.str).clone()
+
+    return images
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_are_painted_once(request, painted):
+    """Hundreds of runs are evaluated on the same digits. The tests of datasets/ paint them anew."""
+    from robustft.datasets.digits import RenderedSet
+
+    with pytest.MonkeyPatch.context() as patch:
+        if DATASETS not in request.path.parents:
+            patch.setattr(RenderedSet, "images", painted)
+        yield
 
 
 @pytest.fixture
@@ -48,6 +105,44 @@ def runs_here(monkeypatch):
     from robustft.benchmarks.executors.local import Launcher
 
     monkeypatch.setattr(Launcher, "run", run_here)
+
+
+@pytest.fixture
+def few_pictures():
+    """Evaluation sets of `digits` with a quarter of their pictures, for runs of this process (`runs_here`)."""
+    from robustft.benchmarks.host import plugins
+    from robustft.datasets import digits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "RENDERINGS", 1)
+        plugins._changed()  # what is remembered of a dataset is asked anew
+        yield
+    plugins._changed()
+
+
+@pytest.fixture
+def drawn_once(monkeypatch, tmp_path_factory):
+    """A figure is drawn by the first test that asks for it, of all processes: for tests whose subject is not drawing.
+
+    As `robustft figures` keeps them: under the sha256 of all that a figure depends on, our code among it.
+    """
+    from robustft.results.plots import drawn, gallery
+
+    base, make, known = tmp_path_factory.getbasetemp(), gallery.make, {}
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "drawn"
+
+    def found_or_made(name, material, png=True):
+        _, digest = known.setdefault(id(material), (material, None))
+        digest = digest or drawn.digest(material)
+        known[id(material)] = material, digest
+        album = drawn.Album(folder, digest, digest)
+        files = album.find(name, png)
+        if files is None:
+            files = make(name, material, png)
+            album.keep(name, files)
+        return files
+
+    monkeypatch.setattr(gallery, "make", found_or_made)
 
 
 @pytest.fixture(scope="session")

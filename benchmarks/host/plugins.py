@@ -56,8 +56,9 @@ def include(given: str | Path, where: str = OPTION, start: Path | None = None) -
 def discover() -> None:
     """Make known what installed packages register by their entry points; one that cannot be imported is told once."""
     found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    every = importlib.metadata.entry_points()  # once: it reads a file of each installed package
     for group, kind in GROUPS.items():
-        for entry in importlib.metadata.entry_points(group=group):
+        for entry in every.select(group=group):
             about = f"{entry.dist.metadata['Name']} {entry.dist.version}" if entry.dist else "an installed package"
             top = entry.value.partition(":")[0].partition(".")[0].strip()
             found.setdefault((about, top), []).append((kind, entry.name, entry.value))

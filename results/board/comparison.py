@@ -6,7 +6,7 @@ import statistics as middle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -89,11 +89,20 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
     """First minus second on a column; None where a per-sample file, or a shared seed, is missing.
 
     Rows that both vary over seeds are paired by seed, whatever else each has; a row without training randomness, or
-    made from several seeds at once, stands beside every seed of the other.
+    made from several seeds at once, stands beside every seed of the other. The pages of a board ask for the same pairs:
+    each is compared once.
 
     Raises:
         OutcomeError, PredictionError: as `Outcomes.scores`.
     """
+    key = (id(section), id(first), id(second), column)
+    if key not in outcomes.compared:
+        found = _compare(outcomes, section, first, second, column)
+        outcomes.compared[key] = (section, first, second), found
+    return cast("Comparison | None", outcomes.compared[key][1])
+
+
+def _compare(outcomes: Outcomes, section: Section, first: Row, second: Row, column: str) -> Comparison | None:
     asked = sets_of(section, column)
     if asked is None:
         return None

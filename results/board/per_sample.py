@@ -12,7 +12,7 @@ from ..records import predictions
 from ..records.records import REFERENCE
 from ..records.reference import PREDICTIONS, SAMPLES, ReferencePredictions
 from ..statistics import jackknife
-from .rows import JOINT, Row
+from .rows import JOINT, Row, Section
 
 
 class OutcomeError(ValueError):
@@ -44,6 +44,10 @@ class Outcomes:
         runs: root of all run folders, for local rows.
         reference: root of all references, for reference rows.
         folders: benchmark -> folder, where a reference lies elsewhere.
+
+    Attributes:
+        compared: what `comparison.compare` found, by the ids of section and rows and by column, beside these objects:
+            they are kept, so that no other has the id of one of them.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Outcomes:
         self._layouts: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
         self._right: dict[tuple[str, str, str, str], np.ndarray] = {}
         self._scores: dict[tuple[str, str, str, tuple[str, ...], str], SetScores | None] = {}
+        self.compared: dict[tuple[int, int, int, str], tuple[tuple[Section, Row, Row], object]] = {}
 
     def scores(self, benchmark: str, row: Row, name: str, score: str = "accuracy") -> SetScores | None:
         """The scores of a row's seeds on a set; None where a run has no per-sample file of it.

@@ -140,12 +140,12 @@ def test_list_names_everything_and_explains_one_method(capsys):
 # Tuning
 
 
-def test_tuning_writes_both_rules_and_a_sweep_uses_them(tmp_path, capsys, monkeypatch):
+def test_tuning_writes_both_rules_and_a_sweep_uses_them(tmp_path, capsys, monkeypatch, runs_here, few_pictures):
     monkeypatch.chdir(tmp_path)
     fastest = "tiny-vit-p16"  # what is ranked is evaluated on all images
     suite = write_suite(tmp_path, backbones=[fastest])
     tuned = tmp_path / "quick.tuned.yaml"
-    assert call("tune", suite, "--method", "ft,wise_ft", "--jobs", "1") == 0
+    assert call("tune", suite, "--method", "ft,wise_ft") == 0
     entries = yaml.safe_load(tuned.read_text())["entries"]
     for method in ("ft", "wise_ft"):
         entry = entries[method][fastest]
@@ -167,7 +167,7 @@ def test_tuning_writes_both_rules_and_a_sweep_uses_them(tmp_path, capsys, monkey
     assert call("tune", suite, "--method", "ft,wise_ft") == 0
     assert "nothing to do" in capsys.readouterr().out
 
-    assert call("sweep", suite, "--method", "ft", "--jobs", "1") == 0
+    assert call("sweep", suite, "--method", "ft") == 0
     assert "come from other trials" not in capsys.readouterr().err
     (run,) = (path for path in folders(tmp_path / "runs", "ft") if path not in trials)
     record = read_record(run / "record.json")
@@ -368,12 +368,12 @@ def test_one_run_ends_with_its_numbers(swept, monkeypatch, capsys):
     assert "OOD mean" in output and "record.json" in output
 
 
-def test_a_run_that_fails_is_told_with_its_log_and_the_others_go_on(tmp_path):
+def test_a_run_that_fails_is_told_with_its_log_and_the_others_go_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     suite = write_suite(tmp_path)
     arguments = ("--method", "ft,wise_ft,flyp", "--set", "ft.lr=1e30", "--set", "wise_ft.lr=1e30", *QUICK)
-    started = program("sweep", suite, *arguments, "--jobs", "1", cwd=tmp_path)
-    output, errors = started.communicate(timeout=300)
-    assert started.returncode == 1
+    assert call("sweep", suite, *arguments, "--jobs", "1") == 1
+    output, errors = capsys.readouterr()
     assert "ft tiny-vit-p8 seed 0: NonFinite:" in errors and "  | " in errors
     assert "its input ft tiny-vit-p8 seed 0 failed" in errors
     assert "done    flyp" in output

@@ -107,7 +107,7 @@ def test_a_stranger_has_one_colour_in_every_figure_and_no_other_methods(drawn):
     assert style("alone", ()) in [(colour, marker) for colour, marker in SPARE]
 
 
-def test_the_report_has_them_all_and_opens_with_their_benchmark(swept, drawn):
+def test_the_report_has_them_all_and_opens_with_their_benchmark(swept, drawn, drawn_once):
     assert call("report") == 0
     page = (swept[0] / "results/report.html").read_text()
     sections = [part.split('"')[0] for part in page.split('<section class="benchmark" id="')[1:]]

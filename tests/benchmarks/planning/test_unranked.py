@@ -27,7 +27,7 @@ def printed(capsys, *arguments, code=0):
     return captured.out if code == 0 else captured.err
 
 
-def test_a_row_says_why_it_is_not_ranked_until_it_is(tmp_path, capsys, monkeypatch):
+def test_a_row_says_why_it_is_not_ranked_until_it_is(tmp_path, capsys, monkeypatch, few_pictures):
     """There, on every page, and in `compare`: each time with what to run, and running that helps."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
@@ -61,7 +61,7 @@ def test_a_row_says_why_it_is_not_ranked_until_it_is(tmp_path, capsys, monkeypat
     assert printed(capsys, "bundle", "out", "--benchmark", "quick.yaml")  # records stay as they are
 
 
-def test_rehearsals_and_values_by_hand_say_so_there_and_in_compare(tmp_path, capsys, monkeypatch):
+def test_rehearsals_and_values_by_hand_say_so_there_and_in_compare(tmp_path, capsys, monkeypatch, few_pictures):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     suite(tmp_path)

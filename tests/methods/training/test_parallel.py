@@ -378,7 +378,8 @@ def two(tmp_path_factory):
     """The folder that two processes have filled."""
     folder = tmp_path_factory.mktemp("two")
     path = os.pathsep.join([str(TESTS), str(KITS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    code = "import conftest, runpy, sys; runpy.run_path(sys.argv[3])['worker'](int(sys.argv[1]), sys.argv[2])"
+    code = "import conftest, runpy, sys; conftest.prepare_torch()\n"
+    code += "runpy.run_path(sys.argv[3])['worker'](int(sys.argv[1]), sys.argv[2])"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(rank), str(folder), __file__],

@@ -91,7 +91,7 @@ def test_the_forgetting_in_the_prose_is_that_of_the_committed_reference():
 
 
 @pytest.mark.parametrize("benchmark", PICTURES)
-def test_the_pictures_are_those_of_the_committed_reference(benchmark):
+def test_the_pictures_are_those_of_the_committed_reference(benchmark, drawn_once):
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pinned = re.findall(r"^matplotlib==(\S+)", constraints, flags=re.MULTILINE)
     drawn, text = dict(pictures(benchmark)), FINDINGS.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_records import make_record
 from runs_kit import call
@@ -143,6 +143,7 @@ nested = st.recursive(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text(max_size=5), st.lists(nested, max_size=2).map(lambda parts: [*parts, *parts])))
 def test_what_is_packed_comes_back_the_same(values):
     packed = json.loads(json.dumps(pack(values)))
@@ -177,7 +178,7 @@ def test_without_runs_the_page_says_so(tmp_path):
     assert "No finished runs yet" in write(Material(), tmp_path / "report.html").read_text()
 
 
-def test_the_command_writes_the_file_and_refuses_a_benchmark_without_runs(tmp_path, capsys):
+def test_the_command_writes_the_file_and_refuses_a_benchmark_without_runs(tmp_path, capsys, drawn_once):
     record = make_record("ft", benchmark="mine")
     publish_record(tmp_path / "runs" / "mine" / "ft" / "b" / "seed0-x", record)
     where = ("--runs", tmp_path / "runs", "--results", tmp_path)

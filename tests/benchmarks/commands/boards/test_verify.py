@@ -50,7 +50,7 @@ def told(capsys, *arguments):
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in REFERENCE.glob(f"*/{manifest.NAME}")))
-def test_the_committed_reference_holds_in_every_cell(capsys, name):
+def test_the_committed_reference_holds_in_every_cell(capsys, name, drawn_once):
     code, text = told(capsys, REFERENCE / name)
     cells = sum(len(row) for row in csv.DictReader((REFERENCE / name / "leaderboard.csv").open()))
     assert code == 0 and f"{cells} cells of the board checked: all hold" in text, text
@@ -268,7 +268,7 @@ def test_what_was_changed_is_found_even_with_fresh_hashes(copied, capsys, change
 
 
 @pytest.fixture
-def drawn(tmp_path):
+def drawn(tmp_path, drawn_once):
     """A copy of a committed reference whose pictures were drawn here."""
     out = tmp_path / "forgetting"
     shutil.copytree(REFERENCE / "forgetting", out, ignore=shutil.ignore_patterns("*.svgz"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ... import backbones
 from ...datasets import catalogue
 from ...datasets.card import Dataset
+from ...datasets.shots import rarest
 from ...methods import registry
 from ...methods.given import Given
 from ..errors import UserError, resolve_name
@@ -70,7 +71,12 @@ def data_facts(name: str, backbone: str, allow_partial: bool) -> DataFacts:
     """What a plan depends on in the data that a backbone is given."""
     data = dataset(name, backbones.image_size(backbone), allow_partial)
     fingerprint = data_check.fingerprint(data, allow_partial)
-    return DataFacts(data.card.version, fingerprint, data.train_size, bool(data.card.names("validation")))
+    here = catalogue.has_own(name) or catalogue.comes_with_package(
+        name
+    )  # its files are read for the fingerprint anyway
+    validates, classes = bool(data.card.names("validation")), len(data.card.class_names)
+    few = rarest(data) if here and not catalogue.parts(name)[1] else None
+    return DataFacts(data.card.version, fingerprint, data.train_size, validates, classes, few)
 
 
 def _forget() -> None:

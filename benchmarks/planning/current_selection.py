@@ -142,7 +142,7 @@ def _with_selection(benchmark: "Benchmark", record: Mapping[str, Any]) -> Mappin
     changed = {**record, "selection": selection}
     if selection["tuning"]:
         resolver = benchmark.resolver(spec.recipe).of_rule(selection["rules"][0])
-        changed["sources"] = resolver.plain(spec.method, spec.backbone, spec.seed)[-1].sources
+        changed["sources"] = resolver.plain(spec.method, spec.backbone, spec.seed, spec.shots)[-1].sources
     return changed
 
 

@@ -14,7 +14,8 @@ from ...datasets.image_sets import ImageSet
 from ...datasets.inventory import TRAIN
 from ...datasets.overlaps import Shared, refuse_folders_of_others
 from ...datasets.own_data import OwnData
-from ...datasets.subset import Rehearsal
+from ...datasets.shots import check_shots
+from ...datasets.subset import FewShots, Rehearsal
 from ...results.board import absent_classes
 from ...results.board.row_marks import unread_text
 from ...results.records.atomic import create_atomic
@@ -85,8 +86,9 @@ def many_cores(images: int) -> int:
 
 
 def part(data: Dataset, spec: RunSpec) -> Dataset:
-    """The dataset as a run sees it: with a training limit, a part of it."""
-    return data if spec.train_limit is None else Rehearsal(data, spec.train_limit, spec.limit)
+    """The dataset as a run sees it: with shots or a training limit, a part of it."""
+    seen = data if spec.shots is None else FewShots(data, spec.shots, spec.seed)
+    return seen if spec.train_limit is None else Rehearsal(seen, spec.train_limit, spec.limit)
 
 
 def validation(data: Dataset) -> EvalData | None:
@@ -271,6 +273,8 @@ def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
     own, beside = catalogue.is_own(data.card.name), _own_shifts(data)
     if trains:
         data.train_labels()
+        if spec.shots is not None:
+            check_shots(data, spec.shots)
         if own:
             data.train_images([(0, 0)], 0)
     read = {}

@@ -21,7 +21,7 @@ class Selector:
         self.resolver = resolver
         self.suite, self.tuned, self.facts = resolver.suite, resolver.tuned, resolver.facts
         self.recipe, self.published = resolver.recipe, resolver.published
-        self._given: dict[tuple[str, str, str, int], str | None] = {}
+        self._given: dict[tuple[str, str, str, int, int | None], str | None] = {}
 
     def of(self, spec: RunSpec, current: Callable[[str, str], bool] = lambda method, backbone: True) -> dict[str, Any]:
         """Which selection rules a spec is a result of: those whose own plan gives exactly this run.
@@ -71,10 +71,10 @@ class Selector:
 
     def _gives(self, rule: str, spec: RunSpec) -> str | None:
         """The id of the run that a rule plans for method, backbone and seed; None where a tuning seed is involved."""
-        key = (rule, spec.method, spec.backbone, spec.seed)
+        key = (rule, spec.method, spec.backbone, spec.seed, spec.shots)
         if key not in self._given:
             try:
-                runs = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed)
+                runs = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed, spec.shots)
             except UserError:
                 if self.published is None:
                     raise

@@ -80,12 +80,12 @@ class BoardError(ValueError):
 
 
 def sections(groups: Mapping[str, Iterable[Record]], rules: Sequence[str]) -> tuple[Section, ...]:
-    """One section per benchmark, version, recipe and data fingerprint; nothing is averaged across them.
+    """One section per benchmark, version, recipe, data and number of shots; nothing is averaged across them.
 
     Args:
         groups: provenance -> its records.
     """
-    tables: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(lambda: {name: [] for name in groups})
+    tables: dict[_Key, dict[str, list[Record]]] = defaultdict(lambda: {name: [] for name in groups})
     for provenance, given in groups.items():
         for record in given:
             if record["kind"] == "run":
@@ -100,14 +100,14 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
         groups: provenance -> its records.
 
     Raises:
-        BoardError: the records are of more than one benchmark, version, recipe or data fingerprint.
+        BoardError: the records are of more than one benchmark, version, recipe, data fingerprint or number of shots.
     """
     everything = [record for given in groups.values() for record in given]
     tables = sorted({_table_of(record) for record in everything})
     if len(tables) != 1:
-        names = " and ".join("/".join(part for part in table if part) for table in tables)
+        names = " and ".join("/".join(str(part) for part in table if part) for table in tables)
         raise BoardError(f"board: one table cannot hold {names}; make one table for each.")
-    benchmark, version, recipe, fingerprint = tables[0]
+    benchmark, version, recipe, fingerprint, shots = tables[0]
     roles = _roles(everything)
     own_metrics = _own_metrics(everything, roles)
     table = _Table(roles, own_metrics, rules)
@@ -146,6 +146,7 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
         classes=classes_of(everything, fingerprint, tuple(roles)),
         retention=_retention(everything),
         absent=absent_classes.of_records(everything, roles),
+        shots=shots or None,
     )
     return replace(found, paths=tuple(provenances.joined_curves(list(_paths(with_paths, found)), groups)))
 
@@ -205,9 +206,13 @@ def _expected_seeds(rows: Sequence[Row]) -> _Seeds:
     )
 
 
-def _table_of(record: Record) -> tuple[str, str, str, str]:
-    fingerprint = str(record["spec"].get("fingerprint", ""))
-    return record["benchmark"], record["benchmark_version"], record["recipe"], fingerprint
+_Key = tuple[str, str, str, str, int]
+
+
+def _table_of(record: Record) -> _Key:
+    spec = record["spec"]
+    data = str(spec.get("fingerprint", "")), spec.get("shots") or 0
+    return record["benchmark"], record["benchmark_version"], record["recipe"], *data
 
 
 def _settings(record: Record) -> dict[str, Any]:

@@ -158,7 +158,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """All rows of one benchmark version and recipe."""
+    """All rows of one benchmark version, recipe, data and number of shots."""
 
     benchmark: str
     version: str
@@ -174,6 +174,17 @@ class Section:
     classes: Mapping[str, int] = field(default_factory=dict)  # set -> its classes, where somebody knows
     retention: Mapping[str, int] = field(default_factory=dict)  # set of other classes -> how many it has
     absent: tuple[str, ...] = ()  # sentences on sets of one's own that have no image of some class
+    shots: int | None = None  # training images of each class, of few shots; None: all
+
+    @property
+    def title(self) -> str:
+        """digits (digits-v1), recipe common; of few shots also how many: rows of others are in another section."""
+        return f"{self.benchmark} ({self.version}), recipe {self.condition}"
+
+    @property
+    def condition(self) -> str:
+        """common, or common, 4 shots"""
+        return f"{self.recipe}, {shots_text(self.shots)}" if self.shots else self.recipe
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""
@@ -265,6 +276,11 @@ class Section:
     def shows_rules(self) -> bool:
         """Whether the rules' tables are worth a heading: not in a study, nor under published values."""
         return self.ranks or not any(row.kind in (GRID, PUBLISHED) for row in self.rows)
+
+
+def shots_text(shots: int) -> str:
+    """1 shot, 4 shots"""
+    return f"{shots} shot{'s' * (shots > 1)}"
 
 
 def natural(text: str) -> list[tuple[int, Any]]:

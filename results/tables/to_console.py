@@ -42,7 +42,7 @@ class ConsoleBoard:
         several = told_by_data(self.sections)
         for section in self.sections:
             data = f", data {section.fingerprint[:12]}" if several else ""
-            yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}{data}", style="bold")
+            yield Text(f"{section.title}{data}", style="bold")
             for remark in remarks(section):
                 yield Text(remark, style="dim")
             groups = self._groups(section)

@@ -47,6 +47,8 @@ class Tuning(Strict):
 
     trials: Positive = 9
     seeds: Seeds
+    shots: Positive | None = None
+    """In a suite of few shots: the one number of them that all values are chosen at."""
     metric: Literal["validation_nll"] = "validation_nll"
     space: dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]]
     """Method -> key -> values; the trials of a method are all combinations."""
@@ -75,6 +77,8 @@ class Suite(Strict):
     backbones: Annotated[list[str], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
     seeds: Seeds
+    shots: list[Positive] = []
+    """Numbers of training images of each class, each of which is a table of its own; none is all images."""
     threads: Positive = 1
     trainable: Literal["all", "image"] = "all"
     decode: Literal["exact", "fast"] = "exact"
@@ -95,13 +99,16 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
-        for key in ("backbones", "methods", "seeds"):
+        for key in ("backbones", "methods", "seeds", "shots"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} must not repeat an entry, got {values}")
         if self.tuning and set(self.tuning.seeds) & set(self.seeds):
             both = sorted(set(self.tuning.seeds) & set(self.seeds))
             raise ValueError(f"tuning.seeds must be disjoint from seeds, got {both} in both")
+        if self.tuning and (self.tuning.shots is None) == bool(self.shots):
+            given = self.tuning.shots or "none"
+            raise ValueError(f"tuning.shots must be given where shots is, and nowhere else, got {given}")
         if self.tuning and (self.grid or self.based_on):
             raise ValueError("tuning must not be there in a study with grid or based_on, got both: nothing is chosen")
         for name, source in self.shifts.items():
@@ -172,6 +179,7 @@ INHERITED = (
     "backbones",
     "methods",
     "seeds",
+    "shots",
     "threads",
     "trainable",
     "decode",

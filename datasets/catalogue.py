@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -79,13 +79,23 @@ JOINT = " + "
 """Between a dataset and shifts of one's own: `imagenet + mine=folder:mine`."""
 
 
-def with_shifts(name: str, shifts: Mapping[str, str]) -> str:
-    """The name of a dataset with further shifts: set -> `folder:<path>` or `huggingface:<name>`."""
-    return JOINT.join([name, *(f"{key}={source}" for key, source in shifts.items())])
+PRESENT = "!present"
+"""Stands where the name of a shift does; its value names the shifts whose logits are cut to the classes they have."""
+
+
+def with_shifts(name: str, shifts: Mapping[str, str], present: Iterable[str] = ()) -> str:
+    """The name of a dataset with further shifts: set -> `folder:<path>` or `huggingface:<name>`.
+
+    Args:
+        present: shifts of one's own whose logits are cut to the classes that they have.
+    """
+    cut = {PRESENT: ",".join(present)} if present else {}
+    return JOINT.join([name, *(f"{key}={source}" for key, source in {**shifts, **cut}.items())])
 
 
 def parts(name: str) -> tuple[str, dict[str, str]]:
-    """The dataset that a name begins with, and the shifts of one's own that `with_shifts` put beside it."""
+    """The dataset that a name begins with, and the shifts of one's own that `with_shifts` put beside it, with what is
+    said of them under `PRESENT`."""
     base, *shifts = name.partition(RETAINED)[0].split(JOINT)
     return base, {key: source for key, _, source in (shift.partition("=") for shift in shifts)}
 
@@ -254,8 +264,10 @@ def get(
     if shifts:
         from .extra_shifts import WithShifts, load
 
+        present = tuple(filter(None, shifts.pop(PRESENT, "").split(",")))
         data = get(base, root=root, allow_partial=allow_partial, size=size, decode=decode, start=start)
-        return WithShifts(data, {key: load(source, root, start) for key, source in shifts.items()}, size, decode)
+        beside = {key: load(source, root, start) for key, source in shifts.items()}
+        return WithShifts(data, beside, size, decode, present)
     if name in _EMBEDDED:
         return _EMBEDDED[name]()
     if name in _ON_DISK:

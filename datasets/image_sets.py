@@ -126,9 +126,21 @@ class ImageSet(EvalData):
             row[:] = centre_view(self._pictures.open(i), self.size, self.sample_ids[i], self._decode)
         return torch.from_numpy(out)
 
+    def relabelled(self, labels: np.ndarray, projection: Projection) -> "ImageSet":
+        """The same images under labels of classes of their own."""
+        about: dict[str, Any] = {"found": self._found, "expected": self.expected, "groups": self.groups}
+        about |= {"unit_ids": self.unit_ids, "projection": projection, "decode": self._decode}
+        return ImageSet(self.name, self._pictures, labels, self.size, **about)
+
     def project(self, logits: Tensor) -> Tensor:
         """(B, K) logits over the set's own classes; unchanged where these are the card's."""
         return logits if self.projection is None else self.projection(logits)
+
+
+def cut_to_present(whole: ImageSet) -> ImageSet:
+    """The set with logits over the classes that it has an image of, in their order, and labels that count these."""
+    present, labels = np.unique(whole.labels, return_inverse=True)
+    return whole.relabelled(labels, Projection.subset(present.tolist()))
 
 
 class TrainsOnPictures(Dataset):

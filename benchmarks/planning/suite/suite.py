@@ -70,6 +70,8 @@ class Suite(Strict):
     dataset: str
     shifts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
     """Shifts of one's own beside those of the dataset: name of the set -> `folder:<path>` or `huggingface:<name>`."""
+    classes: dict[str, Literal["present"]] = {}
+    """Shift of one's own -> present: its logits are cut, before softmax, to the classes that it has an image of."""
     retention: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
     """Sets of other classes that finetuned towers are asked about (`datasets/retention.py`): name -> `folder:<path>`,
     `huggingface:<name>` or `<dataset>/<set>`. In no mean, order or choice."""
@@ -145,7 +147,8 @@ class Suite(Strict):
     def dataset_of(self, recipe: str) -> str:
         """The data that runs under a recipe are on, shifts of one's own and retention sets among them."""
         published = self.published.get(recipe)
-        sets = catalogue.with_shifts((published.dataset if published else None) or self.dataset, self.shifts)
+        base = (published.dataset if published else None) or self.dataset
+        sets = catalogue.with_shifts(base, self.shifts, list(self.classes))
         return catalogue.with_retention(sets, self.retention)
 
     @property
@@ -174,6 +177,7 @@ def find(name: str) -> Path:
 INHERITED = (
     "dataset",
     "shifts",
+    "classes",
     "retention",
     "version",
     "backbones",

@@ -13,7 +13,7 @@ from ...datasets.card import Dataset
 from ...datasets.shots import rarest
 from ...methods import registry
 from ...methods.given import Given
-from ..errors import UserError, resolve_name
+from ..errors import UserError, resolve_name, unknown
 from ..host import definition, plugins
 from ..run_folder.spec import TRAINING_FIELDS, RunSpec
 from . import data_check
@@ -121,6 +121,11 @@ def gather(suite: Suite) -> Facts:
                 raise UserError(f"{suite.name}.{key}: {error}") from None
             if found != name and key not in ("methods", "backbones"):
                 raise UserError(f"{suite.name}.{key}: must be written '{found}', got '{name}'; correct the suite file.")
+    shifts = (*data.card.names("shift"), *suite.shifts)
+    for key, listed in suite.ood_mean.items():
+        for name in listed:
+            if name not in shifts:
+                raise UserError(f"{suite.name}.ood_mean.{key}: {unknown('shift', name, shifts)}")
     return Facts(
         methods=known,
         backbones=encoders,

@@ -32,7 +32,9 @@ from .rows import (
     GIVEN,
     GRID,
     OLD_TASK,
+    OOD_MEANS,
     ORACLE,
+    PARTIAL,
     PUBLISHED,
     REFERENCE_METHOD,
     RETAINED,
@@ -68,11 +70,12 @@ NOT_SETTINGS = {
 
 @dataclass(frozen=True)
 class _Table:
-    """What all rows of one table share: set -> role, set -> own metric, and the selection rules."""
+    """What all rows of one table share: set -> role, set -> own metric, the selection rules, and means over shifts."""
 
     roles: Mapping[str, str]
     own_metrics: Mapping[str, str]
     rules: Sequence[str]
+    means: Mapping[str, tuple[str, ...]]
 
 
 class BoardError(ValueError):
@@ -110,7 +113,7 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
     benchmark, version, recipe, fingerprint, shots = tables[0]
     roles = _roles(everything)
     own_metrics = _own_metrics(everything, roles)
-    table = _Table(roles, own_metrics, rules)
+    table = _Table(roles, own_metrics, rules, _means(everything, roles))
 
     made: list[provenances.Made] = []
     with_paths: dict[str, Sequence[Record]] = {}
@@ -146,6 +149,7 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
         classes=classes_of(everything, fingerprint, tuple(roles)),
         retention=_retention(everything),
         absent=absent_classes.of_records(everything, roles),
+        means=table.means,
         shots=shots or None,
     )
     return replace(found, paths=tuple(provenances.joined_curves(list(_paths(with_paths, found)), groups)))
@@ -376,14 +380,24 @@ def _own_metrics(records: Sequence[Record], roles: Mapping[str, str]) -> dict[st
     return found
 
 
+def _means(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Name -> the shifts of a mean that the suite of today names, of shifts alone."""
+    found = {name: tuple(sets) for record in records for name, sets in record.get(OOD_MEANS, {}).items()}
+    return {name: sets for name, sets in found.items() if all(roles.get(each) == "shift" for each in sets)}
+
+
 def _scores(sets: Mapping[str, Mapping[str, Any]], table: _Table) -> dict[str, float]:
-    """What a run scores on the sets that are not judged by accuracy, and the mean over shifts if none is missing."""
+    """What a run scores on the sets that are not judged by accuracy, and means over shifts of which none is missing."""
     own = table.own_metrics
     found = {f"{metric}/{name}": sets[name][metric] for name, metric in own.items() if metric in sets.get(name, {})}
     shifts = [name for name, role in table.roles.items() if role == "shift"]
     mean = mean_of_all(sets.get(name, {}).get(own.get(name, "accuracy")) for name in shifts)
     if mean is not None and set(shifts) & set(own):
         found[SCORE] = mean
+    for key, names in table.means.items():
+        partial = mean_of_all(sets.get(name, {}).get(own.get(name, "accuracy")) for name in names)
+        if partial is not None:
+            found[PARTIAL + key] = partial
     return found
 
 

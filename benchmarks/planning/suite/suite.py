@@ -72,6 +72,11 @@ class Suite(Strict):
     """Shifts of one's own beside those of the dataset: name of the set -> `folder:<path>` or `huggingface:<name>`."""
     classes: dict[str, Literal["present"]] = {}
     """Shift of one's own -> present: its logits are cut, before softmax, to the classes that it has an image of."""
+    ood_mean: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")],
+        Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)],
+    ] = {}
+    """Further means over some of the shifts, each a column of boards: its name -> the shifts. In no order or choice."""
     retention: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
     """Sets of other classes that finetuned towers are asked about (`datasets/retention.py`): name -> `folder:<path>`,
     `huggingface:<name>` or `<dataset>/<set>`. In no mean, order or choice."""
@@ -123,6 +128,9 @@ class Suite(Strict):
                 raise ValueError(
                     f"retention.{name} must be folder:<path>, huggingface:<name> or <dataset>/<set>, got {source!r}"
                 )
+        for name, shifts in self.ood_mean.items():
+            if len(set(shifts)) != len(shifts):
+                raise ValueError(f"ood_mean.{name} must not repeat a shift, got {shifts}")
         for name in self.published:
             if name in self.recipes:
                 raise ValueError(f"published must not have the name of a recipe, got {name} in both")
@@ -178,6 +186,7 @@ INHERITED = (
     "dataset",
     "shifts",
     "classes",
+    "ood_mean",
     "retention",
     "version",
     "backbones",

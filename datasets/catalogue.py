@@ -62,6 +62,12 @@ def _camelyon17(**options: Any) -> Dataset:
     return Camelyon17(**options)
 
 
+def _waterbirds(**options: Any) -> Dataset:
+    from .waterbirds import Waterbirds
+
+    return Waterbirds(**options)
+
+
 def _mnist_forgetting(**options: Any) -> Dataset:
     from .mnist import MNISTForgetting
 
@@ -142,6 +148,7 @@ _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "iwildcam": _iwildcam,
     "fmow": _fmow,
     "camelyon17": _camelyon17,
+    "waterbirds": _waterbirds,
     "mnist_forgetting": _mnist_forgetting,
 }
 

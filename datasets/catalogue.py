@@ -68,6 +68,12 @@ def _waterbirds(**options: Any) -> Dataset:
     return Waterbirds(**options)
 
 
+def _domainnet(**options: Any) -> Dataset:
+    from .domainnet import DomainNet
+
+    return DomainNet(**options)
+
+
 def _mnist_forgetting(**options: Any) -> Dataset:
     from .mnist import MNISTForgetting
 
@@ -149,6 +155,7 @@ _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "fmow": _fmow,
     "camelyon17": _camelyon17,
     "waterbirds": _waterbirds,
+    "domainnet": _domainnet,
     "mnist_forgetting": _mnist_forgetting,
 }
 

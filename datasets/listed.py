@@ -151,26 +151,24 @@ class ListedData(TrainsOnPictures):
             self._read[name] = listed.take(np.flatnonzero(there))
         return self._read[name]
 
-    def _part(self, name: str) -> tuple[Split, Split]:
-        """The part that `train` or a set is, and the whole list on disk."""
+    def _part(self, name: str) -> Split:
+        """The images of `train` or a set."""
         listed, kept = self.part(name)
-        whole = self.split(listed)
-        return whole.take(np.flatnonzero(kept)), whole
+        return self.split(listed).take(np.flatnonzero(kept))
 
     def eval_data(self, name: str) -> ImageSet:
         """The evaluation set of that name; DataError where there is none, or it is not complete."""
         entry = next((entry for entry in self.sets if entry.name == name), None)
         if entry is None:
             raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(s.name for s in self.sets)}.")
-        part, whole = self._part(name)
+        part = self._part(name)
         if len(part.files) == 0:
             raise MissingData(f"{self.name}: {name} has no images in {self.folder}; get {self.source.supplier}.")
-        expected, found = entry.expected, None if entry.role in ("id", "validation") else len(whole.files)
         groups = None if part.groups is None else part.groups.tolist()
         pictures = ListedPictures(self.folder, part.files)
-        return self.image_set(name, pictures, part.labels, found=found, expected=expected, groups=groups)
+        return self.image_set(name, pictures, part.labels, expected=entry.expected, groups=groups)
 
     @cached_property
     def _trained(self) -> tuple[ListedPictures, np.ndarray]:
-        part, _ = self._part("train")
+        part = self._part("train")
         return ListedPictures(self.folder, part.files), part.labels

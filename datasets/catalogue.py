@@ -44,6 +44,12 @@ def _imagenet_full_train(**options: Any) -> Dataset:
     return ImageNetFullTrain(**options)
 
 
+def _imagenet_c(**options: Any) -> Dataset:
+    from .imagenet_c import ImageNetC
+
+    return ImageNetC(**options)
+
+
 def _iwildcam(**options: Any) -> Dataset:
     from .wilds_data import IWildCam
 
@@ -151,6 +157,7 @@ _EMBEDDED: dict[str, Callable[[], Dataset]] = {
 _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "imagenet": _imagenet,
     "imagenet_full_train": _imagenet_full_train,
+    "imagenet_c": _imagenet_c,
     "iwildcam": _iwildcam,
     "fmow": _fmow,
     "camelyon17": _camelyon17,

@@ -118,7 +118,7 @@ def blocks(
             yield Heading(3, "Not ranked")
             yield Text(UNRANKED_TEXT, ours=True)
             yield from _listed(section, section.unranked(), "Not ranked")
-    if published and not any(section.id_set == rows_module.ID_SET for section in sections):
+    if published and not any(rows_module.is_of(section) for section in sections):
         yield Heading(2, rows_module.BENCHMARK)
         yield from published_tables.beside(None)
     if judge.problems:

@@ -56,7 +56,7 @@ class ConsoleBoard:
                 yield Text(f"{rest} more rows of the committed reference: leaderboard.md.", style="dim")
             yield Text("")
         if self.published:
-            theirs = [section for section in self.sections if section.id_set == rows_module.ID_SET]
+            theirs = [section for section in self.sections if rows_module.is_of(section)]
             for blocks in map(published_tables.beside, theirs) if theirs else (published_tables.beside(None),):
                 yield from _blocks(blocks, options.max_width)
         yield Text("Accuracy in percent; ECE in [0, 1], 15 bins, global; mean±sd over seeds.", style="dim")

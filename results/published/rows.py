@@ -77,7 +77,7 @@ class PaperRow:
 
 
 def is_of(section: Section) -> bool:
-    """Whether its numbers are of what the paper prints: ImageNet's sets and no others in the mean, all training images."""
+    """Whether its numbers are of what the paper prints: ImageNet's sets and no others, all training images."""
     return section.id_set == ID_SET and section.shots is None and set(section.shifts) <= set(SHIFTS)
 
 

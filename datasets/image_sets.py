@@ -52,6 +52,40 @@ class TreePictures:
 
 
 @dataclass(frozen=True, slots=True)
+class TreesPictures:
+    """The images of several trees, one after the other."""
+
+    places: tuple[str, ...]
+    """What stands before the names of a tree's images."""
+    trees: tuple[Tree, ...]
+    starts: np.ndarray
+    """(len(trees) + 1,) first position of each tree, and the number of images."""
+
+    @classmethod
+    def of(cls, places: Sequence[str], trees: Sequence[Tree]) -> "TreesPictures":
+        """Those of `trees`, each under its place."""
+        return cls(tuple(places), tuple(trees), np.r_[0, np.cumsum([len(tree) for tree in trees])])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def _at(self, i: int) -> tuple[int, int]:
+        tree = int(np.searchsorted(self.starts, i, side="right")) - 1
+        return tree, i - int(self.starts[tree])
+
+    def name(self, i: int) -> str:
+        """`<place>/<class folder>/<file>`."""
+        tree, row = self._at(i)
+        return f"{self.places[tree]}/{self.trees[tree].name(row)}"
+
+    def open(self, i: int) -> np.ndarray:
+        """Image i in RGB."""
+        tree, row = self._at(i)
+        path = self.trees[tree].folder / self.trees[tree].name(row)
+        return read(path, str(path))
+
+
+@dataclass(frozen=True, slots=True)
 class Picked:
     """Some of another collection's pictures."""
 

@@ -16,15 +16,14 @@ Source: Hendrycks & Dietterich 2019; names and folders, hendrycks/robustness:Ima
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from .card import DataError, DatasetCard, EvalSet, MissingData
-from .decoding import read
 from .image_folders import Source, Tree, relabel, scan
-from .image_sets import ImageSet
+from .image_sets import ImageSet, TreesPictures
 from .imagenet import CLASSES, ImageNet
 from .imagenet_metadata import imagenet_synsets
 
@@ -40,35 +39,6 @@ SEVERITIES = (1, 2, 3, 4, 5)
 IMAGES = 50_000
 CELLS = sum(map(len, CORRUPTIONS.values())) * len(SEVERITIES)
 _SUPPLIER = "ImageNet-C from Dan Hendrycks' archives noise, blur, weather and digital (zenodo.org/record/2235448)"
-
-
-@dataclass(frozen=True, slots=True)
-class CorruptedPictures:
-    """The images of several trees, one after the other; each is a corruption at a severity."""
-
-    cells: tuple[str, ...]
-    """gaussian_noise/1, ..."""
-    trees: tuple[Tree, ...]
-    starts: np.ndarray
-    """(len(trees) + 1,) first position of each tree, and the number of images."""
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    def _place(self, i: int) -> tuple[int, int]:
-        cell = int(np.searchsorted(self.starts, i, side="right")) - 1
-        return cell, i - int(self.starts[cell])
-
-    def name(self, i: int) -> str:
-        """`<corruption>/<severity>/<wnid>/<image>`."""
-        cell, row = self._place(i)
-        return f"{self.cells[cell]}/{self.trees[cell].name(row)}"
-
-    def open(self, i: int) -> np.ndarray:
-        """Image i in RGB."""
-        cell, row = self._place(i)
-        path = self.trees[cell].folder / self.trees[cell].name(row)
-        return read(path, str(path))
 
 
 class ImageNetC(ImageNet):
@@ -114,15 +84,13 @@ class ImageNetC(ImageNet):
             raise MissingData(f"{SET}: no corruption in {found}; get {_SUPPLIER}.")
         trees = tuple(tree for tree, _ in cells.values())
         self._check_same_images(tuple(cells), trees)
-        starts = np.r_[0, np.cumsum([len(tree) for tree in trees])]
-        pictures = CorruptedPictures(tuple(cells), trees, starts)
         units: dict[str, str] = {}  # of each source image one text, that all its copies share
         names = (tree.name(i) for tree in trees for i in range(len(tree)))
         groups = [cell.partition("/")[0] for cell, (tree, _) in cells.items() for _ in range(len(tree))]
-        return self.image_set(
-            SET, pictures, np.concatenate([labels for _, labels in cells.values()]), expected=CELLS * IMAGES,
-            unit_ids=[units.setdefault(name, name) for name in names], groups=groups,
-        )  # fmt: skip
+        every = np.concatenate([labels for _, labels in cells.values()])
+        unit_ids = [units.setdefault(name, name) for name in names]
+        about = {"expected": CELLS * IMAGES, "unit_ids": unit_ids, "groups": groups}
+        return self.image_set(SET, TreesPictures.of(tuple(cells), trees), every, **about)
 
     def _cell(self, source: Source, base: Path) -> Tree | None:
         """The images of a corruption at a severity; None where it is not there and may be missing."""

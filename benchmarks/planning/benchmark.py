@@ -71,11 +71,9 @@ def data_facts(name: str, backbone: str, allow_partial: bool) -> DataFacts:
     """What a plan depends on in the data that a backbone is given."""
     data = dataset(name, backbones.image_size(backbone), allow_partial)
     fingerprint = data_check.fingerprint(data, allow_partial)
-    here = catalogue.has_own(name) or catalogue.comes_with_package(
-        name
-    )  # its files are read for the fingerprint anyway
+    here = catalogue.is_own(name) or catalogue.comes_with_package(name)  # so that its labels are known already
     validates, classes = bool(data.card.names("validation")), len(data.card.class_names)
-    few = rarest(data) if here and not catalogue.parts(name)[1] else None
+    few = rarest(data) if here else None
     return DataFacts(data.card.version, fingerprint, data.train_size, validates, classes, few)
 
 

@@ -70,6 +70,8 @@ class Suite(Strict):
     dataset: str
     shifts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
     """Shifts of one's own beside those of the dataset: name of the set -> `folder:<path>` or `huggingface:<name>`."""
+    pool: list[str] = []
+    """Of `domains:<path>`: the domains that are trained on; the others are shifts. None: all but the last."""
     classes: dict[str, Literal["present"]] = {}
     """Shift of one's own -> present: its logits are cut, before softmax, to the classes that it has an image of."""
     ood_mean: dict[
@@ -128,6 +130,12 @@ class Suite(Strict):
                 raise ValueError(
                     f"retention.{name} must be folder:<path>, huggingface:<name> or <dataset>/<set>, got {source!r}"
                 )
+        pools = {"pool": self.pool, **{f"recipes.{name}.pool": recipe.pool for name, recipe in self.recipes.items()}}
+        for where, pool in pools.items():
+            if pool and not self.dataset.startswith("domains:"):
+                raise ValueError(f"{where} must be left out where dataset is not domains:<path>, got {pool}")
+            if any("," in name or catalogue.JOINT in name for name in pool):
+                raise ValueError(f"{where} must name folders without a comma or ' + ', got {pool}")
         for name, shifts in self.ood_mean.items():
             if len(set(shifts)) != len(shifts):
                 raise ValueError(f"ood_mean.{name} must not repeat a shift, got {shifts}")
@@ -152,11 +160,22 @@ class Suite(Strict):
         """The first recipe of the file."""
         return next(iter(self.recipes))
 
+    @property
+    def ranked_recipes(self) -> list[str]:
+        """The first recipe, and those that train on a pool of their own: other data, and no other way to train."""
+        return [name for name, recipe in self.recipes.items() if name == self.default_recipe or recipe.pool]
+
+    def tuned_key(self, backbone: str, recipe: str) -> str:
+        """Under which the tuned values of a backbone stand: its name, and that of a recipe with a pool of its own."""
+        beside = recipe != self.default_recipe and recipe in self.ranked_recipes
+        return f"{backbone}, recipe {recipe}" if beside else backbone
+
     def dataset_of(self, recipe: str) -> str:
         """The data that runs under a recipe are on, shifts of one's own and retention sets among them."""
         published = self.published.get(recipe)
         base = (published.dataset if published else None) or self.dataset
-        sets = catalogue.with_shifts(base, self.shifts, list(self.classes))
+        pool = (self.recipes[recipe].pool if recipe in self.recipes else []) or self.pool
+        sets = catalogue.with_shifts(base, self.shifts, list(self.classes), pool)
         return catalogue.with_retention(sets, self.retention)
 
     @property
@@ -185,6 +204,7 @@ def find(name: str) -> Path:
 INHERITED = (
     "dataset",
     "shifts",
+    "pool",
     "classes",
     "ood_mean",
     "retention",

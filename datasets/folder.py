@@ -117,8 +117,14 @@ class Folder(TrainsOnPictures, OwnData):
         return DatasetCard(self.name, version, summary, names, self._prompts, tuple(sets), fingerprint)
 
     def _fingerprint(self) -> str:
-        about = [self._classes, self._prompts, self.size, self.randomness]
-        digest = hashlib.sha256(json.dumps([*about, self._group_of] if self._group_of else about).encode())
+        known = [
+            self._classes,
+            self._prompts,
+            self.size,
+            self.randomness,
+            *([self._group_of] if self._group_of else []),
+        ]
+        digest = hashlib.sha256(json.dumps(known).encode())
         for role, tree in self.trees.items():
             about = role if role in ("train", "id", "validation") else f"shift:{role}"
             for i, content in enumerate(self._contents[role]):

@@ -65,7 +65,7 @@ class TunedEntry(Strict):
 
 
 class Tuned(Strict):
-    """A tuned file: method -> backbone, and the recipe where that has a pool of its own (`Suite.tuned_key`) -> entry."""
+    """A tuned file: method -> backbone, and the recipe where that has a pool of its own (`tuned_key`) -> entry."""
 
     suite: str
     version: str

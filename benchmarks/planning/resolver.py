@@ -179,6 +179,7 @@ class Resolver:
             shared = {
                 key: (values[key], source if (source := sources[key]) == "--set" else f"{source} of {name}")
                 for key in (*TRAINING_FIELDS, *OTHER_FIELDS)
+                if key in values
             }
             for its_seed in method.input_seeds(complete, seed):
                 needed += self._resolve(other, backbone, its_seed, shared, self._input_rule(method, rule), False)
@@ -225,7 +226,7 @@ class Resolver:
         if not requested:
             self._derive(values, sources, self._data(backbone, values))
         for key, (value, source) in overrides.items():
-            if key in keys_of(method) and (requested or values[key] != value):
+            if key in keys_of(method) and (requested or values.get(key) != value):
                 _put(values, sources, key, value, source)
         data = self._data(backbone, values)
         if requested:  # an input's values are its reader's, which are fitted already
@@ -277,7 +278,9 @@ class Resolver:
         layer(dataclasses.asdict(method.Hyper()), "method default")
         of_suite = f"suite {self.suite.name}"
         layer({key: getattr(self.suite, key) for key in ("threads", "trainable", "decode")}, of_suite)
-        layer({"limit": None, "train_limit": None, "allow_partial": False, "shots": self._shots()}, of_suite)
+        layer({"limit": None, "train_limit": None, "allow_partial": False}, of_suite)
+        if (shots := self._shots()) is not None:  # else nothing is said of them, in record and plan neither
+            layer({"shots": shots}, of_suite)
         if self.published is None:
             for entries, where in self.suite.recipes[self.recipe].layers(backbone):
                 layer(entries, f"recipe {self.recipe}{where}")

@@ -35,6 +35,7 @@ def fewshot():
 def test_without_shots_spec_and_id_are_as_before(digits):
     spec = planned(digits).spec
     assert spec.shots is None and "shots" not in spec.model_dump() and "shots" not in spec.canonical()
+    assert "shots" not in planned(digits).sources  # nor in the record, where the sources of all values stand
     few = planned(digits, shots=4).spec
     assert few.model_dump()["shots"] == 4 and '"shots":4' in few.canonical() and few.run_id != spec.run_id
 

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,6 +44,12 @@ def _imagenet_full_train(**options: Any) -> Dataset:
     return ImageNetFullTrain(**options)
 
 
+def _imagenet_c(**options: Any) -> Dataset:
+    from .imagenet_c import ImageNetC
+
+    return ImageNetC(**options)
+
+
 def _iwildcam(**options: Any) -> Dataset:
     from .wilds_data import IWildCam
 
@@ -60,6 +66,18 @@ def _camelyon17(**options: Any) -> Dataset:
     from .wilds_data import Camelyon17
 
     return Camelyon17(**options)
+
+
+def _waterbirds(**options: Any) -> Dataset:
+    from .waterbirds import Waterbirds
+
+    return Waterbirds(**options)
+
+
+def _domainnet(**options: Any) -> Dataset:
+    from .domainnet import DomainNet
+
+    return DomainNet(**options)
 
 
 def _mnist_forgetting(**options: Any) -> Dataset:
@@ -79,13 +97,35 @@ JOINT = " + "
 """Between a dataset and shifts of one's own: `imagenet + mine=folder:mine`."""
 
 
-def with_shifts(name: str, shifts: Mapping[str, str]) -> str:
-    """The name of a dataset with further shifts: set -> `folder:<path>` or `huggingface:<name>`."""
-    return JOINT.join([name, *(f"{key}={source}" for key, source in shifts.items())])
+def _domains(
+    path: str, root: StrPath | None, start: StrPath | None, pool: tuple[str, ...] = (), **options: Any
+) -> Dataset:
+    from .domains import Domains
+
+    return Domains(own_place(path, root, start), pool, **options)
+
+
+POOL = "!pool"
+"""Stands where the name of a shift does; its value names the domains of `domains:<path>` that are trained on."""
+PRESENT = "!present"
+"""Stands where the name of a shift does; its value names the shifts whose logits are cut to the classes they have."""
+
+
+def with_shifts(name: str, shifts: Mapping[str, str], present: Iterable[str] = (), pool: Iterable[str] = ()) -> str:
+    """The name of a dataset with further shifts: set -> `folder:<path>` or `huggingface:<name>`.
+
+    Args:
+        present: shifts of one's own whose logits are cut to the classes that they have.
+        pool: domains that are trained on.
+    """
+    said = {PRESENT: ",".join(present), POOL: ",".join(pool)}
+    every = {**shifts, **{key: value for key, value in said.items() if value}}
+    return JOINT.join([name, *(f"{key}={source}" for key, source in every.items())])
 
 
 def parts(name: str) -> tuple[str, dict[str, str]]:
-    """The dataset that a name begins with, and the shifts of one's own that `with_shifts` put beside it."""
+    """The dataset that a name begins with, and what `with_shifts` put beside it: shifts of one's own, `PRESENT` and
+    `POOL`."""
     base, *shifts = name.partition(RETAINED)[0].split(JOINT)
     return base, {key: source for key, _, source in (shift.partition("=") for shift in shifts)}
 
@@ -129,9 +169,12 @@ _EMBEDDED: dict[str, Callable[[], Dataset]] = {
 _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "imagenet": _imagenet,
     "imagenet_full_train": _imagenet_full_train,
+    "imagenet_c": _imagenet_c,
     "iwildcam": _iwildcam,
     "fmow": _fmow,
     "camelyon17": _camelyon17,
+    "waterbirds": _waterbirds,
+    "domainnet": _domainnet,
     "mnist_forgetting": _mnist_forgetting,
 }
 
@@ -176,7 +219,7 @@ def _taken(made: Callable[..., Dataset]) -> set[str]:
 _FROM_HUB = ("mnist_forgetting",)
 """Registered datasets that are loaded from the Hugging Face hub."""
 
-_PREFIXED: dict[str, Callable[..., Dataset]] = {"folder": _folder, "huggingface": _hub}
+_PREFIXED: dict[str, Callable[..., Dataset]] = {"folder": _folder, "huggingface": _hub, "domains": _domains}
 """`<prefix>:<rest>` names data that nobody registered."""
 
 
@@ -211,6 +254,7 @@ def comes_with_package(name: str) -> bool:
 def same_files(name: str) -> str:
     """The dataset whose files it reads: itself, unless it is a variant of another one."""
     base, shifts = parts(name)
+    shifts.pop(POOL, None)
     same = with_shifts({"imagenet_full_train": "imagenet"}.get(base, base), shifts)
     return with_retention(same, retention_of(name)[1])
 
@@ -254,8 +298,17 @@ def get(
     if shifts:
         from .extra_shifts import WithShifts, load
 
-        data = get(base, root=root, allow_partial=allow_partial, size=size, decode=decode, start=start)
-        return WithShifts(data, {key: load(source, root, start) for key, source in shifts.items()}, size, decode)
+        present, pool = (tuple(filter(None, shifts.pop(key, "").split(","))) for key in (PRESENT, POOL))
+        if pool and not base.startswith("domains:"):
+            raise DataError(f"pool: needs data in domains, as domains:<path>, got {base}; leave it out.")
+        if pool:
+            data = _domains(base.partition(":")[2], root, start, pool, size=size, decode=decode)
+        else:
+            data = get(base, root=root, allow_partial=allow_partial, size=size, decode=decode, start=start)
+        if not shifts and not present:
+            return data
+        beside = {key: load(source, root, start) for key, source in shifts.items()}
+        return WithShifts(data, beside, size, decode, present)
     if name in _EMBEDDED:
         return _EMBEDDED[name]()
     if name in _ON_DISK:
@@ -268,4 +321,7 @@ def get(
         return _PREFIXED[prefix](rest, root, start, size=size, decode=decode)
     near = get_close_matches(name, names(), 1)
     hint = f"; did you mean {near[0]!r}" if near else ""
-    raise DataError(f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>, huggingface:<name>.")
+    raise DataError(
+        f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>, "
+        "domains:<path>, huggingface:<name>."
+    )

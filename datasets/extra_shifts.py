@@ -5,8 +5,9 @@
     huggingface:<name>   a dataset of the hub or a YAML file (`hub`); of its splits the one called `id` there
 
 Classes are matched with the dataset's by name, or by what its files call them (ImageNet: the wnid), whatever the
-order. A shift may lack classes; all columns of the dataset count in it. A class that the dataset has not, or a name
-that stands for two of its classes, is refused.
+order. A shift may lack classes; all columns of the dataset count in it, or those alone of which it has an image, where
+a suite says so (`classes: {<shift>: present}`): logits are then cut before softmax, as for ImageNet-R and -A. A class
+that the dataset has not, or a name that stands for two of its classes, is refused.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from .folder import ID_FOLDERS, read_classes
 from .hub import Hub
 from .hub_splits import HubPictures
 from .image_folders import Tree, composed, kinds_text, own_place, scan
-from .image_sets import ImageSet, Pictures, TreePictures
+from .image_sets import ImageSet, Pictures, TreePictures, cut_to_present
 from .own_data import OwnData
 
 _UNKNOWN = "not known"
@@ -137,25 +138,39 @@ def _mismatch(shift: OwnShift, name: str, card: DatasetCard, meant: Sequence[int
 
 
 class WithShifts(OwnData):
-    """A dataset with further shifts; everything else is the dataset's own.
+    """A dataset with further shifts, or with shifts cut to the classes that they have; all else is the dataset's own.
 
     Args:
         data: the dataset.
         shifts: name of the set -> its images.
         size: side of the shifts' pictures in pixels.
         decode: how they are made, see `pixels`.
+        present: shifts of one's own, of either kind, whose logits are cut to the classes that they have.
 
     Raises:
-        DataError: a name is taken.
+        DataError: a name is taken, or what is to be cut is no shift of one's own.
     """
 
-    def __init__(self, data: Dataset, shifts: Mapping[str, OwnShift], size: int, decode: Decode) -> None:
+    def __init__(
+        self,
+        data: Dataset,
+        shifts: Mapping[str, OwnShift],
+        size: int,
+        decode: Decode,
+        present: Sequence[str] = (),
+    ) -> None:
         self.data, self.shifts, self.size, self.decode = data, dict(shifts), size, decode
         self.expected, self.withholds = data.expected, data.withholds
         self._own = data if isinstance(data, OwnData) else None
         taken = {"train", *(entry.name for entry in data.card.sets)} & set(shifts)
         if taken:
             raise DataError(f"shifts: {sorted(taken)[0]!r} is a set of {data.card.name} already; give another name.")
+        known = [*(data.card.names("shift") if self._own else ()), *shifts]
+        wrong = [name for name in present if name not in known]
+        if wrong:
+            listed = f"it may be {', '.join(known)}" if known else "there is none"
+            raise DataError(f"classes: {wrong[0]!r} must be a shift of one's own; {listed}.")
+        self._present = tuple(present)
 
     @cached_property
     def card(self) -> DatasetCard:
@@ -168,16 +183,26 @@ class WithShifts(OwnData):
         for name, shift in self.shifts.items():
             classes = np.unique(self._classes[name]).tolist()
             where = f"{len(classes)} of {len(card.class_names)} classes"
-            about = f"{shift.source}, {len(shift.labels)} images of {where}, all columns count"
+            count = "these columns" if name in self._present else "all columns"
+            about = f"{shift.source}, {len(shift.labels)} images of {where}, {count} count"
             sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN))
             parts.append([name, self._classes[name].tolist(), shift.content, self.size])
+        if self._present:
+            cut = {name: list(classes) for name, classes in sorted(self.cut.items())}
+            parts.append(["classes present", json.dumps(cut)])
         overlaps.refuse_folders_of_others(card.name, self._own_trees, self.trees)
         pictures = {name: shift.pictures for name, shift in self.shifts.items()}
         tables = {name: table for name, table in pictures.items() if isinstance(table, HubPictures)}
         hub_splits.refuse_same_rows(card.name, {**(self.data.pictures if isinstance(self.data, Hub) else {}), **tables})
         overlaps.refuse_copies(card.name, self.parts, self.shared)
         fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        return replace(card, sets=(*card.sets, *sets), fingerprint=fingerprint)
+        before = [
+            replace(entry, measures=f"{entry.measures}, the columns of its classes count")
+            if entry.name in self._present
+            else entry
+            for entry in card.sets
+        ]
+        return replace(card, sets=(*before, *sets), fingerprint=fingerprint)
 
     @property
     def trees(self) -> dict[str, Tree]:
@@ -213,6 +238,11 @@ class WithShifts(OwnData):
         """Set -> (N,) int64 classes of the dataset."""
         return {name: positions(shift, self.data)[shift.labels] for name, shift in self.shifts.items()}
 
+    @cached_property
+    def cut(self) -> Mapping[str, Sequence[int]]:
+        """Shift -> the classes that it has, of those that are cut to them."""
+        return {name: np.unique(self._whole(name).labels).tolist() for name in self._present}
+
     @property
     def own_shifts(self) -> tuple[str, ...]:
         """Their names."""
@@ -247,6 +277,11 @@ class WithShifts(OwnData):
 
     def eval_data(self, name: str) -> EvalData:
         """The evaluation set of that name; DataError where there is none."""
+        whole = self._whole(name)
+        return cut_to_present(whole) if name in self._present and isinstance(whole, ImageSet) else whole
+
+    def _whole(self, name: str) -> EvalData:
+        """The set before it is cut."""
         if name not in self.shifts:
             return self.data.eval_data(name)
         return ImageSet(name, self.shifts[name].pictures, self._classes[name], self.size, decode=self.decode)

@@ -2,12 +2,16 @@
 
     <path>/classes.txt                  one line a class, in class order: folder name, tab, class name
     <path>/prompts.txt                  optional: one template a line with one "{}"; default "a photo of a {}."
+    <path>/groups.txt                   optional: one line an image: <folder>/<class>/<file>, tab, group
     <path>/train/<class>/...            finetuning
     <path>/validation/<class>/...       optional (or `val`): every choice is made here
     <path>/id_test/<class>/...          in-distribution test (or `test`)
     <path>/<any other name>/<class>/... a shift each
 
 Images lie in the class folders themselves: what lies in folders inside of them is passed over, and counted.
+Groups are of whole sets: of one that groups.txt names, it names every image. A shift with groups is judged by its worst
+one; beside the accuracy of id and validation the worst group is computed, too. Those of train are read and not used.
+
 Without a validation folder, a tenth of each class of train is withheld by hash, and the card says so. A shift may lack
 classes, but may have no others; all columns count in it. The data's version is a fingerprint of every byte that is
 there (`contents`), so the same images in another place are the same data, and other images under the same names are
@@ -24,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from . import contents, overlaps
-from .card import DataError, DatasetCard, EvalSet, is_set_name, is_template
+from .card import DataError, DatasetCard, EvalSet, Metric, is_set_name, is_template
 from .decoding import Decode
 from .image_folders import Tree, composed, expanded, kinds_text, relabel, scan, subfolders
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, withhold_tenth
@@ -33,6 +37,7 @@ from .own_data import OwnData
 DEFAULT_PROMPTS = ("a photo of a {}.",)
 VALIDATION_FOLDERS = ("validation", "val")
 ID_FOLDERS = ("id_test", "test")
+OF_GROUPS: Metric = "worst_group_accuracy"
 _UNKNOWN = "not known"
 
 
@@ -60,6 +65,7 @@ class Folder(TrainsOnPictures, OwnData):
             )
         self._classes = read_classes(self.path / "classes.txt", self.name)
         self._prompts = self._read_prompts()
+        self._group_of = read_groups(self.path / "groups.txt", self.name)
         below = subfolders(self.path)
         of_id = self._one_of(ID_FOLDERS, below)
         if "train" not in below or of_id is None:
@@ -99,13 +105,26 @@ class Folder(TrainsOnPictures, OwnData):
         rule = "" if self._own_validation else "; 10 % of train by hash is the validation set"
         sets = [EvalSet("validation", "validation", f"every choice is made here{rule}", _UNKNOWN, "yes, other images"),
                 EvalSet("id", "id", f"the folder {self._id}", _UNKNOWN, "yes, other images")]  # fmt: skip
-        sets += [EvalSet(name, "shift", f"the folder {name}", _UNKNOWN, _UNKNOWN) for name in self._shifts]
+        for name in self._shifts:
+            by_group = name in self._grouped
+            about, metric = (
+                f"the folder {name}{', by group' if by_group else ''}",
+                OF_GROUPS if by_group else "accuracy",
+            )
+            sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN, metric))
         names, fingerprint = tuple(self._classes.values()), self._fingerprint()
         version, summary = f"{self.path.name}-{fingerprint[:12]}", f"own images, {len(names)} classes{rule}"
         return DatasetCard(self.name, version, summary, names, self._prompts, tuple(sets), fingerprint)
 
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(json.dumps([self._classes, self._prompts, self.size, self.randomness]).encode())
+        known = [
+            self._classes,
+            self._prompts,
+            self.size,
+            self.randomness,
+            *([self._group_of] if self._group_of else []),
+        ]
+        digest = hashlib.sha256(json.dumps(known).encode())
         for role, tree in self.trees.items():
             about = role if role in ("train", "id", "validation") else f"shift:{role}"
             for i, content in enumerate(self._contents[role]):
@@ -115,6 +134,31 @@ class Folder(TrainsOnPictures, OwnData):
     def _called(self, role: str) -> str:
         """The folder of a role."""
         return {"id": self._id, "validation": self._own_validation or "train"}.get(role, role)
+
+    @cached_property
+    def _grouped(self) -> dict[str, list[str]]:
+        """Folder -> the group of each of its images, of the folders that groups.txt names.
+
+        DataError where it names an image that is not there, or some images of a folder and not all.
+        """
+        left, found = dict(self._group_of), {}
+        for folder, (tree, _) in self._sets.items():
+            names = [f"{folder}/{composed(tree.name(i))}" for i in range(len(tree))]
+            groups = [left.pop(name, None) for name in names]
+            lacking = [name for name, group in zip(names, groups, strict=True) if group is None]
+            if len(lacking) == len(names):
+                continue
+            if lacking:
+                raise DataError(
+                    f"{self.name}: groups.txt names {len(names) - len(lacking)} of {len(names)} images of {folder}, "
+                    f"and not {lacking[0]!r}; give each image of a folder its group, or none."
+                )
+            found[folder] = [group for group in groups if group is not None]
+        if left:
+            raise DataError(
+                f"{self.name}: groups.txt names {next(iter(left))!r}, which is no image of a set; correct it."
+            )
+        return found
 
     @property
     def trees(self) -> dict[str, Tree]:
@@ -200,10 +244,12 @@ class Folder(TrainsOnPictures, OwnData):
         folder = self._called(name)
         if name not in {"id", "validation", *self._shifts}:
             raise DataError(f"{self.name} has no set {name!r}; it has validation, id, {', '.join(self._shifts)}.")
-        tree, labels = self._sets[folder]
+        (tree, labels), groups = self._sets[folder], self._grouped.get(folder)
         if folder == "train":
-            tree, labels = tree.take(np.flatnonzero(self._withheld)), labels[self._withheld]
-        return self.image_set(name, TreePictures(tree), labels)
+            rows = np.flatnonzero(self._withheld)
+            tree, labels = tree.take(rows), labels[rows]
+            groups = None if groups is None else [groups[row] for row in rows]
+        return self.image_set(name, TreePictures(tree), labels, groups=groups)
 
 
 def read_prompts(path: Path, name: str) -> tuple[str, ...]:
@@ -215,6 +261,21 @@ def read_prompts(path: Path, name: str) -> tuple[str, ...]:
     if wrong is not None:
         raise DataError(f"{name}: each line of prompts.txt needs one {{}} for the class name; found {wrong!r}.")
     return prompts
+
+
+def read_groups(path: Path, where: str) -> dict[str, str]:
+    """Image -> group of a groups.txt, {} where there is none; DataError, begun with `where`, on what is none."""
+    groups: dict[str, str] = {}
+    for line in _lines(path, where) if path.exists() else ():
+        match [part.strip() for part in line.split("\t")]:
+            case [image, group] if image and group and composed(image) not in groups:
+                groups[composed(image)] = group
+            case _:
+                raise DataError(
+                    f"{where}: groups.txt needs lines of folder/class/file, tab, group, each image once; found "
+                    f"{line!r}."
+                )
+    return groups
 
 
 def read_classes(path: Path, where: str) -> dict[str, str]:

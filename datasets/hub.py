@@ -8,6 +8,7 @@ says what is what (`huggingface:own.yaml`):
     config: mnist                 # where the dataset has several
     image: image                  # columns
     label: label
+    groups: place                 # optional: a column that names each image's group; for shifts, their metric
     train: train                  # splits
     id: test
     validation: null              # without one, 10 % of train by hash
@@ -39,7 +40,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from . import contents, hub_splits, overlaps, plain_yaml
 from .card import DataError, DatasetCard, EvalSet, MissingData, is_set_name, is_template
 from .decoding import Decode
-from .hub_columns import are_numbers, check_names_of_files, encoded, label_names
+from .folder import OF_GROUPS
+from .hub_columns import are_numbers, check_names_of_files, encoded, group_names, label_names
 from .hub_splits import HubPictures
 from .image_folders import SUFFIXES, Tree, expanded, own_place, scan
 from .image_sets import ImageSet, Picked, TrainsOnPictures, withhold_tenth
@@ -56,6 +58,8 @@ class _Model(BaseModel):
 
 class Shift(_Model):
     """A shift: a split, of the same dataset unless it names another. What it leaves out is as in the main part."""
+
+    groups: str | None = None
 
     split: str
     dataset: str | None = None
@@ -78,6 +82,7 @@ class Split:
     revision: str | None
     config: str | None
     class_names: list[str] | None = None
+    groups: str | None = None
 
 
 class Columns(_Model):
@@ -88,12 +93,18 @@ class Columns(_Model):
     config: str | None = None
     image: str = "image"
     label: str = "label"
+    groups: str | None = None
+    """Column of each image's group. A split without it has no groups; one of the test sets must have it."""
     train: str = "train"
     id: str = "test"
     validation: str | None = None
     shifts: dict[str, Shift | str] = Field(default_factory=dict)
     class_names: list[str] | None = None
     prompts: list[str] = Field(default_factory=lambda: list(DEFAULT_PROMPTS), min_length=1)
+
+
+Loaded = tuple[HubPictures, list[str] | None, list[Any], list[str] | None]
+"""Pictures, names of the label column (None without), raw labels, and the group of each image (None without)."""
 
 
 class Hub(TrainsOnPictures, OwnData):
@@ -142,7 +153,14 @@ class Hub(TrainsOnPictures, OwnData):
                 EvalSet("id", "id", f"the split {self.columns.id}", _UNKNOWN, "yes, other images")]  # fmt: skip
         for name in self.columns.shifts:
             shift = self._shift(name)
-            sets.append(EvalSet(name, "shift", f"{shift.dataset}, split {shift.split}", _UNKNOWN, _UNKNOWN))
+            by_group, about = self._groups(name) is not None, f"{shift.dataset}, split {shift.split}"
+            about, metric = about + (", by group" if by_group else ""), OF_GROUPS if by_group else "accuracy"
+            sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN, metric))
+        if self.columns.groups and not any(self._groups(entry.name) for entry in sets):
+            raise DataError(
+                f"{self.name}: groups must be a column of a test set, got {self.columns.groups!r}, which none has; "
+                "correct the file."
+            )
         names, fingerprint = self._class_names, self._fingerprint()
         version = f"{self.name.partition(':')[2].replace('/', '-')}-{fingerprint[:12]}"
         revision = f" at {self.columns.revision}" if self.columns.revision else ""
@@ -153,11 +171,19 @@ class Hub(TrainsOnPictures, OwnData):
         """The evaluation set of that name; DataError where there is none."""
         if name == "validation" and not self.columns.validation:
             (pictures, labels), rows = self._loaded["train"], np.flatnonzero(self._withheld)
-            return self.image_set(name, Picked(pictures, rows), labels[rows])
+            groups = self._groups("train")
+            of_rows = None if groups is None else [groups[row] for row in rows]
+            return self.image_set(name, Picked(pictures, rows), labels[rows], groups=of_rows)
         if name == "train" or name not in self._loaded:
             known = ["validation", *(n for n in self._loaded if n not in {"train", "validation"})]
             raise DataError(f"{self.name} has no set {name!r}; it has {', '.join(known)}.")
-        return self.image_set(name, *self._loaded[name])
+        return self.image_set(name, *self._loaded[name], groups=self._groups(name))
+
+    def _groups(self, name: str) -> list[str] | None:
+        """The group of each stored image of a set or of train, "" where the column is empty; None without column."""
+        if name == "validation" and not self.columns.validation:
+            name = "train"
+        return self._raw[name][3]
 
     def stored(self, name: str) -> tuple[HubPictures, np.ndarray]:
         """Pictures and (N,) int64 labels of `train` or a set as they are stored, nothing withheld."""
@@ -165,13 +191,13 @@ class Hub(TrainsOnPictures, OwnData):
 
     def id_alone(self) -> tuple[HubPictures, tuple[str, ...], np.ndarray]:
         """The split `id`, no other one loaded: pictures, class names, and (N,) int64 positions in them."""
-        pictures, stored, raw = self._load(self._of_main_part(self.columns.id))
+        pictures, stored, raw, _ = self._load(self._of_main_part(self.columns.id))
         names = self._names(stored)
         return pictures, names, self._positions(pictures, stored, raw, stored, names)
 
     def _of_main_part(self, split: str) -> Split:
         c = self.columns
-        return Split(split, c.dataset, c.image, c.label, c.revision, c.config)
+        return Split(split, c.dataset, c.image, c.label, c.revision, c.config, groups=c.groups)
 
     def _shift(self, name: str) -> Split:
         """A shift with everything that it left out filled in."""
@@ -182,6 +208,7 @@ class Hub(TrainsOnPictures, OwnData):
             split=shift.split, dataset=shift.dataset or c.dataset, image=shift.image or c.image,
             revision=shift.revision or (None if elsewhere else c.revision), label=shift.label or c.label,
             config=shift.config or (None if elsewhere else c.config), class_names=shift.class_names,
+            groups=shift.groups or c.groups,
         )  # fmt: skip
 
     @cached_property
@@ -212,15 +239,15 @@ class Hub(TrainsOnPictures, OwnData):
         return self._raw["train"][1]
 
     @cached_property
-    def _raw(self) -> dict[str, tuple[HubPictures, list[str] | None, list[Any]]]:
-        """Pictures, names of the label column (None without) and raw labels of every set and of train."""
+    def _raw(self) -> dict[str, Loaded]:
+        """What is stored of every set and of train."""
         c = self.columns
         wanted = {"train": c.train, "id": c.id, **({"validation": c.validation} if c.validation else {})}
         parts = {name: self._of_main_part(split) for name, split in wanted.items()}
         parts |= {name: self._shift(name) for name in c.shifts}
         return {name: self._load(part) for name, part in parts.items()}
 
-    def _load(self, part: Split) -> tuple[HubPictures, list[str] | None, list[Any]]:
+    def _load(self, part: Split) -> Loaded:
         import datasets
 
         local = self.base / expanded(part.dataset)
@@ -248,14 +275,14 @@ class Hub(TrainsOnPictures, OwnData):
         if part.class_names is not None:
             names = self._given(part.class_names, names, f"{place}: class_names", part.label)
         pictures = HubPictures(encoded(rows, part.image, place), part.image, place, part.split)
-        return pictures, names, list(rows[part.label])
+        return pictures, names, list(rows[part.label]), group_names(rows, part.groups)
 
     @cached_property
     def _loaded(self) -> dict[str, tuple[HubPictures, np.ndarray]]:
         """Pictures and (N,) int64 labels, positions in the card's class names, of every set and of train."""
         loaded = {
             name: (pictures, self._positions(pictures, names, raw, self._stored_names, self._class_names))
-            for name, (pictures, names, raw) in self._raw.items()
+            for name, (pictures, names, raw, _) in self._raw.items()
         }
         trained = set(loaded["train"][1].tolist())
         for pictures, labels in loaded.values():
@@ -330,6 +357,9 @@ class Hub(TrainsOnPictures, OwnData):
         for name, (_, labels) in self._loaded.items():
             digest.update(json.dumps([name, labels.tolist()]).encode())
             digest.update(self._contents[name].tobytes())
+            groups = self._groups(name)
+            if groups is not None:
+                digest.update(json.dumps(["groups", groups]).encode())
         return digest.hexdigest()
 
     @cached_property

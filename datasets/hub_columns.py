@@ -13,6 +13,18 @@ from typing import Any
 from .card import DataError
 
 
+def group_names(rows: Any, column: str | None) -> list[str] | None:
+    """The group of each row, by the names of a column that has such, "" where it is empty.
+
+    None without the column, or where it is empty throughout: the library gives each split the columns of all.
+    """
+    if column is None or column not in rows.column_names:
+        return None
+    names = getattr(rows.features[column], "names", None)
+    groups = ["" if value is None else names[value] if names else str(value) for value in rows[column]]
+    return groups if any(groups) else None
+
+
 def encoded(rows: Any, column: str, place: str) -> Any:
     """The image column alone, undecoded, as (bytes, path) whatever wrote it.
 

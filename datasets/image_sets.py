@@ -52,6 +52,40 @@ class TreePictures:
 
 
 @dataclass(frozen=True, slots=True)
+class TreesPictures:
+    """The images of several trees, one after the other."""
+
+    places: tuple[str, ...]
+    """What stands before the names of a tree's images."""
+    trees: tuple[Tree, ...]
+    starts: np.ndarray
+    """(len(trees) + 1,) first position of each tree, and the number of images."""
+
+    @classmethod
+    def of(cls, places: Sequence[str], trees: Sequence[Tree]) -> "TreesPictures":
+        """Those of `trees`, each under its place."""
+        return cls(tuple(places), tuple(trees), np.r_[0, np.cumsum([len(tree) for tree in trees])])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def _at(self, i: int) -> tuple[int, int]:
+        tree = int(np.searchsorted(self.starts, i, side="right")) - 1
+        return tree, i - int(self.starts[tree])
+
+    def name(self, i: int) -> str:
+        """`<place>/<class folder>/<file>`."""
+        tree, row = self._at(i)
+        return f"{self.places[tree]}/{self.trees[tree].name(row)}"
+
+    def open(self, i: int) -> np.ndarray:
+        """Image i in RGB."""
+        tree, row = self._at(i)
+        path = self.trees[tree].folder / self.trees[tree].name(row)
+        return read(path, str(path))
+
+
+@dataclass(frozen=True, slots=True)
 class Picked:
     """Some of another collection's pictures."""
 
@@ -126,9 +160,21 @@ class ImageSet(EvalData):
             row[:] = centre_view(self._pictures.open(i), self.size, self.sample_ids[i], self._decode)
         return torch.from_numpy(out)
 
+    def relabelled(self, labels: np.ndarray, projection: Projection) -> "ImageSet":
+        """The same images under labels of classes of their own."""
+        about: dict[str, Any] = {"found": self._found, "expected": self.expected, "groups": self.groups}
+        about |= {"unit_ids": self.unit_ids, "projection": projection, "decode": self._decode}
+        return ImageSet(self.name, self._pictures, labels, self.size, **about)
+
     def project(self, logits: Tensor) -> Tensor:
         """(B, K) logits over the set's own classes; unchanged where these are the card's."""
         return logits if self.projection is None else self.projection(logits)
+
+
+def cut_to_present(whole: ImageSet) -> ImageSet:
+    """The set with logits over the classes that it has an image of, in their order, and labels that count these."""
+    present, labels = np.unique(whole.labels, return_inverse=True)
+    return whole.relabelled(labels, Projection.subset(present.tolist()))
 
 
 class TrainsOnPictures(Dataset):

@@ -103,6 +103,9 @@ class ImageNet(TrainsOnPictures):
     @cached_property
     def card(self) -> DatasetCard:
         """The card; needs no image. Its fingerprint covers names, prompts, protocol and counts, not pixels."""
+        return self._made_card()
+
+    def _made_card(self) -> DatasetCard:
         sets = (VALIDATION, *SETS) if self.withholds else SETS
         about = self.name, VERSION, self._summary(), imagenet_names(), imagenet_prompts(), sets
         protocol = {

@@ -1,5 +1,7 @@
 """Data that somebody brings: bytes and folders of all sets are there to be compared."""
 
+from collections.abc import Mapping, Sequence
+
 from .card import Dataset
 from .image_folders import Tree
 from .overlaps import Part, Shared
@@ -26,6 +28,11 @@ class OwnData(Dataset):
     @property
     def passed_over(self) -> dict[str, tuple[int, str]]:
         """Set or folder -> how many entries in it are no images of a class, and the first; only where there are any."""
+        return {}
+
+    @property
+    def cut(self) -> Mapping[str, Sequence[int]]:
+        """Shift -> the classes that it has, of those shifts whose logits are cut to them."""
         return {}
 
     @property

@@ -1,8 +1,11 @@
-"""A small part of a dataset, for a rehearsal: every step of the real run, on few images.
+"""A small part of a dataset: for a rehearsal, every step of the real run on few images; or few shots of each class.
 
-One image of each class comes before a second of any, because sets lie on the disk class by class.
+In a rehearsal one image of each class comes before a second of any, because sets lie on the disk class by class.
+Few shots are drawn: of each class, the k training images whose name has the smallest sha256 beside the run's seed. So
+all methods of a seed see the same images, those of fewer shots are among those of more, and another seed draws others.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -11,6 +14,8 @@ import torch
 from torch import Tensor
 
 from .card import Dataset, DatasetCard, EvalData
+from .image_sets import lowest_by_hash
+from .shots import check_shots, to_choose_on
 
 
 def few_of_each(labels: np.ndarray, limit: int) -> np.ndarray:
@@ -24,16 +29,27 @@ def few_of_each(labels: np.ndarray, limit: int) -> np.ndarray:
     return np.sort(order[np.argsort(turn, kind="stable")[:limit]])
 
 
-class PartOfSet(EvalData):
-    """An evaluation set of at most `limit` images of another one."""
+def few_shots(names: Sequence[str], labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
+    """Rising positions of `shots` images of each class, of all of a class that has fewer.
 
-    def __init__(self, whole: EvalData, limit: int) -> None:
-        self.name, self._whole, self._rows = whole.name, whole, few_of_each(whole.labels, limit)
-        self.labels = whole.labels[self._rows]
-        self.sample_ids = [whole.sample_ids[i] for i in self._rows]
-        self.unit_ids = [whole.unit_ids[i] for i in self._rows]
-        self.groups = None if whole.groups is None else [whole.groups[i] for i in self._rows]
-        self.expected = min(limit, len(whole) + whole.missing)
+    The rule: of each class, those whose "shots <seed> <name>" has the smallest sha256.
+
+    Args:
+        names: (N,) what tells the images apart, wherever they are.
+        labels: (N,) classes.
+    """
+    return np.flatnonzero(lowest_by_hash([f"shots {seed} {name}" for name in names], labels, lambda size: shots))
+
+
+class PartOfSet(EvalData):
+    """An evaluation set of some of another one's images, at the rising positions `rows`."""
+
+    def __init__(self, whole: EvalData, rows: np.ndarray, expected: int) -> None:
+        self.name, self._whole, self._rows, self.expected = whole.name, whole, rows, expected
+        self.labels = whole.labels[rows]
+        self.sample_ids = [whole.sample_ids[i] for i in rows]
+        self.unit_ids = [whole.unit_ids[i] for i in rows]
+        self.groups = None if whole.groups is None else [whole.groups[i] for i in rows]
 
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 (stop - start, 3, H, W)."""
@@ -44,7 +60,39 @@ class PartOfSet(EvalData):
         return self._whole.project(logits)
 
 
-class Rehearsal(Dataset):
+class _Part(Dataset):
+    """A dataset that trains on some of another one's images: the same pictures of them."""
+
+    def __init__(self, whole: Dataset) -> None:
+        self._whole = whole
+        self.retention = whole.retention
+
+    @property
+    @abstractmethod
+    def _rows(self) -> np.ndarray:
+        """(train_size,) int64 rising positions in the whole dataset's training images."""
+
+    @property
+    def card(self) -> DatasetCard:
+        """The whole dataset's."""
+        return self._whole.card
+
+    def train_labels(self) -> np.ndarray:
+        """(train_size,) int64."""
+        return self._whole.train_labels()[self._rows]
+
+    def train_names(self) -> list[str] | None:
+        """The whole dataset's names of these images."""
+        names = self._whole.train_names()
+        return None if names is None else [names[row] for row in self._rows]
+
+    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
+        """uint8 (B, 3, H, W) for [(epoch, index)]: the pictures that the whole dataset makes of these images."""
+        rows = self._rows
+        return self._whole.train_images([(epoch, int(rows[index])) for epoch, index in items], seed)
+
+
+class Rehearsal(_Part):
     """A dataset with fewer images.
 
     Args:
@@ -53,13 +101,8 @@ class Rehearsal(Dataset):
     """
 
     def __init__(self, whole: Dataset, train_limit: int, limit: int | None) -> None:
-        self._whole, self._train_limit, self._limit = whole, train_limit, limit
-        self.retention = whole.retention
-
-    @property
-    def card(self) -> DatasetCard:
-        """The whole dataset's."""
-        return self._whole.card
+        super().__init__(whole)
+        self._train_limit, self._limit = train_limit, limit
 
     @property
     def train_size(self) -> int:
@@ -70,17 +113,45 @@ class Rehearsal(Dataset):
     def _rows(self) -> np.ndarray:
         return few_of_each(self._whole.train_labels(), self._train_limit)
 
-    def train_labels(self) -> np.ndarray:
-        """(train_size,) int64."""
-        return self._whole.train_labels()[self._rows]
-
-    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
-        """uint8 (B, 3, H, W) for [(epoch, index)]: the pictures that the whole dataset makes of these images."""
-        rows = self._rows
-        return self._whole.train_images([(epoch, int(rows[index])) for epoch, index in items], seed)
-
     def eval_data(self, name: str) -> EvalData:
         """The evaluation set of that name, or part of it; DataError where there is none."""
         limit = self._train_limit if name in self.card.names("validation") else self._limit
         whole = self._whole.eval_data(name)
-        return whole if limit is None else PartOfSet(whole, limit)
+        if limit is None:
+            return whole
+        return PartOfSet(whole, few_of_each(whole.labels, limit), min(limit, len(whole) + whole.missing))
+
+
+class FewShots(_Part):
+    """A dataset of which a run trains on `shots` images of each class, drawn by `few_shots`.
+
+    Of each validation set `to_choose_on` of each class are left: with few shots there are no thousands of images to
+    choose on. All other sets are whole.
+
+    Args:
+        seed: the run's.
+    """
+
+    def __init__(self, whole: Dataset, shots: int, seed: int) -> None:
+        super().__init__(whole)
+        self._shots, self._seed = shots, seed
+
+    @property
+    def train_size(self) -> int:
+        """Images trained on."""
+        return self._shots * len(self.card.class_names)
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        labels = self._whole.train_labels()
+        check_shots(self._whole, self._shots)
+        names = self._whole.train_names() or [str(i) for i in range(len(labels))]
+        return few_shots(names, labels, self._shots, self._seed)
+
+    def eval_data(self, name: str) -> EvalData:
+        """The evaluation set of that name, of validation a part; DataError where there is none."""
+        whole = self._whole.eval_data(name)
+        if name not in self.card.names("validation"):
+            return whole
+        rows = few_shots(whole.sample_ids, whole.labels, to_choose_on(self._shots), self._seed)
+        return PartOfSet(whole, rows, len(rows))

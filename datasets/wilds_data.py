@@ -23,6 +23,7 @@ from .card import DataError, DatasetCard, EvalSet, MissingData
 from .decoding import Decode, read
 from .image_folders import Source
 from .image_sets import ImageSet, TrainsOnPictures
+from .listed import on_disk
 from .torchvision_ops import declare_missing_operators
 
 _NAMES = json.loads(Path(__file__).with_name("wilds_names.json").read_text(encoding="utf-8"))
@@ -220,9 +221,8 @@ class WildsData(TrainsOnPictures):
 
     @cached_property
     def _on_disk(self) -> np.ndarray:
-        """(all rows,) bool. Every folder is listed once, because asking for each file takes long on a cluster."""
-        listed = {folder: set(_list(self._folder / folder)) for folder in {f.rpartition("/")[0] for f in self._files}}
-        return np.array([file in listed[folder] for folder, _, file in (f.rpartition("/") for f in self._files)])
+        """(all rows,) bool."""
+        return on_disk(self._folder, self._files)
 
     def _rows(self, split: str) -> np.ndarray:
         """Row numbers of a split's images that are on disk; DataError where some are not, unless told to go on."""
@@ -242,10 +242,6 @@ class WildsData(TrainsOnPictures):
     def _trained(self) -> tuple[WildsPictures, np.ndarray]:
         rows = self._rows("train")
         return WildsPictures(self._package, rows, self._files), self._labels[rows]
-
-
-def _list(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
 
 
 class IWildCam(WildsData):

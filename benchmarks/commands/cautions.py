@@ -9,6 +9,7 @@ from typing import Any
 
 from ... import backbones
 from ...datasets.card import DataError
+from ...datasets.shots import to_choose_on
 from ..host.environment import cores
 from ..planning import data_check
 from ..planning.benchmark import Benchmark, dataset
@@ -101,6 +102,9 @@ def _by_few_images(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
         count = count_of(spec.recipe, spec.backbone, spec.allow_partial)
         if count is None:
             continue
+        if spec.shots is not None:
+            data = dataset(benchmark.suite.dataset_of(spec.recipe), backbones.image_size(spec.backbone))
+            count = min(count, to_choose_on(spec.shots) * len(data.card.class_names))
         seen = min(count, spec.train_limit or count)
         if spec.kind == "trial":
             add(seen, "what tuning takes for {}", spec.method)

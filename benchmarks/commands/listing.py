@@ -142,7 +142,8 @@ def catalogue(
         except DataError as error:  # the card of one's own images is made from them
             console.print(f"no card yet: {error}", soft_wrap=True)
         console.print(f"methods: {', '.join(loaded.methods)}\nbackbones: {', '.join(loaded.backbones)}")
-        console.print(f"seeds: {loaded.seeds}, recipes: {', '.join(loaded.recipe_names)}")
+        shots = f", shots: {loaded.shots}" if loaded.shots else ""
+        console.print(f"seeds: {loaded.seeds}{shots}, recipes: {', '.join(loaded.recipe_names)}")
         if loaded.retention:
             asked = ", ".join(f"{key} ({source})" for key, source in loaded.retention.items())
             console.print(f"retention: {asked}", soft_wrap=True)

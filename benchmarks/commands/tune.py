@@ -30,7 +30,7 @@ def tune(benchmark: Benchmark, request: Request, console: Console, executor: Exe
     names = choose_methods(methods or ("all",), benchmark.suite, benchmark.facts)
     names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
     chosen = choose_backbones(request.backbones, benchmark.suite, benchmark.facts)
-    tuning.refuse_to_replace(benchmark, names, chosen, part)
+    tuning.refuse_to_replace(benchmark, names, chosen, request.recipe, part)
     if not executor.dry_run:
         _check_tuned_place(tuned_path(benchmark.path))
     entries: dict[str, dict[str, Any]] = {}

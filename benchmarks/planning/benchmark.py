@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from ... import backbones
 from ...datasets import catalogue
 from ...datasets.card import Dataset
+from ...datasets.shots import rarest
 from ...methods import registry
 from ...methods.given import Given
-from ..errors import UserError, resolve_name
+from ..errors import UserError, resolve_name, unknown
 from ..host import definition, plugins
 from ..run_folder.spec import TRAINING_FIELDS, RunSpec
 from . import data_check
@@ -70,7 +71,10 @@ def data_facts(name: str, backbone: str, allow_partial: bool) -> DataFacts:
     """What a plan depends on in the data that a backbone is given."""
     data = dataset(name, backbones.image_size(backbone), allow_partial)
     fingerprint = data_check.fingerprint(data, allow_partial)
-    return DataFacts(data.card.version, fingerprint, data.train_size, bool(data.card.names("validation")))
+    here = catalogue.is_own(name) or catalogue.comes_with_package(name)  # so that its labels are known already
+    validates, classes = bool(data.card.names("validation")), len(data.card.class_names)
+    few = rarest(data) if here else None
+    return DataFacts(data.card.version, fingerprint, data.train_size, validates, classes, few)
 
 
 def _forget() -> None:
@@ -115,6 +119,11 @@ def gather(suite: Suite) -> Facts:
                 raise UserError(f"{suite.name}.{key}: {error}") from None
             if found != name and key not in ("methods", "backbones"):
                 raise UserError(f"{suite.name}.{key}: must be written '{found}', got '{name}'; correct the suite file.")
+    shifts = (*data.card.names("shift"), *suite.shifts)
+    for key, listed in suite.ood_mean.items():
+        for name in listed:
+            if name not in shifts:
+                raise UserError(f"{suite.name}.ood_mean.{key}: {unknown('shift', name, shifts)}")
     return Facts(
         methods=known,
         backbones=encoders,

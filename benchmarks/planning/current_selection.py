@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ...datasets.card import DataError
-from ...results.board.rows import PLUGINS_NOW, UNRANKED
+from ...results.board.rows import OOD_MEANS, PLUGINS_NOW, UNRANKED
 from ..errors import resolve_name
 from ..host.plugin_files import PluginError
 from ..run_folder.spec import RunSpec
@@ -86,13 +86,20 @@ class Suites:
     def for_board(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """`with_selections`, and beside the keys of a record what a board says of its row.
 
-        That is why no rule ranks it, and which versions its plug-ins have now, where that is known.
+        That is why no rule ranks it, which versions its plug-ins have now, and over which shifts its suite takes
+        means of their own, where that is known.
         """
         for record in self.with_selections(records):
+            if means := self._means(record["benchmark"]):
+                record = {**record, OOD_MEANS: means}
             if (now := self._plugins_now(record)) is not None:
                 record = {**record, PLUGINS_NOW: now}
             reason = self._reason(record)
             yield {**record, UNRANKED: reason} if reason else record
+
+    def _means(self, name: str) -> dict[str, list[str]]:
+        benchmark = self.get(name)
+        return benchmark.suite.ood_mean if benchmark else {}
 
     def _plugins_now(self, record: Mapping[str, Any]) -> list[str] | None:
         """The versions that a run of the same names would have; None where no plug-in is, or none is at hand."""
@@ -142,7 +149,7 @@ def _with_selection(benchmark: "Benchmark", record: Mapping[str, Any]) -> Mappin
     changed = {**record, "selection": selection}
     if selection["tuning"]:
         resolver = benchmark.resolver(spec.recipe).of_rule(selection["rules"][0])
-        changed["sources"] = resolver.plain(spec.method, spec.backbone, spec.seed)[-1].sources
+        changed["sources"] = resolver.plain(spec.method, spec.backbone, spec.seed, spec.shots)[-1].sources
     return changed
 
 

@@ -14,7 +14,8 @@ from ...datasets.image_sets import ImageSet
 from ...datasets.inventory import TRAIN
 from ...datasets.overlaps import Shared, refuse_folders_of_others
 from ...datasets.own_data import OwnData
-from ...datasets.subset import Rehearsal
+from ...datasets.shots import check_shots
+from ...datasets.subset import FewShots, Rehearsal
 from ...results.board import absent_classes
 from ...results.board.row_marks import unread_text
 from ...results.records.atomic import create_atomic
@@ -85,8 +86,9 @@ def many_cores(images: int) -> int:
 
 
 def part(data: Dataset, spec: RunSpec) -> Dataset:
-    """The dataset as a run sees it: with a training limit, a part of it."""
-    return data if spec.train_limit is None else Rehearsal(data, spec.train_limit, spec.limit)
+    """The dataset as a run sees it: with shots or a training limit, a part of it."""
+    seen = data if spec.shots is None else FewShots(data, spec.shots, spec.seed)
+    return seen if spec.train_limit is None else Rehearsal(seen, spec.train_limit, spec.limit)
 
 
 def validation(data: Dataset) -> EvalData | None:
@@ -136,7 +138,10 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
         "shared_images": [
             {"set": pair.name, "also_in": pair.other, "images": pair.images, "of": pair.of} for pair in shared(data)
         ],
-        absent_classes.ABSENT: {name: {"of": of, "names": names} for name, of, names in absent(data)},
+        absent_classes.ABSENT: {
+            name: {"of": of, "names": names} | ({"cut": True} if name in _cut(data) else {})
+            for name, of, names in absent(data)
+        },
         "fingerprint_of": "content" if isinstance(data, OwnData) else "",
         "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
     }
@@ -158,6 +163,11 @@ def passed_over(data: Dataset) -> dict[str, tuple[int, str]]:
     return data.passed_over if isinstance(data, OwnData) else {}
 
 
+def _cut(data: Dataset) -> Collection[str]:
+    """The shifts whose logits are cut to the classes that they have."""
+    return data.cut if isinstance(data, OwnData) else ()
+
+
 def _own_shifts(data: Dataset) -> tuple[str, ...]:
     return data.own_shifts if isinstance(data, OwnData) else ()
 
@@ -173,7 +183,8 @@ def absent(data: Dataset) -> Iterator[tuple[str, int, list[str]]]:
     classes = data.card.class_names
     for name in ([TRAIN] if own else []) + [entry.name for entry in data.card.sets]:
         if own or name in beside:
-            there = set((data.train_labels() if name == TRAIN else data.eval_data(name).labels).tolist())
+            cut = data.cut.get(name) if isinstance(data, OwnData) else None
+            there = set(cut or (data.train_labels() if name == TRAIN else data.eval_data(name).labels).tolist())
             lacking = [title for i, title in enumerate(classes) if i not in there]
             if lacking:
                 yield name, len(classes), lacking
@@ -191,7 +202,7 @@ def _may_lack(data: Dataset) -> tuple[str, ...]:
 def _absent_texts(data: Dataset, among: Collection[str]) -> Iterator[str]:
     for name, of, names in absent(data):
         if name in among:
-            yield f"{data.card.name}: {absent_classes.text(name, of, names)}."
+            yield f"{data.card.name}: {absent_classes.text(name, of, names, name in _cut(data))}."
 
 
 def doubts(data: Dataset) -> Iterator[str]:
@@ -271,6 +282,8 @@ def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
     own, beside = catalogue.is_own(data.card.name), _own_shifts(data)
     if trains:
         data.train_labels()
+        if spec.shots is not None:
+            check_shots(data, spec.shots)
         if own:
             data.train_images([(0, 0)], 0)
     read = {}

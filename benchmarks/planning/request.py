@@ -27,6 +27,14 @@ class DataFacts:
     fingerprint: str
     train_size: int
     has_validation: bool = True
+    classes: int = 0
+    rarest: tuple[str, int] | None = None
+    """The class that has the fewest training images, and how many; None where it is not known before they are read."""
+
+    def images(self, shots: Any, train_limit: Any) -> int:
+        """Training images that a run sees; what is no positive number is refused elsewhere, by its own name."""
+        limits = [train_limit, shots * self.classes if type(shots) is int else None]
+        return min(self.train_size, *(limit for limit in limits if type(limit) is int and limit > 0), self.train_size)
 
 
 @dataclass(frozen=True)

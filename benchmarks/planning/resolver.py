@@ -63,11 +63,16 @@ def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[P
     for name, backbone in pairs:
         method, chosen = facts.methods[name], assigned[name]
         also_fixed = request.companions and resolver.rule == "one_se" and method.path
-        settings = itertools.product(suite.settings_of(name), itertools.product(*(s.values for s in chosen.values())))
+        values_of = {key: setting.values for key, setting in chosen.items()}
+        if suite.shots:
+            values_of.setdefault("shots", tuple(suite.shots))
+        settings = itertools.product(suite.settings_of(name), itertools.product(*values_of.values()))
         seeds = seeds_of(method, request.seeds or suite.seeds, facts.methods)
         for seed, (setting, values) in itertools.product(seeds, settings):
+            given = dict(zip(values_of, values, strict=True))
             overrides = {key: (value, f"grid of {suite.name}") for key, value in setting.items()}
-            overrides |= {key: (value, "--set") for key, value in zip(chosen, values, strict=True)}
+            overrides |= {key: (value, "--set") for key, value in given.items()}
+            overrides |= resolver.of_suite(given.get("shots"))
             add(plan, resolver.resolve(name, backbone, seed, overrides))
             if also_fixed and method.path not in overrides:
                 add(plan, fixed.resolve(name, backbone, seed, overrides))
@@ -109,7 +114,7 @@ class Resolver:
         self.suite, self.tuned, self.facts, self.rule, self.kind = suite, tuned, facts, rule, kind
         self.recipe = resolve_name("recipe", recipe or suite.default_recipe, suite.recipe_names)
         self.published = suite.published.get(self.recipe)
-        self._plain: dict[tuple[str, str, int], list[Planned]] = {}
+        self._plain: dict[tuple[str, str, int, int | None], list[Planned]] = {}
         self._of_rules: dict[str, Resolver] = {}
         self._before_set: dict[tuple[MethodClass, str, str | None], tuple[dict[str, Any], dict[str, str]]] = {}
 
@@ -126,13 +131,27 @@ class Resolver:
             return False
         return self.published is None or not learns(method) or bool(self.published.layers(name, backbone))
 
-    def plain(self, name: str, backbone: str, seed: int) -> list[Planned]:
-        """`resolve` without overrides, each made once: a board asks for the same few again for every record."""
-        key = (name, backbone, seed)
+    def _shots(self) -> int | None:
+        """The suite's shots: of a trial those that values are chosen at, of a run the first of the list."""
+        if self.kind == "trial":
+            return self.suite.tuning.shots if self.suite.tuning else None
+        return next(iter(self.suite.shots), None)
+
+    def of_suite(self, shots: int | None) -> dict[str, tuple[Any, str]]:
+        """Overrides that name one of the suite's shots; none where it has not these."""
+        return {"shots": (shots, f"suite {self.suite.name}")} if shots in self.suite.shots else {}
+
+    def plain(self, name: str, backbone: str, seed: int, shots: int | None = None) -> list[Planned]:
+        """`resolve` without overrides, each made once: a board asks for the same few again for every record.
+
+        Args:
+            shots: which of the suite's.
+        """
+        key = (name, backbone, seed, shots)
         if key not in self._plain:
             if len(self._plain) >= REMEMBERED:
                 self._plain.clear()
-            self._plain[key] = self.resolve(name, backbone, seed, {})
+            self._plain[key] = self.resolve(name, backbone, seed, self.of_suite(shots))
         return self._plain[key]
 
     def of_rule(self, rule: str) -> "Resolver":
@@ -160,6 +179,7 @@ class Resolver:
             shared = {
                 key: (values[key], source if (source := sources[key]) == "--set" else f"{source} of {name}")
                 for key in (*TRAINING_FIELDS, *OTHER_FIELDS)
+                if key in values
             }
             for its_seed in method.input_seeds(complete, seed):
                 needed += self._resolve(other, backbone, its_seed, shared, self._input_rule(method, rule), False)
@@ -206,11 +226,11 @@ class Resolver:
         if not requested:
             self._derive(values, sources, self._data(backbone, values))
         for key, (value, source) in overrides.items():
-            if key in keys_of(method) and (requested or values[key] != value):
+            if key in keys_of(method) and (requested or values.get(key) != value):
                 _put(values, sources, key, value, source)
         data = self._data(backbone, values)
         if requested:  # an input's values are its reader's, which are fitted already
-            shrink(values, sources, data.train_size)
+            shrink(values, sources, data)
         self._derive(values, sources, data)
         order = [*hyper_keys(method), *TRAINING_FIELDS, *OTHER_FIELDS]
         return values, {key: sources[key] for key in order if key in sources}
@@ -227,7 +247,7 @@ class Resolver:
         if "epochs" in values:
             epochs, size = values.pop("epochs"), values["batch_size"]
             # The loader drops the last, partial batch. A size that is wrong is refused later, by its own name.
-            images = min(data.train_size, values.get("train_limit") or data.train_size)
+            images = data.images(values.get("shots"), values.get("train_limit"))
             steps = max(1, images // size) if type(size) is int and size > 0 else 1
             values["steps"] = epochs * steps if type(epochs) is int else epochs
             sources["steps"] = f"{sources.pop('epochs')}, {counted(epochs, 'epoch')} of {counted(steps, 'step')}"
@@ -259,6 +279,8 @@ class Resolver:
         of_suite = f"suite {self.suite.name}"
         layer({key: getattr(self.suite, key) for key in ("threads", "trainable", "decode")}, of_suite)
         layer({"limit": None, "train_limit": None, "allow_partial": False}, of_suite)
+        if (shots := self._shots()) is not None:  # else nothing is said of them, in record and plan neither
+            layer({"shots": shots}, of_suite)
         if self.published is None:
             for entries, where in self.suite.recipes[self.recipe].layers(backbone):
                 layer(entries, f"recipe {self.recipe}{where}")

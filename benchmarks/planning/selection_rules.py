@@ -21,13 +21,13 @@ class Selector:
         self.resolver = resolver
         self.suite, self.tuned, self.facts = resolver.suite, resolver.tuned, resolver.facts
         self.recipe, self.published = resolver.recipe, resolver.published
-        self._given: dict[tuple[str, str, str, int], str | None] = {}
+        self._given: dict[tuple[str, str, str, int, int | None], str | None] = {}
 
     def of(self, spec: RunSpec, current: Callable[[str, str], bool] = lambda method, backbone: True) -> dict[str, Any]:
         """Which selection rules a spec is a result of: those whose own plan gives exactly this run.
 
-        A run of a tuning seed, of a trial, of a study, of another recipe than the suite's first, or with any value
-        that no rule chose, has none and enters no ranked board. One with the values of a published recipe has
+        A run of a tuning seed, of a trial, of a study, of a recipe that is not ranked, or with any value that no rule
+        chose, has none and enters no ranked board. One with the values of a published recipe has
         `published`, which is no rule: how its authors chose is unknown.
 
         `tuning` is the hash of the method's own tuned entry, or of its input's where a post-hoc method chose
@@ -48,7 +48,7 @@ class Selector:
             return none
         if self.published is not None:
             return {**none, "rules": [PUBLISHED] if self._gives(CHOOSING[0], spec) == spec.run_id else []}
-        if self.recipe != self.suite.default_recipe:
+        if self.recipe not in self.suite.ranked_recipes:
             return none
         based = ((rule, self._basis(method, spec.backbone, rule, current)) for rule in RULES)
         run_id = spec.run_id
@@ -71,10 +71,10 @@ class Selector:
 
     def _gives(self, rule: str, spec: RunSpec) -> str | None:
         """The id of the run that a rule plans for method, backbone and seed; None where a tuning seed is involved."""
-        key = (rule, spec.method, spec.backbone, spec.seed)
+        key = (rule, spec.method, spec.backbone, spec.seed, spec.shots)
         if key not in self._given:
             try:
-                runs = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed)
+                runs = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed, spec.shots)
             except UserError:
                 if self.published is None:
                     raise

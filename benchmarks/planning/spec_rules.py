@@ -1,5 +1,6 @@
 """Combinations of values that no run may have; refused when it is planned."""
 
+from ...datasets.shots import few_text
 from ..errors import UserError
 from ..run_folder.spec import TRAINING_FIELDS, RunSpec
 from .request import DataFacts, Facts, check_chooses_nothing, learns
@@ -27,7 +28,9 @@ def check(spec: RunSpec, sources: dict[str, str], suite: Suite, facts: Facts, da
             f"warmup_steps: must be below the {spec.steps} steps of the run, got {spec.warmup_steps} "
             f"({sources['warmup_steps']}); set it lower, or to 'scaled'."
         )
-    images = min(data.train_size, spec.train_limit or data.train_size)
+    if spec.shots is not None:
+        _check_shots(spec, spec.shots, sources, suite, facts, data)
+    images = data.images(spec.shots, spec.train_limit)
     if spec.batch_size is not None and spec.batch_size > images:
         raise UserError(
             f"batch_size: must be at most {images}, the number of training images of "
@@ -35,6 +38,19 @@ def check(spec: RunSpec, sources: dict[str, str], suite: Suite, facts: Facts, da
         )
     if not data.has_validation:
         check_chooses_nothing(facts.methods[spec.method], spec, suite.dataset_of(spec.recipe))
+
+
+def _check_shots(
+    spec: RunSpec, shots: int, sources: dict[str, str], suite: Suite, facts: Facts, data: DataFacts
+) -> None:
+    """Refuse more shots than a class has images, and what reads runs of several seeds, each of which drew its own."""
+    if data.rarest is not None and data.rarest[1] < shots:
+        raise UserError(few_text(*data.rarest, shots, suite.dataset_of(spec.recipe)))
+    if facts.methods[spec.method].pools():
+        raise UserError(
+            f"shots: must be left out of {spec.method}, which reads runs of several seeds, each trained on images of "
+            f"its own, got {shots} ({sources['shots']}); leave out the method or the shots."
+        )
 
 
 def _check_distillation(spec: RunSpec, sources: dict[str, str], groups: tuple[tuple[str, ...], ...]) -> None:

@@ -166,7 +166,8 @@ class Search:
                 part=self.part,
                 **chosen,
             )
-            entries.setdefault(name, {})[backbone] = entry.model_copy(update={"tuning": entry.digest()})
+            key = self.benchmark.suite.tuned_key(backbone, self.resolver.recipe)
+            entries.setdefault(name, {})[key] = entry.model_copy(update={"tuning": entry.digest()})
         return entries
 
     def _validation_set(self) -> str:
@@ -197,10 +198,13 @@ def _choice(
     return Choice(values=dict(results[index].values), nll=chosen.nll, trial=index)
 
 
-def refuse_to_replace(benchmark: Benchmark, methods: list[str], backbones: list[str], part: dict[str, Any]) -> None:
+def refuse_to_replace(
+    benchmark: Benchmark, methods: list[str], backbones: list[str], recipe: str | None, part: dict[str, Any]
+) -> None:
     """UserError where values that are chosen on part of the images would take the place of those of all images."""
     for name, backbone in itertools.product(methods, backbones):
-        entry = benchmark.tuned.entries.get(name, {}).get(backbone)
+        key = benchmark.suite.tuned_key(backbone, recipe or benchmark.suite.default_recipe)
+        entry = benchmark.tuned.entries.get(name, {}).get(key)
         if part and entry is not None and not entry.part:
             raise UserError(
                 f"{part_text(part)}: must not replace the values of {name} on {backbone} in "

@@ -65,8 +65,10 @@ def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
         return f"the method {method} is not installed here: install it"
     if recipe in suite.published:
         return f"made with other values than the recipe {recipe} has now: {again} --recipe {recipe}"
-    if recipe != suite.default_recipe:
+    if recipe not in suite.ranked_recipes:
         return f"of the recipe {recipe}, and only {suite.default_recipe} is ranked: {again}"
+    of_recipe = f" --recipe {recipe}" if recipe != suite.default_recipe else ""
+    again = f"`robustft sweep {name} --method {method}{of_recipe}`"
     known = benchmark.facts.methods[method]
     made_with, now = record["spec"].get("plugins", []), record.get(PLUGINS_NOW)
     if now is not None and now != made_with:
@@ -80,7 +82,7 @@ def _of_suite(record: Mapping[str, Any], benchmark: Benchmark) -> str:
         return f"{name} tunes nothing: for ranks, add `tuning` to the suite and run `robustft tune {name}`"
     for needed in benchmark.selector(recipe).needed(known, backbone, "one_se"):
         entry = benchmark.tuned.entry(needed, backbone, recipe)
-        tune = f"run `robustft tune {name} --method {needed}`"
+        tune = f"run `robustft tune {name} --method {needed}{of_recipe}`"
         if suite.tuning is not None and needed not in suite.tuning.space:
             if plugins.origin("method", needed) and benchmark.path.parent == SUITES:
                 return f"not tuned: write a suite that extends {name}, with {needed} in tuning.space, and tune that"

@@ -172,7 +172,7 @@ def _compared(pair: Pair) -> Compared:
                 difference.images,
             )
         )
-    about = (section.benchmark, section.version, section.recipe, pair.rule, first.backbone, first.provenance)
+    about = (section.benchmark, section.version, section.condition, pair.rule, first.backbone, first.provenance)
     return Compared(*about, first.name, second.name, tuple(columns))
 
 
@@ -277,7 +277,7 @@ def _why_not(section: Section, method: str, backbone: str, rule: str) -> str:
 
     rows = [row for row in section.rows if (row.method, row.backbone) == (method, backbone)]
     if not rows:
-        return f"{method} has no run on {backbone} under recipe {section.recipe}"
+        return f"{method} has no run on {backbone} under recipe {section.condition}"
     if ranked := [row for row in rows if row.rules]:
         return f"{method} is a result of rule {ranked[0].rules[0]} and not of {rule}: add --rule {ranked[0].rules[0]}"
     reasons = [row.marks[key] for row in rows for key in (UNRANKED, "stale", TRANSDUCTIVE) if key in row.marks]

@@ -38,9 +38,10 @@ def records(
 
     Returns:
         Columns, in this order: what the run is (benchmark, benchmark_version, recipe, method, method_version, backbone,
-        seed, run_id, kind) and rules, those that chose it when it was made, with spaces; limit and train_limit, of a
-        rehearsal, which no mean should hold beside whole runs; plugins (kind:sha256, with spaces: each version of a
-        plug-in is another method) and given, the sha256 of a checkpoint that was evaluated; set, role (id, shift,
+        seed, run_id, kind) and rules, those that chose it when it was made, with spaces; shots, the training images of
+        each class, of few shots; limit and train_limit, of a rehearsal, which no mean should hold beside whole runs;
+        plugins (kind:sha256, with spaces: each version of a plug-in is another method) and given, the sha256 of a
+        checkpoint that was evaluated; set, role (id, shift,
         validation, diagnostic), n, n_expected; metrics, unrounded (accuracy, ece, brier, macro_f1 and others as
         fractions, nll in nats, inf where a label got probability 0); steps, batch_size, lr, weight_decay and
         hyper.<name> of the methods; train_seconds, images_per_second, peak_memory_bytes; commit, dirty, finished (UTC)
@@ -79,7 +80,7 @@ def records(
 def _rows(record: Mapping[str, Any], place: str) -> Iterator[dict[str, Any]]:
     spec, environment = record["spec"], record["environment"]
     about = {key: record[key] for key in FIELDS} | {"rules": " ".join(record["selection"]["rules"])}
-    about |= {"limit": spec.get("limit"), "train_limit": spec.get("train_limit")}
+    about |= {key: spec.get(key) for key in ("shots", "limit", "train_limit")}
     about |= {"plugins": " ".join(spec.get("plugins", ())), "given": (spec.get("given") or {}).get("sha256", "")}
     after = {key: spec.get(key) for key in ("steps", "batch_size", "lr", "weight_decay")}
     after |= {f"hyper.{key}": value for key, value in spec.get("hyper", {}).items()}

@@ -19,9 +19,9 @@ TRAINING_FIELDS = (
     "bn",
 )
 # Fields that `--set` can reach although they are no training field.
-OTHER_FIELDS = ("threads", "trainable", "limit", "train_limit", "allow_partial", "decode")
+OTHER_FIELDS = ("threads", "trainable", "limit", "train_limit", "allow_partial", "decode", "shots")
 
-LATER = ("given", "plugins", "method_code")
+LATER = ("given", "plugins", "method_code", "shots")
 """Fields that few runs have, and that are written only there."""
 
 Positive = Annotated[int, Field(ge=1)]
@@ -94,6 +94,9 @@ class RunSpec(BaseModel):
     decode: Literal["exact", "fast"] = "exact"
     """How pictures are made from image files (`datasets/decoding.py`): the pixels of Pillow and open_clip's transform,
     or faster ones that differ by a level here and there; also where nothing is read from files."""
+    shots: Positive | None = None
+    """So many training images of each class, drawn by the run's seed (`datasets/subset.py`), and no more of each class
+    to choose on; None is all."""
     given: Given | None = None
     """Of `robustft evaluate`: what is evaluated in place of a trained method. `method` is then its free name, and
     `seed` counts the checkpoints of that name."""

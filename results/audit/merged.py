@@ -171,7 +171,9 @@ def _check_samples(checked: Sequence[tuple[Submission, Checked]], reference: Seq
 
 def _samples_of(record: Record, name: str) -> _Samples:
     spec = record["spec"]
-    about = (spec.get("fingerprint"), spec.get("limit"), name)
+    about = [spec.get("fingerprint"), spec.get("limit"), name]
+    if spec.get("shots") and record["sets"].get(name, {}).get("role") == "validation":
+        about += [spec["shots"], spec["seed"]]  # what is chosen on is drawn by the seed, as what is trained on
     return (record["benchmark"], record["benchmark_version"], *map(str, about))
 
 

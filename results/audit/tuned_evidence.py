@@ -37,8 +37,8 @@ def used(tuned: Entries, records: Iterable[Record]) -> dict[str, dict[str, Entry
     found: dict[str, dict[str, Entry]] = {}
     for record in records:
         for method in (record["method"], *_read_by(record)):
-            if entry := tuned.get(method, {}).get(record["backbone"]):
-                found.setdefault(method, {})[record["backbone"]] = entry
+            if (key := _key_of(tuned, method, record)) is not None:
+                found.setdefault(method, {})[key] = tuned[method][key]
     return {method: dict(sorted(found[method].items())) for method in sorted(found)}
 
 
@@ -92,7 +92,8 @@ def _contradiction(entries: Entries, record: Record) -> str:
         return f"is ranked, but its tuning {own['tuning']} is a rehearsal's"
     if own.get("recipe") != record["recipe"]:
         return f"its tuning {own['tuning']} is of the recipe {own.get('recipe')}, and the run of {record['recipe']}"
-    read = [entry for name in _read_by(record) if (entry := entries.get(name, {}).get(record["backbone"]))]
+    keys = ((name, _key_of(entries, name, record)) for name in _read_by(record))
+    read = [entries[name][key] for name, key in keys if key is not None]
     values = {**record["spec"], **record["spec"].get("hyper", {})}
     for key, source in record["sources"].items():
         if match := re.fullmatch(r"tuned (\w+)( of .+)?", source):
@@ -137,9 +138,15 @@ def _chosen(record: Record) -> bool:
 def _entry_of(entries: Entries, record: Record) -> Entry | None:
     """The entry whose hash a record names, of its method or of one that it reads; None where there is none."""
     names = (record["method"], *_read_by(record))
-    found = (entries.get(name, {}).get(record["backbone"]) for name in names)
-    hashed = record["selection"]["tuning"]
-    return next((entry for entry in found if hashed and entry and entry.get("tuning") == hashed), None)
+    keys = ((name, _key_of(entries, name, record)) for name in names)
+    hashed, found = record["selection"]["tuning"], (entries[name][key] for name, key in keys if key is not None)
+    return next((entry for entry in found if hashed and entry.get("tuning") == hashed), None)
+
+
+def _key_of(entries: Entries, method: str, record: Record) -> str | None:
+    """Under which the entry of a method stands that a run's backbone has: of its recipe alone, where there is one."""
+    of_method, backbone = entries.get(method, {}), record["backbone"]
+    return next((key for key in (f"{backbone}, recipe {record['recipe']}", backbone) if of_method.get(key)), None)
 
 
 def _read_by(record: Record) -> Sequence[str]:

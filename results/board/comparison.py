@@ -14,7 +14,7 @@ from ..records.predictions import PredictionError
 from ..statistics.jackknife import METRICS
 from ..statistics.paired import Difference, holm, paired, resolvable
 from .per_sample import OutcomeError, Outcomes, SetScores
-from .rows import SCORE, Row, Section
+from .rows import PARTIAL, SCORE, Row, Section
 
 Judged = TypeVar("Judged")
 
@@ -78,6 +78,8 @@ def sets_of(section: Section, column: str) -> dict[str, str] | None:
     """The sets whose unweighted mean a column is, each with its score; None where it is none that samples give."""
     if column in ("acc_ood_mean", SCORE):
         return {name: section.score(name) if column == SCORE else "accuracy" for name in section.shifts} or None
+    if column.startswith(PARTIAL):
+        return {name: section.score(name) for name in section.means.get(column.removeprefix(PARTIAL), ())} or None
     if column in ("acc_id", "nll_id"):
         return {section.id_set: "nll" if column == "nll_id" else "accuracy"} if section.id_set else None
     metric, _, name = column.partition("/")

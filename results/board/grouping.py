@@ -32,7 +32,9 @@ from .rows import (
     GIVEN,
     GRID,
     OLD_TASK,
+    OOD_MEANS,
     ORACLE,
+    PARTIAL,
     PUBLISHED,
     REFERENCE_METHOD,
     RETAINED,
@@ -68,11 +70,12 @@ NOT_SETTINGS = {
 
 @dataclass(frozen=True)
 class _Table:
-    """What all rows of one table share: set -> role, set -> own metric, and the selection rules."""
+    """What all rows of one table share: set -> role, set -> own metric, the selection rules, and means over shifts."""
 
     roles: Mapping[str, str]
     own_metrics: Mapping[str, str]
     rules: Sequence[str]
+    means: Mapping[str, tuple[str, ...]]
 
 
 class BoardError(ValueError):
@@ -80,12 +83,12 @@ class BoardError(ValueError):
 
 
 def sections(groups: Mapping[str, Iterable[Record]], rules: Sequence[str]) -> tuple[Section, ...]:
-    """One section per benchmark, version, recipe and data fingerprint; nothing is averaged across them.
+    """One section per benchmark, version, recipe, data and number of shots; nothing is averaged across them.
 
     Args:
         groups: provenance -> its records.
     """
-    tables: dict[tuple[str, ...], dict[str, list[Record]]] = defaultdict(lambda: {name: [] for name in groups})
+    tables: dict[_Key, dict[str, list[Record]]] = defaultdict(lambda: {name: [] for name in groups})
     for provenance, given in groups.items():
         for record in given:
             if record["kind"] == "run":
@@ -100,17 +103,17 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
         groups: provenance -> its records.
 
     Raises:
-        BoardError: the records are of more than one benchmark, version, recipe or data fingerprint.
+        BoardError: the records are of more than one benchmark, version, recipe, data fingerprint or number of shots.
     """
     everything = [record for given in groups.values() for record in given]
     tables = sorted({_table_of(record) for record in everything})
     if len(tables) != 1:
-        names = " and ".join("/".join(part for part in table if part) for table in tables)
+        names = " and ".join("/".join(str(part) for part in table if part) for table in tables)
         raise BoardError(f"board: one table cannot hold {names}; make one table for each.")
-    benchmark, version, recipe, fingerprint = tables[0]
+    benchmark, version, recipe, fingerprint, shots = tables[0]
     roles = _roles(everything)
     own_metrics = _own_metrics(everything, roles)
-    table = _Table(roles, own_metrics, rules)
+    table = _Table(roles, own_metrics, rules, _means(everything, roles))
 
     made: list[provenances.Made] = []
     with_paths: dict[str, Sequence[Record]] = {}
@@ -146,6 +149,8 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
         classes=classes_of(everything, fingerprint, tuple(roles)),
         retention=_retention(everything),
         absent=absent_classes.of_records(everything, roles),
+        means=table.means,
+        shots=shots or None,
     )
     return replace(found, paths=tuple(provenances.joined_curves(list(_paths(with_paths, found)), groups)))
 
@@ -205,9 +210,13 @@ def _expected_seeds(rows: Sequence[Row]) -> _Seeds:
     )
 
 
-def _table_of(record: Record) -> tuple[str, str, str, str]:
-    fingerprint = str(record["spec"].get("fingerprint", ""))
-    return record["benchmark"], record["benchmark_version"], record["recipe"], fingerprint
+_Key = tuple[str, str, str, str, int]
+
+
+def _table_of(record: Record) -> _Key:
+    spec = record["spec"]
+    data = str(spec.get("fingerprint", "")), spec.get("shots") or 0
+    return record["benchmark"], record["benchmark_version"], record["recipe"], *data
 
 
 def _settings(record: Record) -> dict[str, Any]:
@@ -371,14 +380,24 @@ def _own_metrics(records: Sequence[Record], roles: Mapping[str, str]) -> dict[st
     return found
 
 
+def _means(records: Sequence[Record], roles: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Name -> the shifts of a mean that the suite of today names, of shifts alone."""
+    found = {name: tuple(sets) for record in records for name, sets in record.get(OOD_MEANS, {}).items()}
+    return {name: sets for name, sets in found.items() if all(roles.get(each) == "shift" for each in sets)}
+
+
 def _scores(sets: Mapping[str, Mapping[str, Any]], table: _Table) -> dict[str, float]:
-    """What a run scores on the sets that are not judged by accuracy, and the mean over shifts if none is missing."""
+    """What a run scores on the sets that are not judged by accuracy, and means over shifts of which none is missing."""
     own = table.own_metrics
     found = {f"{metric}/{name}": sets[name][metric] for name, metric in own.items() if metric in sets.get(name, {})}
     shifts = [name for name, role in table.roles.items() if role == "shift"]
     mean = mean_of_all(sets.get(name, {}).get(own.get(name, "accuracy")) for name in shifts)
     if mean is not None and set(shifts) & set(own):
         found[SCORE] = mean
+    for key, names in table.means.items():
+        partial = mean_of_all(sets.get(name, {}).get(own.get(name, "accuracy")) for name in names)
+        if partial is not None:
+            found[PARTIAL + key] = partial
     return found
 
 

@@ -16,6 +16,7 @@ REFERENCE_METHOD = "zero_shot"  # a reference row: first, never ranked, no train
 GIVEN = "checkpoint"  # key of a row's settings: how a checkpoint was read that somebody gave
 UNRANKED = "unranked"  # why no rule ranks a row of this machine, and what to do
 PLUGINS_NOW = "plugins_now"  # beside the keys of a record: kind:sha256 of its plug-ins as they are now
+OOD_MEANS = "ood_means"  # beside the keys of a record: name -> the shifts that its suite takes a mean over
 MARKS = {
     "dirty": "*",
     "seeds": "†",
@@ -34,6 +35,7 @@ MARKS = {
 HOME = ("local", "reference")  # provenances of this machine and this package; others are names of groups
 JOINT = ", "  # between the names of a row that several groups hold; no name of a group has a comma
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
+PARTIAL = "ood_mean/"  # before the name of such a mean; in no order
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
 RETAINED = "retained"  # mean accuracy over the retention sets of a suite, which no mean, order or choice looks at
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
@@ -158,7 +160,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """All rows of one benchmark version and recipe."""
+    """All rows of one benchmark version, recipe, data and number of shots."""
 
     benchmark: str
     version: str
@@ -174,6 +176,18 @@ class Section:
     classes: Mapping[str, int] = field(default_factory=dict)  # set -> its classes, where somebody knows
     retention: Mapping[str, int] = field(default_factory=dict)  # set of other classes -> how many it has
     absent: tuple[str, ...] = ()  # sentences on sets of one's own that have no image of some class
+    means: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name -> the shifts that it is a mean over
+    shots: int | None = None  # training images of each class, of few shots; None: all
+
+    @property
+    def title(self) -> str:
+        """digits (digits-v1), recipe common; of few shots also how many: rows of others are in another section."""
+        return f"{self.benchmark} ({self.version}), recipe {self.condition}"
+
+    @property
+    def condition(self) -> str:
+        """common, or common, 4 shots"""
+        return f"{self.recipe}, {shots_text(self.shots)}" if self.shots else self.recipe
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""
@@ -265,6 +279,11 @@ class Section:
     def shows_rules(self) -> bool:
         """Whether the rules' tables are worth a heading: not in a study, nor under published values."""
         return self.ranks or not any(row.kind in (GRID, PUBLISHED) for row in self.rows)
+
+
+def shots_text(shots: int) -> str:
+    """1 shot, 4 shots"""
+    return f"{shots} shot{'s' * (shots > 1)}"
 
 
 def natural(text: str) -> list[tuple[int, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ..board.rows import Row
+from ..board.rows import Row, Section
 
 DATA = Path(__file__).with_name("tracer_tables.csv")
 BENCHMARK, ID_SET = "imagenet", "imagenet"
@@ -74,6 +74,11 @@ class PaperRow:
             bool(ours[key]) == bool(value) if key in SWITCHES else ours[key] == value
             for key, value in self.varied.items()
         )
+
+
+def is_of(section: Section) -> bool:
+    """Whether its numbers are of what the paper prints: ImageNet's sets and no others, all training images."""
+    return section.id_set == ID_SET and section.shots is None and set(section.shifts) <= set(SHIFTS)
 
 
 def rows() -> tuple[PaperRow, ...]:

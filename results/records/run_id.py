@@ -22,6 +22,7 @@ INTRODUCED: dict[str, Any] = {
     "given": None,
     "plugins": [],
     "method_code": None,
+    "shots": None,
 }
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

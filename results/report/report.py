@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..board.grouping import Record
-from ..board.rows import ASIDE, FIXED, FORGOTTEN, REFERENCE_METHOD, Row, Section
+from ..board.rows import ASIDE, FIXED, FORGOTTEN, REFERENCE_METHOD, Row, Section, shots_text
 from ..plots.figure_data import Material
 from ..plots.style import own_first
 from ..records.atomic import write_atomic
@@ -173,10 +173,13 @@ def _section(
     name = section.benchmark
     if len({other.recipe for other in same}) > 1:
         name += f", {section.recipe}"
-    if sum(other.recipe == section.recipe for other in same) > 1:
+    if len({other.shots for other in same}) > 1:
+        name += f", {shots_text(section.shots) if section.shots else 'all images'}"
+    if sum((other.recipe, other.shots) == (section.recipe, section.shots) for other in same) > 1:
         name += f", data {section.fingerprint[:6] or 'unknown'}"
+    few = [f"{section.shots}shot"] if section.shots else []
     return {
-        "id": "-".join([section.benchmark, section.recipe, section.fingerprint[:6]]),
+        "id": "-".join([section.benchmark, section.recipe, section.fingerprint[:6], *few]),
         "name": name,
         "about": f"{section.version} · recipe {section.recipe} · {_count(len(section.shifts))}",
         "backbones": section.backbones,

@@ -14,6 +14,7 @@ from ..board.rows import (
     MARKS,
     OLD_TASK,
     ORACLE,
+    PARTIAL,
     PUBLISHED,
     RETAINED,
     SCORE,
@@ -43,7 +44,7 @@ OWN_TEXTS = {
 
 def in_percent(column: str) -> bool:
     """Whether a column's values are shown in percent, and are the better the larger."""
-    return column.startswith(("acc", SCORE, RETAINED, *OWN_TITLES))
+    return column.startswith(("acc", PARTIAL, SCORE, RETAINED, *OWN_TITLES))
 
 
 def metric_columns(section: Section) -> list[tuple[str, str]]:
@@ -61,6 +62,7 @@ def metric_columns(section: Section) -> list[tuple[str, str]]:
         *(column for columns in shifts for column in columns),
         *forgotten,
         (section.ood_column, "OOD mean" + (f" {ood_title(section)}" if section.ood_column == SCORE else "")),
+        *((PARTIAL + name, f"OOD mean {name}") for name in section.means),
         ("ece_id", "ID ECE"),
         ("ece_ood_mean", "OOD ECE"),
         ("ece_floor_ood_mean", "OOD ECE floor"),
@@ -79,7 +81,8 @@ def remarks(section: Section) -> list[str]:
     """What must be known of all its tables: doubts of weights and captions, other scores, chance, classes that lack."""
     doubts = (f"In some rows, {doubt}." for doubt in section.doubts)
     absent = (f"{sentence}." for sentence in section.absent)
-    return [*doubts, *filter(None, [judged(section), chance(section), retained(section)]), *absent]
+    means = (f"OOD mean {name}: over {', '.join(sets)}." for name, sets in section.means.items())
+    return [*doubts, *filter(None, [judged(section), chance(section), retained(section)]), *means, *absent]
 
 
 def retained(section: Section) -> str:

@@ -101,7 +101,7 @@ def blocks(
     several = told_by_data(sections)
     for section in sections:
         data = f", data {section.fingerprint[:12]}" if several else ""
-        yield Heading(2, f"{section.benchmark} ({section.version}), recipe {section.recipe}{data}")
+        yield Heading(2, section.title + data)
         for remark in remarks(section):
             yield Text(remark)
         for rule in RULES if section.shows_rules else ():
@@ -118,7 +118,7 @@ def blocks(
             yield Heading(3, "Not ranked")
             yield Text(UNRANKED_TEXT, ours=True)
             yield from _listed(section, section.unranked(), "Not ranked")
-    if published and not any(section.id_set == rows_module.ID_SET for section in sections):
+    if published and not any(rows_module.is_of(section) for section in sections):
         yield Heading(2, rows_module.BENCHMARK)
         yield from published_tables.beside(None)
     if judge.problems:
@@ -128,7 +128,7 @@ def blocks(
 
 def told_by_data(sections: Sequence[Section]) -> bool:
     """Whether two sections differ in their data alone, so that headings must name them."""
-    return len({(section.benchmark, section.version, section.recipe) for section in sections}) < len(sections)
+    return len({section.title for section in sections}) < len(sections)
 
 
 def _of_rule(section: Section, rule: str, judge: Judge) -> Iterable[Block]:
@@ -178,7 +178,7 @@ def _table(section: Section, rows: list[Row], title: str, judge: Judge | None = 
         tuning = f"{' '.join(row.tuning)} ({row.tried})" if row.tuning else ""
         lines.append((*cells, Cell(row.setting), Cell(row.selection), Cell(tuning)))
     first = 2 if judge else 3
-    caption = f"{section.benchmark} ({section.version}), recipe {section.recipe}: {title}"
+    caption = f"{section.title}: {title}"
     return Table(caption, tuple(head), tuple(lines), frozenset(range(first, first + 1 + len(columns))))
 
 
@@ -234,13 +234,13 @@ def _side_by_side(section: Section) -> Iterable[Block]:
     for rule in RULES:
         head += [f"{rule} setting", f"{rule} ID", f"{rule} OOD mean"]
     yield Heading(3, "Selection rules side by side")
-    caption = f"{section.benchmark} ({section.version}), recipe {section.recipe}: selection rules side by side"
+    caption = f"{section.title}: selection rules side by side"
     yield Table(caption, tuple(head), tuple(lines))
 
 
 def _paths(section: Section) -> Iterable[Block]:
     """Each path with its points, and every ranked row against the paths at its own ID accuracy."""
-    where = f"{section.benchmark} ({section.version}), recipe {section.recipe}"
+    where = section.title
     if section.paths:
         yield Heading(3, "Paths")
         yield Text(_of_scores(section, PATHS_TEXT), ours=True)

@@ -12,13 +12,13 @@ from ..published.rows import (
     ABLATIONS,
     BENCHMARK,
     COLUMNS,
-    ID_SET,
     SHIFTS,
     TRACER_SETTINGS,
     PaperRow,
     _read,
     ablations,
     alike,
+    is_of,
     rows,
 )
 from .blocks import Block, Cell, Heading, Notes, Table, Text
@@ -100,8 +100,8 @@ def beside(section: Section | None) -> Iterable[Block]:
     """
     studies = [table for table in ABLATIONS if _settings(section, table)]
     main = section is None or any(row.kind != GRID for row in section.rows)
-    if section is not None and (section.id_set != ID_SET or not (main or studies)):
-        what = f"the sets of {section.benchmark}" if section.id_set != ID_SET else f"what {section.benchmark} varies"
+    if section is not None and (not is_of(section) or not (main or studies)):
+        what = f"what {section.benchmark} varies" if is_of(section) else f"the sets of {section.benchmark}"
         yield Text(f"Published numbers: no printed table has {what}.")
         return
     yield Heading(3, "Published numbers beside ours" if section else "Published numbers, and none of ours yet")
@@ -165,7 +165,7 @@ def _ours(section: Section | None, backbone: str, method: str) -> list[Row]:
 def _settings(section: Section | None, table: str) -> list[tuple[PaperRow, list[Row]]]:
     """Each printed row of an ablation with ours of the same setting; [] where there is none of ours."""
     found = []
-    there = section.rows if section is not None and section.id_set == ID_SET else ()
+    there = section.rows if section is not None and is_of(section) else ()
     grid = [row for row in there if row.kind == GRID and row.complete]
     for paper in (paper for paper in ablations() if paper.table == table):
         mine = [row for row in grid if (row.backbone, row.method) == (paper.backbone, paper.method)]
@@ -219,7 +219,7 @@ def published_csv(sections: Sequence[Section]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = ["benchmark", "backbone", "method", "source", "variant", "column", "paper_mean", "paper_sd", "paper_seeds"]
     writer.writerow([*names, "provenance", "recipe", "selection", "seeds", "ours_mean", "difference", "warnings"])
-    mine: list[Section | None] = [section for section in sections if section.id_set == ID_SET]
+    mine: list[Section | None] = [section for section in sections if is_of(section)]
     for paper in (*rows(), *ablations()):
         pairs = [(section, _beside(section, paper)) for section in mine or [None]]
         for section, ours in [pair for pair in pairs if pair[1]] or pairs[:1]:

@@ -89,7 +89,7 @@ class Screen:
         for section, groups in found:
             data = f", data {section.fingerprint[:12]}" if several else ""
             ranked = f", rule {self.rule}" if any(row.rules for group in groups for row in group.mine) else ""
-            yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}{data}{ranked}", style="bold")
+            yield Text(f"{section.title}{data}{ranked}", style="bold")
             yield self._fitting(section, groups, beside, console, options)
             rows = [row for group in groups for row in group.shown(beside)]
             seen |= set(map(id, rows))

@@ -42,7 +42,7 @@ class ConsoleBoard:
         several = told_by_data(self.sections)
         for section in self.sections:
             data = f", data {section.fingerprint[:12]}" if several else ""
-            yield Text(f"{section.benchmark} ({section.version}), recipe {section.recipe}{data}", style="bold")
+            yield Text(f"{section.title}{data}", style="bold")
             for remark in remarks(section):
                 yield Text(remark, style="dim")
             groups = self._groups(section)
@@ -56,7 +56,7 @@ class ConsoleBoard:
                 yield Text(f"{rest} more rows of the committed reference: leaderboard.md.", style="dim")
             yield Text("")
         if self.published:
-            theirs = [section for section in self.sections if section.id_set == rows_module.ID_SET]
+            theirs = [section for section in self.sections if rows_module.is_of(section)]
             for blocks in map(published_tables.beside, theirs) if theirs else (published_tables.beside(None),):
                 yield from _blocks(blocks, options.max_width)
         yield Text("Accuracy in percent; ECE in [0, 1], 15 bins, global; mean±sd over seeds.", style="dim")

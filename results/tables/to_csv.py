@@ -16,6 +16,7 @@ from ..board.rows import (
     FORGOTTEN,
     MARKS,
     OLD_TASK,
+    PARTIAL,
     PUBLISHED,
     RETAINED,
     SCORE,
@@ -47,11 +48,13 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     """
     shifts = list(dict.fromkeys(name for section in sections for name in section.shifts))
     extra = list(dict.fromkeys(name for section in sections for name in section.diagnostics))
+    partial = list(dict.fromkeys(name for section in sections for name in section.means))
     metrics = [
         ("acc_id", "acc_id_percent"),
         *((f"acc/{name}", f"acc_{name}_percent") for name in shifts),
         *([(FORGOTTEN, "forgetting_rate_points")] if OLD_TASK in shifts else []),
         ("acc_ood_mean", "acc_ood_mean_percent"),
+        *((PARTIAL + name, f"ood_mean_{name}_percent") for name in partial),
         ("ece_id", "ece_id_15_bins_global"),
         ("ece_ood_mean", "ece_ood_mean_15_bins_global"),
         ("ece_floor_id", "ece_floor_id_15_bins_global"),
@@ -77,9 +80,21 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
         metrics.append((RETAINED, f"{RETAINED}_percent"))
         metrics += [(f"{RETAINED}/{name}", f"{RETAINED}_{name}_percent") for name in kept]
     tested = [("acc_id", "acc_id_percent"), *((f"acc/{name}", f"acc_{name}_percent") for name in shifts)]
-    tested += [("acc_ood_mean", "acc_ood_mean_percent"), ("nll_id", "nll_id_nats"), *scored]
+    tested += [("acc_ood_mean", "acc_ood_mean_percent")]
+    tested += [*((PARTIAL + name, f"ood_mean_{name}_percent") for name in partial), ("nll_id", "nll_id_nats"), *scored]
 
-    names = ["benchmark", "benchmark_version", "recipe", "rule", "ranked", "backbone", "method", "method_version"]
+    few = any(section.shots for section in sections)
+    names = [
+        "benchmark",
+        "benchmark_version",
+        "recipe",
+        *(["shots"] if few else []),
+        "rule",
+        "ranked",
+        "backbone",
+        "method",
+        "method_version",
+    ]
     names += ["setting", "selection", "provenance", "n_seeds", "seeds", "tuning", "trials", "trials_evaluated", "marks"]
     names += ["pareto_front", "empty_cells"]
     for _, title in metrics:
@@ -90,7 +105,9 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     fronts: dict[tuple[int, int], set[int]] = {}  # (id of the section, id of its rows) -> ids of the rows on the front
     for section in sections:
         for rule, row, beside in _every_row(section):
-            line: list[str | int] = [section.benchmark, section.version, section.recipe, rule]
+            line: list[str | int] = [section.benchmark, section.version, section.recipe]
+            line += [section.shots or "all"] if few else []
+            line += [rule]
             ranked = rule in (*RULES, FIXED) and not row.is_reference_method
             line += ["yes" if ranked else "no", row.backbone, row.method, row.method_version]
             line += [settings_text(row.chosen), row.selection, row.provenance, len(row.seeds)]

@@ -67,7 +67,7 @@ def _show(console: Console, outcomes: Outcomes, pair: Pair) -> None:
     found = pair.comparisons
     seeds = next(c.seeds for c in found.values() if c is not None)
     title = f"{first.name} - {second.name} on {first.backbone} ({section.version}, {first.provenance}, rule "
-    title += f"{rule}, recipe {section.recipe}, seeds {', '.join(map(str, seeds))})"
+    title += f"{rule}, recipe {section.condition}, seeds {', '.join(map(str, seeds))})"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     both = (first, second)
     # Row beside the zero-shot row against which its flips are counted.

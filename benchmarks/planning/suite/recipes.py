@@ -61,6 +61,9 @@ class Recipe(Strict):
     clip_norm: NonNegative = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     bn: Literal["frozen", "released"] = "frozen"
+    pool: list[str] = []
+    """Of `domains:<path>`: the domains that are trained on, where they are not the suite's. Such a recipe is ranked
+    beside the first one, in a table of its own, by values that were tuned on this pool."""
     backbones: dict[str, Changes] = {}
     """Backbone -> what is another value there, as a batch that fits."""
 
@@ -72,7 +75,7 @@ class Recipe(Strict):
 
     def layers(self, backbone: str) -> list[tuple[dict[str, Any], str]]:
         """(values, where) from general to particular."""
-        made = [(self.model_dump(exclude={"backbones"}, exclude_none=True), "")]
+        made = [(self.model_dump(exclude={"backbones", "pool"}, exclude_none=True), "")]
         if backbone in self.backbones:
             made.append((self.backbones[backbone].values(), f" on {backbone}"))
         return made

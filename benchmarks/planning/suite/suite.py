@@ -47,6 +47,8 @@ class Tuning(Strict):
 
     trials: Positive = 9
     seeds: Seeds
+    shots: Positive | None = None
+    """In a suite of few shots: the one number of them that all values are chosen at."""
     metric: Literal["validation_nll"] = "validation_nll"
     space: dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]]
     """Method -> key -> values; the trials of a method are all combinations."""
@@ -77,6 +79,15 @@ class Suite(Strict):
     dataset: str
     shifts: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
     """Shifts of one's own beside those of the dataset: name of the set -> `folder:<path>` or `huggingface:<name>`."""
+    pool: list[str] = []
+    """Of `domains:<path>`: the domains that are trained on; the others are shifts. None: all but the last."""
+    classes: dict[str, Literal["present"]] = {}
+    """Shift of one's own -> present: its logits are cut, before softmax, to the classes that it has an image of."""
+    ood_mean: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")],
+        Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)],
+    ] = {}
+    """Further means over some of the shifts, each a column of boards: its name -> the shifts. In no order or choice."""
     retention: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")], str] = {}
     """Sets of other classes that finetuned towers are asked about (`datasets/retention.py`): name -> `folder:<path>`,
     `huggingface:<name>` or `<dataset>/<set>`. In no mean, order or choice."""
@@ -84,6 +95,8 @@ class Suite(Strict):
     backbones: Annotated[list[str], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
     seeds: Seeds
+    shots: list[Positive] = []
+    """Numbers of training images of each class, each of which is a table of its own; none is all images."""
     threads: Positive = 1
     trainable: Literal["all", "image"] = "all"
     decode: Literal["exact", "fast"] = "exact"
@@ -105,13 +118,16 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":
-        for key in ("backbones", "methods", "seeds"):
+        for key in ("backbones", "methods", "seeds", "shots"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} must not repeat an entry, got {values}")
         if self.tuning and set(self.tuning.seeds) & set(self.seeds):
             both = sorted(set(self.tuning.seeds) & set(self.seeds))
             raise ValueError(f"tuning.seeds must be disjoint from seeds, got {both} in both")
+        if self.tuning and (self.tuning.shots is None) == bool(self.shots):
+            given = self.tuning.shots or "none"
+            raise ValueError(f"tuning.shots must be given where shots is, and nowhere else, got {given}")
         if self.tuning and (self.grid or self.based_on):
             raise ValueError("tuning must not be there in a study with grid or based_on, got both: nothing is chosen")
         for name, source in self.shifts.items():
@@ -124,6 +140,15 @@ class Suite(Strict):
                 raise ValueError(
                     f"retention.{name} must be folder:<path>, huggingface:<name> or <dataset>/<set>, got {source!r}"
                 )
+        pools = {"pool": self.pool, **{f"recipes.{name}.pool": recipe.pool for name, recipe in self.recipes.items()}}
+        for where, pool in pools.items():
+            if pool and not self.dataset.startswith("domains:"):
+                raise ValueError(f"{where} must be left out where dataset is not domains:<path>, got {pool}")
+            if any("," in name or catalogue.JOINT in name for name in pool):
+                raise ValueError(f"{where} must name folders without a comma or ' + ', got {pool}")
+        for name, shifts in self.ood_mean.items():
+            if len(set(shifts)) != len(shifts):
+                raise ValueError(f"ood_mean.{name} must not repeat a shift, got {shifts}")
         for name in self.published:
             if name in self.recipes:
                 raise ValueError(f"published must not have the name of a recipe, got {name} in both")
@@ -145,10 +170,22 @@ class Suite(Strict):
         """The first recipe of the file."""
         return next(iter(self.recipes))
 
+    @property
+    def ranked_recipes(self) -> list[str]:
+        """The first recipe, and those that train on a pool of their own: other data, and no other way to train."""
+        return [name for name, recipe in self.recipes.items() if name == self.default_recipe or recipe.pool]
+
+    def tuned_key(self, backbone: str, recipe: str) -> str:
+        """Under which the tuned values of a backbone stand: its name, and that of a recipe with a pool of its own."""
+        beside = recipe != self.default_recipe and recipe in self.ranked_recipes
+        return f"{backbone}, recipe {recipe}" if beside else backbone
+
     def dataset_of(self, recipe: str) -> str:
         """The data that runs under a recipe are on, shifts of one's own and retention sets among them."""
         published = self.published.get(recipe)
-        sets = catalogue.with_shifts((published.dataset if published else None) or self.dataset, self.shifts)
+        base = (published.dataset if published else None) or self.dataset
+        pool = (self.recipes[recipe].pool if recipe in self.recipes else []) or self.pool
+        sets = catalogue.with_shifts(base, self.shifts, list(self.classes), pool)
         return catalogue.with_retention(sets, self.retention)
 
     @property
@@ -177,11 +214,15 @@ def find(name: str) -> Path:
 INHERITED = (
     "dataset",
     "shifts",
+    "pool",
+    "classes",
+    "ood_mean",
     "retention",
     "version",
     "backbones",
     "methods",
     "seeds",
+    "shots",
     "threads",
     "trainable",
     "decode",

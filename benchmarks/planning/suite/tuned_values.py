@@ -65,7 +65,7 @@ class TunedEntry(Strict):
 
 
 class Tuned(Strict):
-    """A tuned file: method -> backbone -> entry."""
+    """A tuned file: method -> backbone, and the recipe where that has a pool of its own (`tuned_key`) -> entry."""
 
     suite: str
     version: str
@@ -73,8 +73,9 @@ class Tuned(Strict):
 
     def entry(self, method: str, backbone: str, recipe: str) -> TunedEntry | None:
         """The entry of a method on a backbone under a recipe, or None where it was never tuned."""
-        found = self.entries.get(method, {}).get(backbone)
-        return found if found is not None and found.recipe == recipe else None
+        of_method = self.entries.get(method, {})
+        found = (of_method.get(key) for key in (backbone, f"{backbone}, recipe {recipe}"))
+        return next((entry for entry in found if entry is not None and entry.recipe == recipe), None)
 
     def plain(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The entries as the file holds them, method -> backbone -> entry."""

@@ -224,7 +224,7 @@ def test_a_part_of_a_set_keeps_its_groups_units_and_its_own_classes():
         def project(self, logits):
             return logits[:, [3, 1]]
 
-    part = PartOfSet(Whole(), 4)  # of class 0 the first two, of class 1 both
+    part = PartOfSet(Whole(), few_of_each(Whole().labels, 4), 4)  # of class 0 the first two, of class 1 both
     assert part.sample_ids == list("abde") and part.unit_ids == list("ABDE")
     assert part.groups == ["Asia", "Asia", "Europe", "Africa"]
     assert part.project(torch.tensor([[0.0, 1.0, 2.0, 3.0]])).tolist() == [[3.0, 1.0]]

@@ -2,13 +2,15 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 from make_records import make_record
 from rich.console import Console
 
 from robustft.benchmarks import cli
-from robustft.results.published.rows import SHIFTS, ablations, rows
+from robustft.results.board.rows import Section
+from robustft.results.published.rows import SHIFTS, ablations, is_of, rows
 from robustft.results.tables.blocks import Notes, Table
 from robustft.results.tables.leaderboard import build, write
 from robustft.results.tables.published_tables import DERIVED, difference, warnings
@@ -259,3 +261,9 @@ def test_the_flag_is_one_of_the_command(tmp_path, capsys):
         cli.main(["leaderboard", "--runs", str(tmp_path), "--results", str(tmp_path / "r"), "--with-published"])
     assert not end.value.code and "Table 2" in capsys.readouterr().out
     assert (tmp_path / "r" / "leaderboard_published.csv").exists()
+
+
+def test_few_shots_and_other_means_are_not_the_papers():
+    whole = Section("imagenet", "imagenet-v1", "common", "0", "imagenet", SHIFTS, (), ())
+    assert is_of(whole) and not is_of(replace(whole, shots=4))
+    assert not is_of(replace(whole, shifts=(*SHIFTS, "imagenet_c"))) and not is_of(replace(whole, id_set="id"))

@@ -1,12 +1,14 @@
 """The suites that ship: they plan, keep every finished run's id, and hold what they say they hold."""
 
 import csv
+import itertools
 
 import numpy as np
 import pytest
 from animals_kit import make
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from repository import GOLDEN
 from runs_kit import copy_of
 
@@ -14,12 +16,12 @@ from robustft.benchmarks import cli
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.planning import tuning as tune
-from robustft.benchmarks.planning.benchmark import Benchmark
+from robustft.benchmarks.planning.benchmark import Benchmark, data_facts, dataset
 from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.planning.suite import suite
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.spec import RunSpec
-from robustft.datasets import plain_yaml
+from robustft.datasets import catalogue, plain_yaml
 from robustft.results.records import predictions
 from robustft.results.records.records import gather_reference
 
@@ -36,12 +38,35 @@ def plan(benchmark, *methods, encoders=(), seeds=(), settings=(), rule="one_se",
 # Every suite
 
 
+@pytest.fixture
+def own_images(tmp_path, monkeypatch):
+    """Makes the data of suites whose classes nobody knows before; what is remembered of them is forgotten."""
+    monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path))
+
+    def of(loaded):
+        prefix, _, place = loaded.dataset.partition(":")
+        if prefix == "folder":
+            make(tmp_path / place, {"train": (50, 50, 50), "id_test": (1, 1, 1), "night": (1, 1, 0)})
+        for d, domain in enumerate(sorted({name for recipe in loaded.recipes.values() for name in recipe.pool})):
+            for c, k in itertools.product(range(2), range(12)):
+                file = tmp_path / place / domain / f"class{c}" / f"{k}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (20 * k, 60 * d, 100 * c)).save(file)
+
+    yield of
+    dataset.cache_clear()
+    data_facts.cache_clear()
+
+
 @pytest.mark.parametrize("name", suite.names())
-def test_every_suite_plans_all_its_methods_without_data_or_weights(name, tmp_path, monkeypatch):
-    if name == "own_data":  # the one whose classes nobody knows before
-        make(tmp_path / "own_data", {"train": (50, 50, 50), "id_test": (1, 1, 1), "night": (1, 1, 0)})
-        monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path))
+def test_every_suite_plans_all_its_methods_without_data_or_weights(name, own_images):
+    loaded = suite.load(suite.find(name))
+    if catalogue.is_own(loaded.dataset):
+        own_images(loaded)
     benchmark = Benchmark(name)
+    for recipe in benchmark.suite.ranked_recipes[1:]:
+        own = {run.spec.fingerprint for run in plan(benchmark, "all", recipe=recipe)}
+        assert len(own) == 1 and own != {run.spec.fingerprint for run in plan(benchmark, "zero_shot")}
     runs = plan(benchmark, "all", companions=True)
     assert {run.spec.method for run in runs if run.requested} == set(benchmark.suite.methods)
     assert {run.spec.backbone for run in runs} == set(benchmark.suite.backbones)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .image_parts import image_parts
+from .registered import Traits
 from .torchvision_ops import declare_missing_operators
 
 if TYPE_CHECKING:
@@ -174,6 +176,18 @@ class DualEncoder(nn.Module):
         """(text width, D) weights of the last text layer, without its bias; None where there is no projection."""
         last: Tensor | nn.Linear | None = self.text.text_projection
         return last.weight.T if isinstance(last, nn.Linear) else last
+
+    def traits(self, sigmoid: bool | None = None, clip_tokens: bool = True) -> Traits:
+        """What methods must know of it; of tokens it knows nothing itself."""
+        parts = image_parts(self.visual)
+        return Traits(
+            self.name,
+            sigmoid=self.logit_bias is not None if sigmoid is None else sigmoid,
+            clip_tokens=clip_tokens,
+            image_projection=self.image_projection is not None,
+            text_projection=self.text_projection is not None,
+            blocks=0 if parts is None else len(parts.blocks),
+        )
 
     def image_parameters(self) -> list[nn.Parameter]:
         """Every parameter of the image tower, projection included."""

@@ -401,7 +401,7 @@ def make_task(dataset: Any, encoder: Any, trainable: Literal["all", "image"]) ->
     card = dataset.card
     captions = [prompt.format(name) for name in card.class_names for prompt in card.prompts]
     tokens = encoder.tokenize(captions).view(len(card.class_names), len(card.prompts), -1)  # (C, P, L)
-    return Task(card.class_names, card.prompts, caption_tokens=tokens, dataset=dataset, trainable=trainable)
+    return Task(card.class_names, card.prompts, tokens, dataset, trainable, encoder.cuts_text)
 
 
 def make_method(spec: RunSpec) -> Method:

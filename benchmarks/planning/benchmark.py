@@ -120,6 +120,7 @@ def gather(suite: Suite) -> Facts:
         backbones=encoders,
         weights=cache(backbones.weights_id),
         spelling=cache(backbones.resolve),
+        traits=cache(backbones.traits),
         version=data.card.version,
         fingerprint=data.card.fingerprint,
         train_size=data.train_size,

@@ -1,5 +1,6 @@
 """open_clip's families of models, the smallest of each, shrunk to a layer or two: their own towers and random weights."""
 
+import copy
 import functools
 from contextlib import contextmanager
 from unittest import mock
@@ -9,7 +10,7 @@ import torch
 from robustft.backbones import clip
 from robustft.backbones.hub_tokenizer import HubTokenizer
 
-SIDE = 32
+SIDE, WORDS_AT_MOST = 32, 128
 TEXT = {"width": 32, "heads": 2, "layers": 2}
 VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": SIDE, "patch_size": 8}
 STAGES = {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24)}
@@ -52,12 +53,12 @@ EMBED = {"siglip_i18n": 32, "siglip": 32, "siglip2": 32}
 
 
 @contextmanager
-def small(family):
-    """Inside, open_clip builds this family's towers small."""
+def small(family, words):
+    """Inside, open_clip builds this family's towers small; with 128 `words` in place of its vocabulary."""
     name, changes = FAMILIES[family]
     changes = changes() if callable(changes) else changes
     describe, whole = clip.describe, clip.build
-    text = dict(TEXT) | ({"vocab_size": 128} if family in PADDED else {})
+    text = dict(TEXT) | ({"vocab_size": WORDS_AT_MOST} if words else {})
     vision = {"image_size": SIDE}
     timm = "timm_model_name" in describe(name).model["vision_cfg"]
 
@@ -78,9 +79,9 @@ def small(family):
 
 
 @functools.cache
-def _made(family):
+def _made(family, words):
     """With noise on all parameters: timm's heads begin near 0 and biases at 0, which would hide what is left out."""
-    with small(family) as name:
+    with small(family, words) as name:
         made = clip.untrained(name)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -93,14 +94,29 @@ def _made(family):
 
 
 def encoder(family, tokens=None):
-    """A new encoder of a family, the same weights each time; `tokens`: a folder with a tokenizer of `write_tokenizer`."""
-    with small(family) as name:
-        made = clip.untrained(name)
-    made.load_state_dict(_made(family).state_dict())
-    if tokens is not None and family in PADDED:
+    """A new encoder of a family, the same weights each time; with CLIP's tokenizer, or that in a folder of files."""
+    made = copy.deepcopy(_made(family, family in PADDED))
+    if family in PADDED:
         settings = clip.describe(FAMILIES[family][0]).model["text_cfg"].get("tokenizer_kwargs") or {}
-        made.tokenizer = HubTokenizer(name, tokens, made.clip.context_length, settings)
+        made.tokenizer = HubTokenizer(made.name, tokens, made.clip.context_length, settings)
     return made
+
+
+def trainable(family):
+    """The same with a small vocabulary and a tokenizer that numbers words: a step takes no time, and no files."""
+    made = copy.deepcopy(_made(family, True))
+    ids = PADDED.get(family, (0, WORDS_AT_MOST - 1))
+    made.tokenizer = functools.partial(number_words, *ids, made.clip.context_length)
+    return made
+
+
+def number_words(pad, end, context, texts):
+    """(N, context) ids of the words of texts, each ended and padded."""
+    tokens = torch.full((len(texts), context), pad)
+    for row, text in zip(tokens, texts, strict=True):
+        words = [4 + sum(map(ord, word)) % 90 for word in text.split()][: context - 1]
+        row[: len(words) + 1] = torch.tensor([*words, end])
+    return tokens
 
 
 def write_tokenizer(folder, pad=1, end=1):
@@ -111,7 +127,7 @@ def write_tokenizer(folder, pad=1, end=1):
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
-    ids = [i for i in range(128) if i not in (pad, end, 3)]
+    ids = [i for i in range(WORDS_AT_MOST) if i not in (pad, end, 3)]
     vocabulary = {word: ids[i] for i, word in enumerate(WORDS)} | {"<unk>": 3, "<end>": end}
     if pad != end:
         vocabulary["<pad>"] = pad

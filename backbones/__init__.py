@@ -53,7 +53,6 @@ __all__ = [
     "names",
     "nobodys_weights",
     "place_of",
-    "preprocess",
     "read_checkpoint",
     "register",
     "remember",
@@ -62,6 +61,7 @@ __all__ = [
     "tokenizer",
     "traits",
     "unused_weights",
+    "unusual_preprocess",
     "weights_id",
 ]
 
@@ -374,11 +374,15 @@ def resizing(name: str) -> tuple[str, str]:
     return found
 
 
-def preprocess(name: str) -> dict[str, Any]:
-    """resize_mode, interpolation, mean and std of a model of open_clip; {} of those that are made here."""
+def unusual_preprocess(name: str) -> dict[str, Any]:
+    """What is done to the pictures of a model of open_clip (`clip.preprocess`); {} where it is what CLIP does."""
     name = resolve(name)
-    found: dict[str, Any] = getattr(_family(name), "preprocess", lambda name: {})(name)
-    return found
+    if _bundled(name) or name in BROUGHT or name in OPENAI:
+        return {}
+    from . import clip
+
+    found = clip.preprocess(name)
+    return {} if found == clip.USUAL else found
 
 
 def traits(name: str) -> Traits:

@@ -248,6 +248,15 @@ def preprocess(name: str) -> dict[str, Any]:
     return {"resize_mode": mode, "interpolation": interpolation, "mean": mean, "std": std}
 
 
+USUAL = {
+    "resize_mode": USUAL_RESIZING[0],
+    "interpolation": USUAL_RESIZING[1],
+    "mean": list(PIXEL_MEAN),
+    "std": list(PIXEL_STD),
+}
+"""`preprocess` of OpenAI's models."""
+
+
 @cache
 def traits(name: str) -> Traits:
     """What methods must know of a backbone; builds no weights."""

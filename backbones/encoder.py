@@ -1,5 +1,6 @@
 """The one shape in which every backbone is seen: images and captions in, embeddings out."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,13 @@ class DualEncoder(nn.Module):
         self.mean, self.std, self.resizing = tuple(mean), tuple(std), resizing
         self.register_buffer("_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "DualEncoder":
+        """A copy that shares the tokenizer, whose tables nobody changes and which take seconds to copy."""
+        memo[id(self.tokenizer)] = self.tokenizer
+        made = memo[id(self)] = type(self).__new__(type(self))
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
 
     @property
     def embed_dim(self) -> int:

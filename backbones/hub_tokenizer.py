@@ -22,7 +22,7 @@ NEEDED = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", 
 
 
 class HubTokenizer:
-    """Texts -> (N, context) token ids; reads its files when it is called first, and is shared by copies of a model.
+    """Texts -> (N, context) token ids; reads its files when it is called first.
 
     Args:
         name: of the backbone, for sentences.
@@ -34,9 +34,6 @@ class HubTokenizer:
     def __init__(self, name: str, source: str | Path, context: int, settings: Mapping[str, Any]):
         self.name, self.source, self.context, self.settings = name, source, context, dict(settings)
         self._made: HFTokenizer | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "HubTokenizer":
-        return self
 
     def __call__(self, texts: list[str]) -> "Tensor":
         tokens: Tensor = self.made()(texts)

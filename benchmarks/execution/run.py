@@ -386,6 +386,7 @@ class Attempt:
                 **({"dynamics": about["dynamics"]} if "dynamics" in about else {}),
                 **({"same_captions": self.same_captions} if self.same_captions else {}),
                 **({"sets_left_out": self.left_out} if self.left_out else {}),
+                **({"preprocessing": made} if (made := backbones.unusual_preprocess(spec.backbone)) else {}),
                 **self.about_data,
                 **({"plugins": [named.name for named in self._counted()]} if spec.plugins else {}),
                 CLASSES: classes,

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import architectures, places
+from .cost import Cost, of_model
 from .encoder import PIXEL_MEAN, PIXEL_STD, USUAL_RESIZING, DualEncoder
 from .errors import BackboneError
 from .hub_tokenizer import NEEDED, HubTokenizer
@@ -176,11 +177,40 @@ def _of_its_tags(model: str, name: str) -> Mapping[str, Any]:
     return kinds[0] if kinds else {}
 
 
-def _installed(model: str, name: str) -> dict[str, Any]:
-    """The configuration that the installed open_clip has of a model, where it is a backbone here."""
+def installed() -> dict[str, dict[str, Any]]:
+    """The configurations of the installed open_clip by model; looks up nothing on the hub."""
     from open_clip import factory
 
-    found = factory._MODEL_CONFIGS.get(model)  # not get_model_config, which would ask the hub for some names
+    found: dict[str, dict[str, Any]] = factory._MODEL_CONFIGS
+    return found
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the installed open_clip."""
+
+    model: str
+    tags: tuple[str, ...]
+    architecture: architectures.Architecture
+    cost: Cost | None
+    """None of one that is no backbone."""
+
+
+def models() -> Iterator[Model]:
+    """All of them, as open_clip sorts them; tags are those with the model's activation."""
+    from open_clip import pretrained
+
+    for model, config in installed().items():
+        found = architectures.classify(model, config)
+        quick = bool(config.get("quick_gelu", False))
+        tags = pretrained.list_pretrained_tags_by_model(model)
+        fit = [tag for tag in tags if bool(pretrained.get_pretrained_cfg(model, tag).get("quick_gelu", False)) == quick]
+        yield Model(model, tuple(fit), found, None if found.tier == "C" else of_model(model, config))
+
+
+def _installed(model: str, name: str) -> dict[str, Any]:
+    """The configuration that the installed open_clip has of a model, where it is a backbone here."""
+    found = installed().get(model)
     if found is None:
         raise BackboneError(
             f"unknown backbone {name!r}: open_clip has no model {model!r}; see `robustft list backbones`."

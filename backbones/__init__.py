@@ -4,6 +4,7 @@ So is torch, which names alone do not need: what needs it is imported by the fir
 """
 
 import os
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
@@ -11,7 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import BackboneError, UnusedWeights
-from .registered import BROUGHT, MADE_HERE, OPENAI, QUICK_GELU, SCRATCH, VISION, register
+from .places import place_of, remember
+from .registered import (
+    BROUGHT,
+    FROM_FOLDER,
+    FROM_HUB,
+    MADE_HERE,
+    OPENAI,
+    QUICK_GELU,
+    SCRATCH,
+    VISION,
+    Traits,
+    register,
+)
 from .registered import fold as _fold
 
 if TYPE_CHECKING:
@@ -39,11 +52,16 @@ __all__ = [
     "local_weights",
     "names",
     "nobodys_weights",
+    "place_of",
     "read_checkpoint",
     "register",
+    "remember",
+    "resizing",
     "resolve",
     "tokenizer",
+    "traits",
     "unused_weights",
+    "unusual_preprocess",
     "weights_id",
 ]
 
@@ -78,23 +96,60 @@ def _spellings() -> dict[str, str]:
 def resolve(name: str) -> str:
     """The one spelling of a backbone's name: "vit_b_16", "ViT-B/16" and "ViT-B-16-quickgelu:openai" are "ViT-B-16".
 
-    Beside the registered names, any CLIP of open_clip with weights is a backbone under the name MODEL:TAG.
+    Beside the registered names, a model of open_clip with an image and a text tower is a backbone as MODEL:TAG, as
+    MODEL:PATH of a weights file, as hf-hub:org/name, and as local-dir:PATH (`places`); paths are no part of a name.
 
     Raises:
-        BackboneError: unknown name, or an activation that its weights were not trained with.
+        BackboneError: unknown name, a model that is no backbone here, or an activation that its weights were not
+            trained with.
     """
+    name = name.strip()
     registered = _spellings().get(_fold(name))
     if registered is not None:
         return registered
+    if name.startswith(FROM_HUB):
+        repository = name.removeprefix(FROM_HUB).strip("/").replace("/", "--")
+        if not re.fullmatch(r"[\w.-]+?--[\w.-]+", repository):
+            raise BackboneError(f"backbone {name!r}: must be {FROM_HUB}org/name; write the repository's whole name.")
+        return f"{FROM_HUB}{repository}"
     if ":" in name:
         from . import clip
 
-        model, _, tag = name.strip().replace("/", "-").partition(":")
+        if name.startswith(FROM_FOLDER) or clip.is_file_name(name):
+            return _of_ones_own(name)
+        model, _, tag = name.replace("/", "-").partition(":")
         clip.parse(f"{model}:{tag}")
         return f"{model}:{tag}"
+    if tagged := _its_tags(name):
+        raise BackboneError(f"unknown backbone {name!r}: {tagged}.")
     near = get_close_matches(_fold(name), _spellings(), 1)
-    hint = f"; did you mean {_spellings()[near[0]]!r}" if near else ""
-    raise BackboneError(f"unknown backbone {name!r}{hint}? Known: {', '.join(names())}, and MODEL:TAG of open_clip.")
+    hint = f"; did you mean {_spellings()[near[0]]!r}?" if near else "."
+    known = f"Known: {', '.join(names())}, and MODEL:TAG of open_clip (`robustft list backbones`)."
+    raise BackboneError(f"unknown backbone {name!r}{hint} {known}")
+
+
+def _its_tags(name: str) -> str:
+    """What a model of open_clip lacks that stands without a tag, as a clause; "" for other names."""
+    import open_clip
+
+    from . import clip
+
+    model = {_fold(known): known for known in open_clip.list_models()}.get(_fold(name))
+    return f"{model} of open_clip needs a tag, {model}:TAG; {clip.tags(model)}" if model else ""
+
+
+def _of_ones_own(name: str) -> str:
+    """The name, without its path, of a folder or weights file of one's own; what it stands for is remembered."""
+    start, _, place = name.partition(":")
+    path = Path(os.path.expanduser(place))
+    found = f"{start.replace('/', '-')}:{path.resolve().name if place.strip('./') != path.name else path.name}"
+    if not re.fullmatch(r"[\w.-]+:[\w.+-]+", found):
+        raise BackboneError(f"backbone {name!r}: the name at the end must be letters, digits, . - + and _; rename it.")
+    if path.exists() and (path.name != place or place_of(found) is None):
+        return remember(found, path)
+    if place_of(found) is None:
+        raise BackboneError(f"backbone {name!r}: there is no {path}; write where it is.")
+    return found
 
 
 def local_weights(name: str) -> Path | None:
@@ -281,19 +336,27 @@ def how_to_make(name: str) -> str:
     return _family(name).how_to_make(name) if name in MADE_HERE else ""
 
 
-def fetch(name: str) -> None:
-    """Downloads the weights into the cache where they are not on this machine yet.
+def fetch(name: str) -> str:
+    """Downloads weights, and a tokenizer that ships with nothing, where they are not on this machine yet.
+
+    Returns:
+        Where its tokenizer comes from, as the end of a sentence.
 
     Raises:
         BackboneError: if they cannot be downloaded.
     """
     name = resolve(name)
-    if local_weights(name) is None:
-        _family(name).fetch(name)
+    family, own = _family(name), local_weights(name)
+    if hasattr(family, "prefetch"):
+        said: str = family.prefetch(name, own is None)
+        return said
+    if own is None:
+        family.fetch(name)
+    return "its tokenizer ships with open_clip or with this package"
 
 
 def tokenizer(name: str) -> "Callable[[list[str]], torch.Tensor]":
-    """Texts -> (N, context) token ids as the backbone's text tower takes them, padded with 0; needs no weights."""
+    """Texts -> (N, context) token ids as the backbone's text tower takes them, padded; needs no weights."""
     name = resolve(name)
     return _family(name).tokenizer_of(name)
 
@@ -302,6 +365,35 @@ def image_size(name: str) -> int:
     """Side in pixels of the pictures that the backbone takes; needs no weights."""
     name = resolve(name)
     return _family(name).image_size(name)
+
+
+def resizing(name: str) -> tuple[str, str]:
+    """open_clip's resize_mode and interpolation of the pictures that a backbone takes; needs no weights."""
+    name = resolve(name)
+    found: tuple[str, str] = _family(name).resizing(name)
+    return found
+
+
+def unusual_preprocess(name: str) -> dict[str, Any]:
+    """What is done to the pictures of a model of open_clip (`clip.preprocess`); {} where it is what CLIP does."""
+    name = resolve(name)
+    if _bundled(name) or name in BROUGHT or name in OPENAI:
+        return {}
+    from . import clip
+
+    found = clip.preprocess(name)
+    return {} if found == clip.USUAL else found
+
+
+def traits(name: str) -> Traits:
+    """What methods must know of a backbone before a run is planned; needs no weights."""
+    name = resolve(name)
+    found: Traits = TRAITS[name] if name in TRAITS else _family(name).traits(name)
+    return found
+
+
+TRAITS = {name: Traits(name, blocks=blocks) for name, blocks in (("RN50", 16), ("ViT-B-16", 12), ("ViT-L-14", 24))}
+"""Of the registered ones without open_clip, which is slow to import."""
 
 
 def base_model(name: str, weights: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .encoder import DualEncoder
 from .errors import BackboneError
-from .registered import BROUGHT, Brought
+from .registered import BROUGHT, Brought, Traits
 from .tiny import seeded_by
 from .weights import fill, weights_hash
 
@@ -21,6 +21,8 @@ class _Facts:
     """What is known of a backbone once it was built."""
 
     image_size: int
+    resizing: tuple[str, str]
+    traits: Traits
     tokenizer: Callable[[list[str]], Tensor]
     tensors: str
 
@@ -41,7 +43,9 @@ def _facts(name: str, brought: Brought) -> _Facts:
     encoder, digest = _build(name, brought), hashlib.sha256()
     for key, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode() + tensor.contiguous().numpy().tobytes())
-    return _Facts(encoder.image_size, encoder.tokenizer, digest.hexdigest())
+    return _Facts(
+        encoder.image_size, encoder.resizing, encoder.traits(), encoder.tokenizer, digest.hexdigest()
+    )
 
 
 def _file(name: str) -> Path | None:
@@ -60,6 +64,16 @@ def _file(name: str) -> Path | None:
 def image_size(name: str) -> int:
     """Side of the pictures that the image tower takes, in pixels."""
     return _facts(name, BROUGHT[name]).image_size
+
+
+def resizing(name: str) -> tuple[str, str]:
+    """How its pictures are brought to size, where they are read from files."""
+    return _facts(name, BROUGHT[name]).resizing
+
+
+def traits(name: str) -> Traits:
+    """What methods must know of it."""
+    return _facts(name, BROUGHT[name]).traits
 
 
 def tokenizer_of(name: str) -> Callable[[list[str]], Tensor]:

@@ -143,11 +143,11 @@ def read(path: Path, name: str, model: nn.Module, resample: bool = False) -> Che
     ours = "backbone" in meta
     if meta.get("backbone", name) != name:
         raise BackboneError(f"{where}: was made with {meta['backbone']}, got --backbone {name}; name that backbone.")
-    found = _found(content, where)
+    found = _found(content, where, _anchor(wanted))
     activation_told = _check_activation(quick if quick is not None else _told_activation(path), model, where, name)
     under = {key[len(found.prefix) :]: key for key in found.stored if key.startswith(found.prefix)}
     tensors, sources, rest = _renamed(found, under, wanted)
-    head, bias, head_name, rest = _head(rest, wanted["text_projection"].shape[1])
+    head, bias, head_name, rest = _head(rest, _width(model))
     if rest:
         raise BackboneError(
             f"{where}: has {len(rest)} tensors that {name} has not, as {_some(rest)}; take them out, or name another "
@@ -230,15 +230,28 @@ def convert(path: Path, out: Path) -> str:
     )
 
 
-def _found(content: Mapping[Any, Any], where: str) -> _Model:
-    """The one model of a file."""
+def _anchor(wanted: Mapping[str, Tensor]) -> str:
+    """The tensor by which open_clip's naming of a model is known: OURS, or the first of a tower of timm."""
+    return OURS if OURS in wanted else next(key for key in wanted if key.startswith("visual."))
+
+
+def _width(model: Any) -> int:
+    """Width of the shared embedding."""
+    text = getattr(model, "text", model)
+    last = text.text_projection
+    width: int = (text.ln_final.weight if last is None else last.weight if isinstance(last, nn.Linear) else last.T).shape[0]
+    return width
+
+
+def _found(content: Mapping[Any, Any], where: str, ours: str = OURS) -> _Model:
+    """The one model of a file, `ours` the tensor by which open_clip's naming of it is known."""
     models, names = [], list[str]()
     for key, stored in state_dicts(content):
         names += stored
         plain = {".".join(part for part in name.split(".") if part not in WRAPPERS): name for name in stored}
         if len(plain) < len(stored):
             plain = {name: name for name in stored}
-        for anchor in (OURS, FACE):
+        for anchor in (ours, FACE):
             prefixes = [name.removesuffix(anchor) for name in plain if name == anchor or name.endswith("." + anchor)]
             tensors = {name: stored[original] for name, original in plain.items()}
             models += [_Model(key, prefix, anchor == FACE, tensors, plain) for prefix in prefixes]
@@ -251,7 +264,7 @@ def _found(content: Mapping[Any, Any], where: str) -> _Model:
     if not models:
         begin = f"its names begin with {_some(names)}" if names else "it holds no tensors with names"
         if any("visual." in name for name in names):
-            begin = f"it has others of one, but lacks {OURS}"
+            begin = f"it has others of one, but lacks {ours}"
         raise BackboneError(
             f"{where}: holds no image tower of a CLIP as open_clip, OpenAI or Hugging Face's CLIPModel name it: "
             f"{begin}; save the state_dict() of the whole model."
@@ -289,6 +302,8 @@ def _renamed(
                 target = f"{block}{FACE_BLOCK[part]}.{what}" if part in FACE_BLOCK else short
         elif short not in wanted and short.startswith("text.") and short[5:] in wanted:
             target = short[5:]  # open_clip's CustomTextCLIP
+        elif short not in wanted and f"text.{short}" in wanted:
+            target = f"text.{short}"  # its older files
         if target in wanted:
             tensors[target], sources[target] = tensor, [found.original[key]]
         elif short.rpartition(".")[2] not in NOT_WEIGHTS:
@@ -342,7 +357,7 @@ def _fit_positions(
 
 def _check_activation(quick: bool | None, model: Any, where: str, name: str) -> list[str]:
     """BackboneError where the activation of a checkpoint is known and is not the backbone's; what to say of it."""
-    blocks = model.transformer.resblocks
+    blocks = getattr(model, "text", model).transformer.resblocks
     own = any(type(module).__name__ == "QuickGELU" for module in blocks.modules())
     told = ("the ordinary GELU", "QuickGELU")
     if quick is None:

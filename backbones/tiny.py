@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .encoder import DualEncoder
+from .encoder import USUAL_RESIZING, DualEncoder
 from .errors import BackboneError
-from .registered import MADE_HERE, SCRATCH, VISION
+from .registered import MADE_HERE, SCRATCH, VISION, Traits
 from .weights import fill, weights_hash
 
 if TYPE_CHECKING:
@@ -131,6 +131,17 @@ def shipped_hash(name: str) -> str:
             "restore the file from the repository."
         )
     return found
+
+
+def resizing(name: str) -> tuple[str, str]:
+    """How its pictures are brought to size, where they are read from files."""
+    return USUAL_RESIZING
+
+
+def traits(name: str) -> Traits:
+    """What methods must know of a bundled backbone."""
+    layers = (VISION | MADE_HERE)[name.removesuffix(SCRATCH)]["layers"]
+    return Traits(name, blocks=layers if isinstance(layers, int) else sum(layers))
 
 
 def image_size(name: str) -> int:

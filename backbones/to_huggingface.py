@@ -105,13 +105,13 @@ def check(encoder: DualEncoder) -> None:
     """BackboneError, with the reason, where `CLIPModel` cannot compute what the encoder does."""
     visual, clip = encoder.clip.visual, encoder.clip
     transformer = getattr(visual, "transformer", None)
-    if transformer is None:
+    if transformer is None or hasattr(visual, "trunk"):
         raise _refusal(encoder, f"its image tower is a {type(visual).__name__}, and CLIPModel has ViTs only")
     if getattr(visual, "attn_pool", None) is not None or getattr(visual, "pool_type", "tok") != "tok":
         raise _refusal(encoder, "its image tower is not read at the class token")
     if isinstance(visual.ln_pre, nn.Identity) or getattr(visual, "final_ln_after_pool", False):
         raise _refusal(encoder, "its image tower normalises in other places")
-    if clip.attn_mask is None or getattr(clip, "text_pool_type", "argmax") != "argmax":
+    if not encoder.cuts_text or clip is not encoder.text or clip.logit_bias is not None:
         raise _refusal(encoder, "its text tower is not causal and read at the end token")
     if not isinstance(clip.text_projection, nn.Parameter) or not isinstance(visual.proj, nn.Parameter):
         raise _refusal(encoder, "a tower has no plain projection")

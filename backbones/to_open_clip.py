@@ -9,13 +9,14 @@ from torch import Tensor
 
 from . import _family
 from .encoder import DualEncoder
+from .hub_tokenizer import HubTokenizer
 
 CONFIG, MODEL = "open_clip_config.json", "open_clip_model.safetensors"
 """What open_clip calls them."""
 
 
 def write(encoder: DualEncoder, folder: Path, save: Callable[[Mapping[str, Tensor]], bytes]) -> None:
-    """The configuration, the tensors under open_clip's own names, and the merges of a tokenizer that is not CLIP's.
+    """The configuration, the tensors under open_clip's own names, and the files of a tokenizer that is not CLIP's.
 
     Args:
         encoder: of a registered backbone; its towers may have been trained.
@@ -27,6 +28,8 @@ def write(encoder: DualEncoder, folder: Path, save: Callable[[Mapping[str, Tenso
     (folder / MODEL).write_bytes(save(encoder.clip.state_dict()))
     if (merges := own_merges(encoder.name)) is not None:
         (folder / merges.name).write_bytes(merges.read_bytes())
+    if isinstance(encoder.tokenizer, HubTokenizer):
+        encoder.tokenizer.save(folder)  # where open_clip looks for it
 
 
 def config(encoder: DualEncoder) -> dict[str, Any]:
@@ -38,8 +41,8 @@ def config(encoder: DualEncoder) -> dict[str, Any]:
             "mode": "RGB",
             "mean": list(encoder.mean),
             "std": list(encoder.std),
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
+            "interpolation": encoder.resizing[1],
+            "resize_mode": encoder.resizing[0],
         },
     }
 

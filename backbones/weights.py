@@ -77,8 +77,13 @@ def read_weights(path: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
     """
     wanted = model.state_dict()
     found = list(state_dicts(content_of(path, name)))
-    fitting = [(key, prefix, tensors) for key, stored in found for prefix, tensors in [_unwrapped(stored, wanted)]
-               if tensors.keys() == wanted.keys()]  # fmt: skip
+    fitting = [
+        (key, prefix, tensors)
+        for key, stored in found
+        for prefix, unwrapped in [_unwrapped(stored, wanted)]
+        for tensors in [_with_text_module(unwrapped, wanted)]
+        if tensors.keys() == wanted.keys()
+    ]
     if len(fitting) > 1:
         keys = " and ".join(shown([key for key, _, _ in fitting]))
         raise BackboneError(
@@ -222,6 +227,12 @@ def _unwrapped(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple
     renamed = {".".join(parts[name]): tensor for name, tensor in stored.items()}
     prefixes = [] if taken == ["clip."] else taken  # a DualEncoder's own, as in the weights that ship
     return (" and ".join(map(repr, prefixes)), renamed) if renamed.keys() == wanted.keys() else ("", stored)
+
+
+def _with_text_module(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A text tower of open_clip's older files, whose parts stand beside the image tower, under the name of its module."""
+    renamed = {name if name in wanted else f"text.{name}": tensor for name, tensor in stored.items()}
+    return renamed if renamed.keys() == wanted.keys() else stored
 
 
 def _misfit(found: list[tuple[str, dict[str, Tensor]]], wanted: Mapping[str, Tensor]) -> str:

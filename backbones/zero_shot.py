@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
-from .encoder import DualEncoder, at_least_float32
+from .encoder import DualEncoder, at_least_float32, project
 
 if TYPE_CHECKING:
     from open_clip.transformer import ResidualAttentionBlock
@@ -28,7 +28,8 @@ def build_head(
     At least float32, in float64 for an encoder in float64.
 
     Runs the encoder's current text tower in eval mode, many prompts at a time. Prompts that do not fit into one batch
-    go through it template by template, and the words before the class name only once (`text_features_by_template`).
+    go through it template by template, and the words before the class name only once (`text_features_by_template`), but
+    plainly through a tower that reads padding. A logit bias is no part of the head: all classes share it.
 
     Args:
         encoder: whose text tower and logit_scale are used.
@@ -44,8 +45,9 @@ def build_head(
     tokens = encoder.tokenize([prompt.format(name) for name in class_names for prompt in prompts])
     tokens = tokens.to(encoder.clip.logit_scale.device)
     with _eval_mode(encoder):
-        if len(tokens) <= batch_size:
-            features = at_least_float32(encoder.text_features(tokens))
+        if len(tokens) <= batch_size or not encoder.cuts_text:
+            parts = [at_least_float32(encoder.text_features(part)) for part in tokens.split(batch_size)]
+            features = torch.cat(parts) if len(parts) > 1 else parts[0]
         else:
             features = text_features_by_template(encoder, tokens.view(len(class_names), len(prompts), -1), batch_size)
     return average_prompts(features.view(len(class_names), len(prompts), -1), at_least_float32(encoder.logit_scale))
@@ -102,7 +104,7 @@ class Part(NamedTuple):
 
 def _read_at_the_end(encoder: DualEncoder, parts: list[Part], prefixes: int) -> Tensor:
     """(N, D) features at the last token of every sequence of the parts behind the first `prefixes`."""
-    clip = encoder.clip
+    clip = encoder.text
     starts = [0 if part.after is None else parts[part.after].tokens.shape[1] for part in parts]
     counts = [part.tokens.shape[1] for part in parts]
     position = torch.cat(
@@ -128,7 +130,7 @@ def _read_at_the_end(encoder: DualEncoder, parts: list[Part], prefixes: int) -> 
             x, seen = (tokens[torch.cat(ends).to(x.device)] for tokens in (x, seen))
         x = x + block.ls_1(block.attn.out_proj(seen))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return at_least_float32(clip.ln_final(x) @ encoder.text_projection)
+    return at_least_float32(project(clip.ln_final(x), clip.text_projection))
 
 
 def _attend(block: "ResidualAttentionBlock", x: Tensor, parts: list[Part], masks: list[Tensor]) -> Tensor:

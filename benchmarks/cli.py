@@ -50,15 +50,24 @@ def robustft() -> None:
 
 @robustft.command("list")
 @click.argument("name", required=False)
+@click.argument("pattern", required=False)
 @click.option("--benchmark", default=None, help="Show the values that this benchmark gives a method.")
 @click.option("--backbone", default=None, help="With --benchmark: on this backbone.")
 @flags.recipe
 @flags.include
-def list_command(name: str | None, benchmark: str | None, backbone: str | None, recipe: str | None) -> None:
-    """Methods, backbones, datasets and benchmarks; or one of them in detail."""
+def list_command(
+    name: str | None, pattern: str | None, benchmark: str | None, backbone: str | None, recipe: str | None
+) -> None:
+    """Methods, backbones, datasets and benchmarks; or one of them in detail; or `backbones`, all models of open_clip
+    whose names have PATTERN in them."""
     from .commands import listing
 
-    listing.catalogue(make_console(), name, benchmark, backbone, recipe)
+    if name == "backbones":
+        listing.open_clip_models(make_console(), pattern or "")
+    elif pattern is not None:
+        raise UserError(f"list: a pattern is for `robustft list backbones`, got '{pattern}' behind {name}; leave it out.")
+    else:
+        listing.catalogue(make_console(), name, benchmark, backbone, recipe)
 
 
 @robustft.command()

@@ -20,6 +20,13 @@ Role = Literal["id", "shift", "validation", "diagnostic"]
 Metric = Literal["accuracy", "macro_f1", "worst_group_accuracy"]
 
 
+Resizing = tuple[str, str]
+"""How pictures of files are brought to size: open_clip's resize_mode, shortest, longest or squash, and interpolation,
+bicubic or bilinear."""
+USUAL: Resizing = ("shortest", "bicubic")
+"""CLIP's."""
+
+
 class DataError(ValueError):
     """The data asked for does not exist, or is not what it must be; one sentence."""
 
@@ -135,6 +142,8 @@ class Dataset(ABC):
     """Training images of the complete dataset, withheld ones among them; None where nobody knows."""
     withholds: bool = False
     """Whether the validation set is a part of train that a rule by hash withholds: it then has no list but this one."""
+    resizing: Resizing = USUAL
+    """How its pictures are brought to size, if they are made from files; `catalogue.get` sets it for a backbone."""
     retention: tuple[RetentionSet, ...] = ()
     """What a suite asks of finetuned models beside the card's sets (`catalogue.with_retention`)."""
 

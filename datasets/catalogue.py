@@ -7,7 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .card import DataError, Dataset, RetentionSet
+from .card import USUAL, DataError, Dataset, Resizing, RetentionSet
 from .image_folders import StrPath, own_place
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _retention_set(key: str, source: str, **where: Any) -> RetentionSet:
     if is_own(source):
         from .retention import of_own
 
-        return of_own(key, source, where["root"], where["start"], where["size"], where["decode"])
+        return of_own(key, source, **{key: where[key] for key in ("root", "start", "size", "decode", "resizing")})
     base, _, name = source.partition("/")
     return replace(get(base, **where).as_retention(name), name=key)
 
@@ -266,7 +266,7 @@ def from_hub(name: str) -> bool:
 
 def get(
     name: str, *, root: StrPath | None = None, allow_partial: bool = False, size: int = 224,
-    decode: "Decode" = "exact", start: StrPath | None = None,
+    decode: "Decode" = "exact", start: StrPath | None = None, resizing: Resizing = USUAL,
 ) -> Dataset:  # fmt: skip
     """The dataset of that name, registered, `folder:<path>` or `huggingface:<name>`; with what `with_shifts` added.
 
@@ -278,6 +278,7 @@ def get(
         size: side in pixels of the pictures made from image files, which the backbone must take.
         decode: "exact" or "fast", how they are made from files (`pixels`); embedded pictures are drawn, always alike.
         start: folder in which a relative path of one's own data begins; None is the current one.
+        resizing: how pictures made from image files are brought to size, as the backbone was pretrained.
 
     Raises:
         DataError: no dataset has this name; says the nearest right one.
@@ -290,6 +291,7 @@ def get(
             "size": size,
             "decode": decode,
             "start": start,
+            "resizing": resizing,
         }
         data = get(name, **where)
         data.retention = tuple(_retention_set(key, source, **where) for key, source in retained.items())
@@ -302,26 +304,38 @@ def get(
         if pool and not base.startswith("domains:"):
             raise DataError(f"pool: needs data in domains, as domains:<path>, got {base}; leave it out.")
         if pool:
-            data = _domains(base.partition(":")[2], root, start, pool, size=size, decode=decode)
+            data = _resized(_domains(base.partition(":")[2], root, start, pool, size=size, decode=decode), resizing)
         else:
-            data = get(base, root=root, allow_partial=allow_partial, size=size, decode=decode, start=start)
+            data = get(
+                base, root=root, allow_partial=allow_partial, size=size, decode=decode, start=start, resizing=resizing
+            )
         if not shifts and not present:
             return data
+        data.resizing = resizing  # of the shifts, which are files, also beside pictures that are drawn
         beside = {key: load(source, root, start) for key, source in shifts.items()}
         return WithShifts(data, beside, size, decode, present)
     if name in _EMBEDDED:
         return _EMBEDDED[name]()
     if name in _ON_DISK:
-        return _ON_DISK[name](root=root, allow_partial=allow_partial, size=size, decode=decode)
+        return _resized(_ON_DISK[name](root=root, allow_partial=allow_partial, size=size, decode=decode), resizing)
     if name in BROUGHT:
         given = {"root": root, "allow_partial": allow_partial, "size": size, "decode": decode}
-        return BROUGHT[name](**{key: given[key] for key in _taken(BROUGHT[name])})
+        return _resized(BROUGHT[name](**{key: given[key] for key in _taken(BROUGHT[name])}), resizing)
     if is_own(name):
         prefix, _, rest = name.partition(":")
-        return _PREFIXED[prefix](rest, root, start, size=size, decode=decode)
+        return _resized(_PREFIXED[prefix](rest, root, start, size=size, decode=decode), resizing)
     near = get_close_matches(name, names(), 1)
     hint = f"; did you mean {near[0]!r}" if near else ""
     raise DataError(
         f"unknown dataset {name!r}{hint}? Known: {', '.join(names())}, folder:<path>, "
         "domains:<path>, huggingface:<name>."
     )
+
+
+def _resized(data: Dataset, resizing: Resizing) -> Dataset:
+    """The dataset, whose pictures are brought to size so where they are made from files in the common way."""
+    from .image_sets import TrainsOnPictures
+
+    if isinstance(data, TrainsOnPictures):
+        data.resizing = resizing
+    return data

@@ -1,7 +1,9 @@
-"""From an image file to the picture a backbone sees: RGB, bicubic, in uint8.
+"""From an image file to the picture a backbone sees: RGB, resized in the backbone's own way, in uint8.
 
-The evaluation view is the one of open_clip and of the code this line of work shares: shortest side to `size`, centre
-crop. The training view is a random crop of 90 to 100 % of the area, of shape 3:4 to 4:3, resized to `size`; no flip.
+The evaluation view is open_clip's of that backbone. "shortest", of CLIP and of the code this line of work shares: the
+shortest side to `size`, centre crop. "squash", of SigLIP: both sides to `size`. "longest": the longest side to `size`,
+black beside the rest. The training view is a random crop of 90 to 100 % of the area, of shape 3:4 to 4:3, resized to
+`size`; no flip. Both are resized by the same filter, bicubic or bilinear (open_clip trains with bicubic alone).
 Normalisation is the backbone's, on its device. Orientation tags are not applied, and an alpha channel is dropped, as
 everywhere in that code. Pixels that are no integers of at most 8 bits (floats, 16 and 32 bits) are refused, whatever
 their values: how they are meant to be scaled is not in the file.
@@ -31,7 +33,7 @@ import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
-from .card import DataError
+from .card import USUAL, DataError, Resizing
 from .randomness import uniforms
 from .resample import height_first, resample
 
@@ -142,8 +144,33 @@ def cut_border(pixels: np.ndarray, border: int, name: str) -> np.ndarray:
     return pixels[border : height - border, border : width - border]
 
 
-def centre_view(pixels: np.ndarray, size: int, name: str, decode: Decode = "exact") -> np.ndarray:
-    """(3, size, size) uint8 of (H, W, 3) uint8: shortest side to `size`, centre crop."""
+def eval_view(
+    pixels: np.ndarray, size: int, name: str, decode: Decode = "exact", resizing: Resizing = USUAL
+) -> np.ndarray:
+    """(3, size, size) uint8 of (H, W, 3) uint8: open_clip's view of evaluation."""
+    mode, interpolation = resizing
+    if mode == "squash":
+        return _resized(pixels, size, size, decode, interpolation).transpose(2, 0, 1)
+    if mode == "longest":
+        return _longest(pixels, size, name, decode, interpolation).transpose(2, 0, 1)
+    return _shortest(pixels, size, name, decode, interpolation).transpose(2, 0, 1)
+
+
+def _longest(pixels: np.ndarray, size: int, name: str, decode: Decode, interpolation: str) -> np.ndarray:
+    """(size, size, 3): the whole image, its longest side resized, in the middle of black."""
+    height, width, _ = pixels.shape
+    ratio = max(height / size, width / size)
+    high, wide = round(height / ratio), round(width / ratio)
+    if not high or not wide:  # torchvision refuses it too
+        raise DataError(f"{name}: {width} x {height} pixels are too long and thin to be resized; fetch it again.")
+    made = np.zeros((size, size, 3), np.uint8)
+    top, left = (size - high) // 2, (size - wide) // 2
+    made[top : top + high, left : left + wide] = _resized(pixels, wide, high, decode, interpolation)
+    return made
+
+
+def _shortest(pixels: np.ndarray, size: int, name: str, decode: Decode, interpolation: str) -> np.ndarray:
+    """(size, size, 3): shortest side to `size`, centre crop."""
     height, width, _ = pixels.shape
     if width <= height:
         wide, high = size, int(size * height / width)
@@ -152,7 +179,7 @@ def centre_view(pixels: np.ndarray, size: int, name: str, decode: Decode = "exac
     if wide * high > _LARGEST:
         raise DataError(f"{name}: {width} x {height} pixels are too long and thin to be resized; fetch it again.")
     left, top = round((wide - size) / 2), round((high - size) / 2)
-    return _resized(pixels, wide, high, decode, left, left + size)[top : top + size].transpose(2, 0, 1)
+    return _resized(pixels, wide, high, decode, interpolation, left, left + size)[top : top + size]
 
 
 def crop_draws(keys: np.ndarray) -> np.ndarray:
@@ -180,25 +207,35 @@ def random_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, in
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def random_view(pixels: np.ndarray, size: int, draws: np.ndarray, decode: Decode = "exact") -> np.ndarray:
+def random_view(
+    pixels: np.ndarray, size: int, draws: np.ndarray, decode: Decode = "exact", resizing: Resizing = USUAL
+) -> np.ndarray:
     """(3, size, size) uint8 of (H, W, 3) uint8: the crop of `random_box`, resized."""
     height, width, _ = pixels.shape
     left, top, w, h = random_box(width, height, draws)
-    return _resized(pixels[top : top + h, left : left + w], size, size, decode).transpose(2, 0, 1)
+    return _resized(pixels[top : top + h, left : left + w], size, size, decode, resizing[1]).transpose(2, 0, 1)
 
 
 def _resized(
-    pixels: np.ndarray, width: int, height: int, decode: Decode, start: int = 0, stop: int | None = None
+    pixels: np.ndarray,
+    width: int,
+    height: int,
+    decode: Decode,
+    interpolation: str,
+    start: int = 0,
+    stop: int | None = None,
 ) -> np.ndarray:
-    """(height, stop - start, 3) uint8: (H, W, 3) bicubic with antialiasing to height x width, of that these columns."""
+    """(height, stop - start, 3) uint8: (H, W, 3) resized with antialiasing to height x width, of that these columns."""
     rows, columns, _ = pixels.shape
     stop = width if stop is None else stop
     if (rows, columns) == (height, width):
         return pixels[:, start:stop]
+    if decode == "exact" and interpolation == "bilinear":
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))[:, start:stop]
     if decode == "exact":
         return resample(pixels, width, height, start, stop)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     if height_first(rows, columns, height, width):  # as Pillow; in another order a quarter of all values would differ
-        image = interpolate(image, (height, columns), mode="bicubic", antialias=True)
-    image = interpolate(image, (height, width), mode="bicubic", antialias=True)
+        image = interpolate(image, (height, columns), mode=interpolation, antialias=True)
+    image = interpolate(image, (height, width), mode=interpolation, antialias=True)
     return image[0].permute(1, 2, 0).numpy()[:, start:stop]

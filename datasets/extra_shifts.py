@@ -160,7 +160,7 @@ class WithShifts(OwnData):
         present: Sequence[str] = (),
     ) -> None:
         self.data, self.shifts, self.size, self.decode = data, dict(shifts), size, decode
-        self.expected, self.withholds = data.expected, data.withholds
+        self.expected, self.withholds, self.resizing = data.expected, data.withholds, data.resizing
         self._own = data if isinstance(data, OwnData) else None
         taken = {"train", *(entry.name for entry in data.card.sets)} & set(shifts)
         if taken:
@@ -284,7 +284,8 @@ class WithShifts(OwnData):
         """The set before it is cut."""
         if name not in self.shifts:
             return self.data.eval_data(name)
-        return ImageSet(name, self.shifts[name].pictures, self._classes[name], self.size, decode=self.decode)
+        pictures, labels = self.shifts[name].pictures, self._classes[name]
+        return ImageSet(name, pictures, labels, self.size, decode=self.decode, resizing=self.resizing)
 
 
 def load(source: str, root: str | os.PathLike[str] | None, start: str | os.PathLike[str] | None = None) -> OwnShift:

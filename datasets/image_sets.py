@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .card import DataError, Dataset, EvalData
-from .decoding import Decode, centre_view, crop_draws, cut_border, random_view, read
+from .card import USUAL, DataError, Dataset, EvalData, Resizing
+from .decoding import Decode, crop_draws, cut_border, eval_view, random_view, read
 from .image_folders import Tree
 from .projection import Projection
 from .randomness import derive, stable_key
@@ -117,7 +117,7 @@ class ImageSet(EvalData):
         unit_ids: what each sample came from, where samples belong together; default, each is its own.
         groups: a group's name per sample, "" for none.
         projection: from logits over the card's classes to the set's own.
-        decode: how the pictures are made, see `pixels`.
+        decode, resizing: how the pictures are made, see `decoding`.
     """
 
     def __init__(
@@ -133,6 +133,7 @@ class ImageSet(EvalData):
         groups: list[str] | None = None,
         projection: Projection | None = None,
         decode: Decode = "exact",
+        resizing: Resizing = USUAL,
     ) -> None:
         self.name, self.labels, self.size = name, labels.astype(np.int64), size
         self._found, self.expected = found, expected
@@ -140,7 +141,7 @@ class ImageSet(EvalData):
         self.unit_ids = self.sample_ids if unit_ids is None else unit_ids
         self.groups = groups
         self.projection = projection
-        self._pictures, self._decode = pictures, decode
+        self._pictures, self._decode, self._resizing = pictures, decode, resizing
 
     @property
     def found(self) -> int:
@@ -157,7 +158,7 @@ class ImageSet(EvalData):
         rows = range(start, min(stop, len(self)))
         out = np.empty((len(rows), 3, self.size, self.size), dtype=np.uint8)
         for row, i in zip(out, rows, strict=True):
-            row[:] = centre_view(self._pictures.open(i), self.size, self.sample_ids[i], self._decode)
+            row[:] = eval_view(self._pictures.open(i), self.size, self.sample_ids[i], self._decode, self._resizing)
         return torch.from_numpy(out)
 
     def relabelled(self, labels: np.ndarray, projection: Projection) -> "ImageSet":
@@ -182,7 +183,7 @@ class TrainsOnPictures(Dataset):
 
     size: int
     decode: Decode = "exact"
-    """How the pictures are made, of training and of evaluation sets; see `pixels`."""
+    """How the pictures are made, of training and of evaluation sets, beside `resizing`; see `decoding`."""
     randomness: str
     """Names the stream of random numbers: another name, other crops."""
 
@@ -193,7 +194,7 @@ class TrainsOnPictures(Dataset):
 
     def image_set(self, name: str, pictures: Pictures, labels: np.ndarray, **about: Any) -> ImageSet:
         """An evaluation set whose pictures have this dataset's size and are made in its way; `about` as in ImageSet."""
-        return ImageSet(name, pictures, labels, self.size, decode=self.decode, **about)
+        return ImageSet(name, pictures, labels, self.size, decode=self.decode, resizing=self.resizing, **about)
 
     @cached_property
     def train_size(self) -> int:
@@ -215,7 +216,7 @@ class TrainsOnPictures(Dataset):
         keys = derive(stable_key(self.randomness, "train", seed), indices, epochs)
         out = np.empty((len(items), 3, self.size, self.size), dtype=np.uint8)
         for row, index, draws in zip(out, indices, crop_draws(keys), strict=True):
-            row[:] = random_view(self._trained[0].open(int(index)), self.size, draws, self.decode)
+            row[:] = random_view(self._trained[0].open(int(index)), self.size, draws, self.decode, self.resizing)
         return torch.from_numpy(out)
 
 

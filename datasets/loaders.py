@@ -26,7 +26,7 @@ class Batch:
     labels: torch.Tensor
     """(B,) int64 class indices."""
     tokens: torch.Tensor
-    """(B, L) int64 caption ids of the sample's class, cut after the batch's longest caption."""
+    """(B, L) int64 caption ids of the sample's class, cut after the batch's longest caption unless padding is read."""
     sample_ids: torch.Tensor
     """(B,) int64 positions in the training set."""
     epoch: torch.Tensor
@@ -58,8 +58,9 @@ class Batch:
 class _Samples:
     """Turns a list of (epoch, index) pairs into a Batch, in whichever process it runs."""
 
-    def __init__(self, dataset: Dataset, caption_tokens: torch.Tensor, seed: int, views: int):
+    def __init__(self, dataset: Dataset, caption_tokens: torch.Tensor, seed: int, views: int, cut: bool):
         self.dataset, self.caption_tokens, self.seed, self.views = dataset, caption_tokens, seed, views
+        self.cut = cut
         self.labels = dataset.train_labels()
 
     def __getitems__(self, items: list[tuple[int, int]]) -> Batch:
@@ -68,10 +69,15 @@ class _Samples:
         prompts = (uniforms(keys, 1)[:, 0] * self.caption_tokens.shape[1]).astype(np.int64)
         labels = self.labels[indices]
         tokens = self.caption_tokens[labels, prompts]
-        longest = int(tokens.argmax(dim=-1).max()) + 1
+        longest = length(tokens, self.cut)
         images, *others = (self.dataset.train_images(items, view_seed(self.seed, view)) for view in range(self.views))
         return Batch(images, torch.from_numpy(labels), tokens[:, :longest],
                      torch.from_numpy(indices), torch.from_numpy(epochs), tuple(others))  # fmt: skip
+
+
+def length(tokens: torch.Tensor, cut: bool) -> int:
+    """Columns of (N, L) token ids that are needed: up to the last end token, which has the largest id, or all."""
+    return int(tokens.argmax(dim=-1).max()) + 1 if cut else tokens.shape[1]
 
 
 def view_seed(seed: int, view: int) -> int:
@@ -110,6 +116,7 @@ def train_batches(
     workers: int = 0,
     pin: bool = False,
     views: int = 1,
+    cut: bool = True,
 ) -> Iterator[Batch]:
     """Training batches of steps start_step..total_steps-1; the batch of a step depends on (seed, step) alone.
 
@@ -123,9 +130,10 @@ def train_batches(
         workers: loader processes; 0 loads in this one. Changes nothing but speed.
         pin: whether what workers load is put in page-locked memory, for a device that copies it while it computes.
         views: pictures of each sample; `images`, and further ones in `other_views`.
+        cut: whether captions are cut after the batch's longest; False for text towers that read padding.
     """
     sampler = visits(dataset.train_size, batch_size, seed, start_step, total_steps)
-    samples = _Samples(dataset, caption_tokens, seed, views)
+    samples = _Samples(dataset, caption_tokens, seed, views, cut)
     if workers == 0:
         yield from map(samples.__getitems__, sampler)
         return

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
-from .decoding import Decode, centre_view
+from .decoding import Decode, eval_view
 from .hub import Hub
 from .image_folders import ROOT_VARIABLE, expanded
 from .image_sets import lowest_by_hash
@@ -126,7 +126,7 @@ class MNISTForgetting(Dataset):
                     "pass --allow-partial to run on what is there."
                 )
             views = [
-                centre_view(pictures.open(i), self.size, pictures.name(i), self.decode)[0] for i in range(len(labels))
+                eval_view(pictures.open(i), self.size, pictures.name(i), self.decode)[0] for i in range(len(labels))
             ]
             self._splits[name] = np.stack(views), labels
         return self._splits[name]

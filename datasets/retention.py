@@ -13,7 +13,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from .card import DataError, EvalData, RetentionSet
+from .card import USUAL, DataError, EvalData, Resizing, RetentionSet
 from .decoding import Decode
 from .extra_shifts import OwnShift, load
 from .folder import DEFAULT_PROMPTS, read_prompts
@@ -23,7 +23,7 @@ from .image_sets import ImageSet
 
 
 def of_own(
-    name: str, source: str, root: StrPath | None, start: StrPath | None, size: int, decode: Decode
+    name: str, source: str, root: StrPath | None, start: StrPath | None, size: int, decode: Decode, resizing: Resizing
 ) -> RetentionSet:
     """One's own images; DataError where there are none, or of one class alone."""
     prefix, _, rest = source.partition(":")
@@ -37,10 +37,10 @@ def of_own(
     if len(set(shift.names)) < max(2, len(shift.names)):
         names = ", ".join(shift.names[:3])
         raise DataError(f"{source}: needs two classes or more, each with a name of its own, got {names}; correct them.")
-    about = [shift.names, shift.labels.tolist(), shift.content, size]
+    about = [shift.names, shift.labels.tolist(), shift.content, size, *([] if resizing == USUAL else resizing)]
     content = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    return RetentionSet(name, shift.names, prompts, content, partial(_images, name, shift, size, decode))
+    return RetentionSet(name, shift.names, prompts, content, partial(_images, name, shift, size, decode, resizing))
 
 
-def _images(name: str, shift: OwnShift, size: int, decode: Decode) -> EvalData:
-    return ImageSet(name, shift.pictures, shift.labels, size, decode=decode)
+def _images(name: str, shift: OwnShift, size: int, decode: Decode, resizing: Resizing) -> EvalData:
+    return ImageSet(name, shift.pictures, shift.labels, size, decode=decode, resizing=resizing)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..backbones import DualEncoder
+from ..backbones.registered import Traits
 from .optimizers import adamw
 from .predictor import Predictor
 from .teachers import StaticTeacher
@@ -67,6 +68,8 @@ class Task:
     dataset: "Dataset"
     trainable: Literal["all", "image"] = "all"
     """"image": two-tower methods keep the text tower and logit_scale as pretrained."""
+    cuts_text: bool = True
+    """Whether captions may be cut after their end token (`DualEncoder.cuts_text`)."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,16 @@ class Method(Generic[Student, Outputs]):
     def chooses(cls, hyper: Any) -> bool:
         """Whether it calls `Context.validate`, and so needs data with an ID validation set."""
         return False
+
+    @classmethod
+    def refuses(cls, hyper: Any, traits: Traits) -> str:
+        """Why it cannot be meant on a backbone, one sentence without its full stop; "" where it can.
+
+        Args:
+            hyper: its hyperparameters.
+            traits: of the backbone.
+        """
+        return ""
 
     @classmethod
     def pools(cls) -> bool:

@@ -12,8 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from .base import LossTerms, Settings, hyperparameters
-from .distillation import Embeddings, soft_cross_entropy
-from .objectives import info_nce
+from .distillation import Pairs, contrastive, soft_cross_entropy
 from .registry import register
 from .teachers import EMATeacher
 from .two_tower import DistillingHyper, DistillingMethod, TwoTower
@@ -65,10 +64,14 @@ class SoftTargets(DistillingMethod):
     Hyper = SoftTargetHyper
     strength = "lambda_sd"
     distils_by = (("lambda_sd",),)
+    sigmoid = (
+        "the sigmoid loss for the pairs; the soft targets stay the softmax over the batch with each model's own scale, out "
+        "of which the bias drops"
+    )
 
-    def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
+    def loss(self, student: Pairs, teacher: Pairs | None, batch: "Batch") -> LossTerms:
         """Nats; both directions of the distillation added, as released."""
-        terms = {"contrastive": info_nce(*student)}
+        terms = {"contrastive": contrastive(student)}
         if teacher is not None:
             terms["distillation"] = self.hyper.lambda_sd * soft_cross_entropy(student, teacher)
         return terms

@@ -7,8 +7,7 @@ class in a batch are negatives of each other, as released. logit_scale is traine
 from typing import TYPE_CHECKING
 
 from .base import LossTerms
-from .distillation import Embeddings
-from .objectives import info_nce
+from .distillation import Pairs, contrastive
 from .registry import register
 from .two_tower import TwoTowerMethod
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 class FLYP(TwoTowerMethod):
     """Symmetric InfoNCE over image-caption pairs, both towers trained."""
 
-    def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
+    sigmoid = "the sigmoid loss over all pairs of the batch; scale and bias are trained"
+
+    def loss(self, student: Pairs, teacher: Pairs | None, batch: "Batch") -> LossTerms:
         """Mean over pairs and directions, in nats."""
-        return {"contrastive": info_nce(*student)}
+        return {"contrastive": contrastive(student)}

@@ -1,21 +1,9 @@
-"""The parts of an image tower in the order in which an image goes through them."""
-
-from typing import Any, NamedTuple
-
-from torch import nn
+"""The parts of an image tower, for methods that treat its blocks in different ways."""
 
 from ..backbones import DualEncoder
-
-
-class Parts(NamedTuple):
-    """An image tower, cut."""
-
-    stem: nn.Module
-    """What ends where the blocks begin."""
-    blocks: list[nn.Module]
-    """Transformer blocks, or bottlenecks of a ResNet."""
-    end: list[nn.Parameter]
-    """Trained tensors behind the last block: last norm and projection, or attention pool."""
+from ..backbones.image_parts import Parts
+from ..backbones.image_parts import image_parts as cut
+from ..backbones.registered import Traits
 
 
 def image_parts(encoder: DualEncoder, who: str, needed: int = 0) -> Parts:
@@ -26,18 +14,21 @@ def image_parts(encoder: DualEncoder, who: str, needed: int = 0) -> Parts:
         needed: how many blocks it must have, as `<who>.blocks` says.
 
     Raises:
-        ValueError: it is neither OpenAI's ViT nor its ResNet, or has fewer blocks.
+        ValueError: it has no row of blocks, or fewer. A plan has refused that already (`refusal`).
     """
-    visual: Any = encoder.visual
-    if hasattr(visual, "transformer") and hasattr(visual, "ln_post"):
-        end = [*visual.ln_post.parameters(), *([visual.proj] if visual.proj is not None else [])]
-        parts = Parts(visual.ln_pre, list(visual.transformer.resblocks), end)
-    elif hasattr(visual, "layer4") and hasattr(visual, "attnpool"):
-        stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-        parts = Parts(visual.avgpool, [block for stage in stages for block in stage], [*visual.attnpool.parameters()])
-    else:
-        raise ValueError(f"{who}: needs a ViT or ResNet as OpenAI's, got {encoder.name}; choose another backbone.")
-    if needed > len(parts.blocks):
-        most = len(parts.blocks)
-        raise ValueError(f"{who}.blocks: must be at most {most}, the blocks of {encoder.name}, got {needed}.")
+    parts, reason = cut(encoder.visual), refusal(who, encoder.traits(), needed)
+    if parts is None or reason:
+        raise ValueError(f"{reason}.")
     return parts
+
+
+def refusal(who: str, traits: Traits, needed: int = 0) -> str:
+    """Why a method that needs blocks cannot be meant on a backbone; "" where it can. Arguments as above."""
+    if not traits.blocks:
+        return (
+            f"{who}: needs an image tower of equal blocks, as a ViT or OpenAI's ResNet, got {traits.name}, which is "
+            "built otherwise; choose another backbone"
+        )
+    if needed > traits.blocks:
+        return f"{who}.blocks: must be at most {traits.blocks}, the blocks of {traits.name}, got {needed}; lower it"
+    return ""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from .base import LossTerms, Start, hyperparameters
-from .distillation import Embeddings
-from .objectives import info_nce, l2_to_start
+from .distillation import Pairs, contrastive
+from .objectives import l2_to_start
 from .registry import register
 from .two_tower import TwoTower, TwoTowerHyper, TwoTowerMethod
 
@@ -38,10 +38,11 @@ class L2SP(TwoTowerMethod):
     Hyper = Hyper
     anchored = True
     strength = "strength"
+    sigmoid = "the sigmoid loss for the pairs; scale and bias are trained, and pulled back as every weight is"
 
-    def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
+    def loss(self, student: Pairs, teacher: Pairs | None, batch: "Batch") -> LossTerms:
         """Mean over pairs and directions, in nats."""
-        return {"contrastive": info_nce(*student)}
+        return {"contrastive": contrastive(student)}
 
     def penalty(self, student: TwoTower, start: Start) -> LossTerms:
         """The distance, beside the projection penalties."""

@@ -10,7 +10,7 @@ and is not needed here; ResNets (ours, not in the code) are read behind stem and
 towers with fewer than four blocks have fewer depths. The authors start from a linear probe too.
 """
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from ..backbones.encoder import at_least_float32
+from ..backbones.registered import Traits
 from .base import Context, LossTerms, Method, Settings, hyperparameters
 from .classifier import Classifier
-from .image_blocks import image_parts
+from .image_blocks import image_parts, refusal
 from .registry import register
 from .teachers import StaticTeacher
 from .two_tower import zero_shot_classifier
@@ -84,6 +85,11 @@ class LDIFS(Method[FeatureStudent, Outputs]):
 
     Hyper = Hyper
     strength = "strength"
+
+    @classmethod
+    def refuses(cls, hyper: Any, traits: Traits) -> str:
+        """A tower without blocks."""
+        return refusal("ldifs", traits)
 
     def student(self, context: Context) -> FeatureStudent:
         """Image tower, zero-shot head and five depths, fewer in a tower with fewer than four blocks."""

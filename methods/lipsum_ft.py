@@ -5,15 +5,16 @@ starts as the zero-shot classes' directions, has no bias, and meets the pretrain
 Departures: the random texts are a function of seed and step (ours), so that a resumed run sees the same ones.
 """
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, normalize
+from torch.nn.functional import cross_entropy, linear, normalize, pad
 
 from ..backbones import DualEncoder
 from ..backbones.encoder import at_least_float32
+from ..backbones.registered import Traits
 from .base import Context, LossTerms, Method, Settings, hyperparameters
 from .classifier import Classifier
 from .registry import register
@@ -71,6 +72,16 @@ class LipsumFT(Method[LipsumStudent, Outputs]):
     Hyper = Hyper
     strength = "strength"
 
+    @classmethod
+    def refuses(cls, hyper: Any, traits: Traits) -> str:
+        """A tokenizer whose ids are no text between CLIP's start and end."""
+        if traits.clip_tokens:
+            return ""
+        return (
+            f"lipsum_ft: draws random texts of CLIP's tokens, got {traits.name}, which has another tokenizer; choose "
+            "another method or backbone"
+        )
+
     def student(self, context: Context) -> LipsumStudent:
         """Image tower and zero-shot directions."""
         self._encoder = context.encoder
@@ -104,10 +115,13 @@ class LipsumFT(Method[LipsumStudent, Outputs]):
 
 
 def random_texts(encoder: DualEncoder, count: int, length: int, seed: int, step: int) -> Tensor:
-    """(count, length + 2) token ids: start, `length` uniform ordinary ids, end; a function of seed and step."""
-    vocabulary = encoder.clip.token_embedding.num_embeddings  # CLIP's last two ids are start and end
+    """(count, length + 2) token ids: start, `length` uniform ordinary ids, end; a function of seed and step.
+
+    For a text tower that reads padding, padded with 0 to its context.
+    """
+    vocabulary = encoder.text.token_embedding.num_embeddings  # CLIP's last two ids are start and end
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     tokens = torch.empty(count, length + 2, dtype=torch.long)
     tokens[:, 0], tokens[:, -1] = vocabulary - 2, vocabulary - 1
     tokens[:, 1:-1] = torch.randint(0, vocabulary - 2, (count, length), generator=generator)
-    return tokens
+    return tokens if encoder.cuts_text else pad(tokens, (0, encoder.clip.context_length - length - 2))

@@ -19,10 +19,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..backbones.registered import Traits
 from .base import Context, hyperparameters
 from .classifier import Classifier
 from .ft import FT, ImageStudent
-from .image_blocks import image_parts
+from .image_blocks import image_parts, refusal
 from .registry import register
 
 
@@ -88,6 +89,11 @@ class LoRA(FT):
     strength = "rank"
     conservative = "smaller"
 
+    @classmethod
+    def refuses(cls, hyper: Any, traits: Traits) -> str:
+        """A tower without so many blocks."""
+        return refusal("lora", traits, hyper.blocks)
+
     def student(self, context: Context) -> ImageStudent:
         """Image tower with changes that are 0, and zero-shot head.
 
@@ -121,12 +127,19 @@ def _places(visual: Any, blocks: list[Any], matrices: str) -> Iterator[Place]:
     letters = "qkvo" if matrices == "all" else matrices
     for block in blocks:
         if hasattr(block, "attn"):
-            yield block.attn, "in_proj_weight", 3, tuple("qkv".index(letter) for letter in letters if letter != "o")
+            attention = block.attn
+            chosen = tuple("qkv".index(letter) for letter in letters if letter != "o")
+            if hasattr(attention, "in_proj_weight"):
+                yield attention, "in_proj_weight", 3, chosen
+            elif isinstance(getattr(attention, "qkv", None), nn.Linear):
+                yield attention.qkv, "weight", 3, chosen
+            else:
+                yield from ((attention.get_submodule(f"{letter}_proj"), "weight", 1, (0,)) for letter in letters if letter != "o")
             if "o" in letters:
-                yield block.attn.out_proj, "weight", 1, (0,)
+                yield (attention.out_proj if hasattr(attention, "out_proj") else attention.proj), "weight", 1, (0,)
             if matrices == "all":
-                yield block.mlp.c_fc, "weight", 1, (0,)
-                yield block.mlp.c_proj, "weight", 1, (0,)
+                layers = (module for module in block.mlp.modules() if isinstance(module, nn.Linear))
+                yield from ((layer, "weight", 1, (0,)) for layer in layers)
         else:
             yield from ((module, "weight", 1, (0,)) for module in block.modules() if isinstance(module, nn.Conv2d))
     if hasattr(visual, "attnpool"):

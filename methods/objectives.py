@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import cross_entropy, log_softmax, logsigmoid
 
 SameClass = Literal["negative", "positive", "ignored", "odds"]
 
@@ -75,6 +75,31 @@ def info_nce(
     logits = logits.masked_fill(others, -torch.inf)
     log_p, log_q = log_softmax(logits, dim=1), log_softmax(logits, dim=0)
     return -(log_p.diagonal().mean() + log_q.diagonal().mean()) / 2
+
+
+def sigmoid_contrastive(image: Tensor, text: Tensor, logit_scale: Tensor | float, logit_bias: Tensor | float) -> Tensor:
+    """Sigmoid loss of a batch of matched pairs: each of the B x B pairs is a question of its own, does it match or not.
+
+    Args:
+        image: (B, D) image embeddings, unit L2 norm.
+        text: (B, D) text embeddings, unit L2 norm.
+        logit_scale: () multiplier on cosine similarity, after exp, > 0.
+        logit_bias: () added to every logit; about -10 at the start of SigLIP's training, where most pairs do not match.
+
+    Returns:
+        () sum over all pairs divided by B, in nats per image; B log 2 when all logits are 0.
+
+    Raises:
+        ValueError: if the shapes differ or B < 2.
+
+    Source: Zhai et al. 2023, arXiv:2303.15343, Algorithm 1; open_clip's SigLipLoss.
+    """
+    if image.shape != text.shape or image.ndim != 2 or len(image) < 2:
+        shapes = f"{tuple(image.shape)} and {tuple(text.shape)}"
+        raise ValueError(f"sigmoid_contrastive: image and text must be (B, D) with B >= 2, got {shapes}.")
+    logits = logit_scale * image @ text.T + logit_bias  # (B, B), rows: images
+    signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
+    return -logsigmoid(signs * logits).sum() / len(logits)
 
 
 def _odds(logits: Tensor, same: Tensor, floor: float) -> Tensor:

@@ -7,13 +7,14 @@ bottlenecks as blocks and its attention pool behind them. With bn=released, stat
 the batches.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from ..backbones.registered import Traits
 from .base import Context, hyperparameters
 from .ft import FT, ImageStudent
-from .image_blocks import image_parts
+from .image_blocks import image_parts, refusal
 from .registry import register
 
 
@@ -33,6 +34,11 @@ class PartialFT(FT):
     Hyper = Hyper
     strength = "blocks"
     conservative = "smaller"
+
+    @classmethod
+    def refuses(cls, hyper: Any, traits: Traits) -> str:
+        """A tower without so many blocks."""
+        return refusal("partial_ft", traits, hyper.blocks)
 
     def student(self, context: Context) -> ImageStudent:
         """Image tower and zero-shot head; only the last blocks, what follows them, and the head require gradients.

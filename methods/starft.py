@@ -22,8 +22,7 @@ from torch import Tensor
 from ..backbones import DualEncoder
 from ..datasets.randomness import derive, stable_key, uniforms
 from .base import Context, LossTerms, Settings, hyperparameters
-from .distillation import kl_of_logits
-from .objectives import info_nce
+from .distillation import Pairs, contrastive, kl_of_logits
 from .registry import register
 from .teachers import StaticTeacher
 from .two_tower import TwoTower, TwoTowerHyper, TwoTowerMethod, unit
@@ -51,12 +50,8 @@ class Hyper(TwoTowerHyper):
 class Outputs(NamedTuple):
     """What the student makes of a batch."""
 
-    image: Tensor
-    """(B, D), unit L2 norm."""
-    text: Tensor
-    """(B, D) of the captions, unit L2 norm."""
-    logit_scale: Tensor
-    """() multiplier on cosine similarity."""
+    pairs: Pairs
+    """Of images and captions."""
     spurious: Tensor
     """(B, D) of the spurious captions, unit L2 norm."""
 
@@ -78,11 +73,11 @@ class StarStudent(TwoTower):
         self._key = stable_key("spurious", seed)
 
     def forward(self, batch: "Batch") -> Outputs:  # type: ignore[override]
-        image, text, scale = super().forward(batch)
+        pairs = super().forward(batch)
         visits = (column.cpu().numpy().astype(np.int64) for column in (batch.epoch, batch.sample_ids))
         drawn = uniforms(derive(self._key, *visits), 1)[:, 0] * self.tokens.shape[1]
         chosen = torch.from_numpy(drawn.astype(np.int64)).to(self.tokens.device)
-        return Outputs(image, text, scale, unit(self.encoder.text_features(self.tokens[batch.labels, chosen])))
+        return Outputs(pairs, unit(self.encoder.text_features(self.tokens[batch.labels, chosen])))
 
 
 @register("starft")
@@ -91,6 +86,10 @@ class StarFT(TwoTowerMethod):
 
     Hyper = Hyper
     strength = "strength"
+    sigmoid = (
+        "the sigmoid loss for the pairs; the divergence over spurious captions stays a softmax with the pretrained scale, "
+        "out of which the bias drops"
+    )
 
     def student(self, context: Context) -> StarStudent:
         """The whole dual encoder, and the spurious captions of its task."""
@@ -114,11 +113,11 @@ class StarFT(TwoTowerMethod):
 
     def loss(self, student: Outputs, teacher: Outputs | None, batch: "Batch") -> LossTerms:  # type: ignore[override]
         """Nats."""
-        terms = {"contrastive": info_nce(student.image, student.text, student.logit_scale)}
+        terms = {"contrastive": contrastive(student.pairs)}
         if teacher is None:
             return terms
         same = batch.labels[:, None] == batch.labels[None, :]
-        now, then = ((self._scale * one.image @ one.spurious.T).masked_fill(same, -1e8) for one in (student, teacher))
+        now, then = ((self._scale * one.pairs.image @ one.spurious.T).masked_fill(same, -1e8) for one in (student, teacher))
         return terms | {"spurious": self.hyper.strength * self._left * kl_of_logits(then.detach(), now)}
 
 

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from . import distillation, wma
 from .base import LossTerms, Settings, hyperparameters
-from .distillation import Embeddings
-from .objectives import info_nce
+from .distillation import Pairs, contrastive
 from .registry import register
 from .teachers import StaticTeacher
 from .two_tower import DistillingHyper, DistillingMethod, TwoTower, TwoTowerMethod
@@ -59,14 +58,18 @@ class Terms(DistillingMethod):
     strength = "lambda_sd"
     distils_by = (("lambda_sd",), ("fd_weight", "crd_weight", "icl_weight", "cross_kd_weight"))
     introduced = TwoTowerMethod.introduced | {"fd_reduction": "sum"}
+    sigmoid = (
+        "the sigmoid loss for the pairs and for ICL, with the student's scale and bias; CRD and CrossKD stay softmax "
+        "distributions over the batch with each model's own scale, out of which the bias drops; FD reads neither"
+    )
 
-    def loss(self, student: Embeddings, teacher: Embeddings | None, batch: "Batch") -> LossTerms:
+    def loss(self, student: Pairs, teacher: Pairs | None, batch: "Batch") -> LossTerms:
         """Nats, but for FD (squared distance); a term of weight 0 is left out."""
-        hyper, terms = self.hyper, {"contrastive": info_nce(*student)}
+        hyper, terms = self.hyper, {"contrastive": contrastive(student)}
         if teacher is None:
             return terms
         relational = partial(distillation.contrastive_relational_distillation, half=hyper.crd_half)
-        parts: dict[str, tuple[float, Callable[[Embeddings, Embeddings], Tensor]]] = {
+        parts: dict[str, tuple[float, Callable[[Pairs, Pairs], Tensor]]] = {
             "fd": (hyper.fd_weight, partial(distillation.feature_distillation, reduction=hyper.fd_reduction)),
             "crd": (hyper.crd_weight, relational),
             "icl": (hyper.icl_weight, distillation.interactive_contrastive),

@@ -2,7 +2,7 @@
 rebuilt head."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -10,10 +10,11 @@ from torch.nn.functional import normalize
 
 from ..backbones import DualEncoder
 from ..backbones.encoder import at_least_float32
+from ..backbones.registered import Traits
 from ..backbones.zero_shot import build_head
 from .base import Context, LossTerms, Method, Start, hyperparameters
 from .classifier import Classifier
-from .distillation import Embeddings
+from .distillation import Embeddings, Pairs, SigmoidEmbeddings
 from .objectives import cross_frobenius, orthogonality
 
 if TYPE_CHECKING:
@@ -29,20 +30,23 @@ class TwoTower(nn.Module):
 
     Args:
         encoder: trained in place.
-        trainable: "image" freezes the text tower and logit_scale.
+        trainable: "image" freezes the text tower, logit_scale and bias.
     """
 
     def __init__(self, encoder: DualEncoder, trainable: str = "all"):
         super().__init__()
         self.encoder = encoder
         if trainable == "image":
-            for parameter in (*encoder.text_parameters(), encoder.clip.logit_scale):
+            for parameter in (*encoder.text_parameters(), *encoder.logit_parameters()):
                 parameter.requires_grad_(False)
 
-    def forward(self, batch: "Batch") -> Embeddings:
-        """(B, D) unit embeddings of both modalities, at least float32, and the logit scale."""
-        image, text = self.encoder.image_features(batch.images), self.encoder.text_features(batch.tokens)
-        return Embeddings(unit(image), unit(text), self.encoder.logit_scale)
+    def forward(self, batch: "Batch") -> Pairs:
+        """(B, D) unit embeddings of both modalities, at least float32, the logit scale, and the bias where it has one."""
+        encoder = self.encoder
+        image, text = unit(encoder.image_features(batch.images)), unit(encoder.text_features(batch.tokens))
+        if encoder.logit_bias is not None:
+            return SigmoidEmbeddings(image, text, encoder.logit_scale, encoder.logit_bias)
+        return Embeddings(image, text, encoder.logit_scale)
 
 
 @hyperparameters
@@ -64,12 +68,44 @@ class TwoTowerHyper:
     TRACER do not: the scale may pass 100."""
 
 
-class TwoTowerMethod(Method[TwoTower, Embeddings]):
+class TwoTowerMethod(Method[TwoTower, Pairs]):
     """Both towers trained on class captions; the head is rebuilt from the finetuned text tower and logit
     scale."""
 
     Hyper = TwoTowerHyper
+    sigmoid: ClassVar[str] = ""
+    """What it takes of a backbone that was pretrained with a sigmoid for each pair: its loss, and how other terms read
+    scale and bias; "" is nothing, and such a backbone is refused. A class with a `loss` of its own says it anew."""
     introduced = {"orthogonality_side": "embedding", "clamp_logit_scale": False}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A loss of its own is not known to be right for a sigmoid."""
+        super().__init_subclass__(**options)
+        if "loss" in vars(cls) and "sigmoid" not in vars(cls):
+            cls.sigmoid = ""
+
+    @classmethod
+    def refuses(cls, hyper: Any, traits: Traits) -> str:
+        """A backbone with a sigmoid loss, where the method does not say what it takes of it; and penalties or a clamp
+        of what the backbone has not."""
+        where = f"{cls.name}: {{}}, got {traits.name}, {{}}"
+        if traits.sigmoid and not cls.sigmoid:
+            return where.format("takes the softmax loss of CLIP", "which was trained with a sigmoid; choose another method")
+        if traits.sigmoid and hyper.clamp_logit_scale:
+            return where.format(
+                "clamp_logit_scale is the limit of CLIP's pretraining", "which had none; set it to false"
+            )
+        lacking = [tower for tower, there in (("image", traits.image_projection), ("text", traits.text_projection)) if not there]
+        if hyper.cross_frobenius_weight and lacking:
+            return where.format(
+                "cross_frobenius_weight is a weight of the product of both last projections",
+                f"whose {' and '.join(lacking)} tower has none; set it to 0",
+            )
+        if hyper.orthogonality_weight and not traits.image_projection:
+            return where.format(
+                "orthogonality_weight is a weight of the image projection", "which has none; set it to 0"
+            )
+        return ""
 
     def student(self, context: Context) -> TwoTower:
         """The whole dual encoder."""
@@ -81,9 +117,11 @@ class TwoTowerMethod(Method[TwoTower, Embeddings]):
         terms: LossTerms = {}
         image, text = student.encoder.image_projection, student.encoder.text_projection
         if hyper.cross_frobenius_weight:
+            assert image is not None and text is not None  # `refuses`
             term = cross_frobenius(image, text, hyper.cross_frobenius_form)
             terms["cross_frobenius"] = hyper.cross_frobenius_weight * term
         if hyper.orthogonality_weight:
+            assert image is not None
             side = image if hyper.orthogonality_side == "embedding" else image.T
             terms["orthogonality"] = hyper.orthogonality_weight * orthogonality(side)
         return terms

@@ -192,7 +192,7 @@ def ways(monkeypatch):
         made.append(arguments[3] if len(arguments) > 3 else "exact")
         return view(*arguments)
 
-    for module, name in ((image_sets, "centre_view"), (image_sets, "random_view"), (mnist, "centre_view")):
+    for module, name in ((image_sets, "eval_view"), (image_sets, "random_view"), (mnist, "eval_view")):
         monkeypatch.setattr(module, name, partial(recorded, getattr(decoding, name)))
     return made
 

@@ -12,7 +12,7 @@ from ...datasets.card import DataError
 from ...datasets.shots import to_choose_on
 from ..host.environment import cores
 from ..planning import data_check
-from ..planning.benchmark import Benchmark, dataset
+from ..planning.benchmark import Benchmark, dataset_for
 from ..planning.request import MethodClass, Planned, seeds_of, varies
 from ..planning.suite.tuned_values import TunedEntry
 
@@ -122,8 +122,7 @@ def _by_few_images(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
 
 def _validation_images(benchmark: Benchmark, recipe: str, backbone: str, partial: bool) -> int | None:
     """Images of the whole validation set; None where there is none, or nobody can know on this machine."""
-    side = backbones.image_size(backbone)  # as its plan asked, so that nothing is looked at twice
-    data = dataset(benchmark.suite.dataset_of(recipe), side, partial)
+    data = dataset_for(benchmark.suite.dataset_of(recipe), backbone, partial)  # as its plan asked: nothing is read twice
     for entry in data.card.sets:
         if entry.role == "validation":
             if entry.expected is not None:

@@ -15,7 +15,7 @@ from ...results.records import records
 from ...results.records.run_id import folder_name
 from ..errors import UserError, fold
 from ..planning import resolver
-from ..planning.benchmark import Benchmark, dataset
+from ..planning.benchmark import Benchmark, dataset_for
 from ..planning.request import Planned, Request
 from ..run_folder.folder import read_json
 from ..run_folder.spec import GIVEN, Given
@@ -66,10 +66,8 @@ def plan(
     for run, path in zip(planned, checkpoints, strict=True):
         file = backbones.file_of(path, run.spec.backbone)
         found = backbones.read_checkpoint(file, run.spec.backbone, resample)
-        data = dataset(
-            benchmark.suite.dataset_of(run.spec.recipe),
-            backbones.image_size(run.spec.backbone),
-            run.spec.allow_partial,
+        data = dataset_for(
+            benchmark.suite.dataset_of(run.spec.recipe), run.spec.backbone, run.spec.allow_partial
         )
         sha256 = backbones.file_hash(file).removeprefix("sha256:")
         whose = known.get(sha256)

@@ -17,6 +17,8 @@ from ..host.redaction import discreet
 from ..planning.request import Planned, choose_backbone, learns
 from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS
 
+BATCH = 256
+"""Pairs of a step whose cost is told."""
 PACKAGE = __package__.partition(".")[0]
 
 
@@ -154,6 +156,45 @@ def catalogue(
         console.print(f"file: {suite.find(name)}", soft_wrap=True)
     else:
         _card(console, datasets.get(name).card)
+
+
+def open_clip_models(console: Console, pattern: str) -> None:
+    """Every model of the installed open_clip: what it is as a backbone and what a step costs, or why it is none.
+
+    Args:
+        console: where to print.
+        pattern: a part of the model's name, in small or capital letters; "" is all.
+    """
+    from ...backbones import clip
+
+    rows = [row for row in clip.models() if pattern.lower().replace("/", "-") in row.model.lower()]
+    if not rows:
+        raise UserError(f"list backbones: open_clip has no model with '{pattern}' in its name; give less of it.")
+    accepted, refused = [row for row in rows if row.cost], [row for row in rows if not row.cost]
+    if accepted:
+        of_batch = f"{BATCH} pairs"
+        table = Table("model", "weights", "M parameters", "pixels", "tokens", "loss", f"TFLOPs, {of_batch}",
+                      f"GB, {of_batch}", title="backbones of open_clip, as MODEL:TAG", title_justify="left")  # fmt: skip
+        for row in accepted:
+            table.add_row(
+                row.model,
+                ", ".join(row.tags) if len(row.tags) < 3 or len(accepted) == 1 else f"{len(row.tags)} tags",
+                f"{row.cost.parameters / 1e6:.0f}",
+                str(row.architecture.image_size),
+                str(row.architecture.context) + ("" if row.architecture.clip_tokens else "*"),
+                row.architecture.loss,
+                f"{row.cost.step_flops(BATCH) / 1e12:.1f}",
+                f"{row.cost.memory(BATCH) / 2**30:.0f}",
+            )
+        console.print(table)
+        console.print(
+            f"A step trains both towers on {BATCH} pairs in bf16; memory is an estimate (weights, AdamW, and what the "
+            "backward pass reads). * has a tokenizer of Hugging Face: pip install 'robustft\\[tokenizers]'. Also "
+            "hf-hub:org/name and local-dir:PATH with open_clip's configuration, and MODEL:FILE.safetensors.",
+            soft_wrap=True,
+        )
+    for row in refused:
+        console.print(f"no backbone: {row.architecture.foreign}.", markup=False, soft_wrap=True)
 
 
 def _first_line(thing: Any) -> str:

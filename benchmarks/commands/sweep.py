@@ -23,7 +23,7 @@ from ..host import plugin_files, plugins
 from ..host.environment import cores, visible_gpus
 from ..host.printed import counted
 from ..planning import captions, data_check, tuning, unranked
-from ..planning.benchmark import Benchmark, dataset, method_of
+from ..planning.benchmark import Benchmark, dataset, dataset_for, method_of
 from ..planning.current_selection import selection_of
 from ..planning.request import Planned, Request, choose_methods
 from ..planning.resolver import expand as expand_grid
@@ -253,10 +253,11 @@ def check_data(benchmark: Benchmark, specs: list[RunSpec]) -> None:
     seen: set[tuple[Any, ...]] = set()
     for spec in specs:
         trains = method_of(spec).trained
-        view = (spec.recipe, backbones.image_size(spec.backbone), spec.allow_partial, spec.kind, trains)
+        shape = backbones.image_size(spec.backbone), backbones.resizing(spec.backbone)
+        view = (spec.recipe, shape, spec.allow_partial, spec.kind, trains)
         if view not in seen:
             seen.add(view)
-            data = dataset(benchmark.suite.dataset_of(spec.recipe), view[1], spec.allow_partial)
+            data = dataset_for(benchmark.suite.dataset_of(spec.recipe), spec.backbone, spec.allow_partial)
             data_check.check(data, spec, trains)
 
 
@@ -271,8 +272,7 @@ def _doubtful_data(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
     of_name = {benchmark.suite.dataset_of(planned.spec.recipe): planned.spec for planned in plan}
     for name, spec in of_name.items():
         if catalogue.has_own(name):
-            size = backbones.image_size(spec.backbone)
-            data = dataset(name, size, spec.allow_partial)
+            data = dataset_for(name, spec.backbone, spec.allow_partial)
             yield from data_check.doubts(data)
             yield from data_check.permitted(data)
             yield from data_check.copies_in_train(data)

@@ -157,7 +157,7 @@ def _card(plan: Plan, folder: RunFolder) -> DatasetCard:
     if catalogue.has_own(plan.dataset):
         data = whereabouts.find(plan, folder)
     else:
-        data = facts.dataset_now(plan.dataset, backbones.image_size(spec.backbone), spec.allow_partial, spec.decode)
+        data = facts.dataset_now(plan.dataset, spec.backbone, spec.allow_partial, spec.decode)
     now = spec.fingerprint if spec.allow_partial else data_check.fingerprint(data, False)
     if now != spec.fingerprint:
         raise UserError(

@@ -386,6 +386,7 @@ class Attempt:
                 **({"dynamics": about["dynamics"]} if "dynamics" in about else {}),
                 **({"same_captions": self.same_captions} if self.same_captions else {}),
                 **({"sets_left_out": self.left_out} if self.left_out else {}),
+                **({"preprocessing": made} if (made := backbones.unusual_preprocess(spec.backbone)) else {}),
                 **self.about_data,
                 **({"plugins": [named.name for named in self._counted()]} if spec.plugins else {}),
                 CLASSES: classes,
@@ -401,7 +402,7 @@ def make_task(dataset: Any, encoder: Any, trainable: Literal["all", "image"]) ->
     card = dataset.card
     captions = [prompt.format(name) for name in card.class_names for prompt in card.prompts]
     tokens = encoder.tokenize(captions).view(len(card.class_names), len(card.prompts), -1)  # (C, P, L)
-    return Task(card.class_names, card.prompts, caption_tokens=tokens, dataset=dataset, trainable=trainable)
+    return Task(card.class_names, card.prompts, tokens, dataset, trainable, encoder.cuts_text)
 
 
 def make_method(spec: RunSpec) -> Method:

@@ -133,5 +133,5 @@ def given_file(spec: RunSpec, folder: RunFolder) -> Path:
 
 def _load(plan: Plan, place: Whereabouts | None) -> Dataset:
     spec = plan.spec
-    size, options = backbones.image_size(spec.backbone), {} if place is None else asdict(place)
-    return facts.dataset_now(plan.dataset, size, spec.allow_partial, spec.decode, **options)
+    options = {} if place is None else asdict(place)
+    return facts.dataset_now(plan.dataset, spec.backbone, spec.allow_partial, spec.decode, **options)

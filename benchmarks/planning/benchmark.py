@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ... import backbones
 from ...datasets import catalogue
-from ...datasets.card import Dataset
+from ...datasets.card import USUAL, Dataset, Resizing
 from ...datasets.shots import rarest
 from ...methods import registry
 from ...methods.given import Given
@@ -33,7 +33,7 @@ OWN_VERSION = "own"
 @cache
 def dataset(
     name: str, size: int = 224, allow_partial: bool = False, decode: "Decode" = "exact",
-    root: str | None = None, start: str | None = None,
+    root: str | None = None, start: str | None = None, resizing: Resizing = USUAL,
 ) -> Dataset:  # fmt: skip
     """The dataset of that name, registered or one's own (folder:<path>); loading may be slow, so each is made once.
 
@@ -42,6 +42,7 @@ def dataset(
         allow_partial: take what is there of a registered dataset.
         decode: "exact" or "fast", how the pictures are made.
         root, start: where they are looked for, as in `catalogue.get`.
+        resizing: how pictures that are made from image files are brought to size.
     """
     base, shifts = catalogue.parts(name)
     retained = catalogue.retention_of(name)[1]
@@ -49,15 +50,27 @@ def dataset(
     if known in catalogue.embedded() and not shifts and not retained:
         return _drawn(known)
     joined = catalogue.with_retention(catalogue.with_shifts(known, shifts), retained)
-    return catalogue.get(joined, size=size, allow_partial=allow_partial, decode=decode, root=root, start=start)
+    return catalogue.get(
+        joined, size=size, allow_partial=allow_partial, decode=decode, root=root, start=start, resizing=resizing
+    )
+
+
+def dataset_for(name: str, backbone: str, allow_partial: bool = False) -> Dataset:
+    """`dataset` in the pictures that a backbone takes."""
+    return dataset(name, backbones.image_size(backbone), allow_partial, resizing=backbones.resizing(backbone))
 
 
 def dataset_now(
-    name: str, size: int, allow_partial: bool, decode: "Decode", root: str | None = None, start: str | None = None
+    name: str,
+    backbone: str,
+    allow_partial: bool,
+    decode: "Decode",
+    root: str | None = None,
+    start: str | None = None,
 ) -> Dataset:
-    """`dataset`, of one's own data as they are on the disk at this moment: they may have changed since."""
+    """`dataset_for`, of one's own data as they are on the disk at this moment: they may have changed since."""
     anew = dataset.__wrapped__ if catalogue.has_own(name) else dataset
-    return anew(name, size, allow_partial, decode, root, start)
+    return anew(name, backbones.image_size(backbone), allow_partial, decode, root, start, backbones.resizing(backbone))
 
 
 @cache
@@ -69,7 +82,7 @@ def _drawn(name: str) -> Dataset:
 @cache
 def data_facts(name: str, backbone: str, allow_partial: bool) -> DataFacts:
     """What a plan depends on in the data that a backbone is given."""
-    data = dataset(name, backbones.image_size(backbone), allow_partial)
+    data = dataset_for(name, backbone, allow_partial)
     fingerprint = data_check.fingerprint(data, allow_partial)
     here = catalogue.is_own(name) or catalogue.comes_with_package(name)  # so that its labels are known already
     validates, classes = bool(data.card.names("validation")), len(data.card.class_names)
@@ -129,6 +142,7 @@ def gather(suite: Suite) -> Facts:
         backbones=encoders,
         weights=cache(backbones.weights_id),
         spelling=cache(backbones.resolve),
+        traits=cache(backbones.traits),
         version=data.card.version,
         fingerprint=data.card.fingerprint,
         train_size=data.train_size,

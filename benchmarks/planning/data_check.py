@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets import catalogue
-from ...datasets.card import Dataset, EvalData, EvalSet, MissingData
+from ...datasets.card import USUAL, Dataset, EvalData, EvalSet, MissingData
 from ...datasets.image_folders import Tree
 from ...datasets.image_sets import ImageSet
 from ...datasets.inventory import TRAIN
@@ -31,10 +31,13 @@ OWN = {"macro_f1": "macro_f1_labels", "worst_group_accuracy": "worst_group_accur
 def fingerprint(data: Dataset, allow_partial: bool) -> str:
     """The card's fingerprint; of a partial copy also of which images it has, of training and of each set, by name.
 
-    So runs on two copies that lack different images are runs on different data, and share no row of a board. Retention
-    sets are part of it: class names, templates and content of each.
+    So runs on two copies that lack different images are runs on different data, and share no row of a board. So are runs
+    on pictures that were brought to size in another way than CLIP's. Retention sets are part of it: class names,
+    templates and content of each.
     """
     of_sets = _fingerprint_of_sets(data, allow_partial)
+    if data.resizing != USUAL:
+        of_sets = hashlib.sha256(json.dumps([of_sets, *data.resizing]).encode()).hexdigest()
     if not data.retention:
         return of_sets
     asked = [[kept.name, kept.class_names, kept.prompts, kept.content] for kept in data.retention]

@@ -12,6 +12,7 @@ from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
 from .suite.suite import Suite
 
 if TYPE_CHECKING:
+    from ...backbones.registered import Traits
     from ...methods.base import Method
 
 
@@ -56,6 +57,8 @@ class Facts:
     """(dataset, backbone, allow_partial) -> its facts, where they are not those above for all."""
     has_text: Callable[[str], bool] = lambda backbone: True
     """Whether a backbone has a text tower; every bundled one is a dual encoder."""
+    traits: "Callable[[str], Traits] | None" = None
+    """Backbone name -> what methods must know of it; None where nothing is asked."""
     plugins: Callable[[str, str, str], list[str]] = lambda method, dataset, backbone: []
     """(method, dataset, backbone) -> kind:sha256 of the plug-ins that they come from."""
     code: Callable[[MethodClass], str | None] = lambda method: None

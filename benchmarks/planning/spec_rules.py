@@ -1,6 +1,7 @@
 """Combinations of values that no run may have; refused when it is planned."""
 
 from ...datasets.shots import few_text
+from ...methods.base import Method
 from ..errors import UserError
 from ..run_folder.spec import TRAINING_FIELDS, RunSpec
 from .request import DataFacts, Facts, check_chooses_nothing, learns
@@ -18,6 +19,7 @@ def check(spec: RunSpec, sources: dict[str, str], suite: Suite, facts: Facts, da
             if getattr(spec, key) is None:
                 raise UserError(f"{key}: must be set for {spec.method}, got null ({sources[key]}); give a value.")
     _check_distillation(spec, sources, facts.methods[spec.method].distils_by)
+    _check_backbone(spec, facts)
     if facts.embedded and spec.decode != "exact":
         raise UserError(
             f"decode: must be 'exact' on {suite.dataset}, whose pictures are drawn and not read from files, "
@@ -51,6 +53,19 @@ def _check_shots(
             f"shots: must be left out of {spec.method}, which reads runs of several seeds, each trained on images of "
             f"its own, got {shots} ({sources['shots']}); leave out the method or the shots."
         )
+
+
+def _check_backbone(spec: RunSpec, facts: Facts) -> None:
+    """Refuse a method that cannot be meant on a backbone, before anything is trained.
+
+    Most can be on any: the backbone is looked at only for a method that has something to ask of it.
+    """
+    method = facts.methods[spec.method]
+    if facts.traits is None or method.refuses.__func__ is Method.refuses.__func__:
+        return
+    hyper = method.Hyper(**{**method.introduced, **spec.hyper})
+    if reason := method.refuses(hyper, facts.traits(spec.backbone)):
+        raise UserError(f"{reason}.")
 
 
 def _check_distillation(spec: RunSpec, sources: dict[str, str], groups: tuple[tuple[str, ...], ...]) -> None:

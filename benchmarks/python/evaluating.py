@@ -115,14 +115,14 @@ def ece(probabilities: "ArrayLike", labels: "ArrayLike", bins: int = 15) -> floa
     return expected_calibration_error(probabilities, labels, bins)
 
 
-def _data(data: "str | Dataset", size: int) -> "Dataset":
+def _data(data: "str | Dataset", size: int, **options: Any) -> "Dataset":
     from ...datasets import catalogue
     from ..planning.benchmark import dataset
     from ..planning.suite import suite
 
     if not isinstance(data, str):
         return data
-    return dataset(data if catalogue.is_own(data) else suite.load(suite.find(data)).dataset, size)
+    return dataset(data if catalogue.is_own(data) else suite.load(suite.find(data)).dataset, size, **options)
 
 
 def _data_of(loaded: LoadedRun, data: "str | Dataset | None") -> "Dataset":
@@ -130,7 +130,8 @@ def _data_of(loaded: LoadedRun, data: "str | Dataset | None") -> "Dataset":
 
     if data is None:
         return loaded.dataset
-    other = _data(data, backbones.image_size(loaded.spec.backbone))
+    name = loaded.spec.backbone
+    other = _data(data, backbones.image_size(name), resizing=backbones.resizing(name))
     if other.card.class_names != loaded.class_names:
         raise UserError(
             f"data: must have the {len(loaded.class_names)} classes of the run, {_shown(loaded.class_names)}, got "

@@ -45,6 +45,11 @@ class RunFolder:
         return self.path / "place.json"
 
     @property
+    def backbone(self) -> Path:
+        """Where a backbone of one's own lay, a folder or weights file."""
+        return self.path / "backbone.json"
+
+    @property
     def given(self) -> Path:
         """Where the checkpoint lay that `robustft evaluate` was given."""
         return self.path / "given.json"

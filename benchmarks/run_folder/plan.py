@@ -1,18 +1,20 @@
 """spec.json: what a run folder says of its run, written by whoever plans, read by whoever works."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from ... import backbones
 from ...results.records.atomic import create_atomic, to_json
 from ..errors import UserError, explain
 from ..host.plugin_files import Named
 from ..host.plugins import need
-from ..host.redaction import refuse
-from .folder import RunFolder
+from ..host.redaction import discreet, refuse
+from .folder import RunFolder, read_json
 from .spec import RunSpec
 
 
@@ -43,6 +45,8 @@ class Plan:
             "selection": self.selection,
             **({"plugins": [asdict(named) for named in self.plugins]} if self.plugins else {}),
         }
+        if (place := backbones.place_of(self.spec.backbone)) is not None:
+            create_atomic(folder.backbone, to_json(folder.backbone, {"path": discreet(str(place))}))
         create_atomic(folder.state, to_json(folder.state, {"state": "planned"}))
         create_atomic(folder.spec, to_json(folder.spec, content))
 
@@ -68,6 +72,9 @@ class Plan:
             raise UserError(
                 f"{folder.spec}: must be the plan of {folder.path.name}, got that of {spec.run_id}; {remedy}."
             )
+        kept = (read_json(folder.backbone) or {}).get("path")
+        if isinstance(kept, str) and backbones.place_of(spec.backbone) is None:
+            backbones.remember(spec.backbone, Path(os.path.expanduser(kept)))
         return plan
 
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from ...datasets.loaders import Batch
+from ...datasets.loaders import Batch, length
 from ..base import Settings
-from ..distillation import Embeddings
+from ..distillation import Embeddings, Pairs, SigmoidEmbeddings
 
 if TYPE_CHECKING:
     from ...datasets.card import EvalData
@@ -42,8 +42,8 @@ def measured_steps(total_steps: int) -> dict[int, float]:
     return {math.ceil(total_steps * fraction): fraction for fraction in FRACTIONS}
 
 
-def matching(embeddings: Embeddings) -> Tensor:
-    """Log-probabilities of the in-batch matching distributions.
+def matching(embeddings: Pairs) -> Tensor:
+    """Log-probabilities of the in-batch matching distributions, out of which a bias drops.
 
     Args:
         embeddings: of B pairs.
@@ -51,7 +51,7 @@ def matching(embeddings: Embeddings) -> Tensor:
     Returns:
         (2, B, B) float64; [0]: rows are images over texts, [1]: rows are texts over images.
     """
-    image, text, scale = (tensor.double() for tensor in embeddings)
+    image, text, scale = (tensor.double() for tensor in embeddings[:3])
     logits = scale * image @ text.T
     return torch.stack([log_softmax(logits, dim=1), log_softmax(logits.T, dim=1)])
 
@@ -73,7 +73,7 @@ def entropy(p: Tensor) -> Tensor:
     return -(p.exp() * p).sum(dim=-1)
 
 
-def compare(student: Sequence[Embeddings], teacher: Sequence[Embeddings], start: Sequence[Embeddings]) -> Tensor:
+def compare(student: Sequence[Pairs], teacher: Sequence[Pairs], start: Sequence[Pairs]) -> Tensor:
     """The six measured numbers, means over all rows of all batches and both directions.
 
     Args:
@@ -122,15 +122,22 @@ class Dynamics:
         student: at the pretrained weights theta_0, whose embeddings are kept.
         settings: batch size and number of steps.
         views: pictures of a sample in the method's batches; here all are the same one.
+        cut: whether captions are cut after their end, as in the batches.
     """
 
     def __init__(
-        self, probe: "EvalData", caption_tokens: Tensor, student: nn.Module, settings: Settings, views: int = 1
+        self,
+        probe: "EvalData",
+        caption_tokens: Tensor,
+        student: nn.Module,
+        settings: Settings,
+        views: int = 1,
+        cut: bool = True,
     ):
         device = next(student.parameters()).device
         self.steps = measured_steps(settings.total_steps)
         with _undisturbed(student):
-            found = list(probe_batches(probe, caption_tokens, settings.batch_size))
+            found = list(probe_batches(probe, caption_tokens, settings.batch_size, cut))
         found = [replace(batch, other_views=(batch.images,) * (views - 1)) for batch in found]
         self.batches = [batch.to(device) for batch in found]
         self.start = self._embed(student)
@@ -154,19 +161,21 @@ class Dynamics:
         gap = named["kl_teacher_student"] / way if way > ROUNDING else None
         return {"step": step, "fraction": self.steps[step], **named, "gap": gap}
 
-    def _embed(self, model: nn.Module) -> list[Embeddings]:
+    def _embed(self, model: nn.Module) -> list[Pairs]:
         """Embeddings of every batch; none if the model gives something else."""
-        embeddings = []
+        embeddings: list[Pairs] = []
         with _undisturbed(model):
             for batch in self.batches:
                 outputs = model(batch)
-                if not isinstance(outputs, Embeddings):
+                if not isinstance(outputs, (Embeddings, SigmoidEmbeddings)):
                     return []
-                embeddings.append(Embeddings(*(tensor.clone() for tensor in outputs)))  # never an alias
+                embeddings.append(type(outputs)(*(tensor.clone() for tensor in outputs)))  # never an alias
         return embeddings
 
 
-def probe_batches(probe: "EvalData", caption_tokens: Tensor, batch_size: int) -> Iterator[Batch]:
+def probe_batches(
+    probe: "EvalData", caption_tokens: Tensor, batch_size: int, cut: bool = True
+) -> Iterator[Batch]:
     """Batches of the first images of `probe` with their captions; a last batch of one image is left out."""
     count, prompts = min(PROBE_IMAGES, len(probe)), caption_tokens.shape[1]
     for first in range(0, count, batch_size):
@@ -176,8 +185,7 @@ def probe_batches(probe: "EvalData", caption_tokens: Tensor, batch_size: int) ->
         indices = torch.arange(first, last)
         labels = torch.as_tensor(probe.labels[first:last]).long()
         tokens = caption_tokens[labels, indices % prompts]
-        longest = int(tokens.argmax(dim=-1).max()) + 1
-        yield Batch(probe.images(first, last), labels, tokens[:, :longest], indices, torch.zeros_like(indices))
+        yield Batch(probe.images(first, last), labels, tokens[:, : length(tokens, cut)], indices, torch.zeros_like(indices))
 
 
 @contextmanager

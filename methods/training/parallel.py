@@ -63,7 +63,7 @@ class World:
         """Outputs of the whole batch of `count` rows, without graph, from those of each process's share."""
         if self.size == 1:
             return outputs
-        return _rebuild(outputs, [part if part.ndim == 0 else self._gather(part, count) for part in _parts(outputs)])
+        return _map(lambda part: part if part.ndim == 0 else self._gather(part, count), outputs)
 
     def _gather(self, own: Tensor, count: int) -> Tensor:
         shares = [self.rows(count, rank) for rank in range(self.size)]
@@ -161,11 +161,11 @@ def backward_in_parts(
 ) -> LossTerms:
     """Adds to each parameter's gradient this process's part of the gradient of a loss on the whole batch.
 
-    Summed over processes, the gradients are those of the whole batch. A 0-dim output (the logit scale) gets its
+    Summed over processes, the gradients are those of the whole batch. A 0-dim output (the logit scale, the bias) gets its
     gradient once, from the first part of the first process.
 
     Args:
-        model: batch -> a tensor with a row per sample, or a NamedTuple of such and of 0-dim tensors.
+        model: batch -> a tensor with a row per sample, or a NamedTuple of such, of 0-dim tensors and of NamedTuples.
         parts: this process's share of the batch, one forward pass each; more than one are run twice.
         loss: terms of the whole batch's outputs; every process computes all of it.
         count: rows of the whole batch.
@@ -216,13 +216,19 @@ def _push(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
 
 
 def _parts(outputs: Any) -> list[Tensor]:
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    """The tensors of outputs, those of NamedTuples inside of them too, in order."""
+    return [outputs] if isinstance(outputs, Tensor) else [part for entry in outputs for part in _parts(entry)]
 
 
 def _rebuild(like: Outputs, parts: Sequence[Tensor]) -> Outputs:
     """Tensors in the shape of `like`: a tensor or its NamedTuple."""
-    made: Any = parts[0] if isinstance(like, Tensor) else type(like)(*parts)
-    return made
+    rest = iter(parts)
+
+    def made(shape: Any) -> Any:
+        return next(rest) if isinstance(shape, Tensor) else type(shape)(*map(made, shape))
+
+    rebuilt: Outputs = made(like)
+    return rebuilt
 
 
 def _map(function: Callable[[Tensor], Tensor], outputs: Outputs) -> Outputs:

@@ -34,8 +34,8 @@ class Fitted:
 
     classifier: Predictor
     curves: list[dict[str, float]] = field(default_factory=list)
-    """One row every `log_every` steps and at the last: step, lr, each weighted term, total, logit_scale
-    where there is one."""
+    """One row every `log_every` steps and at the last: step, lr, each weighted term, total, logit_scale and logit_bias
+    where there are such."""
     images_seen: int = 0
     train_seconds: float = 0.0
     """Wall time of preparation and steps, summed over resumes."""
@@ -123,7 +123,7 @@ def fit(
     # Before anything is prepared or restored, the student has the pretrained weights.
     watch = None
     if probe is not None and type(method).teacher is not Method.teacher:
-        watch = Dynamics(probe, task.caption_tokens, student, settings, method.views)
+        watch = Dynamics(probe, task.caption_tokens, student, settings, method.views, task.cuts_text)
     info = saved[2]["info"] if saved else method.prepare(student, context)
     world.broadcast(list(student.state_dict().values()))
     training = Training(method, student, settings, world)
@@ -158,6 +158,7 @@ def fit(
         workers=workers,
         pin=training.device.type == "cuda",
         views=method.views,
+        cut=task.cuts_text,
     )
     for batch in batches:
         if stops():
@@ -203,8 +204,11 @@ def _check_terms(unread: list[tuple[int, dict[str, Tensor]]]) -> None:
 def _row(training: Training, step: int, terms: Mapping[str, Tensor]) -> dict[str, float]:
     """A row of the curves, in one transfer from the device; NonFinite if a term is not finite."""
     encoder = getattr(training.student, "encoder", None)
-    scale = {} if encoder is None else {"logit_scale": encoder.logit_scale.detach()}
-    named = {**terms, **scale}
+    named = dict(terms)
+    if encoder is not None:
+        named["logit_scale"] = encoder.logit_scale.detach()
+        if encoder.logit_bias is not None:
+            named["logit_bias"] = encoder.logit_bias.detach()
     values = dict(zip(named, torch.stack(list(named.values())).tolist(), strict=True))
     return {"step": step, "lr": training.learning_rate(step), **_finite(values, step)}
 

@@ -290,8 +290,12 @@ def test_registered_repositories_are_those_that_open_clip_downloads_from():
     ("ViT-B-16:openai", "trained with QuickGELU, .* write ViT-B-16-quickgelu:openai"),
     ("ViT-B-17", "did you mean 'ViT-B-16'"),
     ("ViT-B-16:nothing", "no weights 'nothing' of 'ViT-B-16'; tags: openai, laion400m_e31"),
-    ("ViT-B-16-SigLIP:webli", "no CLIP with its own image tower"),
-    ("coca_ViT-B-32:laion2b_s13b_b90k", "no CLIP with its own image tower"),
+    ("ViT-B-32", "ViT-B-32 of open_clip needs a tag, ViT-B-32:TAG; tags: openai, laion400m_e31"),
+    ("ViT-S-16", "needs a tag, .*; tags: none; give a weights file, ViT-S-16:FILE.safetensors"),
+    ("coca_ViT-B-32:laion2b_s13b_b90k", "is a CoCa, whose text tower also writes captions; take ViT-B-32"),
+    ("roberta-ViT-B-32:laion2b_s12b_b32k", "the text tower of .* is roberta-base of Hugging Face's transformers"),
+    ("hf-hub:name", "must be hf-hub:org/name"),
+    ("local-dir:/nowhere/at/all", "there is no /nowhere/at/all"),
 ])  # fmt: skip
 def test_a_wrong_name_says_what_to_write(name, words):
     for use in (backbones.resolve, backbones.weights_id, backbones.load):

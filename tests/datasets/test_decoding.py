@@ -71,7 +71,7 @@ def theirs():
 
 
 def ours(path, decode="exact"):
-    return decoding.centre_view(decoding.read(path, str(path)), SIZE, str(path), decode)
+    return decoding.eval_view(decoding.read(path, str(path)), SIZE, str(path), decode)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -227,7 +227,7 @@ def test_a_dataset_makes_all_its_pictures_in_one_way(own, tmp_path):
     draws = decoding.crop_draws(derive(stable_key("folder-v1", "train", 1), 0, 0))[0]
     assert np.array_equal(fast.train_images([(0, 0)], 1)[0].numpy(), decoding.random_view(image, 32, draws, "fast"))
     shown = decoding.read(own / "id_test" / "a" / "0.jpg", "x")
-    views = [decoding.centre_view(shown, 32, "x", decode) for decode in ("exact", "fast")]
+    views = [decoding.eval_view(shown, 32, "x", decode) for decode in ("exact", "fast")]
     assert not np.array_equal(*views)
     for data, view in zip((exact, fast), views, strict=True):
         assert np.array_equal(data.eval_data("id").images(0, 1)[0].numpy(), view)
@@ -235,5 +235,5 @@ def test_a_dataset_makes_all_its_pictures_in_one_way(own, tmp_path):
     read = decoding.read(own.parent / "further" / "a" / "0.jpg", "x")
     for decode, view in zip(("exact", "fast"), views, strict=True):
         data = catalogue.get(beside, size=32, decode=decode)
-        for name, expected in (("id", view), ("further", decoding.centre_view(read, 32, "x", decode))):
+        for name, expected in (("id", view), ("further", decoding.eval_view(read, 32, "x", decode))):
             assert np.array_equal(data.eval_data(name).images(0, 1)[0].numpy(), expected)

@@ -120,7 +120,7 @@ def theirs(data):
 def ours(data):
     """The same of this package; None for its one clear error."""
     try:
-        view = decoding.centre_view(decoding.read(io.BytesIO(data), "the file"), SIZE, "the file")
+        view = decoding.eval_view(decoding.read(io.BytesIO(data), "the file"), SIZE, "the file")
     except DataError as error:
         assert "\n" not in str(error)
         if not str(error).startswith("the file: cannot be read as an image ("):
@@ -179,7 +179,7 @@ class Pairs:
             data = stored(photograph(width, height, seed), "JPEG", quality=90)
             image = decoding.read(io.BytesIO(data), "x")
             for decode, views in made.items():
-                views.append(decoding.centre_view(image, size, "x", decode))
+                views.append(decoding.eval_view(image, size, "x", decode))
         self.exact, self.fast = map(np.stack, made.values())
         self.apart = np.abs(self.fast.astype(np.int16) - self.exact)
 

@@ -212,7 +212,7 @@ def test_the_evaluation_view_is_open_clips(tmp_path):
     noise = np.random.default_rng(0)
     for width, height in ((500, 375), (333, 500), (224, 224), (225, 301), (40, 31)):
         image = noise.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        ours = decoding.centre_view(image, 224, "noise")
+        ours = decoding.eval_view(image, 224, "noise")
         assert np.array_equal(ours.transpose(1, 2, 0), np.asarray(theirs(Image.fromarray(image))))
 
 
@@ -248,9 +248,9 @@ def test_extreme_shapes_still_give_a_crop():
             left, top, w, h = decoding.random_box(width, height, draws)
             assert 0 <= left and 0 <= top and 1 <= w and 1 <= h and left + w <= width and top + h <= height
     dot = np.array([[[5, 6, 7]]], dtype=np.uint8)
-    assert decoding.centre_view(dot, 8, "x")[:, 3, 3].tolist() == [5, 6, 7]
+    assert decoding.eval_view(dot, 8, "x")[:, 3, 3].tolist() == [5, 6, 7]
     with pytest.raises(DataError, match="thin.png: 1 x 30000 pixels are too long and thin"):
-        decoding.centre_view(np.zeros((30_000, 1, 3), dtype=np.uint8), 224, "thin.png")
+        decoding.eval_view(np.zeros((30_000, 1, 3), dtype=np.uint8), 224, "thin.png")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_every_colour_mode_becomes_rgb(mode, suffix, tmp_path):
     picture(path, (255, 255, 255), mode=mode)
     with Image.open(path) as stored:
         assert stored.mode != "RGB"
-    view = decoding.centre_view(decoding.read(path, str(path)), 8, "x")
+    view = decoding.eval_view(decoding.read(path, str(path)), 8, "x")
     assert view.shape == (3, 8, 8)
     assert np.abs(view.astype(int) - 255).max() <= 3
 

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import families_kit
 import numpy as np
 import torch
 
@@ -22,7 +23,13 @@ VISION = {
 
 
 def encoder(kind="vit", seed=0):
-    """A random dual encoder, the same for the same arguments; BatchNorm statistics are not the default."""
+    """A random dual encoder, the same for the same arguments; BatchNorm statistics are not the default.
+
+    Args:
+        kind: of OpenAI's shape, "vit" or "rn", or one of `families_kit`.
+    """
+    if kind not in VISION:
+        return families_kit.trainable(kind)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         text = CLIPTextCfg(context_length=16, vocab_size=tiny.vocabulary_size(), width=32, heads=2, layers=1)
@@ -56,7 +63,8 @@ class Data:
 
 def task(model, trainable="all"):
     tokens = model.tokenize([prompt.format(name) for name in CLASSES for prompt in PROMPTS])
-    return Task(CLASSES, PROMPTS, tokens.view(len(CLASSES), len(PROMPTS), -1), Data(), trainable)
+    tokens = tokens.view(len(CLASSES), len(PROMPTS), -1)
+    return Task(CLASSES, PROMPTS, tokens, Data(), trainable, model.cuts_text)
 
 
 def settings(**changes):
@@ -73,7 +81,7 @@ def settings(**changes):
 
 def batches(data, count=6):
     """The batches of seed 0."""
-    options = {"batch_size": 8, "seed": 0, "start_step": 0, "total_steps": count}
+    options = {"batch_size": 8, "seed": 0, "start_step": 0, "total_steps": count, "cut": data.cuts_text}
     return list(train_batches(data.dataset, data.caption_tokens, **options))
 
 

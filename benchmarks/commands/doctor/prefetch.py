@@ -35,9 +35,9 @@ def fetch(suite: Any, tell: Callable[[str], None], asked: str = "") -> None:
             tell(f"{name}: its weights are made on this machine, after this, by {command}")
             continue
         with _what_the_hub_answered(f"weights of {name}"):
-            backbones.fetch(name)
+            tokenizer = backbones.fetch(name)
         doubt = backbones.examine(name, thorough=True)
-        tell(f"{name}: weights are on this machine; its tokenizer ships with open_clip or with this package")
+        tell(f"{name}: weights are on this machine; {tokenizer}")
         if doubt:
             tell(doubt)
     named = [catalogue.parts(suite.dataset_of(recipe))[0] for recipe in suite.recipe_names]

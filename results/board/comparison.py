@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics as middle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from ..records.predictions import PredictionError
 from ..statistics.jackknife import METRICS
 from ..statistics.paired import Difference, holm, paired, resolvable
 from .per_sample import OutcomeError, Outcomes, SetScores
-from .rows import SCORE, Row, Section
+from .rows import FORGOTTEN, RETAINED, SCORE, Row, Section, in_percent
 
 Judged = TypeVar("Judged")
 
@@ -55,16 +55,24 @@ class Comparison:
 
     @property
     def resolvable(self) -> float | None:
-        """The true difference that a comparison as noisy as this one finds with 80 % power."""
+        """The true difference that a comparison as noisy as this one finds with 80 % power, alone: at 5 %."""
+        return self.resolvable_at(LEVEL)
+
+    def resolvable_at(self, level: float) -> float | None:
+        """The same for a test at another level; None as `p`."""
         if not self.whole:
             return None
         found = self.difference
-        return resolvable(*map(float, (found.error, found.df) if self.random else (found.image_error, found.image_df)))
+        error, df = (found.error, found.df) if self.random else (found.image_error, found.image_df)
+        return resolvable(float(error), float(df), level=level)
 
 
 @dataclass(frozen=True)
 class AgainstBest:
-    """A row beside the best of its column: best minus row, and Holm's adjusted p value; None where there is none."""
+    """A row beside the best of its column that can be tested: that minus the row, and Holm's adjusted p value.
+
+    No p where there is no test; a row that cannot be tested may be ahead, and then the gap has the other sign.
+    """
 
     gap: float
     p: float | None
@@ -74,12 +82,30 @@ class AgainstBest:
         return None if self.p is None else self.p <= LEVEL
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of a column of a ranked table, by the index of its rows.
+
+    Attributes:
+        best: the best row, with those that equal it; bold. Of those that can be tested, where there are files; none
+            where no test was possible.
+        against: every other comparable row against the first of the best, where a file of both is there.
+        tested: whether there are files for such a column at all.
+    """
+
+    best: frozenset[int] = frozenset()
+    against: Mapping[int, AgainstBest] = field(default_factory=dict)
+    tested: bool = False
+
+
 def sets_of(section: Section, column: str) -> dict[str, str] | None:
     """The sets whose unweighted mean a column is, each with its score; None where it is none that samples give."""
-    if column in ("acc_ood_mean", SCORE):
-        return {name: section.score(name) if column == SCORE else "accuracy" for name in section.shifts} or None
-    if column in ("acc_id", "nll_id"):
-        return {section.id_set: "nll" if column == "nll_id" else "accuracy"} if section.id_set else None
+    if column in ("acc_ood_mean", "ece_ood_mean", SCORE):
+        score = {"acc_ood_mean": "accuracy", "ece_ood_mean": "ece"}.get(column)
+        return {name: score or section.score(name) for name in section.shifts} or None
+    if column in ("acc_id", "ece_id", "nll_id"):
+        score = {"acc_id": "accuracy"}.get(column, column.removesuffix("_id"))
+        return {section.id_set: score} if section.id_set else None
     metric, _, name = column.partition("/")
     metric = "accuracy" if metric == "acc" else metric
     return {name: metric} if metric in ("accuracy", *METRICS) else None
@@ -188,13 +214,41 @@ def _sharing(units: Mapping[str, np.ndarray]) -> list[list[str]]:
     return [names for names, _ in groups]
 
 
+def best_rows(rows: Sequence[Row], column: str) -> frozenset[int]:
+    """Indices of the best of the rows of a column that compete; none unless two do."""
+    if column in ("ece_floor_ood_mean", RETAINED):
+        return frozenset()
+    sign = -1 if in_percent(column) and column != FORGOTTEN else 1
+    means = {i: row.mean(column) for i, row in enumerate(rows) if row.competes}
+    # Below nine digits, means differ by rounding only.
+    losses = {i: round(sign * mean, 9) for i, mean in means.items() if mean is not None}
+    return frozenset(i for i in losses if losses[i] == min(losses.values())) if len(losses) > 1 else frozenset()
+
+
+def testable(outcomes: Outcomes, section: Section, row: Row, column: str) -> bool:
+    """Whether a row can be tested on a column: it competes, what its seeds vary is known, and its samples are there."""
+    asked = sets_of(section, column)
+    if asked is None or not row.competes or row.pooled or (row.varies and len(row.seeds) < 2):
+        return False
+    return all(outcomes.scores(section.benchmark, row, name, score) is not None for name, score in asked.items())
+
+
+def verdict(outcomes: Outcomes, section: Section, rows: Sequence[Row], column: str) -> Verdict:
+    """The best testable row of a column, and every other comparable row against it."""
+    places = [i for i, row in enumerate(rows) if testable(outcomes, section, row, column)]
+    best = frozenset(places[i] for i in best_rows([rows[i] for i in places], column))
+    against = against_best(outcomes, section, rows, min(best), column) if best else {}
+    known = any(found.p is not None for found in against.values())
+    return Verdict(best if known else frozenset(), against, True)
+
+
 def against_best(
     outcomes: Outcomes, section: Section, rows: Sequence[Row], best: int, column: str
 ) -> dict[int, AgainstBest]:
     """Every other comparable row of a table beside the best of a column, Holm over the column.
 
     Args:
-        rows: of one table. best: the index of the best in it.
+        rows: of one table. best: the index of the best testable one in it.
 
     Returns:
         Index -> comparison, for rows that `Row.competes`; none where per-sample files are missing.
@@ -211,14 +265,19 @@ def against_best(
 
 
 def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str:
-    """A sentence on the difference of two rows of a table that its seeds and images resolve; empty without files."""
+    """A sentence on the difference of two rows of a table that its seeds and images resolve; empty without files.
+
+    At the level of the table's signs: Holm separates a first row of m at 5 % / m, whatever the others are.
+    """
     sizes, seeds, images = [], set(), set()
+    against = verdict(outcomes, section, rows, section.ood_column).against
+    tests = max(1, sum(found.p is not None for found in against.values()))
     for first, second in combinations([row for row in rows if row.competes], 2):
         both = first.varies and second.varies
         comparison = compare(outcomes, section, first, second, section.ood_column) if both else None
         # WiSE-FT at alpha 1 is its FT, image by image: two rows of one model say nothing of noise.
         same = comparison is not None and comparison.difference.mean == comparison.difference.error == 0
-        if comparison is not None and (size := comparison.resolvable) is not None and not same:
+        if comparison is not None and (size := comparison.resolvable_at(LEVEL / tests)) is not None and not same:
             sizes.append(100 * size)
             seeds.add(len(comparison.seeds))
             images.add(comparison.difference.images)
@@ -226,9 +285,15 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str
         return ""
     count, many = (" to ".join(str(n) for n in sorted({min(group), max(group)})) for group in (seeds, images))
     return (
-        f"Smallest OOD-mean difference that {count} paired seeds on {many} source images resolve (two-sided 5 %, 80 % "
-        f"power): {middle.median(sizes):.1f} points, median over pairs of rows; {min(sizes):.1f} to {max(sizes):.1f}."
+        f"Smallest OOD-mean difference that {count} paired seeds on {many} source images resolve ({level_text(tests)}, "
+        f"80 % power): {middle.median(sizes):.1f} points, median over pairs of rows; {min(sizes):.1f} to "
+        f"{max(sizes):.1f}."
     )
+
+
+def level_text(tests: int) -> str:
+    """The level at which a column of so many tests separates a first row: two-sided 5 % / 16, as Holm does first."""
+    return f"two-sided 5 % / {tests}, the level at which Holm separates a first row" if tests > 1 else "two-sided 5 %"
 
 
 class Judge:
@@ -240,7 +305,7 @@ class Judge:
 
     def __init__(self, outcomes: Outcomes | None) -> None:
         self._outcomes = outcomes
-        self._found: dict[tuple[int, tuple[int, ...], str], dict[int, AgainstBest] | None] = {}
+        self._found: dict[tuple[int, tuple[int, ...], str], Verdict] = {}
         self.problems: list[str] = []
 
     def anew(self) -> Judge:
@@ -252,20 +317,19 @@ class Judge:
         """Whether it knows of any per-sample files."""
         return self._outcomes is not None
 
-    def against_best(
-        self, section: Section, rows: Sequence[Row], best: set[int], column: str
-    ) -> dict[int, AgainstBest] | None:
-        """`against_best` of the first of the best; None where a table is not tested at all.
+    def verdict(self, section: Section, rows: Sequence[Row], column: str) -> Verdict:
+        """`verdict`; where no file is known of at all, the best by the means alone.
 
-        Args:
-            best: indices of the best rows of the column, as `cells.best_rows` gives them.
+        A column that no samples give, or whose files contradict their records, has no best row.
         """
         outcomes = self._outcomes
-        if outcomes is None or not best or sets_of(section, column) is None:
-            return None
+        if outcomes is None:
+            return Verdict(best_rows(rows, column))
+        if sets_of(section, column) is None:
+            return Verdict()
         key = (id(section), tuple(map(id, rows)), column)
         if key not in self._found:
-            self._found[key] = self._checked(lambda: against_best(outcomes, section, rows, min(best), column))
+            self._found[key] = self._checked(lambda: verdict(outcomes, section, rows, column)) or Verdict()
         return self._found[key]
 
     def resolution(self, section: Section, rows: Sequence[Row]) -> str:

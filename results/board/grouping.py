@@ -385,6 +385,7 @@ def _scores(sets: Mapping[str, Mapping[str, Any]], table: _Table) -> dict[str, f
 def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float]:
     """Column -> value of one run; a mean over shifts only if none is missing."""
     values = {f"acc/{name}": metrics["accuracy"] for name, metrics in sets.items() if name in roles}
+    values |= {f"ece/{name}": metrics["ece"] for name, metrics in sets.items() if name in roles}
     values |= {
         f"worst_group_accuracy/{name}": metrics["worst_group_accuracy"]
         for name, metrics in sets.items()

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ..metrics.metrics import bin_edges, binned
 from ..records import predictions
 from ..records.records import REFERENCE
 from ..records.reference import PREDICTIONS, SAMPLES, ReferencePredictions
 from ..statistics import jackknife
 from .rows import JOINT, Row
+
+
+_EDGES = bin_edges(15)
+"""Of the ECE that records and boards have."""
 
 
 class OutcomeError(ValueError):
@@ -102,6 +107,9 @@ class Outcomes:
                 )
             self._right[benchmark, row.provenance, name, run_id] = right
             if score in jackknife.METRICS:
+                if score == "ece":
+                    confidence, index = binned(columns["confidence"], _EDGES)
+                    columns = {**columns, "confidence": confidence, "bin": index}
                 pseudo = jackknife.pseudovalues(score, columns, inverse, len(units))
                 recorded = row.values.get(f"{score}/{name}", {}).get(seed)
                 if pseudo is None or recorded is None:

@@ -36,6 +36,7 @@ JOINT = ", "  # between the names of a row that several groups hold; no name of 
 OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set, and what a run lost of it
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
 RETAINED = "retained"  # mean accuracy over the retention sets of a suite, which no mean, order or choice looks at
+OWN_METRICS = ("macro_f1_labels", "worst_group_accuracy")  # what a set may be judged by in place of accuracy
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
 TRANSDUCTIVE = "transductive"  # another: its predictions on a set depend on all images of the set
 ASIDE = (GRID, PUBLISHED, ORACLE, TRANSDUCTIVE)  # in lists of their own, never ranked
@@ -265,6 +266,11 @@ class Section:
     def shows_rules(self) -> bool:
         """Whether the rules' tables are worth a heading: not in a study, nor under published values."""
         return self.ranks or not any(row.kind in (GRID, PUBLISHED) for row in self.rows)
+
+
+def in_percent(column: str) -> bool:
+    """Whether a column's values are shown in percent, and are the better the larger."""
+    return column.startswith(("acc", SCORE, RETAINED, *OWN_METRICS))
 
 
 def natural(text: str) -> list[tuple[int, Any]]:

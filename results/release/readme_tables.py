@@ -109,9 +109,9 @@ def _caption(section: Section) -> str:
         return f"; settings are defaults, so that nothing is ranked; {measured}."
     return (
         f", rule {RULES[0]}; {measured}; zero-shot first, then the Pareto front of ID and OOD means, then the rest, "
-        "each by OOD mean; bold: the best row of a backbone, zero-shot aside; ≈: not separable from it (paired by seed "
-        "and source image, Holm over the column, 5 %; ECE is not tested); ?: not tested (one seed, or one model made "
-        "of several)."
+        "each by OOD mean; bold: the best row of a backbone that can be tested, zero-shot aside; ≈: not separable from "
+        "it (paired by seed and source image, Holm over the column, 5 %); ?: not tested, and never bold (one seed, or "
+        "one model made of several)."
     )
 
 

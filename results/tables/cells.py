@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from ..board.chance import sentence as chance
+from ..board.comparison import LEVEL, level_text
 from ..board.rows import (
     FORGOTTEN,
     GRID,
@@ -20,6 +21,7 @@ from ..board.rows import (
     TRANSDUCTIVE,
     Row,
     Section,
+    in_percent,
 )
 from ..statistics.seed_summary import smallest_resolvable_difference
 
@@ -39,11 +41,6 @@ OWN_TEXTS = {
     "macro_f1_labels": "macro F1 (over the classes that occur as label)",
     "worst_group_accuracy": "accuracy of the worst group",
 }
-
-
-def in_percent(column: str) -> bool:
-    """Whether a column's values are shown in percent, and are the better the larger."""
-    return column.startswith(("acc", SCORE, RETAINED, *OWN_TITLES))
 
 
 def metric_columns(section: Section) -> list[tuple[str, str]]:
@@ -137,19 +134,6 @@ def cell_text(row: Row, column: str, short: bool = False) -> str:
     return f"{text}{gap}{sd * scale:.{digits}f}"
 
 
-def best_rows(rows: Sequence[Row], column: str) -> set[int]:
-    """Indices of the best of the rows of a column that compete; none unless two do."""
-    if column in ("ece_floor_ood_mean", RETAINED):
-        return set()
-    sign = -1 if in_percent(column) and column != FORGOTTEN else 1
-    losses = {}
-    for i, row in enumerate(rows):
-        mean = row.mean(column)
-        if mean is not None and row.competes:
-            losses[i] = round(sign * mean, 9)  # below that, means differ by rounding only
-    return {i for i in losses if losses[i] == min(losses.values())} if len(losses) > 1 else set()
-
-
 def marks_text(row: Row) -> str:
     return "".join(MARKS[kind] for kind in MARKS if kind in row.marks)
 
@@ -175,17 +159,19 @@ def resolution(section: Section, rows: list[Row]) -> str:
     """A sentence on the OOD difference that the seeds of a table resolve; empty below two seeds or rows."""
     sizes, seeds = [], set()
     ranked = [row for row in rows if not row.is_reference_method and row.complete]
+    tests = max(1, len(ranked) - 1)  # of a column, were there samples to test with
     for first, second in combinations(ranked, 2):
         a, b = (row.values.get(section.ood_column, {}) for row in (first, second))
         shared = sorted(a.keys() & b.keys())
         if len(shared) >= 2 and first.name != second.name:
-            sizes.append(100 * smallest_resolvable_difference([a[s] for s in shared], [b[s] for s in shared]))
+            pair = ([values[seed] for seed in shared] for values in (a, b))
+            sizes.append(100 * smallest_resolvable_difference(*pair, level=LEVEL / tests))
             seeds.add(len(shared))
     if not sizes:
         return ""
     count = "–".join(str(n) for n in sorted({min(seeds), max(seeds)}))
     return (
-        f"Smallest OOD-mean difference that {count} paired seeds resolve (two-sided 5 %, 80 % power): "
+        f"Smallest OOD-mean difference that {count} paired seeds resolve ({level_text(tests)}, 80 % power): "
         f"{middle.median(sizes):.1f} points, median over pairs of rows. It covers training randomness only; "
         "the choice of test images comes on top."
     )

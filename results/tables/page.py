@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..board.comparison import Judge
+from ..board.comparison import Judge, Verdict
 from ..board.curve import Curve
 from ..board.interpolation_paths import by_seed
 from ..board.provenances import shares_name
@@ -18,7 +18,6 @@ from .cells import (
     ASIDE_TITLES,
     TIED,
     UNTESTED,
-    best_rows,
     cell_text,
     empty_cells,
     footnotes,
@@ -34,13 +33,16 @@ HEADER = (
     "OOD columns are unweighted means over the shifts. The OOD ECE floor is what the OOD ECE would be on average if "
     "the same confidences were perfectly calibrated. NLL in nats. Cells are mean ± standard deviation (n − 1) over "
     "seeds. Zero-shot is the reference row and is not ranked; of the others, the ID/OOD Pareto front comes first, then "
-    "the rest, each by OOD mean, and the best complete one of each column is bold. Every run is judged at its last "
+    "the rest, each by OOD mean, and of each column the best complete one that can be tested is bold. Every run is judged at its last "
     "checkpoint; the column selection says how its setting was chosen."
 )
 TESTED = (
-    "A number with ≈ is not separable from the best of its column: paired by seed and source image, two-way random "
-    "effects, t with Satterthwaite's degrees of freedom, lowered as Cochran and Cox do, two-sided 5 %, Holm over the "
-    "column; ? could not be tested (one seed, one model made of several, or no samples of a run). ECE is not tested. "
+    "A number with ≈ is not separable from the best of its column that can be tested, the bold one: paired by seed and "
+    "source image, two-way random effects, t with Satterthwaite's degrees of freedom, lowered as Cochran and Cox do, "
+    "two-sided 5 %, Holm over the column; ? could not be tested (one seed, one model made of several, or no samples of "
+    "a run), whatever its number, and is never bold, nor is any number of a column without tests. "
+    "ECE is no mean over images: what an image moves it by is what it falls by without it (jackknife), and the test is "
+    "of the ECE of other sets of this size; simulated, two models of one ECE are told apart in 0 to 5 %, the fewer the better both are calibrated. "
     "Simulated, a row as good as any keeps its ≈ in at least 95 % of repetitions; that one of several such rows loses "
     "it is likelier, for 17 of them 13 to 23 %, and up to 42 % where three seeds vary more than the images. Of "
     "three seeds, p values far below 5 % are too small (where 0.3 % is said, up to 1.5 %)."
@@ -69,7 +71,7 @@ FIXED_TEXT = (
 )
 POOLED_TEXT = (
     "n = 1, and no deviation, where a row is made from the runs of several seeds: {names}. Other seeds would give "
-    "another such row; by how much is not known, so that it is not tested (?), nor any row against it where it is best."
+    "another such row; by how much is not known, so that it is neither tested (?) nor bold."
 )
 RULE_TEXT = {
     "one_se": "one_se: of the tried settings within one paired standard error of the lowest validation NLL, the most "
@@ -193,22 +195,21 @@ def compared(
         rows: of one backbone and rule, where there is a judge; without one they are a list, in which none is the best.
         short: as in `cell_text`.
     """
-    best = {column: best_rows(rows, column) if judge else set() for column, _ in columns}
-    signs = {column: signs_of(section, rows, best[column], column, judge) for column, _ in columns}
+    found = {column: judge.verdict(section, rows, column) if judge else Verdict() for column, _ in columns}
+    signs = {column: signs_of(rows, column, verdict) for column, verdict in found.items()}
     return [
-        [Cell(cell_text(row, key, short), i in best[key], signs[key].get(i, "")) for key, _ in columns]
+        [Cell(cell_text(row, key, short), i in found[key].best, signs[key].get(i, "")) for key, _ in columns]
         for i, row in enumerate(rows)
     ]
 
 
-def signs_of(section: Section, rows: Sequence[Row], best: set[int], column: str, judge: Judge | None) -> dict[int, str]:
+def signs_of(rows: Sequence[Row], column: str, verdict: Verdict) -> dict[int, str]:
     """Index -> sign of the rows that are not separable from the best of a column, or not tested against it."""
-    found = judge.against_best(section, rows, best, column) if judge else None
-    if found is None:
+    if not verdict.tested:
         return {}
     signs = {i: UNTESTED for i, row in enumerate(rows) if row.competes and row.mean(column) is not None}
-    signs |= {i: {True: "", False: TIED, None: UNTESTED}[against.separable] for i, against in found.items()}
-    return {i: sign for i, sign in signs.items() if sign and i not in best}
+    signs |= {i: {True: "", False: TIED, None: UNTESTED}[against.separable] for i, against in verdict.against.items()}
+    return {i: sign for i, sign in signs.items() if sign and i not in verdict.best}
 
 
 def _side_by_side(section: Section) -> Iterable[Block]:

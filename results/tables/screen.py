@@ -98,7 +98,7 @@ class Screen:
             bold = "; bold: best of all on the backbone" if console.is_terminal else ""
             yield Text(f"Accuracy in percent; ECE in [0, 1]; mean±sd over n seeds{bold}.")
         if self.judge.tests and any(row.rules for section, _ in found for row in section.rows):
-            yield Text("≈: not separable from the best of its column; ?: not tested.")
+            yield Text("≈: not separable from the best of its column that can be tested; ?: not tested.")
         yield from (Text(self.say(sentence)) for sentence in self.more)
         rest = sum(id(row) not in seen for section in self.sections for row in section.rows)
         count = "1 more row: " if rest == 1 else f"{rest} more rows: " if rest else ""

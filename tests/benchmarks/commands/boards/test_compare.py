@@ -127,10 +127,13 @@ def test_the_sentence_on_what_a_table_resolves_names_seeds_and_images(reference)
     assert "; 0.0 to" not in sentence  # FLYP and its path stopped at alpha 1 are one model, and no pair
 
 
-def test_columns_that_are_no_mean_over_samples_have_no_interval(reference):
+def test_a_calibration_error_is_compared_too_and_a_floor_is_not(reference):
     section, outcomes, rows = reference
-    assert sets_of(section, "ece_id") is None
-    assert compare(outcomes, section, rows["tracer"], rows["flyp"], "ece_ood_mean") is None
+    for column in ("ece_id", "ece_ood_mean"):
+        found = compare(outcomes, section, rows["tracer"], rows["flyp"], column)
+        assert found.difference.mean == pytest.approx(rows["tracer"].cell(column)[0] - rows["flyp"].cell(column)[0])
+    assert sets_of(section, "ece_floor_ood_mean") is None
+    assert compare(outcomes, section, rows["tracer"], rows["flyp"], "ece_floor_ood_mean") is None
 
 
 # run folders

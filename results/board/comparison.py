@@ -13,7 +13,9 @@ import numpy as np
 from ..records.predictions import PredictionError
 from ..statistics.jackknife import METRICS
 from ..statistics.paired import Difference, holm, paired, resolvable
-from .per_sample import OutcomeError, Outcomes, SetScores
+from .curve import Curve
+from .matched import Matched, matched
+from .per_sample import OutcomeError, Outcomes, SetScores, tables
 from .rows import FORGOTTEN, RETAINED, SCORE, Row, Section, in_percent
 
 Judged = TypeVar("Judged")
@@ -142,78 +144,6 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
     return Comparison(tuple(shared), difference, random, not random or known)
 
 
-def tables(first: Mapping[str, SetScores], second: Mapping[str, SetScores], names: Sequence[str]) -> list[np.ndarray]:
-    """Tables (n, M) for `paired` whose means add up to the mean over sets of first - second.
-
-    Sets that show some of the same source images are one table: an image counts once, with all its renderings in all
-    of them. Where images have different numbers of renderings, an entry is what the image moves the set's mean by.
-
-    Raises:
-        OutcomeError: the two are over other images.
-    """
-    parts = []
-    for group, images, places in _layout({name: first[name].units for name in names}):
-        table = np.zeros(())
-        for name in group:
-            a, b = first[name], second[name]
-            if not (_same(a.units, b.units) and _same(a.counts, b.counts)):
-                raise OutcomeError(f"set {name}: two runs are over other images; run them again.")
-            sums, total = a.sums - b.sums, a.counts.sum()
-            mean = sums.sum(axis=1, keepdims=True) / total
-            moved = np.zeros((len(sums), images))
-            moved[:, places[name]] = sums - a.counts * mean
-            table = table + (mean + moved * images / total) / len(names)
-        parts.append(table)
-    return parts
-
-
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    return one is other or np.array_equal(one, other)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What `_layout` found for these very arrays: they are kept, so that no other has the id of one of them."""
-
-    units: tuple[np.ndarray, ...]
-    found: list[tuple[list[str], int, dict[str, np.ndarray]]]
-
-
-_KNOWN: dict[tuple[tuple[str, int], ...], _Known] = {}
-
-
-def _layout(units: Mapping[str, np.ndarray]) -> list[tuple[list[str], int, dict[str, np.ndarray]]]:
-    """Groups of `_sharing`, each with its number of images and, for each set, which of them it shows.
-
-    A board compares thousands of pairs over the same few sets, whose ids `Outcomes` holds once: they are compared once.
-    """
-    key = tuple((name, id(ids)) for name, ids in units.items())
-    if key not in _KNOWN:
-        found = []
-        for group in _sharing(units):
-            every = np.unique(np.concatenate([units[name] for name in group]))
-            found.append((group, len(every), {name: np.searchsorted(every, units[name]) for name in group}))
-        if len(_KNOWN) >= 64:
-            _KNOWN.clear()
-        _KNOWN[key] = _Known(tuple(units.values()), found)
-    return _KNOWN[key].found
-
-
-def _sharing(units: Mapping[str, np.ndarray]) -> list[list[str]]:
-    """Sets in groups: two are together if they show a common source image, or both do with a third."""
-    groups: list[tuple[list[str], set[str]]] = []
-    for name, ids in units.items():
-        names, seen = [name], set(ids.tolist())
-        apart = []
-        for group in groups:
-            if group[1] & seen:
-                names, seen = group[0] + names, group[1] | seen
-            else:
-                apart.append(group)
-        groups = [*apart, (names, seen)]
-    return [names for names, _ in groups]
-
-
 def best_rows(rows: Sequence[Row], column: str) -> frozenset[int]:
     """Indices of the best of the rows of a column that compete; none unless two do."""
     if column in ("ece_floor_ood_mean", RETAINED):
@@ -331,6 +261,11 @@ class Judge:
         if key not in self._found:
             self._found[key] = self._checked(lambda: verdict(outcomes, section, rows, column)) or Verdict()
         return self._found[key]
+
+    def matched(self, section: Section, row: Row, curve: Curve) -> Matched | None:
+        """`matched`; of the seeds alone where there are no files, or they contradict their records."""
+        found = self._checked(lambda: matched(self._outcomes, section, row, curve))
+        return found or matched(None, section, row, curve)
 
     def resolution(self, section: Section, rows: Sequence[Row]) -> str:
         """`resolution`; empty where it cannot be computed."""

@@ -58,7 +58,7 @@ def _worst_group_accuracy(columns: Columns, unit: np.ndarray, units: int) -> np.
 
 
 def _ece(columns: Columns, unit: np.ndarray, units: int) -> np.ndarray:
-    """A bin's |accuracy - confidence| has a kink at 0, near which the jackknife's spread is too large, never too small."""
+    """The |accuracy - confidence| of a bin has a kink at 0, near which the jackknife gives too large a spread."""
     bins = int(columns["bin"].max(initial=0)) + 1
     gap = (columns["label"] == columns["prediction"]) - columns["confidence"].astype(np.float64)
     by_unit = np.bincount(unit * bins + columns["bin"], weights=gap, minlength=units * bins).reshape(units, bins)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics as middle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import combinations
 
 from ..board.chance import sentence as chance

@@ -1,4 +1,4 @@
-"""What a table's signs, its bold numbers and its smallest difference are worth: simulated boards whose truth is known."""
+"""What signs, bold numbers and the smallest difference of a table are worth: simulated boards whose truth is known."""
 
 import re
 
@@ -91,7 +91,7 @@ def test_one_seed_or_no_files_is_neither_bold_nor_the_measure_of_others():
 
 
 def test_the_smallest_difference_is_found_by_the_signs_as_often_as_it_says():
-    """16 rows stand against a best that is ahead of each by what the sentence says; its sign must leave 80 % of them."""
+    """16 rows stand against a best that is ahead of each by what the sentence says; 80 % must lose their ≈."""
     rng, seeds, rows, replicates = np.random.default_rng(2), 5, 17, 300
     tables = tables_of(rng, dict.fromkeys([f"m{i}" for i in range(rows)], 0.5), seeds, seed_sd=0.0)
     said = resolution(Simulated(tables), *board_of(tables))
@@ -141,10 +141,10 @@ def pseudo_of(confidence, right):
     """(replicates, seeds, UNITS) pseudovalues of the ECE."""
     unit = np.repeat(np.arange(UNITS), SHOWN)
     confidence, index = binned(confidence, bin_edges(15))
-    made = [
-        pseudovalues("ece", {"label": r.astype(int), "prediction": np.ones(len(r), int), "confidence": c, "bin": b}, unit, UNITS)
-        for c, r, b in zip(*(part.reshape(-1, UNITS * SHOWN) for part in (confidence, right, index)), strict=True)
-    ]  # fmt: skip
+    made = []
+    for c, r, b in zip(*(part.reshape(-1, UNITS * SHOWN) for part in (confidence, right, index)), strict=True):
+        columns = {"label": r.astype(int), "prediction": np.ones(len(r), int), "confidence": c, "bin": b}
+        made.append(pseudovalues("ece", columns, unit, UNITS))
     return np.reshape(made, (*confidence.shape[:2], UNITS))
 
 

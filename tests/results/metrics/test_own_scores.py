@@ -152,7 +152,7 @@ def test_a_path_and_its_best_point_are_by_the_score():
     (section,) = build([*records, *judged("flyp", 0.6, 0.55)]).sections
     (path,) = section.paths
     assert [(stop.id_score, stop.ood) for stop in path.stops] == [(0.2, 0.2), (0.5, 0.5), (0.6, 0.6)]
-    assert path.at_id(0.55) == pytest.approx(0.55)
+    assert path.crossing(0.55).ood == pytest.approx(0.55)
     oracle = next(row for row in section.rows if row.kind == "oracle")
     assert oracle.point == "alpha 1" and oracle.cell(section.ood_column)[0] == pytest.approx(0.6)
 

@@ -202,6 +202,7 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str
     sizes, seeds, images = [], set(), set()
     against = verdict(outcomes, section, rows, section.ood_column).against
     tests = max(1, sum(found.p is not None for found in against.values()))
+    sources = sum(section.clusters.get(name, 0) for name in section.shifts)
     for first, second in combinations([row for row in rows if row.competes], 2):
         both = first.varies and second.varies
         comparison = compare(outcomes, section, first, second, section.ood_column) if both else None
@@ -210,12 +211,13 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str
         if comparison is not None and (size := comparison.resolvable_at(LEVEL / tests)) is not None and not same:
             sizes.append(100 * size)
             seeds.add(len(comparison.seeds))
-            images.add(comparison.difference.images)
+            images.add(comparison.difference.images - sources)
     if not sizes:
         return ""
     count, many = (" to ".join(str(n) for n in sorted({min(group), max(group)})) for group in (seeds, images))
+    many += f" source images and {sources} sources of images" if sources else " source images"
     return (
-        f"Smallest OOD-mean difference that {count} paired seeds on {many} source images resolve ({level_text(tests)}, "
+        f"Smallest OOD-mean difference that {count} paired seeds on {many} resolve ({level_text(tests)}, "
         f"80 % power): {middle.median(sizes):.1f} points, median over pairs of rows; {min(sizes):.1f} to "
         f"{max(sizes):.1f}."
     )

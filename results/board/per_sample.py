@@ -149,20 +149,27 @@ class Outcomes:
 
     @staticmethod
     def _data(benchmark: str, row: Row, name: str) -> tuple[str, ...]:
-        """Benchmark, version, data fingerprint and set: all runs of it have the same samples."""
-        return (benchmark, *(str(row.settings.get(key)) for key in ("benchmark_version", "fingerprint")), name)
+        """Benchmark, version, data fingerprint and set, of which all runs have the same samples, and its clusters."""
+        about = (str(row.settings.get(key)) for key in ("benchmark_version", "fingerprint"))
+        return (benchmark, *about, name, *row.clusters.get(name, ()))
 
     def _layout_of(
         self, key: tuple[str, ...], columns: Mapping[str, np.ndarray], run_id: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Source images, index and count of each sample's, of a set; `key` as `_data` gives it."""
+        """Source images, index and count of each sample's, of a set; `key` as `_data` gives it.
+
+        Where a set's images come from few sources, these are the units, in place of the images.
+        """
         known, sample_ids = self._layouts.get(key), columns["sample_id"]
         if known is None:
             unit_ids = columns["unit_id"].astype(str)
+            if len(key) > 4:
+                starts = np.array(key[4:])
+                unit_ids = starts[np.maximum(np.searchsorted(starts, unit_ids, side="right") - 1, 0)]
             units, inverse, counts = np.unique(unit_ids, return_inverse=True, return_counts=True)
             known = self._layouts[key] = (sample_ids, units, inverse, counts)
         elif known[0] is not sample_ids and not np.array_equal(known[0], sample_ids):
-            raise OutcomeError(f"run {run_id}: its samples of {key[-1]} are not those of the other runs; run it again.")
+            raise OutcomeError(f"run {run_id}: its samples of {key[3]} are not those of the other runs; run it again.")
         return known[1:]
 
     def columns(self, benchmark: str, provenance: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:

@@ -66,6 +66,7 @@ class Row:
     varied: Mapping[str, Any] = field(default_factory=dict)  # what the grid of a study gave
     pooled: bool = False  # made from runs of several seeds: n = 1, and no seed can be missing
     runs: Mapping[int, str] = field(default_factory=dict)  # seed -> run id; none where the values are no run's own
+    clusters: Mapping[str, Sequence[str]] = field(default_factory=dict)  # set -> first unit id of each source
     _cells: dict[str, tuple[float | None, float | None, int]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )  # what `cell` was asked before: a board asks for each some twenty times
@@ -175,6 +176,8 @@ class Section:
     classes: Mapping[str, int] = field(default_factory=dict)  # set -> its classes, where somebody knows
     retention: Mapping[str, int] = field(default_factory=dict)  # set of other classes -> how many it has
     absent: tuple[str, ...] = ()  # sentences on sets of one's own that have no image of some class
+    iid: tuple[str, ...] = ()  # sets of what is finetuned on, beside the ID set and in no mean
+    clusters: Mapping[str, int] = field(default_factory=dict)  # set -> its sources, where its images come from few
 
     def score(self, name: str | None) -> str:
         """The metric that a set is judged by: its protocol's own, accuracy where it names none."""

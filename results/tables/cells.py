@@ -52,7 +52,8 @@ def metric_columns(section: Section) -> list[tuple[str, str]]:
             return [(accuracy, heading)]
         return [(score, f"{heading} {OWN_TITLES[score.partition('/')[0]]}"), (accuracy, f"{heading} accuracy")]
 
-    shifts = (columns_of(section.column(name), f"acc/{name}", name) for name in section.shifts)
+    sets = (*section.iid, *section.shifts)
+    shifts = (columns_of(section.column(name), f"acc/{name}", name) for name in sets)
     return [
         *columns_of(section.id_column, "acc_id", "ID"),
         *(column for columns in shifts for column in columns),
@@ -76,7 +77,28 @@ def remarks(section: Section) -> list[str]:
     """What must be known of all its tables: doubts of weights and captions, other scores, chance, classes that lack."""
     doubts = (f"In some rows, {doubt}." for doubt in section.doubts)
     absent = (f"{sentence}." for sentence in section.absent)
-    return [*doubts, *filter(None, [judged(section), chance(section), retained(section)]), *absent]
+    said = [judged(section), chance(section), same_distribution(section), few_sources(section), retained(section)]
+    return [*doubts, *filter(None, said), *absent]
+
+
+def same_distribution(section: Section) -> str:
+    """Which sets are no shift, where there are any; else empty."""
+    if not section.iid:
+        return ""
+    names, verb = ", ".join(section.iid), "is" if len(section.iid) == 1 else "are"
+    return f"By the dataset's card {names} {verb} i.i.d., new images of what is finetuned on, and in no OOD mean."
+
+
+def few_sources(section: Section) -> str:
+    """Which sets' images are no independent draws, where there are any; else empty."""
+    names = [name for name in (section.id_set, *section.iid, *section.shifts) if name in section.clusters]
+    if not names:
+        return ""
+    counts = ", ".join(f"{name} from {section.clusters[name]}" for name in names)
+    return (
+        f"Images of one source are alike ({counts} sources): there, tests and intervals take a source as one unit, not "
+        "an image, with t of few degrees of freedom, so that only large differences are told apart."
+    )
 
 
 def retained(section: Section) -> str:
@@ -93,7 +115,7 @@ def retained(section: Section) -> str:
 
 def judged(section: Section) -> str:
     """What rows are ranked by, where it is not accuracy on every set; else empty."""
-    names = [name for name in (section.id_set, *section.shifts) if name]
+    names = [name for name in (section.id_set, *section.iid, *section.shifts) if name]
     if all(section.score(name) == "accuracy" for name in names):
         return ""
     texts = {**OWN_TEXTS, "accuracy": "accuracy"}

@@ -125,7 +125,8 @@ class Screen:
         rows = [row for group in groups for row in group.shown(beside)]
         every = [(key, name) for key, name in metric_columns(section) if any(row.cell(key)[2] for row in rows)]
         ranking, calibration = {section.id_column, section.ood_column}, {"ece_id", "ece_ood_mean"}
-        wider = [set(), {"ece_ood_mean"}, calibration, calibration | {section.column(name) for name in section.shifts}]
+        sets = {section.column(name) for name in (*section.iid, *section.shifts)}
+        wider = [set(), {"ece_ood_mean"}, calibration, calibration | sets]
         if section.retention:
             wider = [set(), *(more | {RETAINED} for more in wider)]
         for narrow, more in [*((False, more) for more in reversed(wider)), (True, set())]:

@@ -46,7 +46,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
 
     Where sets are judged by another score than accuracy, columns of that score come after all others of their kind.
     """
-    shifts = list(dict.fromkeys(name for section in sections for name in section.shifts))
+    shifts = list(dict.fromkeys(name for section in sections for name in (*section.iid, *section.shifts)))
     extra = list(dict.fromkeys(name for section in sections for name in section.diagnostics))
     metrics = [
         ("acc_id", "acc_id_percent"),

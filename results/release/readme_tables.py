@@ -17,7 +17,7 @@ from ..plots import gallery
 from ..plots.figure_data import Material, Missing
 from ..plots.style import save
 from ..records import manifest
-from ..records.records import REFERENCE, gather_reference
+from ..records.records import REFERENCE, REFERENCE_RECORDS, gather_reference
 from ..statistics.setting_selection import RULES
 from ..tables.cells import (
     cell_text,
@@ -170,9 +170,10 @@ def main() -> int:
                 for suffix in manifest.PICTURES:
                     (REFERENCE / benchmark / f"{name}{suffix}").unlink(missing_ok=True)
             manifest.write_pictures(REFERENCE / benchmark)
-            write([], gather_reference(benchmark), REFERENCE / benchmark, Outcomes(), BOARDS)
             text = renew(text, f"{benchmark} table", table(benchmark))
             text = renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn))
+        for folder in sorted(path.parent for path in REFERENCE.glob(f"*/{REFERENCE_RECORDS}")):
+            write([], gather_reference(folder.name), folder, Outcomes(), BOARDS)
         FINDINGS.write_text(text, encoding="utf-8")
         short = renew(README.read_text(encoding="utf-8"), "short table", short_table())
         README.write_text(short, encoding="utf-8")
@@ -180,7 +181,7 @@ def main() -> int:
         print(f"readme: {error}", file=sys.stderr)
         return 2
     pages = f"{README.name} and {FINDINGS.name}"
-    print(f"renewed {pages}, and the boards and pictures of {' and '.join(PICTURES)} in {REFERENCE}")
+    print(f"renewed {pages}, and all boards and pictures in {REFERENCE}")
     return 0
 
 

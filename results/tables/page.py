@@ -299,7 +299,8 @@ def _matched(section: Section, row: Row, found: Sequence[Curve], judge: Judge) -
     if against is None:
         return ""
     text = f"{100 * against.gap:+.1f}"
-    if against.interval is not None:
+    # A gap of nothing with no error: the row is this point of the path.
+    if against.interval is not None and any(abs(value) > 1e-9 for value in (against.gap, *against.interval)):
         low, high = (f"{100 * end:.1f}" for end in against.interval)
         text += f"{'' if against.images else ', seeds'} [{low}, {high}]"
     return f"{100 * against.there:.1f} ({text})"

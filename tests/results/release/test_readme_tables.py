@@ -59,14 +59,14 @@ def test_the_differences_in_the_prose_are_those_of_the_committed_reference():
         matched = file.read().split("### OOD accuracy at matched ID accuracy")[1].split("### ")[0]
 
     def above(method):
-        lines = [line.split(" | ") for line in matched.splitlines() if f"| {method} |" in line]
-        return [re.search(r"\(\+?(.*)\)", cells[5])[1] for cells in lines]
+        lines = [line.split(" | ") for line in matched.replace("\\", "").splitlines() if f"| {method} |" in line]
+        return [re.search(r"\(\+?(.*)\)", cells[5])[1].replace(", seeds", "") for cells in lines]
 
     assert "At equal ID accuracy TRACER is {}, {} and {} above FLYP's line".format(*above("tracer")) in text
     assert f"Model Stock, three FT runs in one ({', '.join(above('model_stock'))};" in text
     resolved = dict(re.findall(r"- (tiny-[\w-]+): Smallest OOD-mean difference .*?: ([\d.]+) points", text))
-    assert resolved["tiny-vit-p8"] == resolved["tiny-vit-p16"]
-    assert f"about {resolved['tiny-vit-p8']} points of OOD mean on the ViTs, {resolved['tiny-rn']} on tiny-rn" in text
+    first, *others = (resolved[backbone] for backbone in ("tiny-vit-p8", "tiny-vit-p16", "tiny-rn"))
+    assert "about {} points of OOD mean on tiny-vit-p8, {} on tiny-vit-p16 and {} on".format(first, *others) in text
 
 
 def test_the_forgetting_in_the_prose_is_that_of_the_committed_reference():

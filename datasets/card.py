@@ -16,7 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-Role = Literal["id", "shift", "validation", "diagnostic"]
+Role = Literal["id", "iid", "shift", "validation", "diagnostic"]
+"""`iid`: other images of what is finetuned on. Shown beside the ID set, and in no mean over shifts."""
 Metric = Literal["accuracy", "macro_f1", "worst_group_accuracy"]
 
 
@@ -61,6 +62,16 @@ class EvalSet:
     accuracy of any non-empty group of `EvalData.groups`."""
     expected: int | None = None
     """Images of the complete set; None where the code makes them or the number is not known before they are read."""
+    clusters: tuple[str, ...] = ()
+    """Where the set's source images come from few sources (writers, hospitals): the first unit id of each, in the order
+    of the ids. Such images are no independent draws: tests and intervals take a source as one unit."""
+
+    def __post_init__(self) -> None:
+        if self.role == "shift" and self.in_finetuning.partition(",")[0].strip() == "yes":
+            raise DataError(
+                f"set {self.name}: role must not be 'shift' where in_finetuning is {self.in_finetuning!r}, for then it "
+                "shifts nothing and no OOD mean may hold it; give it the role 'iid', or say what finetuning lacks."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from .imagenet_metadata import package_file
 from .randomness import derive, permutation, stable_key, uniforms
 
 VERSION = "digits-v1"
-SUMMARY = "scikit-learn's 1,797 handwritten digits, drawn in colours and styles; one ID set, five shifts"
+SUMMARY = "scikit-learn's 1,797 handwritten digits, drawn in colours and styles; an ID and an i.i.d. set, four shifts"
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PROMPTS = (
     "the digit {}", "a photo of the digit {}", "a picture of the number {}", "the number {}",
@@ -49,13 +49,14 @@ RENDITION_STYLES = ("striped", "shaded")
 SETS = (
     EvalSet("validation", "validation", "ID process; every choice is made here", "16 %, any colour", "yes"),
     EvalSet("id", "id", "ID process, test images", "16 %, any colour", "yes"),
-    EvalSet("fresh", "shift", "new images from the ID process and the writers of finetuning", "16 %, any colour",
+    EvalSet("fresh", "iid", "new images from the ID process and the writers of finetuning", "16 %, any colour",
             "yes"),
     EvalSet("renditions", "shift", "hatched and shaded digits in any colour: forgetting", "yes", "no"),
     EvalSet("sketches", "shift", "pencil contours: forgetting", "yes", "no"),
     EvalSet("reversed", "shift", "ID process with the colours exchanged: the colour shortcut", "16 %, any colour",
             "5 % of the images"),
-    EvalSet("writers", "shift", "ID process on handwriting of unseen writers: natural variation", "no", "no"),
+    EvalSet("writers", "shift", "ID process on handwriting of unseen writers: natural variation", "no", "no",
+            clusters=("0516", "0906", "1545")),
     EvalSet("pretraining_mixture", "diagnostic", "the pretraining mixture; outside the OOD mean", "yes", "in part"),
 )  # fmt: skip
 

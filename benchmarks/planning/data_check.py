@@ -19,6 +19,7 @@ from ...datasets.subset import FewShots, Rehearsal
 from ...results.board import absent_classes
 from ...results.board.row_marks import unread_text
 from ...results.records.atomic import create_atomic
+from ...results.records.schema import CLUSTERS
 from ..host.environment import cores
 from ..host.printed import counted
 from ..run_folder.plan import Plan
@@ -132,8 +133,8 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
     """What a record says of the data: `keep_withheld`, and where there are any, how many files of one's own are no
     images of a class (`passed_over`), which of them are images all the same (`not_read`), which images stand in two
     sets (`shared_images`), which classes a set has no image of (`absent_classes`), whether the fingerprint is of the
-    content of one's own data (`fingerprint_of`), and which sets are judged by another metric than accuracy
-    (`own_metrics`)."""
+    content of one's own data (`fingerprint_of`), which sets are judged by another metric than accuracy
+    (`own_metrics`), and whose images come from few sources (`clusters`)."""
     unread = {name: (len(tree), dict(tree.unread)) for name, tree in _trees(data).items() if tree.unread}
     info = {
         "passed_over": {name: count for name, (count, _) in passed_over(data).items()},
@@ -147,6 +148,7 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
         },
         "fingerprint_of": "content" if isinstance(data, OwnData) else "",
         "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
+        CLUSTERS: {entry.name: list(entry.clusters) for entry in data.card.sets if entry.clusters},
     }
     return {**keep_withheld(data, folder), **{key: value for key, value in info.items() if value}}
 
@@ -199,7 +201,11 @@ def permitted(data: Dataset) -> Iterator[str]:
 
 
 def _may_lack(data: Dataset) -> tuple[str, ...]:
-    return (*data.card.names("shift"), *(data.card.names("validation") if data.withholds else ()))
+    return (
+        *data.card.names("iid"),
+        *data.card.names("shift"),
+        *(data.card.names("validation") if data.withholds else ()),
+    )
 
 
 def _absent_texts(data: Dataset, among: Collection[str]) -> Iterator[str]:

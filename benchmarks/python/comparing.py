@@ -287,7 +287,8 @@ def _why_not(section: Section, method: str, backbone: str, rule: str) -> str:
 def _pair(outcomes: Outcomes, section: Section, rule: str, rows: Sequence[Row], first: Row, second: Row) -> Pair:
     from ...results.board.comparison import compare as compared
     from ...results.board.comparison import sets_of
-    from ...results.tables.cells import in_percent, metric_columns
+    from ...results.board.rows import in_percent
+    from ...results.tables.cells import metric_columns
 
     columns = [(c, name) for c, name in metric_columns(section) if in_percent(c) and sets_of(section, c) is not None]
     comparisons = {column: compared(outcomes, section, first, second, column) for column, _ in columns}

@@ -34,7 +34,7 @@ def sentence(section: Section) -> str:
     Of accuracy alone: what a guess has in macro F1 depends on how often each class occurs, and the worst of several
     groups lies below its expectation, by how much depends on their sizes.
     """
-    every = [name for name in (section.id_set, *section.shifts) if name]
+    every = [name for name in (section.id_set, *section.iid, *section.shifts) if name]
     names = [name for name in every if name in section.classes]
     if not names:
         return ""

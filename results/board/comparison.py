@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics as middle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TypeVar, cast
 
@@ -13,8 +13,10 @@ import numpy as np
 from ..records.predictions import PredictionError
 from ..statistics.jackknife import METRICS
 from ..statistics.paired import Difference, holm, paired, resolvable
-from .per_sample import OutcomeError, Outcomes, SetScores
-from .rows import PARTIAL, SCORE, Row, Section
+from .curve import Curve
+from .matched import Matched, matched
+from .per_sample import OutcomeError, Outcomes, SetScores, tables
+from .rows import FORGOTTEN, PARTIAL, RETAINED, SCORE, Row, Section, in_percent
 
 Judged = TypeVar("Judged")
 
@@ -55,16 +57,24 @@ class Comparison:
 
     @property
     def resolvable(self) -> float | None:
-        """The true difference that a comparison as noisy as this one finds with 80 % power."""
+        """The true difference that a comparison as noisy as this one finds with 80 % power, alone: at 5 %."""
+        return self.resolvable_at(LEVEL)
+
+    def resolvable_at(self, level: float) -> float | None:
+        """The same for a test at another level; None as `p`."""
         if not self.whole:
             return None
         found = self.difference
-        return resolvable(*map(float, (found.error, found.df) if self.random else (found.image_error, found.image_df)))
+        error, df = (found.error, found.df) if self.random else (found.image_error, found.image_df)
+        return resolvable(float(error), float(df), level=level)
 
 
 @dataclass(frozen=True)
 class AgainstBest:
-    """A row beside the best of its column: best minus row, and Holm's adjusted p value; None where there is none."""
+    """A row beside the best of its column that can be tested: that minus the row, and Holm's adjusted p value.
+
+    No p where there is no test; a row that cannot be tested may be ahead, and then the gap has the other sign.
+    """
 
     gap: float
     p: float | None
@@ -74,14 +84,32 @@ class AgainstBest:
         return None if self.p is None else self.p <= LEVEL
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of a column of a ranked table, by the index of its rows.
+
+    Attributes:
+        best: the best row, with those that equal it; bold. Of those that can be tested, where there are files; none
+            where no test was possible.
+        against: every other comparable row against the first of the best, where a file of both is there.
+        tested: whether there are files for such a column at all.
+    """
+
+    best: frozenset[int] = frozenset()
+    against: Mapping[int, AgainstBest] = field(default_factory=dict)
+    tested: bool = False
+
+
 def sets_of(section: Section, column: str) -> dict[str, str] | None:
     """The sets whose unweighted mean a column is, each with its score; None where it is none that samples give."""
-    if column in ("acc_ood_mean", SCORE):
-        return {name: section.score(name) if column == SCORE else "accuracy" for name in section.shifts} or None
+    if column in ("acc_ood_mean", "ece_ood_mean", SCORE):
+        score = {"acc_ood_mean": "accuracy", "ece_ood_mean": "ece"}.get(column)
+        return {name: score or section.score(name) for name in section.shifts} or None
     if column.startswith(PARTIAL):
         return {name: section.score(name) for name in section.means.get(column.removeprefix(PARTIAL), ())} or None
-    if column in ("acc_id", "nll_id"):
-        return {section.id_set: "nll" if column == "nll_id" else "accuracy"} if section.id_set else None
+    if column in ("acc_id", "ece_id", "nll_id"):
+        score = {"acc_id": "accuracy"}.get(column, column.removesuffix("_id"))
+        return {section.id_set: score} if section.id_set else None
     metric, _, name = column.partition("/")
     metric = "accuracy" if metric == "acc" else metric
     return {name: metric} if metric in ("accuracy", *METRICS) else None
@@ -127,76 +155,32 @@ def _compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colu
     return Comparison(tuple(shared), difference, random, not random or known)
 
 
-def tables(first: Mapping[str, SetScores], second: Mapping[str, SetScores], names: Sequence[str]) -> list[np.ndarray]:
-    """Tables (n, M) for `paired` whose means add up to the mean over sets of first - second.
-
-    Sets that show some of the same source images are one table: an image counts once, with all its renderings in all
-    of them. Where images have different numbers of renderings, an entry is what the image moves the set's mean by.
-
-    Raises:
-        OutcomeError: the two are over other images.
-    """
-    parts = []
-    for group, images, places in _layout({name: first[name].units for name in names}):
-        table = np.zeros(())
-        for name in group:
-            a, b = first[name], second[name]
-            if not (_same(a.units, b.units) and _same(a.counts, b.counts)):
-                raise OutcomeError(f"set {name}: two runs are over other images; run them again.")
-            sums, total = a.sums - b.sums, a.counts.sum()
-            mean = sums.sum(axis=1, keepdims=True) / total
-            moved = np.zeros((len(sums), images))
-            moved[:, places[name]] = sums - a.counts * mean
-            table = table + (mean + moved * images / total) / len(names)
-        parts.append(table)
-    return parts
+def best_rows(rows: Sequence[Row], column: str) -> frozenset[int]:
+    """Indices of the best of the rows of a column that compete; none unless two do."""
+    if column in ("ece_floor_ood_mean", RETAINED):
+        return frozenset()
+    sign = -1 if in_percent(column) and column != FORGOTTEN else 1
+    means = {i: row.mean(column) for i, row in enumerate(rows) if row.competes}
+    # Below nine digits, means differ by rounding only.
+    losses = {i: round(sign * mean, 9) for i, mean in means.items() if mean is not None}
+    return frozenset(i for i in losses if losses[i] == min(losses.values())) if len(losses) > 1 else frozenset()
 
 
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    return one is other or np.array_equal(one, other)
+def testable(outcomes: Outcomes, section: Section, row: Row, column: str) -> bool:
+    """Whether a row can be tested on a column: it competes, what its seeds vary is known, and its samples are there."""
+    asked = sets_of(section, column)
+    if asked is None or not row.competes or row.pooled or (row.varies and len(row.seeds) < 2):
+        return False
+    return all(outcomes.scores(section.benchmark, row, name, score) is not None for name, score in asked.items())
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What `_layout` found for these very arrays: they are kept, so that no other has the id of one of them."""
-
-    units: tuple[np.ndarray, ...]
-    found: list[tuple[list[str], int, dict[str, np.ndarray]]]
-
-
-_KNOWN: dict[tuple[tuple[str, int], ...], _Known] = {}
-
-
-def _layout(units: Mapping[str, np.ndarray]) -> list[tuple[list[str], int, dict[str, np.ndarray]]]:
-    """Groups of `_sharing`, each with its number of images and, for each set, which of them it shows.
-
-    A board compares thousands of pairs over the same few sets, whose ids `Outcomes` holds once: they are compared once.
-    """
-    key = tuple((name, id(ids)) for name, ids in units.items())
-    if key not in _KNOWN:
-        found = []
-        for group in _sharing(units):
-            every = np.unique(np.concatenate([units[name] for name in group]))
-            found.append((group, len(every), {name: np.searchsorted(every, units[name]) for name in group}))
-        if len(_KNOWN) >= 64:
-            _KNOWN.clear()
-        _KNOWN[key] = _Known(tuple(units.values()), found)
-    return _KNOWN[key].found
-
-
-def _sharing(units: Mapping[str, np.ndarray]) -> list[list[str]]:
-    """Sets in groups: two are together if they show a common source image, or both do with a third."""
-    groups: list[tuple[list[str], set[str]]] = []
-    for name, ids in units.items():
-        names, seen = [name], set(ids.tolist())
-        apart = []
-        for group in groups:
-            if group[1] & seen:
-                names, seen = group[0] + names, group[1] | seen
-            else:
-                apart.append(group)
-        groups = [*apart, (names, seen)]
-    return [names for names, _ in groups]
+def verdict(outcomes: Outcomes, section: Section, rows: Sequence[Row], column: str) -> Verdict:
+    """The best testable row of a column, and every other comparable row against it."""
+    places = [i for i, row in enumerate(rows) if testable(outcomes, section, row, column)]
+    best = frozenset(places[i] for i in best_rows([rows[i] for i in places], column))
+    against = against_best(outcomes, section, rows, min(best), column) if best else {}
+    known = any(found.p is not None for found in against.values())
+    return Verdict(best if known else frozenset(), against, True)
 
 
 def against_best(
@@ -205,7 +189,7 @@ def against_best(
     """Every other comparable row of a table beside the best of a column, Holm over the column.
 
     Args:
-        rows: of one table. best: the index of the best in it.
+        rows: of one table. best: the index of the best testable one in it.
 
     Returns:
         Index -> comparison, for rows that `Row.competes`; none where per-sample files are missing.
@@ -222,24 +206,37 @@ def against_best(
 
 
 def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str:
-    """A sentence on the difference of two rows of a table that its seeds and images resolve; empty without files."""
+    """A sentence on the difference of two rows of a table that its seeds and images resolve; empty without files.
+
+    At the level of the table's signs: Holm separates a first row of m at 5 % / m, whatever the others are.
+    """
     sizes, seeds, images = [], set(), set()
+    against = verdict(outcomes, section, rows, section.ood_column).against
+    tests = max(1, sum(found.p is not None for found in against.values()))
+    sources = sum(section.clusters.get(name, 0) for name in section.shifts)
     for first, second in combinations([row for row in rows if row.competes], 2):
         both = first.varies and second.varies
         comparison = compare(outcomes, section, first, second, section.ood_column) if both else None
         # WiSE-FT at alpha 1 is its FT, image by image: two rows of one model say nothing of noise.
         same = comparison is not None and comparison.difference.mean == comparison.difference.error == 0
-        if comparison is not None and (size := comparison.resolvable) is not None and not same:
+        if comparison is not None and (size := comparison.resolvable_at(LEVEL / tests)) is not None and not same:
             sizes.append(100 * size)
             seeds.add(len(comparison.seeds))
-            images.add(comparison.difference.images)
+            images.add(comparison.difference.images - sources)
     if not sizes:
         return ""
     count, many = (" to ".join(str(n) for n in sorted({min(group), max(group)})) for group in (seeds, images))
+    many += f" source images and {sources} sources of images" if sources else " source images"
     return (
-        f"Smallest OOD-mean difference that {count} paired seeds on {many} source images resolve (two-sided 5 %, 80 % "
-        f"power): {middle.median(sizes):.1f} points, median over pairs of rows; {min(sizes):.1f} to {max(sizes):.1f}."
+        f"Smallest OOD-mean difference that {count} paired seeds on {many} resolve ({level_text(tests)}, "
+        f"80 % power): {middle.median(sizes):.1f} points, median over pairs of rows; {min(sizes):.1f} to "
+        f"{max(sizes):.1f}."
     )
+
+
+def level_text(tests: int) -> str:
+    """The level at which a column of so many tests separates a first row: two-sided 5 % / 16, as Holm does first."""
+    return f"two-sided 5 % / {tests}, the level at which Holm separates a first row" if tests > 1 else "two-sided 5 %"
 
 
 class Judge:
@@ -251,7 +248,7 @@ class Judge:
 
     def __init__(self, outcomes: Outcomes | None) -> None:
         self._outcomes = outcomes
-        self._found: dict[tuple[int, tuple[int, ...], str], dict[int, AgainstBest] | None] = {}
+        self._found: dict[tuple[int, tuple[int, ...], str], Verdict] = {}
         self.problems: list[str] = []
 
     def anew(self) -> Judge:
@@ -263,21 +260,25 @@ class Judge:
         """Whether it knows of any per-sample files."""
         return self._outcomes is not None
 
-    def against_best(
-        self, section: Section, rows: Sequence[Row], best: set[int], column: str
-    ) -> dict[int, AgainstBest] | None:
-        """`against_best` of the first of the best; None where a table is not tested at all.
+    def verdict(self, section: Section, rows: Sequence[Row], column: str) -> Verdict:
+        """`verdict`; where no file is known of at all, the best by the means alone.
 
-        Args:
-            best: indices of the best rows of the column, as `cells.best_rows` gives them.
+        A column that no samples give, or whose files contradict their records, has no best row.
         """
         outcomes = self._outcomes
-        if outcomes is None or not best or sets_of(section, column) is None:
-            return None
+        if outcomes is None:
+            return Verdict(best_rows(rows, column))
+        if sets_of(section, column) is None:
+            return Verdict()
         key = (id(section), tuple(map(id, rows)), column)
         if key not in self._found:
-            self._found[key] = self._checked(lambda: against_best(outcomes, section, rows, min(best), column))
+            self._found[key] = self._checked(lambda: verdict(outcomes, section, rows, column)) or Verdict()
         return self._found[key]
+
+    def matched(self, section: Section, row: Row, curve: Curve) -> Matched | None:
+        """`matched`; of the seeds alone where there are no files, or they contradict their records."""
+        found = self._checked(lambda: matched(self._outcomes, section, row, curve))
+        return found or matched(None, section, row, curve)
 
     def resolution(self, section: Section, rows: Sequence[Row]) -> str:
         """`resolution`; empty where it cannot be computed."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class Stop:
     Attributes:
         id_score, ood: means over seeds.
         runs: seed -> (ID score, OOD mean) of its run.
+        run_ids: seed -> id of its run.
     """
 
     value: float
@@ -20,6 +22,24 @@ class Stop:
     id_score: float | None
     ood: float | None
     runs: Mapping[int, tuple[float | None, float | None]] = field(default_factory=dict)
+    run_ids: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a curve has an ID score: on the line between two neighbouring stops.
+
+    Attributes:
+        ood: the OOD mean there.
+        weight: how far it is from `first` to `second`, 0 to 1.
+        slope: OOD points that one ID point costs or gives there.
+    """
+
+    first: Stop
+    second: Stop
+    ood: float
+    weight: float
+    slope: float
 
 
 @dataclass(frozen=True)
@@ -30,6 +50,7 @@ class Curve:
         parameter: "alpha", "lr".
         label: what else was set, where two curves differ in that alone.
         stops: by rising value, at least two.
+        of_one_run: whether a seed's stops are points of one run's path, and not runs of their own.
     """
 
     method: str
@@ -38,39 +59,25 @@ class Curve:
     parameter: str
     label: str
     stops: tuple[Stop, ...]
+    of_one_run: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.method} over {self.parameter}" + (f" [{self.label}]" if self.label else "")
 
-    def at_id(self, score: float) -> float | None:
-        """OOD mean where the curve has this ID score, as fractions.
+    def crossing(self, score: float) -> Crossing | None:
+        """Where the curve has this ID score, a fraction; None beyond its ends.
 
-        Linear between neighbouring stops; the better where the curve passes it twice, and None beyond its ends.
-        """
-        return _crossing([(s.id_score, s.ood) for s in self.stops], score)
-
-    def gaps(self, runs: Mapping[int, tuple[float, float]]) -> list[float]:
-        """OOD mean of each run minus that of the curve of the same seed, where that has its ID score.
-
-        Args:
-            runs: seed -> (ID score, OOD mean).
-
-        Returns:
-            A fraction a seed; empty unless the curve has a run of each seed and each reaches that ID score.
+        Linear between neighbouring stops; the better where the curve passes it twice, and at a stop the steeper side.
         """
         found = []
-        for seed, (id_score, ood) in runs.items():
-            there = _crossing([s.runs.get(seed, (None, None)) for s in self.stops], id_score)
-            found += [] if there is None else [ood - there]
-        return found if len(found) == len(runs) else []
-
-
-def _crossing(points: Sequence[tuple[float | None, float | None]], score: float) -> float | None:
-    """OOD mean at this ID score, between points (ID score, OOD mean); None beyond their ends."""
-    known = [(x, y) for x, y in points if x is not None and y is not None]
-    found = [y for x, y in known if x == score]
-    for (x0, y0), (x1, y1) in zip(known, known[1:], strict=False):
-        if min(x0, x1) < score < max(x0, x1):
-            found.append(y0 + (y1 - y0) * (score - x0) / (x1 - x0))
-    return max(found, default=None)
+        for first, second in pairwise(self.stops):
+            x0, y0, x1, y1 = first.id_score, first.ood, second.id_score, second.ood
+            if x0 is None or y0 is None or x1 is None or y1 is None or not min(x0, x1) <= score <= max(x0, x1):
+                continue
+            if x0 == x1:
+                weight, slope = float(y1 > y0), 0.0
+            else:
+                weight, slope = (score - x0) / (x1 - x0), (y1 - y0) / (x1 - x0)
+            found.append(Crossing(first, second, y0 + weight * (y1 - y0), weight, slope))
+        return max(found, key=lambda crossing: (crossing.ood, abs(crossing.slope)), default=None)

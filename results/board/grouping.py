@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..records.records import RecordError, summarise
+from ..records.schema import CLUSTERS
 from ..statistics.seed_summary import mean_of_all
 from . import absent_classes, interpolation_paths, provenances
 from .chance import classes_of
@@ -112,6 +113,9 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
         raise BoardError(f"board: one table cannot hold {names}; make one table for each.")
     benchmark, version, recipe, fingerprint, shots = tables[0]
     roles = _roles(everything)
+    groups = {provenance: [_in_its_roles(record, roles) for record in given] for provenance, given in groups.items()}
+    everything = [record for given in groups.values() for record in given]
+    clusters = {name: starts for record in everything for name, starts in record["info"].get(CLUSTERS, {}).items()}
     own_metrics = _own_metrics(everything, roles)
     table = _Table(roles, own_metrics, rules, _means(everything, roles))
 
@@ -135,6 +139,7 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
     rows = with_budgets(provenances.joined(made, groups))
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
+    rows = [replace(row, clusters=clusters) for row in rows]
     found = Section(
         benchmark,
         version,
@@ -151,6 +156,8 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
         absent=absent_classes.of_records(everything, roles),
         means=table.means,
         shots=shots or None,
+        iid=tuple(name for name, role in roles.items() if role == "iid"),
+        clusters={name: len(starts) for name, starts in clusters.items() if name in roles},
     )
     return replace(found, paths=tuple(provenances.joined_curves(list(_paths(with_paths, found)), groups)))
 
@@ -278,9 +285,21 @@ def _roles(records: Sequence[Record]) -> dict[str, str]:
     roles: dict[str, str] = {}
     for record in sorted(records, key=lambda r: (-len(r["sets"]), r["run_id"])):
         for name, metrics in record["sets"].items():
-            if roles.setdefault(name, metrics["role"]) != metrics["role"]:
-                raise BoardError(f"board: set {name} is {roles[name]} in one record and {metrics['role']} in another.")
+            known = roles.setdefault(name, metrics["role"])
+            if {known, metrics["role"]} == {"iid", "shift"}:
+                roles[name] = "iid"  # what is finetuned on was once called a shift, too
+            elif known != metrics["role"]:
+                raise BoardError(f"board: set {name} is {known} in one record and {metrics['role']} in another.")
     return {name: role for name, role in roles.items() if role != "validation"}
+
+
+def _in_its_roles(record: Record, roles: Mapping[str, str]) -> Record:
+    """The record with the roles that its table's sets have."""
+    sets = record["sets"]
+    if all(roles.get(name, metrics["role"]) == metrics["role"] for name, metrics in sets.items()):
+        return record
+    moved = {name: {**metrics, "role": roles.get(name, metrics["role"])} for name, metrics in sets.items()}
+    return {**{key: record[key] for key in record}, "sets": moved}
 
 
 def _rows(records: Sequence[Record], provenance: str, table: _Table) -> Iterable[Row]:
@@ -404,6 +423,7 @@ def _scores(sets: Mapping[str, Mapping[str, Any]], table: _Table) -> dict[str, f
 def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float]:
     """Column -> value of one run; a mean over shifts only if none is missing."""
     values = {f"acc/{name}": metrics["accuracy"] for name, metrics in sets.items() if name in roles}
+    values |= {f"ece/{name}": metrics["ece"] for name, metrics in sets.items() if name in roles}
     values |= {
         f"worst_group_accuracy/{name}": metrics["worst_group_accuracy"]
         for name, metrics in sets.items()

@@ -40,11 +40,12 @@ def of_records(section: Section, records: Iterable[Record], provenance: str) -> 
             sets = record["sets"]
             for point in record["path"]["points"]:
                 at[point["value"]][record["seed"]] = at_point(section, sets, point["sets"])
-        stops = tuple(_stop(value, at[value]) for value in sorted(at) if len(at[value]) == len(runs))
+        run_ids = {record["seed"]: record["run_id"] for record in runs}
+        stops = tuple(_stop(value, at[value], run_ids) for value in sorted(at) if len(at[value]) == len(runs))
         if len(stops) > 1:
             spec = runs[0]["spec"]
             rest = {**spec, **spec.get("hyper", {}), "_": [runs[0]["method_version"], runs[0]["backbone_weights"]]}
-            curve = Curve(runs[0]["method"], runs[0]["backbone"], provenance, parameter, "", stops)
+            curve = Curve(runs[0]["method"], runs[0]["backbone"], provenance, parameter, "", stops, of_one_run=True)
             found.append(_Unlabelled(curve, rest))
     return _labelled(found)
 
@@ -70,6 +71,7 @@ def of_rows(section: Section) -> list[Curve]:
                     row.mean(section.id_column),
                     row.mean(section.ood_column),
                     by_seed(section, row),
+                    row.runs,
                 )
                 for lr, row in sorted(swept.items())
             )
@@ -103,6 +105,6 @@ def at_point(
     return mean("id"), mean("shift")
 
 
-def _stop(value: float, runs: Mapping[int, tuple[float | None, float | None]]) -> Stop:
+def _stop(value: float, runs: Mapping[int, tuple[float | None, float | None]], run_ids: Mapping[int, str]) -> Stop:
     means = [mean_of_all(values) for values in zip(*runs.values(), strict=True)]
-    return Stop(value, len(runs), means[0], means[1], dict(runs))
+    return Stop(value, len(runs), means[0], means[1], dict(runs), run_ids)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..metrics.metrics import bin_edges, binned
 from ..records import predictions
 from ..records.records import REFERENCE
 from ..records.reference import PREDICTIONS, SAMPLES, ReferencePredictions
 from ..statistics import jackknife
 from .rows import JOINT, Row, Section
+
+_EDGES = bin_edges(15)
+"""Of the ECE that records and boards have."""
 
 
 class OutcomeError(ValueError):
@@ -62,6 +66,7 @@ class Outcomes:
         self._right: dict[tuple[str, str, str, str], np.ndarray] = {}
         self._scores: dict[tuple[str, str, str, tuple[str, ...], str], SetScores | None] = {}
         self.compared: dict[tuple[int, int, int, str], tuple[tuple[Section, Row, Row], object]] = {}
+        self._at_points: dict[tuple[str, str, str, str], dict[float, np.ndarray] | None] = {}
 
     def scores(self, benchmark: str, row: Row, name: str, score: str = "accuracy") -> SetScores | None:
         """The scores of a row's seeds on a set; None where a run has no per-sample file of it.
@@ -82,6 +87,36 @@ class Outcomes:
             self._scores[key] = self._read(benchmark, row, name, score)
         return self._scores[key]
 
+    def at_point(
+        self, benchmark: str, row: Row, provenance: str, runs: Mapping[int, str], at: tuple[str, float], name: str,
+        score: str = "accuracy",
+    ) -> SetScores | None:  # fmt: skip
+        """The scores of runs at one point of their path, as `scores`; None where the samples of paths are not kept.
+
+        Args:
+            row: any of the same table: its data are theirs.
+            provenance: of the runs. runs: seed -> run id.
+            at: parameter of the path, and its value there.
+        """
+        sums = []
+        for run_id in runs.values():
+            columns = self.columns(benchmark, provenance, run_id, name)
+            if columns is None:
+                return None
+            units, inverse, counts = self._layout_of(self._data(benchmark, row, name), columns, run_id)
+            key = (benchmark, run_id, name, score)
+            if key not in self._at_points:
+                along = self.along(benchmark, provenance, run_id, name, at[0])
+                self._at_points[key] = None if along is None else {
+                    value: made for value, point in along.items()
+                    if (made := _sums(score, columns | point, inverse, counts)) is not None
+                }  # fmt: skip
+            found = (self._at_points[key] or {}).get(at[1])
+            if found is None:
+                return None
+            sums.append(found)
+        return SetScores(units, counts, np.stack(sums)) if sums else None
+
     def right(self, benchmark: str, row: Row, name: str) -> np.ndarray | None:
         """(n, N) whether each seed of a row was right on each sample of a set, in the set's own order."""
         if self.scores(benchmark, row, name) is None:
@@ -94,9 +129,7 @@ class Outcomes:
             columns = self.columns(benchmark, row.provenance, run_id, name)
             if columns is None:
                 return None
-            data = (benchmark, *(str(row.settings.get(key)) for key in ("benchmark_version", "fingerprint")))
-            key = (*data, name)
-            units, inverse, counts = self._layout(key, columns["unit_id"], columns["sample_id"], run_id)
+            units, inverse, counts = self._layout_of(self._data(benchmark, row, name), columns, run_id)
             right = columns["prediction"] == columns["label"]
             recorded = row.values.get(f"acc/{name}", {}).get(seed)
             # Both are a whole number over N.
@@ -106,38 +139,42 @@ class Outcomes:
                     f"{recorded}; run it again."
                 )
             self._right[benchmark, row.provenance, name, run_id] = right
-            if score in jackknife.METRICS:
-                pseudo = jackknife.pseudovalues(score, columns, inverse, len(units))
-                recorded = row.values.get(f"{score}/{name}", {}).get(seed)
-                if pseudo is None or recorded is None:
-                    return None
-                if abs(pseudo.mean() - recorded) > 1e-9:
-                    raise OutcomeError(
-                        f"run {run_id}: its predictions on {name} have {score} {pseudo.mean():.6f} and its record says "
-                        f"{recorded}; run it again."
-                    )
-                # An image moves the mean over samples by its sum; a pseudovalue by what it moves the mean over images.
-                moved = (pseudo - pseudo.mean()) * len(right) / len(units)
-                sums.append(counts * pseudo.mean() + moved)
-                continue
-            values = right if score == "accuracy" else predictions.nll(columns)
-            sums.append(np.bincount(inverse, weights=values, minlength=len(units)))
+            made = _sums(score, columns, inverse, counts)
+            recorded = row.values.get(f"{score}/{name}", {}).get(seed)
+            if made is None or (score in jackknife.METRICS and recorded is None):
+                return None
+            found = made.sum() / counts.sum()
+            if score in jackknife.METRICS and abs(found - recorded) > 1e-9:
+                raise OutcomeError(
+                    f"run {run_id}: its predictions on {name} have {score} {found:.6f} and its record says "
+                    f"{recorded}; run it again."
+                )
+            sums.append(made)
         return SetScores(units, counts, np.stack(sums)) if sums else None
 
-    def _layout(
-        self, key: tuple[str, ...], unit_ids: np.ndarray, sample_ids: np.ndarray, run_id: str
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Source images, index and count of each sample's, of a set.
+    @staticmethod
+    def _data(benchmark: str, row: Row, name: str) -> tuple[str, ...]:
+        """Benchmark, version, data fingerprint and set, of which all runs have the same samples, and its clusters."""
+        about = (str(row.settings.get(key)) for key in ("benchmark_version", "fingerprint"))
+        return (benchmark, *about, name, *row.clusters.get(name, ()))
 
-        Args:
-            key: benchmark, version, data fingerprint and set: all runs of it have the same samples.
+    def _layout_of(
+        self, key: tuple[str, ...], columns: Mapping[str, np.ndarray], run_id: str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Source images, index and count of each sample's, of a set; `key` as `_data` gives it.
+
+        Where a set's images come from few sources, these are the units, in place of the images.
         """
-        known = self._layouts.get(key)
+        known, sample_ids = self._layouts.get(key), columns["sample_id"]
         if known is None:
-            units, inverse, counts = np.unique(unit_ids.astype(str), return_inverse=True, return_counts=True)
+            unit_ids = columns["unit_id"].astype(str)
+            if len(key) > 4:
+                starts = np.array(key[4:])
+                unit_ids = starts[np.maximum(np.searchsorted(starts, unit_ids, side="right") - 1, 0)]
+            units, inverse, counts = np.unique(unit_ids, return_inverse=True, return_counts=True)
             known = self._layouts[key] = (sample_ids, units, inverse, counts)
         elif known[0] is not sample_ids and not np.array_equal(known[0], sample_ids):
-            raise OutcomeError(f"run {run_id}: its samples of {key[-1]} are not those of the other runs; run it again.")
+            raise OutcomeError(f"run {run_id}: its samples of {key[3]} are not those of the other runs; run it again.")
         return known[1:]
 
     def columns(self, benchmark: str, provenance: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
@@ -151,6 +188,18 @@ class Outcomes:
         folder = self._run_folders(benchmark).get(run_id)
         path = folder / "predictions" / f"{name}.parquet" if folder else None
         return predictions.read(path) if path and path.is_file() else None
+
+    def along(
+        self, benchmark: str, provenance: str, run_id: str, name: str, parameter: str
+    ) -> dict[float, dict[str, np.ndarray]] | None:
+        """The per-sample columns at every point of a run's path; None where no file keeps them, as in the reference.
+
+        Raises:
+            PredictionError: a file is damaged.
+        """
+        folder = None if provenance == "reference" else self._run_folders(benchmark).get(run_id)
+        path = folder / "predictions" / f"{name}.path.parquet" if folder else None
+        return predictions.read_path(path, parameter) if path and path.is_file() else None
 
     def _run_folders(self, benchmark: str) -> dict[str, Path]:
         if benchmark not in self._places:
@@ -181,6 +230,22 @@ class Outcomes:
         return samples | {key: values[samples["rows"]] for key, values in self._read_runs[benchmark, run_id].items()}
 
 
+def _sums(score: str, columns: Mapping[str, np.ndarray], inverse: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
+    """(M,) sums of a score over each source image's samples; None where the columns do not give the score."""
+    units = len(counts)
+    if score not in jackknife.METRICS:
+        values = columns["prediction"] == columns["label"] if score == "accuracy" else predictions.nll(columns)
+        return np.bincount(inverse, weights=values, minlength=units)
+    if score == "ece":
+        confidence, index = binned(columns["confidence"], _EDGES)
+        columns = {**columns, "confidence": confidence, "bin": index}
+    pseudo = jackknife.pseudovalues(score, columns, inverse, units)
+    if pseudo is None:
+        return None
+    # An image moves the mean over samples by its sum; a pseudovalue by what it moves the mean over images.
+    return counts * pseudo.mean() + (pseudo - pseudo.mean()) * len(inverse) / units
+
+
 class GroupOutcomes(Outcomes):
     """Those of several groups' bundles, and of the reference.
 
@@ -200,3 +265,91 @@ class GroupOutcomes(Outcomes):
         if bundle is None:
             return super().columns(benchmark, owner, run_id, name)
         return bundle.columns(benchmark, "local", run_id, name)
+
+    def along(
+        self, benchmark: str, provenance: str, run_id: str, name: str, parameter: str
+    ) -> dict[float, dict[str, np.ndarray]] | None:
+        """As `Outcomes.along`, of the group that `columns` reads."""
+        owner = provenance.split(JOINT)[0]
+        bundle = self._bundles.get((owner, benchmark))
+        if bundle is None:
+            return super().along(benchmark, owner, run_id, name, parameter)
+        return bundle.along(benchmark, "local", run_id, name, parameter)
+
+
+def tables(first: Mapping[str, SetScores], second: Mapping[str, SetScores], names: Sequence[str]) -> list[np.ndarray]:
+    """Tables (n, M) for `paired` whose means add up to the mean over sets of first - second.
+
+    Sets that show some of the same source images are one table: an image counts once, with all its renderings in all
+    of them. Where images have different numbers of renderings, an entry is what the image moves the set's mean by.
+
+    Raises:
+        OutcomeError: the two are over other images.
+    """
+    share = 1 / len(names)
+    return combined({name: [(share, first[name]), (-share, second[name])] for name in names})
+
+
+def combined(terms: Mapping[str, Sequence[tuple[float, SetScores]]]) -> list[np.ndarray]:
+    """`tables` of any sum of means: set -> factors, each with the scores whose mean over the set it stands before."""
+    parts = []
+    for group, images, places in _layout({name: of[0][1].units for name, of in terms.items()}):
+        table = np.zeros(())
+        for name in group:
+            first = terms[name][0][1]
+            if not all(_same(s.units, first.units) and _same(s.counts, first.counts) for _, s in terms[name]):
+                raise OutcomeError(f"set {name}: two runs are over other images; run them again.")
+            sums, total = sum(factor * scores.sums for factor, scores in terms[name]), first.counts.sum()
+            mean = sums.sum(axis=1, keepdims=True) / total
+            moved = np.zeros((len(sums), images))
+            moved[:, places[name]] = sums - first.counts * mean
+            table = table + mean + moved * images / total
+        parts.append(table)
+    return parts
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one is other or np.array_equal(one, other)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What `_layout` found for these very arrays: they are kept, so that no other has the id of one of them."""
+
+    units: tuple[np.ndarray, ...]
+    found: list[tuple[list[str], int, dict[str, np.ndarray]]]
+
+
+_KNOWN: dict[tuple[tuple[str, int], ...], _Known] = {}
+
+
+def _layout(units: Mapping[str, np.ndarray]) -> list[tuple[list[str], int, dict[str, np.ndarray]]]:
+    """Groups of `_sharing`, each with its number of images and, for each set, which of them it shows.
+
+    A board compares thousands of pairs over the same few sets, whose ids `Outcomes` holds once: they are compared once.
+    """
+    key = tuple((name, id(ids)) for name, ids in units.items())
+    if key not in _KNOWN:
+        found = []
+        for group in _sharing(units):
+            every = np.unique(np.concatenate([units[name] for name in group]))
+            found.append((group, len(every), {name: np.searchsorted(every, units[name]) for name in group}))
+        if len(_KNOWN) >= 64:
+            _KNOWN.clear()
+        _KNOWN[key] = _Known(tuple(units.values()), found)
+    return _KNOWN[key].found
+
+
+def _sharing(units: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """Sets in groups: two are together if they show a common source image, or both do with a third."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for name, ids in units.items():
+        names, seen = [name], set(ids.tolist())
+        apart = []
+        for group in groups:
+            if group[1] & seen:
+                names, seen = group[0] + names, group[1] | seen
+            else:
+                apart.append(group)
+        groups = [*apart, (names, seen)]
+    return [names for names, _ in groups]

@@ -38,6 +38,7 @@ OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set,
 PARTIAL = "ood_mean/"  # before the name of such a mean; in no order
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
 RETAINED = "retained"  # mean accuracy over the retention sets of a suite, which no mean, order or choice looks at
+OWN_METRICS = ("macro_f1_labels", "worst_group_accuracy")  # what a set may be judged by in place of accuracy
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
 TRANSDUCTIVE = "transductive"  # another: its predictions on a set depend on all images of the set
 ASIDE = (GRID, PUBLISHED, ORACLE, TRANSDUCTIVE)  # in lists of their own, never ranked
@@ -67,6 +68,7 @@ class Row:
     varied: Mapping[str, Any] = field(default_factory=dict)  # what the grid of a study gave
     pooled: bool = False  # made from runs of several seeds: n = 1, and no seed can be missing
     runs: Mapping[int, str] = field(default_factory=dict)  # seed -> run id; none where the values are no run's own
+    clusters: Mapping[str, Sequence[str]] = field(default_factory=dict)  # set -> first unit id of each source
     _cells: dict[str, tuple[float | None, float | None, int]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )  # what `cell` was asked before: a board asks for each some twenty times
@@ -178,6 +180,8 @@ class Section:
     absent: tuple[str, ...] = ()  # sentences on sets of one's own that have no image of some class
     means: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name -> the shifts that it is a mean over
     shots: int | None = None  # training images of each class, of few shots; None: all
+    iid: tuple[str, ...] = ()  # sets of what is finetuned on, beside the ID set and in no mean
+    clusters: Mapping[str, int] = field(default_factory=dict)  # set -> its sources, where its images come from few
 
     @property
     def title(self) -> str:
@@ -284,6 +288,11 @@ class Section:
 def shots_text(shots: int) -> str:
     """1 shot, 4 shots"""
     return f"{shots} shot{'s' * (shots > 1)}"
+
+
+def in_percent(column: str) -> bool:
+    """Whether a column's values are shown in percent, and are the better the larger."""
+    return column.startswith(("acc", PARTIAL, SCORE, RETAINED, *OWN_METRICS))
 
 
 def natural(text: str) -> list[tuple[int, Any]]:

@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from .metrics import BatchAveragedECE, Bins, MetricError, bin_edges
+from .metrics import BatchAveragedECE, Bins, MetricError, bin_edges, binned
 
 DRAWS = 200
 """Sets of labels that `expected_ece` draws."""
@@ -63,8 +63,7 @@ def expected_ece(confidence: np.ndarray, name: str, bins: int = 15, draws: int =
     if not len(confidence):
         raise MetricError("expected_ece: no samples; pass at least one.")
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"expected_ece/{name}".encode()).digest()[:8], "big"))
-    kept = np.minimum(confidence.astype(np.float32), np.float32(1))
-    index = np.searchsorted(bin_edges(bins), kept, side="right") - 1
+    kept, index = binned(confidence, bin_edges(bins))
     order = np.argsort(index, kind="stable")
     starts = np.flatnonzero(np.diff(index[order], prepend=-1))  # of each bin that holds a sample
     kept = kept[order]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +89,44 @@ def fit(id_accuracy: Sequence[float], shifted: Sequence[float]) -> LogitFit:
     return LogitFit(float(slope), float(intercept), float(r2), len(x), min(id_accuracy), max(id_accuracy))
 
 
-def read_baselines(path: Path) -> tuple[tuple[float, float], ...]:
-    """(ID accuracy, OOD mean) of each model of a list, as fractions.
+def check_span(shifts: Mapping[str, Sequence[float]], chance: Mapping[str, float], images: Mapping[str, int]) -> None:
+    """A line says something where the baselines span a range above chance on every shift, and nothing else where not.
+
+    A baseline at chance has no accuracy that could be predicted: a line through such models is fitted to the floor, and
+    whatever knows anything of the shift lies above it.
 
     Args:
-        path: CSV with the columns id and ood, in percent; others, such as a name, are for the reader.
+        shifts: set -> accuracies of all baselines, fractions. chance: set -> that of a uniform guess.
+        images: set -> how many each accuracy is over, where it is known: chance is exceeded by two standard errors of a
+            guess on so many, and the range must be as wide twice.
+
+    Raises:
+        LineError: the sentence that says on which shift, and how many are at chance.
+    """
+    for name, accuracies in shifts.items():
+        if name not in chance:
+            raise LineError(f"effective robustness: no line, for how many classes {name} has is not known.")
+        guess = chance[name]
+        error = 2 * math.sqrt(guess * (1 - guess) / images[name]) if name in images else 0.0
+        low = [value for value in accuracies if value <= guess + error]
+        if low:
+            raise LineError(
+                f"effective robustness: no line, for {len(low)} of {len(accuracies)} models without pretraining are at "
+                f"chance ({100 * guess:.3g} %) or below on {name} ({100 * min(low):.1f} to {100 * max(low):.1f} %), "
+                "where nothing can be predicted from ID accuracy."
+            )
+        if max(accuracies) - min(accuracies) <= 2 * error:
+            raise LineError(
+                f"effective robustness: no line, for all models without pretraining have one accuracy on {name} "
+                f"({100 * min(accuracies):.1f} to {100 * max(accuracies):.1f} %)."
+            )
+
+
+def read_baselines(path: Path) -> tuple[Mapping[str, float], ...]:
+    """What each model of a list has on each set, as fractions, by the names of the columns; the ID set's is id.
+
+    Args:
+        path: CSV with a column id and one for each shift, in percent; columns that hold no number are for the reader.
 
     Raises:
         LineError: the file, the line and what must be there.
@@ -102,22 +135,26 @@ def read_baselines(path: Path) -> tuple[tuple[float, float], ...]:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LineError(f"{path}: cannot be read ({error}); give a CSV file with the columns id and ood.") from None
-    points = []
+        remedy = "give a CSV file with a column id and one a shift"
+        raise LineError(f"{path}: cannot be read ({error}); {remedy}.") from None
+    models = []
     for number, line in enumerate(lines, start=2):
-        pair = []
-        for key in ("id", "ood"):
+        found = {}
+        for key in ("id", *(key for key in line if key not in ("id", None))):
+            text = line.get(key) or ""
             try:
-                pair.append(float(line.get(key) or "") / 100)
+                found[key] = float(text) / 100
             except ValueError:
-                pair.append(math.nan)
-            if not 0 < pair[-1] < 1:
+                if key != "id":
+                    continue
+                found[key] = math.nan
+            if not 0 <= found[key] <= 1 or (key == "id" and not 0 < found[key] < 1):
                 raise LineError(
-                    f"{path}, line {number}: {key} must be an accuracy between 0 and 100 percent, got "
-                    f"{line.get(key)!r}; correct it."
+                    f"{path}, line {number}: {key} must be an accuracy between 0 and 100 percent, got {text!r}; "
+                    "correct it."
                 )
-        points.append((pair[0], pair[1]))
-    return tuple(points)
+        models.append(found)
+    return tuple(models)
 
 
 def _logit(value: float) -> float:

@@ -215,9 +215,7 @@ class Bins:
 
     def add(self, confidence: np.ndarray, correct: np.ndarray) -> None:
         """Add samples: confidence (B,) in [0, 1], correct (B,) bool."""
-        # float32: the precision that the edges are defined in, and that a file of predictions keeps.
-        confidence = np.minimum(confidence.astype(np.float32), np.float32(1))
-        index = np.searchsorted(self.edges, confidence, side="right") - 1
+        confidence, index = binned(confidence, self.edges)
         self.count += np.bincount(index, minlength=len(self.count))
         self.correct += np.bincount(index[correct], minlength=len(self.count))
         for used in np.unique(index):
@@ -269,6 +267,13 @@ def bin_edges(bins: int) -> np.ndarray:
     # One rounding for product and difference, as a fused multiply-add: float64 holds the product exactly.
     from_end = (1 - np.float64(step) * (bins - k)).astype(np.float32)
     return np.where(k < (bins + 1) // 2, from_start, from_end).astype(np.float32)
+
+
+def binned(confidence: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) confidences in float32, at most 1, and the index of each one's bin; `edges` as `bin_edges` gives them."""
+    # float32: the precision that the edges are defined in, and that a file of predictions keeps.
+    confidence = np.minimum(confidence.astype(np.float32), np.float32(1))
+    return confidence, np.searchsorted(edges, confidence, side="right") - 1
 
 
 def _total(values: np.ndarray) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,7 @@ class Material:
         runs: root of the local run folders; None if there are only records.
         controls: runs of any benchmark from random weights on the same data, where they are known.
         reference_root: root of the committed references.
-        baselines: (ID accuracy, OOD mean) of models without pretraining that no record is of, as fractions.
+        baselines: accuracies of models without pretraining that no record is of, as fractions: "id" and each shift.
     """
 
     local: tuple[Record, ...] = ()
@@ -48,7 +48,7 @@ class Material:
     runs: Path | None = None
     controls: tuple[Record, ...] = ()
     reference_root: Path = REFERENCE
-    baselines: tuple[tuple[float, float], ...] = ()
+    baselines: tuple[Mapping[str, float], ...] = ()
 
     @cached_property
     def board(self) -> Board:

@@ -45,7 +45,8 @@ ENTRIES = {
         "Effective robustness",
         "The crosses are models without pretraining: runs from random weights on the same training images, on digits "
         "with the same red and blue shortcut, with more or less data, steps and width (or a list that was given). The "
-        "line is their least-squares fit in logits, drawn over its range alone. How far a method lies above it at its "
+        "line is their least-squares fit in logits, drawn over its range alone, and only where all of them are above "
+        "chance on every shift. How far a method lies above it at its "
         "own ID accuracy is what pretraining gave and finetuning kept. Axes are logits, labelled in percent.",
         robustness_line.draw_robustness,
     ),

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..board.rows import FIXED, ORACLE, REFERENCE_METHOD, Row, Section
+from ..board.rows import FIXED, ORACLE, REFERENCE_METHOD, Row, Section, in_percent
 from ..records.atomic import write_atomic
 from ..statistics.setting_selection import RULES
-from ..tables.cells import OWN_TITLES, in_percent, ood_title
+from ..tables.cells import OWN_TITLES, ood_title
 from ..tables.leaderboard import Board
 
 if TYPE_CHECKING:

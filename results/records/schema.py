@@ -12,8 +12,10 @@ from typing_extensions import NotRequired, TypedDict
 from .run_id import run_id
 
 SCHEMA = 1
+CLUSTERS = "clusters"
+"""Key of a record's info: set -> the first unit id of each of the few sources that its images come from."""
 
-Role = Literal["id", "shift", "validation", "diagnostic"]
+Role = Literal["id", "iid", "shift", "validation", "diagnostic"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Likelihood = Annotated[float | None, Field(ge=0)]
 """Nats; null where a label got probability 0, so that the mean is infinite."""
@@ -213,8 +215,8 @@ def summarise(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
 
     Returns:
         acc_id, ece_id, nll_id of the set with role "id"; acc_ood_mean and ece_ood_mean, means over the sets
-        with role "shift", each set counting the same whatever its size; nll_validation. A key is left out
-        where its sets are missing.
+        with role "shift", each set counting the same whatever its size (one with role "iid" shows what is finetuned
+        on, and is in neither); nll_validation. A key is left out where its sets are missing.
 
     Raises:
         RecordError: more than one set has the role "id".
@@ -240,12 +242,35 @@ def summarise(sets: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
 _SHORT = {"acc": "accuracy", "ece": "ece", "nll": "nll"}
 
 
+_OF_DIGITS = (
+    "645be685591f4524e3b985f20e396aff8ebe74b6c22e80ca1e683e1ee10f4b4e",
+    "701199d288ca4c9d427d5b465c51f92321079490bdc708822962d44fa1177554",  # digits_uncorrelated
+)
+"""Fingerprints of data whose records were written before their card told i.i.d. sets from shifts, and clusters."""
+_CLUSTERS = {"writers": ["0516", "0906", "1545"]}
+
+
+def _as_its_card_says_today(record: Record) -> Record:
+    """Of earlier records of digits: `fresh` was called a shift, and nothing was said of the three blocks of writers."""
+    if record["spec"].get("fingerprint") not in _OF_DIGITS:
+        return record
+    found = record["sets"].get("fresh")
+    if found is not None and found["role"] == "shift":
+        found["role"] = "iid"
+        means = summarise(record["sets"])
+        record["summary"] = {key: means.get(key, value) for key, value in record["summary"].items()}
+    if "writers" in record["sets"]:
+        record["info"].setdefault(CLUSTERS, _CLUSTERS)
+    return record
+
+
 _WHOLE = TypeAdapter(
     Annotated[
         Record,
         AfterValidator(_says_what_its_spec_says),
         AfterValidator(_path_is_on_the_sets_of_the_run),
         AfterValidator(_summary_follows_from_the_sets),
+        AfterValidator(_as_its_card_says_today),
     ]
 )
 

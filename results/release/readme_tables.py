@@ -5,10 +5,9 @@ Nobody edits them; tests compare. `make readme` renews them, without any run; `m
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..board.chance import sentence as chance
@@ -18,9 +17,17 @@ from ..plots import gallery
 from ..plots.figure_data import Material, Missing
 from ..plots.style import save
 from ..records import manifest
-from ..records.records import REFERENCE, gather_reference
+from ..records.records import REFERENCE, REFERENCE_RECORDS, gather_reference
 from ..statistics.setting_selection import RULES
-from ..tables.cells import cell_text, footnotes, marks_text, metric_columns, resolution
+from ..tables.cells import (
+    cell_text,
+    few_sources,
+    footnotes,
+    marks_text,
+    metric_columns,
+    resolution,
+    same_distribution,
+)
 from ..tables.leaderboard import build, write
 from ..tables.page import compared
 from ..tables.to_markdown import escape, number
@@ -44,8 +51,7 @@ PICTURES = {
     },
     "forgetting": {"forgetting": "Accuracy on the new and the old task after finetuning, beside the paper's Figure 3"},
 }
-"""Benchmark -> figure of the gallery -> what the page says that it shows. One whose records have not what it shows is
-left out, until they have."""
+"""Benchmark -> figure of the gallery -> what the page says that it shows. Of one that cannot be drawn it says why."""
 BLOCK = "<!-- {name}: {end} -->"
 
 
@@ -72,7 +78,8 @@ def table(benchmark: str = "digits") -> str:
         if section.ranks:
             notes.append(f"{backbone}: {board.judge.resolution(section, rows) or resolution(section, rows)}")
         marked += rows
-    notes += [*filter(None, [chance(section)]), *map(escape, footnotes(marked))]
+    said = (chance(section), same_distribution(section), few_sources(section))
+    notes += [*filter(None, said), *map(escape, footnotes(marked))]
     parts = ["\n".join(lines), f"{section.version}, recipe {section.recipe}{_caption(section)}"]
     return "\n\n".join([*parts, *(["\n".join(f"- {note}" for note in notes)] if notes else [])])
 
@@ -109,9 +116,9 @@ def _caption(section: Section) -> str:
         return f"; settings are defaults, so that nothing is ranked; {measured}."
     return (
         f", rule {RULES[0]}; {measured}; zero-shot first, then the Pareto front of ID and OOD means, then the rest, "
-        "each by OOD mean; bold: the best row of a backbone, zero-shot aside; ≈: not separable from it (paired by seed "
-        "and source image, Holm over the column, 5 %; ECE is not tested); ?: not tested (one seed, or one model made "
-        "of several)."
+        "each by OOD mean; bold: the best row of a backbone that can be tested, zero-shot aside; ≈: not separable from "
+        "it (paired by seed and source image, Holm over the column, 5 %); ?: not tested, and never bold (one seed, or "
+        "one model made of several)."
     )
 
 
@@ -127,17 +134,27 @@ def renew(text: str, name: str, content: str) -> str:
     return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
 
 
-def picture_lines(benchmark: str, names: Iterable[str]) -> str:
-    """Markdown of FINDINGS that shows these pictures of a benchmark, one a line."""
-    return "\n".join(f"![{PICTURES[benchmark][name]}](../results/reference/{benchmark}/{name}.png)" for name in names)
+def picture_lines(benchmark: str, drawn: Mapping[str, dict[str, bytes] | str]) -> str:
+    """Markdown of FINDINGS that shows the pictures of a benchmark, one a line, and says why others are not there."""
+    folder = f"../results/reference/{benchmark}"
+    lines = []
+    for name, found in drawn.items():
+        shown = f"![{PICTURES[benchmark][name]}]({folder}/{name}.png)"
+        lines.append(f"\nNot drawn: {escape(found)}\n" if isinstance(found, str) else shown)
+    return "\n".join(lines).strip()
 
 
-def pictures(benchmark: str = "digits") -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(name, suffix -> content) of every picture of PICTURES, from the reference alone; same records, same bytes."""
+def pictures(benchmark: str = "digits") -> Iterator[tuple[str, dict[str, bytes] | str]]:
+    """(name, suffix -> content) of every picture of PICTURES, from the reference alone; same records, same bytes.
+
+    In place of the content of one that cannot be drawn, the reason.
+    """
     material = Material(reference=tuple(gather_reference())).of(benchmark)
     for name in PICTURES[benchmark]:
-        with contextlib.suppress(Missing):
+        try:
             yield name, gallery.make(name, material)
+        except Missing as error:
+            yield name, str(error)
 
 
 def main() -> int:
@@ -147,11 +164,16 @@ def main() -> int:
         for benchmark in PICTURES:
             drawn = dict(pictures(benchmark))
             for name, files in drawn.items():
-                save(small(files), REFERENCE / benchmark / name)
+                if not isinstance(files, str):
+                    save(small(files), REFERENCE / benchmark / name)
+                    continue
+                for suffix in manifest.PICTURES:
+                    (REFERENCE / benchmark / f"{name}{suffix}").unlink(missing_ok=True)
             manifest.write_pictures(REFERENCE / benchmark)
-            write([], gather_reference(benchmark), REFERENCE / benchmark, Outcomes(), BOARDS)
             text = renew(text, f"{benchmark} table", table(benchmark))
             text = renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn))
+        for folder in sorted(path.parent for path in REFERENCE.glob(f"*/{REFERENCE_RECORDS}")):
+            write([], gather_reference(folder.name), folder, Outcomes(), BOARDS)
         FINDINGS.write_text(text, encoding="utf-8")
         short = renew(README.read_text(encoding="utf-8"), "short table", short_table())
         README.write_text(short, encoding="utf-8")
@@ -159,7 +181,7 @@ def main() -> int:
         print(f"readme: {error}", file=sys.stderr)
         return 2
     pages = f"{README.name} and {FINDINGS.name}"
-    print(f"renewed {pages}, and the boards and pictures of {' and '.join(PICTURES)} in {REFERENCE}")
+    print(f"renewed {pages}, and all boards and pictures in {REFERENCE}")
     return 0
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..board.grouping import Record
-from ..board.rows import ASIDE, FIXED, FORGOTTEN, REFERENCE_METHOD, Row, Section, shots_text
+from ..board.rows import ASIDE, FIXED, FORGOTTEN, REFERENCE_METHOD, Row, Section, in_percent, shots_text
 from ..plots.figure_data import Material
 from ..plots.style import own_first
 from ..records.atomic import write_atomic
@@ -29,7 +29,6 @@ from ..tables.cells import (
     ASIDE_TITLES,
     empty_cells,
     footnotes,
-    in_percent,
     marks_text,
     metric_columns,
     remarks,

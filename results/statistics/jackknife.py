@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 Columns = Mapping[str, np.ndarray]
-METRICS = ("macro_f1_labels", "worst_group_accuracy")
+METRICS = ("macro_f1_labels", "worst_group_accuracy", "ece")
 
 
 def pseudovalues(metric: str, columns: Columns, unit: np.ndarray, units: int) -> np.ndarray | None:
@@ -19,7 +19,7 @@ def pseudovalues(metric: str, columns: Columns, unit: np.ndarray, units: int) ->
 
     Args:
         metric: one of METRICS.
-        columns: label and prediction of N samples; for groups also group.
+        columns: label and prediction of N samples; for groups also group, for ece bin (an index) and confidence.
         unit: (N,) index of each sample's source image. units: M, how many there are.
 
     Returns:
@@ -28,7 +28,7 @@ def pseudovalues(metric: str, columns: Columns, unit: np.ndarray, units: int) ->
     Example: labels 0, 0, 1, predictions 0, 1, 1, each of its own image: macro F1 is 2/3, and without each of them 1/3,
     1 and 2/3; the numbers are 4/3, 0 and 2/3.
     """
-    of = {"macro_f1_labels": _macro_f1_labels, "worst_group_accuracy": _worst_group_accuracy}[metric]
+    of = {"macro_f1_labels": _macro_f1_labels, "worst_group_accuracy": _worst_group_accuracy, "ece": _ece}[metric]
     with np.errstate(divide="ignore", invalid="ignore"):
         found = of(columns, unit, units + 1)  # the last image has no sample: without it, all are there
     if not np.isfinite(found).all():
@@ -55,6 +55,14 @@ def _worst_group_accuracy(columns: Columns, unit: np.ndarray, units: int) -> np.
         left = _without(unit[groups == name], units)
         worst = np.where(left > 0, np.minimum(worst, _without(unit[(groups == name) & right], units) / left), worst)
     return worst
+
+
+def _ece(columns: Columns, unit: np.ndarray, units: int) -> np.ndarray:
+    """The |accuracy - confidence| of a bin has a kink at 0, near which the jackknife gives too large a spread."""
+    bins = int(columns["bin"].max(initial=0)) + 1
+    gap = (columns["label"] == columns["prediction"]) - columns["confidence"].astype(np.float64)
+    by_unit = np.bincount(unit * bins + columns["bin"], weights=gap, minlength=units * bins).reshape(units, bins)
+    return np.abs(by_unit.sum(axis=0) - by_unit).sum(axis=1) / _without(unit, units)
 
 
 def _without(unit: np.ndarray, units: int) -> np.ndarray:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics as middle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import combinations
 
 from ..board.chance import sentence as chance
+from ..board.comparison import LEVEL, level_text
 from ..board.rows import (
     FORGOTTEN,
     GRID,
@@ -21,6 +22,7 @@ from ..board.rows import (
     TRANSDUCTIVE,
     Row,
     Section,
+    in_percent,
 )
 from ..statistics.seed_summary import smallest_resolvable_difference
 
@@ -42,11 +44,6 @@ OWN_TEXTS = {
 }
 
 
-def in_percent(column: str) -> bool:
-    """Whether a column's values are shown in percent, and are the better the larger."""
-    return column.startswith(("acc", PARTIAL, SCORE, RETAINED, *OWN_TITLES))
-
-
 def metric_columns(section: Section) -> list[tuple[str, str]]:
     """(column, heading) of a table: ID, each shift, means, calibration, likelihood; accuracy beside other scores."""
     forgotten = [(FORGOTTEN, "forgotten")] if OLD_TASK in section.shifts else []
@@ -56,7 +53,8 @@ def metric_columns(section: Section) -> list[tuple[str, str]]:
             return [(accuracy, heading)]
         return [(score, f"{heading} {OWN_TITLES[score.partition('/')[0]]}"), (accuracy, f"{heading} accuracy")]
 
-    shifts = (columns_of(section.column(name), f"acc/{name}", name) for name in section.shifts)
+    sets = (*section.iid, *section.shifts)
+    shifts = (columns_of(section.column(name), f"acc/{name}", name) for name in sets)
     return [
         *columns_of(section.id_column, "acc_id", "ID"),
         *(column for columns in shifts for column in columns),
@@ -82,7 +80,28 @@ def remarks(section: Section) -> list[str]:
     doubts = (f"In some rows, {doubt}." for doubt in section.doubts)
     absent = (f"{sentence}." for sentence in section.absent)
     means = (f"OOD mean {name}: over {', '.join(sets)}." for name, sets in section.means.items())
-    return [*doubts, *filter(None, [judged(section), chance(section), retained(section)]), *means, *absent]
+    said = [judged(section), chance(section), same_distribution(section), few_sources(section), retained(section)]
+    return [*doubts, *filter(None, said), *means, *absent]
+
+
+def same_distribution(section: Section) -> str:
+    """Which sets are no shift, where there are any; else empty."""
+    if not section.iid:
+        return ""
+    names, verb = ", ".join(section.iid), "is" if len(section.iid) == 1 else "are"
+    return f"By the dataset's card {names} {verb} i.i.d., new images of what is finetuned on, and in no OOD mean."
+
+
+def few_sources(section: Section) -> str:
+    """Which sets' images are no independent draws, where there are any; else empty."""
+    names = [name for name in (section.id_set, *section.iid, *section.shifts) if name in section.clusters]
+    if not names:
+        return ""
+    counts = ", ".join(f"{name} from {section.clusters[name]}" for name in names)
+    return (
+        f"Images of one source are alike ({counts} sources): there, tests and intervals take a source as one unit, not "
+        "an image, with t of few degrees of freedom, so that only large differences are told apart."
+    )
 
 
 def retained(section: Section) -> str:
@@ -99,7 +118,7 @@ def retained(section: Section) -> str:
 
 def judged(section: Section) -> str:
     """What rows are ranked by, where it is not accuracy on every set; else empty."""
-    names = [name for name in (section.id_set, *section.shifts) if name]
+    names = [name for name in (section.id_set, *section.iid, *section.shifts) if name]
     if all(section.score(name) == "accuracy" for name in names):
         return ""
     texts = {**OWN_TEXTS, "accuracy": "accuracy"}
@@ -140,19 +159,6 @@ def cell_text(row: Row, column: str, short: bool = False) -> str:
     return f"{text}{gap}{sd * scale:.{digits}f}"
 
 
-def best_rows(rows: Sequence[Row], column: str) -> set[int]:
-    """Indices of the best of the rows of a column that compete; none unless two do."""
-    if column in ("ece_floor_ood_mean", RETAINED):
-        return set()
-    sign = -1 if in_percent(column) and column != FORGOTTEN else 1
-    losses = {}
-    for i, row in enumerate(rows):
-        mean = row.mean(column)
-        if mean is not None and row.competes:
-            losses[i] = round(sign * mean, 9)  # below that, means differ by rounding only
-    return {i for i in losses if losses[i] == min(losses.values())} if len(losses) > 1 else set()
-
-
 def marks_text(row: Row) -> str:
     return "".join(MARKS[kind] for kind in MARKS if kind in row.marks)
 
@@ -178,17 +184,19 @@ def resolution(section: Section, rows: list[Row]) -> str:
     """A sentence on the OOD difference that the seeds of a table resolve; empty below two seeds or rows."""
     sizes, seeds = [], set()
     ranked = [row for row in rows if not row.is_reference_method and row.complete]
+    tests = max(1, len(ranked) - 1)  # of a column, were there samples to test with
     for first, second in combinations(ranked, 2):
         a, b = (row.values.get(section.ood_column, {}) for row in (first, second))
         shared = sorted(a.keys() & b.keys())
         if len(shared) >= 2 and first.name != second.name:
-            sizes.append(100 * smallest_resolvable_difference([a[s] for s in shared], [b[s] for s in shared]))
+            pair = ([values[seed] for seed in shared] for values in (a, b))
+            sizes.append(100 * smallest_resolvable_difference(*pair, level=LEVEL / tests))
             seeds.add(len(shared))
     if not sizes:
         return ""
     count = "–".join(str(n) for n in sorted({min(seeds), max(seeds)}))
     return (
-        f"Smallest OOD-mean difference that {count} paired seeds resolve (two-sided 5 %, 80 % power): "
+        f"Smallest OOD-mean difference that {count} paired seeds resolve ({level_text(tests)}, 80 % power): "
         f"{middle.median(sizes):.1f} points, median over pairs of rows. It covers training randomness only; "
         "the choice of test images comes on top."
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..board.comparison import Judge
+from ..board.comparison import Judge, Verdict
 from ..board.curve import Curve
-from ..board.interpolation_paths import by_seed
 from ..board.provenances import shares_name
 from ..board.rows import ASIDE, FIXED, GRID, ORACLE, PUBLISHED, TRANSDUCTIVE, Row, Section, natural, settings_text
 from ..published import rows as rows_module
-from ..statistics.seed_summary import mean_sd
 from ..statistics.setting_selection import RULES
 from . import published_tables
 from .blocks import Block, Cell, Heading, Notes, Table, Text
@@ -18,7 +16,6 @@ from .cells import (
     ASIDE_TITLES,
     TIED,
     UNTESTED,
-    best_rows,
     cell_text,
     empty_cells,
     footnotes,
@@ -34,16 +31,19 @@ HEADER = (
     "OOD columns are unweighted means over the shifts. The OOD ECE floor is what the OOD ECE would be on average if "
     "the same confidences were perfectly calibrated. NLL in nats. Cells are mean ± standard deviation (n − 1) over "
     "seeds. Zero-shot is the reference row and is not ranked; of the others, the ID/OOD Pareto front comes first, then "
-    "the rest, each by OOD mean, and the best complete one of each column is bold. Every run is judged at its last "
-    "checkpoint; the column selection says how its setting was chosen."
+    "the rest, each by OOD mean, and of each column the best complete one that can be tested is bold. Every run is "
+    "judged at its last checkpoint; the column selection says how its setting was chosen."
 )
 TESTED = (
-    "A number with ≈ is not separable from the best of its column: paired by seed and source image, two-way random "
-    "effects, t with Satterthwaite's degrees of freedom, lowered as Cochran and Cox do, two-sided 5 %, Holm over the "
-    "column; ? could not be tested (one seed, one model made of several, or no samples of a run). ECE is not tested. "
-    "Simulated, a row as good as any keeps its ≈ in at least 95 % of repetitions; that one of several such rows loses "
-    "it is likelier, for 17 of them 13 to 23 %, and up to 42 % where three seeds vary more than the images. Of "
-    "three seeds, p values far below 5 % are too small (where 0.3 % is said, up to 1.5 %)."
+    "A number with ≈ is not separable from the best of its column that can be tested, the bold one: paired by seed and "
+    "source image, two-way random effects, t with Satterthwaite's degrees of freedom, lowered as Cochran and Cox do, "
+    "two-sided 5 %, Holm over the column; ? could not be tested (one seed, one model made of several, or no samples of "
+    "a run), whatever its number, and is never bold, nor is any number of a column without tests. ECE is no mean over "
+    "images: what an image moves it by is what it falls by without it (jackknife), and the test is of the ECE of other "
+    "sets of this size; simulated, two models of one ECE are told apart in 0 to 5 %, the fewer the better both are "
+    "calibrated. Simulated, a row as good as any keeps its ≈ in at least 95 % of repetitions; that one of several such "
+    "rows loses it is likelier, for 17 of them 13 to 23 %, and up to 42 % where three seeds vary more than the images. "
+    "Of three seeds, p values far below 5 % are too small (where 0.3 % is said, up to 1.5 %)."
 )
 TESTED_SCORES = (
     " Macro F1 and the worst group are no means over images: what an image moves them by is what they fall by without "
@@ -69,7 +69,7 @@ FIXED_TEXT = (
 )
 POOLED_TEXT = (
     "n = 1, and no deviation, where a row is made from the runs of several seeds: {names}. Other seeds would give "
-    "another such row; by how much is not known, so that it is not tested (?), nor any row against it where it is best."
+    "another such row; by how much is not known, so that it is neither tested (?) nor bold."
 )
 RULE_TEXT = {
     "one_se": "one_se: of the tried settings within one paired standard error of the lowest validation NLL, the most "
@@ -79,8 +79,11 @@ RULE_TEXT = {
 PATHS_TEXT = "Means over seeds, ID accuracy / OOD mean, at each value of what a method can be stopped at."
 MATCHED_TEXT = (
     "OOD mean of each path where its ID accuracy is that of the row: linear between neighbouring points, never beyond "
-    "the ends. In brackets: the row's OOD mean minus it, in points; positive where the row is above the path. After ±: "
-    "the standard deviation of that over seeds, each against the path of the same seed, where all of them reach it."
+    "the ends. In brackets: the row's OOD mean minus it, in points; positive where the row is above the path; and its "
+    "95 % interval, for new seeds and source images, which holds what the ID accuracies of row and path are off by, "
+    "times the path's slope there (delta method). Where it says seeds, it is for new seeds on these images alone: the "
+    "samples of a path's points are not kept, as in the committed reference. None: one seed, or one model made of "
+    "several. No interval is corrected for looking at many."
 )
 
 
@@ -107,7 +110,7 @@ def blocks(
         for rule in RULES if section.shows_rules else ():
             yield from _of_rule(section, rule, judge)
         yield from _side_by_side(section)
-        yield from _paths(section)
+        yield from _paths(section, judge)
         yield from published_tables.beside(section) if published else ()
         for kind in ASIDE:
             if section.aside(kind):
@@ -193,22 +196,21 @@ def compared(
         rows: of one backbone and rule, where there is a judge; without one they are a list, in which none is the best.
         short: as in `cell_text`.
     """
-    best = {column: best_rows(rows, column) if judge else set() for column, _ in columns}
-    signs = {column: signs_of(section, rows, best[column], column, judge) for column, _ in columns}
+    found = {column: judge.verdict(section, rows, column) if judge else Verdict() for column, _ in columns}
+    signs = {column: signs_of(rows, column, verdict) for column, verdict in found.items()}
     return [
-        [Cell(cell_text(row, key, short), i in best[key], signs[key].get(i, "")) for key, _ in columns]
+        [Cell(cell_text(row, key, short), i in found[key].best, signs[key].get(i, "")) for key, _ in columns]
         for i, row in enumerate(rows)
     ]
 
 
-def signs_of(section: Section, rows: Sequence[Row], best: set[int], column: str, judge: Judge | None) -> dict[int, str]:
+def signs_of(rows: Sequence[Row], column: str, verdict: Verdict) -> dict[int, str]:
     """Index -> sign of the rows that are not separable from the best of a column, or not tested against it."""
-    found = judge.against_best(section, rows, best, column) if judge else None
-    if found is None:
+    if not verdict.tested:
         return {}
     signs = {i: UNTESTED for i, row in enumerate(rows) if row.competes and row.mean(column) is not None}
-    signs |= {i: {True: "", False: TIED, None: UNTESTED}[against.separable] for i, against in found.items()}
-    return {i: sign for i, sign in signs.items() if sign and i not in best}
+    signs |= {i: {True: "", False: TIED, None: UNTESTED}[against.separable] for i, against in verdict.against.items()}
+    return {i: sign for i, sign in signs.items() if sign and i not in verdict.best}
 
 
 def _side_by_side(section: Section) -> Iterable[Block]:
@@ -238,7 +240,7 @@ def _side_by_side(section: Section) -> Iterable[Block]:
     yield Table(caption, tuple(head), tuple(lines))
 
 
-def _paths(section: Section) -> Iterable[Block]:
+def _paths(section: Section, judge: Judge) -> Iterable[Block]:
     """Each path with its points, and every ranked row against the paths at its own ID accuracy."""
     where = section.title
     if section.paths:
@@ -261,7 +263,8 @@ def _paths(section: Section) -> Iterable[Block]:
         beside = [path for path in section.paths if path.backbone == backbone]
         for row in section.table(RULES[0], backbone):
             if row.complete:
-                texts = [_matched(section, row, [path for path in beside if path.name == name]) for name in names]
+                paths = ([path for path in beside if path.name == name] for name in names)
+                texts = [_matched(section, row, found, judge) for found in paths]
                 cells = [backbone, row.name, row.provenance]
                 cells += [cell_text(row, column) for column in (section.id_column, section.ood_column)]
                 lines.append(tuple(map(Cell, [*cells, *texts])))
@@ -285,19 +288,19 @@ def _percent(mean: float | None) -> str:
     return "" if mean is None else f"{100 * mean:.1f}"
 
 
-def _matched(section: Section, row: Row, found: Sequence[Curve]) -> str:
+def _matched(section: Section, row: Row, found: Sequence[Curve], judge: Judge) -> str:
     """Against the path of the row's own provenance, else the first."""
     path = min(found, key=lambda path: not shares_name(path.provenance, row.provenance), default=None)
-    at = section.at(row)
-    if path is None or at is None:
+    if path is None or section.at(row) is None:
         return ""
-    id_score, ood = at
     if path.method == row.method:
         return "its own"
-    there = path.at_id(id_score)
-    if there is None:
+    against = judge.matched(section, row, path)
+    if against is None:
         return ""
-    gaps = path.gaps(by_seed(section, row))
-    sd = mean_sd(gaps)[1] if gaps else None
-    spread = "" if sd is None else f" ± {100 * sd:.1f}"
-    return f"{100 * there:.1f} ({100 * (ood - there):+.1f}{spread})"
+    text = f"{100 * against.gap:+.1f}"
+    # A gap of nothing with no error: the row is this point of the path.
+    if against.interval is not None and any(abs(value) > 1e-9 for value in (against.gap, *against.interval)):
+        low, high = (f"{100 * end:.1f}" for end in against.interval)
+        text += f"{'' if against.images else ', seeds'} [{low}, {high}]"
+    return f"{100 * against.there:.1f} ({text})"

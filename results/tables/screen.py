@@ -98,7 +98,7 @@ class Screen:
             bold = "; bold: best of all on the backbone" if console.is_terminal else ""
             yield Text(f"Accuracy in percent; ECE in [0, 1]; mean±sd over n seeds{bold}.")
         if self.judge.tests and any(row.rules for section, _ in found for row in section.rows):
-            yield Text("≈: not separable from the best of its column; ?: not tested.")
+            yield Text("≈: not separable from the best of its column that can be tested; ?: not tested.")
         yield from (Text(self.say(sentence)) for sentence in self.more)
         rest = sum(id(row) not in seen for section in self.sections for row in section.rows)
         count = "1 more row: " if rest == 1 else f"{rest} more rows: " if rest else ""
@@ -125,7 +125,8 @@ class Screen:
         rows = [row for group in groups for row in group.shown(beside)]
         every = [(key, name) for key, name in metric_columns(section) if any(row.cell(key)[2] for row in rows)]
         ranking, calibration = {section.id_column, section.ood_column}, {"ece_id", "ece_ood_mean"}
-        wider = [set(), {"ece_ood_mean"}, calibration, calibration | {section.column(name) for name in section.shifts}]
+        sets = {section.column(name) for name in (*section.iid, *section.shifts)}
+        wider = [set(), {"ece_ood_mean"}, calibration, calibration | sets]
         if section.retention:
             wider = [set(), *(more | {RETAINED} for more in wider)]
         for narrow, more in [*((False, more) for more in reversed(wider)), (True, set())]:

@@ -22,11 +22,12 @@ from ..board.rows import (
     SCORE,
     Row,
     Section,
+    in_percent,
     natural,
     settings_text,
 )
 from ..statistics.setting_selection import RULES
-from .cells import ASIDE_TITLES, best_rows, in_percent, metric_columns
+from .cells import ASIDE_TITLES, metric_columns
 
 Record = Mapping[str, Any]
 UNITS = {
@@ -46,7 +47,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
 
     Where sets are judged by another score than accuracy, columns of that score come after all others of their kind.
     """
-    shifts = list(dict.fromkeys(name for section in sections for name in section.shifts))
+    shifts = list(dict.fromkeys(name for section in sections for name in (*section.iid, *section.shifts)))
     extra = list(dict.fromkeys(name for section in sections for name in section.diagnostics))
     partial = list(dict.fromkeys(name for section in sections for name in section.means))
     metrics = [
@@ -82,6 +83,7 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     tested = [("acc_id", "acc_id_percent"), *((f"acc/{name}", f"acc_{name}_percent") for name in shifts)]
     tested += [("acc_ood_mean", "acc_ood_mean_percent")]
     tested += [*((PARTIAL + name, f"ood_mean_{name}_percent") for name in partial), ("nll_id", "nll_id_nats"), *scored]
+    tested += [(column, title) for column, title in metrics if column in ("ece_id", "ece_ood_mean")]
 
     few = any(section.shots for section in sections)
     names = [
@@ -136,8 +138,8 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
 def _against(section: Section, beside: list[Row], row: Row, column: str, judge: Judge) -> AgainstBest | None:
     if sets_of(section, column) is None or not any(column == known for known, _ in metric_columns(section)):
         return None
-    found = judge.against_best(section, beside, best_rows(beside, column), column) or {}
-    return next((against for i, against in found.items() if beside[i] is row), None)
+    found = judge.verdict(section, beside, column)
+    return next((against for i, against in found.against.items() if beside[i] is row), None)
 
 
 def _every_row(section: Section) -> Iterable[tuple[str, Row, list[Row]]]:

@@ -47,6 +47,10 @@ def test_committed_splits_are_the_made_ones_and_disjoint_by_image():
 
 def test_held_out_writers_are_whole_blocks():
     blocks = digits.recover_blocks(digits.archive_labels())
+    # Of the writers the card names where each block begins, by the ids of source images.
+    writers = next(entry for entry in digits.SETS if entry.name == "writers")
+    units = sorted({int(unit) for unit in digits.Digits().eval_data("writers").unit_ids})
+    assert [int(start) for start in writers.clusters] == [start for start, _ in blocks if start in units]
     held = set(digits.splits()["writers"])
     assert sorted(len(held & set(range(a, b))) for a, b in blocks) == [0] * 11 + sorted(
         b - a for a, b in blocks if a in held

@@ -41,7 +41,7 @@ _png = True
 @click.option(
     "--baselines",
     type=Place(),
-    help="CSV of models without pretraining (columns id and ood, in percent) for the figure robustness of BENCHMARK.",
+    help="CSV of models without pretraining (columns id and one a shift, in percent) for the figure robustness.",
 )
 @with_roots
 def figures(name: str, benchmark: str | None, baselines: Path | None, runs: Path, results: Path) -> int:

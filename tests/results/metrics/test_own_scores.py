@@ -152,7 +152,7 @@ def test_a_path_and_its_best_point_are_by_the_score():
     (section,) = build([*records, *judged("flyp", 0.6, 0.55)]).sections
     (path,) = section.paths
     assert [(stop.id_score, stop.ood) for stop in path.stops] == [(0.2, 0.2), (0.5, 0.5), (0.6, 0.6)]
-    assert path.at_id(0.55) == pytest.approx(0.55)
+    assert path.crossing(0.55).ood == pytest.approx(0.55)
     oracle = next(row for row in section.rows if row.kind == "oracle")
     assert oracle.point == "alpha 1" and oracle.cell(section.ood_column)[0] == pytest.approx(0.6)
 
@@ -261,13 +261,12 @@ def test_marks_are_by_tests_of_the_score_that_a_column_holds(tmp_path):
     board = build(rare(tmp_path), outcomes=Outcomes(runs=tmp_path))
     (section,) = board.sections
     rows = section.table("one_se", BACKBONE)
-    at = {row.method: i for i, row in enumerate(rows)}
     assert rows[-1].method == "ft"  # the best by accuracy, and the worst by the score
-    signs = {
-        column: signs_of(section, rows, {best}, column, Judge(Outcomes(runs=tmp_path)))
-        for column, best in ((section.ood_column, 0), ("acc_ood_mean", at["ft"]))
-    }
+    judge = Judge(Outcomes(runs=tmp_path))
+    found = {column: judge.verdict(section, rows, column) for column in (section.ood_column, "acc_ood_mean")}
+    signs = {column: signs_of(rows, column, verdict) for column, verdict in found.items()}
     assert signs[section.ood_column] == {1: "≈"} and not signs["acc_ood_mean"]
+    assert found[section.ood_column].best == {0} and found["acc_ood_mean"].best == {2}
     line = next(line for line in lines(board) if line["method"] == "ft" and line["rule"] == "one_se")
     for column in ("score_ood_mean", "macro_f1_labels_id", "macro_f1_labels_ood"):
         assert float(line[f"{column}_percent_p_holm"]) < 0.05
@@ -307,7 +306,8 @@ def test_worst_groups_are_tested_and_without_groups_in_the_files_nothing_is(tmp_
         path.unlink()
         predictions.write(path, {key: values for key, values in kept.items() if key != "group"})
     assert compare(Outcomes(runs=tmp_path), section, flyp, ft, section.ood_column) is None
-    assert signs_of(section, rows, {0}, section.ood_column, Judge(Outcomes(runs=tmp_path))) == {1: "?"}
+    found = Judge(Outcomes(runs=tmp_path)).verdict(section, rows, section.ood_column)
+    assert signs_of(rows, section.ood_column, found) == {0: "?", 1: "?"} and not found.best
 
 
 def test_a_score_that_its_samples_do_not_give_is_an_error(tmp_path):

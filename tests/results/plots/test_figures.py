@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from make_records import make_record
+from make_records import SHIFTS, make_record
 from runs_kit import call
 
-from robustft.results.metrics.effective_robustness import LineError, fit
+from robustft.results.metrics.effective_robustness import LineError, check_span, fit
 from robustft.results.metrics.layer_similarity import SimilarityError, linear_cka, svcca
 from robustft.results.plots import gallery
 from robustft.results.plots.board_figures import _paper
@@ -42,6 +42,8 @@ def full_material(root):
     for i in range(15):
         scratch = {"benchmark": "scratch_line", "rules": (), "weights": "random"}
         records.append(make_record("ft", "tiny-scratch", i, 0.3 + 0.03 * i, **scratch))
+    for record in records:
+        record["info"]["classes"] = dict.fromkeys(record["sets"], 10)
     for record in records:
         record["cost"]["images_per_second"] = 900.0 if record["method"] == "ft" else 600.0
     for method, accuracy in (("zero_shot", 0.1), ("flyp", 0.95), ("tracer", 0.96)):
@@ -260,6 +262,7 @@ def test_the_line_is_drawn_only_through_enough_models_without_pretraining_on_the
         return make_record("ft", "tiny-scratch", i, 0.3 + 0.03 * i, **made)
 
     digits = [make_record("zero_shot", rules=(), accuracy=0.7), make_record("ft")]
+    digits[0]["info"]["classes"] = dict.fromkeys(digits[0]["sets"], 10)
     few, enough = ([*digits, *map(scratch, range(n))] for n in (14, 15))
     other = [{**record, "spec": {**record["spec"], "fingerprint": "other data"}} for record in enough[2:]]
     part = [{**record, "spec": {**record["spec"], "limit": 24}} for record in enough[2:]]
@@ -271,6 +274,31 @@ def test_the_line_is_drawn_only_through_enough_models_without_pretraining_on_the
     text = gallery.make("robustness", made)[".svg"].decode()
     assert "n = 15, R² = 1.00" in text and "ID 30 to 72 %" in text and "<!-- without pretraining -->" in text
     assert {record["benchmark"] for record in made.local} == {"digits"}  # a line, and no rows of the board
+
+
+def test_baselines_at_chance_on_a_shift_give_no_line_and_others_do():
+    """500 lists of 15 models over 2,400 images: at chance on sketches, as those of scratch_line, or above."""
+    rng, images, refused = np.random.default_rng(0), 2400, {"at chance": 0, "above": 0}
+    for _ in range(500):
+        known = rng.binomial(images, np.linspace(0.2, 0.6, 15)) / images
+        for kind, chances in (("at chance", np.full(15, 0.1)), ("above", np.linspace(0.13, 0.3, 15))):
+            shifts = {"reversed": known.tolist(), "sketches": (rng.binomial(images, chances) / images).tolist()}
+            try:
+                check_span(shifts, dict.fromkeys(shifts, 0.1), dict.fromkeys(shifts, images))
+            except LineError as error:
+                refused[kind] += 1
+                assert "of 15 models without pretraining are at chance (10 %) or below on sketches (" in str(error)
+    assert refused["at chance"] == 500 and refused["above"] <= 25
+    with pytest.raises(LineError, match="have one accuracy on sketches"):
+        check_span({"sketches": [0.4] * 15}, {"sketches": 0.1}, {"sketches": images})
+    with pytest.raises(LineError, match="how many classes sketches has is not known"):
+        check_span({"sketches": [0.4, 0.5]}, {}, {})
+
+
+def test_digits_own_baselines_know_nothing_of_sketches_so_that_no_line_is_drawn():
+    made = Material(reference=tuple(gather_reference())).of("digits")
+    with pytest.raises(Missing, match=r"no line, for \d+ of 27 models without pretraining are at chance"):
+        gallery.make("robustness", made)
 
 
 def test_the_committed_line_is_of_models_that_never_were_pretrained_on_the_boards_own_data():
@@ -288,14 +316,20 @@ def test_the_committed_line_is_of_models_that_never_were_pretrained_on_the_board
 def test_a_list_of_models_without_pretraining_makes_the_line_of_any_benchmark(tmp_path, capsys):
     mine = {"benchmark": "mine"}
     for record in (make_record("zero_shot", rules=(), accuracy=0.7, **mine), make_record("tracer", **mine)):
+        record["info"]["classes"] = dict.fromkeys(record["sets"], 10)
         publish_record(tmp_path / f"runs/mine/{record['method']}/b/seed0-{record['run_id']}", record)
     path = tmp_path / "list.csv"
     path.write_text("model,id,ood\n" + "".join(f"m{i},{30 + 3 * i},{20 + 2 * i}\n" for i in range(16)))
     where = ("--benchmark", "mine", "--runs", tmp_path / "runs", "--results", tmp_path / "out")
+    assert call("figures", "robustness", "--baselines", path, *where) == 2
+    assert "has none with a number for fresh, renditions, reversed" in capsys.readouterr().err
+    head = ["model", "id", *SHIFTS]
+    models = [[f"m{i}", 30 + 3 * i, *[20 + 2 * i] * len(SHIFTS)] for i in range(16)]
+    path.write_text("\n".join(",".join(map(str, line)) for line in [head, *models]))
     assert call("figures", "robustness", "--baselines", path, *where) == 0
     assert "n = 16" in (tmp_path / "out/figures/mine/robustness.svg").read_text()
     assert call("figures", "robustness", *where) == 2  # the list is no record: it is given each time
-    for text, words in (("model,id\nm,50\n", "line 2: ood must be"), ("id,ood\n50,140\n", "got '140'")):
+    for text, words in (("model\nm\n", "line 2: id must be"), ("id,fresh\n50,140\n", "got '140'")):
         path.write_text(text)
         capsys.readouterr()
         assert call("figures", "robustness", "--baselines", path, *where) == 2

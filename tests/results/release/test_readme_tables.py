@@ -59,14 +59,14 @@ def test_the_differences_in_the_prose_are_those_of_the_committed_reference():
         matched = file.read().split("### OOD accuracy at matched ID accuracy")[1].split("### ")[0]
 
     def above(method):
-        lines = [line.split(" | ") for line in matched.splitlines() if f"| {method} |" in line]
-        return [re.search(r"\(\+?(.*)\)", cells[5])[1] for cells in lines]
+        lines = [line.split(" | ") for line in matched.replace("\\", "").splitlines() if f"| {method} |" in line]
+        return [re.search(r"\(\+?(.*)\)", cells[5])[1].replace(", seeds", "") for cells in lines]
 
     assert "At equal ID accuracy TRACER is {}, {} and {} above FLYP's line".format(*above("tracer")) in text
     assert f"Model Stock, three FT runs in one ({', '.join(above('model_stock'))};" in text
     resolved = dict(re.findall(r"- (tiny-[\w-]+): Smallest OOD-mean difference .*?: ([\d.]+) points", text))
-    assert resolved["tiny-vit-p8"] == resolved["tiny-vit-p16"]
-    assert f"about {resolved['tiny-vit-p8']} points of OOD mean on the ViTs, {resolved['tiny-rn']} on tiny-rn" in text
+    first, *others = (resolved[backbone] for backbone in ("tiny-vit-p8", "tiny-vit-p16", "tiny-rn"))
+    assert "about {} points of OOD mean on tiny-vit-p8, {} on tiny-vit-p16 and {} on".format(first, *others) in text
 
 
 def test_the_forgetting_in_the_prose_is_that_of_the_committed_reference():
@@ -95,10 +95,13 @@ def test_the_pictures_are_those_of_the_committed_reference(benchmark, drawn_once
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pinned = re.findall(r"^matplotlib==(\S+)", constraints, flags=re.MULTILINE)
     drawn, text = dict(pictures(benchmark)), FINDINGS.read_text(encoding="utf-8")
-    assert set(drawn) >= set(PICTURES[benchmark]) - {"dynamics"}
+    assert set(drawn) == set(PICTURES[benchmark])
+    reasons = {name: found for name, found in drawn.items() if isinstance(found, str)}
+    assert set(reasons) == ({"robustness"} if benchmark == "digits" else set())  # its baselines are at chance
     assert renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn)) == text
-    for name, files in drawn.items():
-        folder = REFERENCE / benchmark
+    folder = REFERENCE / benchmark
+    assert not any((folder / f"{name}.png").exists() for name in reasons)
+    for name, files in ((name, drawn[name]) for name in drawn if name not in reasons):
         assert (folder / f"{name}.png").exists()
         if metadata.version("matplotlib") in pinned:  # another one draws the same numbers otherwise
             found = svg_finding(name, (folder / f"{name}.svgz").read_bytes(), files[".svg"])
@@ -113,7 +116,7 @@ def test_the_teachers_are_shown_as_soon_as_the_records_of_both_tell_of_them(monk
     gaps = [0.4, 0.3, 0.2, 0.1]
     for records, shown in ((of(tracer=gaps, tracer_ema_teacher=gaps), True), (of(tracer=None, flyp=gaps), False)):
         monkeypatch.setattr(readme_tables, "gather_reference", lambda benchmark=None, records=records: records)
-        assert ("dynamics" in dict(pictures())) == shown
+        assert isinstance(dict(pictures())["dynamics"], dict) == shown
 
 
 def test_the_short_table_is_that_of_the_committed_reference():

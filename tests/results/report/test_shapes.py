@@ -3,7 +3,7 @@
 import pytest
 import yaml
 from animals_kit import make as make_folder
-from make_records import make_record, summarise
+from make_records import SHIFTS, make_record, summarise
 from runs_kit import BACKBONE, call, run_here
 
 from robustft.benchmarks.executors.local import Launcher
@@ -94,7 +94,7 @@ def pair(change=lambda record: record, **more):
     return [change(make_record("zero_shot", rules=(), **more)), change(make_record("ft", **more))]
 
 
-BASELINES = tuple((0.3 + 0.03 * i, 0.2 + 0.02 * i) for i in range(16))
+BASELINES = tuple({"id": 0.3 + 0.03 * i, **dict.fromkeys(SHIFTS, 0.2 + 0.02 * i)} for i in range(16))
 RECORDS = {
     "nothing": [],
     "one run": [make_record("ft")],

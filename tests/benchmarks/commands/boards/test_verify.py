@@ -323,7 +323,7 @@ def test_a_picture_of_another_matplotlib_is_hashed_and_said_not_to_be_drawn_agai
 
 def test_a_figure_that_these_runs_do_not_give_is_said_not_to_be_drawn_again(tmp_path, capsys):
     shutil.copytree(REFERENCE / "forgetting", tmp_path / "forgetting")
-    shutil.copy(REFERENCE / "digits" / "robustness.svgz", tmp_path / "forgetting")
+    shutil.copy(REFERENCE / "digits" / "id_ood.svgz", tmp_path / "forgetting" / "robustness.svgz")
     manifest.write_pictures(tmp_path / "forgetting")
     code, text = told(capsys, tmp_path / "forgetting")
     assert "not drawn again: robustness.svgz: figure robustness: shows rows that a selection rule chose" in text

@@ -256,6 +256,10 @@ SOURCES: dict[str, _Source] = {
 """Evaluation set -> split and style of its families, and how its pictures are made; `digits` has no families."""
 
 
+def _finetuning_set(rendering: int) -> Painted:
+    return Painted("train", stable_key(VERSION, "finetune", rendering), faces_of("finetune"), finetuning)
+
+
 class Glyphs(Dataset):
     """The `glyphs` data."""
 
@@ -271,13 +275,9 @@ class Glyphs(Dataset):
 
     @cached_property
     def _train(self) -> tuple[torch.Tensor, np.ndarray]:
-        faces = np.array(faces_of("finetune"))
-        pictures, labels = [], []
-        for rendering in range(RENDERINGS):
-            data = Painted("finetune", stable_key(VERSION, "finetune", rendering), faces.tolist(), finetuning)
-            pictures.append(data.images(0, len(data)))
-            labels.append(data.labels)
-        return torch.cat(pictures), np.concatenate(labels)
+        parts = [_finetuning_set(rendering) for rendering in range(RENDERINGS)]
+        pictures = torch.cat([part.images(0, len(part)) for part in parts])
+        return pictures, np.concatenate([part.labels for part in parts])
 
     @property
     def train_size(self) -> int:
@@ -319,9 +319,18 @@ class Development(Glyphs):
     name, version = "glyphs_development", "glyphs-development-v1"
     summary = "what glyphs was shaped on: its finetuning set, and families that no row is measured on"
     handwritten = "development"
-    sets = tuple(entry for entry in SETS if entry.name != "fresh")
+    sets = (
+        *(entry for entry in SETS if entry.name != "fresh"),
+        EvalSet("train", "diagnostic", "the finetuning images: whether they are learned by heart", "rare", "all"),
+    )
     sources = {
         name: ({"id": "validation", "test": "development"}.get(split, split), style, painter)
         for name, (split, style, painter) in SOURCES.items()
         if name != "fresh"
     }
+
+    def eval_data(self, name: str) -> EvalData:
+        """Also `train`: the finetuning images as they are trained on."""
+        if name == "train":
+            return _finetuning_set(0)
+        return super().eval_data(name)

@@ -1,4 +1,4 @@
-"""`glyphs`: characters of several hundred open-licensed typefaces; the typeface family is the unit of everything.
+"""`glyphs`: characters of 412 open-licensed typefaces; the typeface family is the unit of everything.
 
 Forty-seven classes: digits, capitals, and the lower case that does not look like a capital (the balanced set of EMNIST,
 Cohen et al. 2017). Twelve text families are finetuned on, in one fixed painting each image and without augmentation, so
@@ -28,7 +28,7 @@ from .projection import Projection
 from .randomness import derive, permutation, stable_key, uniforms
 
 VERSION = "glyphs-v1"
-SUMMARY = "47 characters of several hundred open typefaces; one ID set, seven shifts"
+SUMMARY = "47 characters of 412 open typefaces; one ID set, seven shifts"
 FAMILIES = Path(__file__).with_name("glyphs_families.json")
 MASKS = Path(__file__).with_name("glyphs_masks.xz")
 CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"

@@ -3,12 +3,13 @@
     python -m robustft.benchmarks.maintenance.glyphs_windows [--runs runs]           windows, on the development runs
     python -m robustft.benchmarks.maintenance.glyphs_windows --validity [--runs runs]   the validity test, once, later
 
-The windows say what regime the benchmark must have: one in which finetuning learns its images by heart, gains on its own
-kind of images, and forgets. They look at zero-shot, FT and FLYP on development weights and development families alone
-(suites `glyphs_development` and `glyphs_scratch`), and were committed before a method that distils, averages or
+The windows say what regime the benchmark must have: one in which finetuning learns its images by heart, gains on its
+own kind of images, and forgets. They look at zero-shot, FT and FLYP on development weights and development families
+alone (suites `glyphs_development` and `glyphs_scratch`), and were committed before a method that distils, averages or
 interpolates was run on this data. A window that is not met is named on the card with its distance; none is widened.
 
-The learning rate is selected by mean accuracy on the validation set over the tuning seeds; of equal ones the smaller.
+The learning rate is selected by the mean negative log-likelihood on the validation set after temperature scaling of
+each run (`validation_nll_scaled`, the metric of the suite's tuning), over the tuning seeds.
 
 The validity test asks afterwards whether the order of methods agrees with the literature on CLIP. It is run once on the
 reference's records, passed or failed; nothing is reshaped by it without new families and new pretraining seeds.
@@ -25,12 +26,15 @@ from typing import Any
 
 import numpy as np
 
+from ... import backbones
 from ...datasets.catalogue import get
+from ...results.metrics import calibration
 from ...results.published import rows
 from ...results.records import predictions
 from ...results.records.records import Record, gather, record_paths
 from ...results.statistics.seed_summary import paired_difference
 
+CARD = Path(__file__).resolve().parents[2] / "datasets" / "glyphs_card.json"
 DEVELOPMENT, SCRATCH = "glyphs_development", "glyphs_scratch"
 REGISTERED = ("zero_shot", "ft", "flyp")
 """The only methods that may have run on this data before the windows were committed."""
@@ -111,8 +115,8 @@ def by_rate(runs: Sequence[Run]) -> dict[float, list[Run]]:
 
 
 def select(rates: dict[float, list[Run]]) -> float:
-    """The rate of the highest validation accuracy, mean over seeds; of equal ones the smallest."""
-    return max(rates, key=lambda lr: (fmean(run.accuracy["validation"] for run in rates[lr]), -lr))
+    """The rate of the lowest validation NLL after temperature scaling, mean over seeds."""
+    return min(rates, key=lambda lr: float(_losses(rates[lr])[0].mean()))
 
 
 def edge(rates: dict[float, list[Run]]) -> tuple[int, float]:
@@ -122,20 +126,20 @@ def edge(rates: dict[float, list[Run]]) -> tuple[int, float]:
     place = grid.index(chosen)
     worse = []
     for end in {grid[0], grid[-1]} - {chosen}:
-        best, other = (_right(rates[lr]) for lr in (chosen, end))
-        difference, error = paired_difference(best[0], other[0], best[1])
+        (best, units), (other, _) = (_losses(rates[lr]) for lr in (chosen, end))
+        difference, error = paired_difference(other, best, units)
         worse.append(difference / error if error > 0 else float("inf"))
     return min(place, len(grid) - 1 - place), min(worse, default=0.0)
 
 
-def _right(runs: Sequence[Run]) -> tuple[np.ndarray, list[str]]:
-    """Whether each validation image is right, over all seeds, and its family."""
-    right, units = [], []
+def _losses(runs: Sequence[Run]) -> tuple[np.ndarray, list[str]]:
+    """Validation NLL of every image after temperature scaling, over all seeds, and the image's family."""
+    losses, units = [], []
     for run in runs:
         columns = predictions.read(run.folder / "predictions" / "validation.parquet")
-        right.append(columns["prediction"] == columns["label"])
+        losses.append(calibration.scaled_nll(columns["logits"], columns["label"]))
         units += columns["unit_id"].tolist()
-    return np.concatenate(right).astype(np.float64), units
+    return np.concatenate(losses), units
 
 
 def values(runs: Sequence[Run], backbone: str) -> dict[str, float]:
@@ -240,12 +244,38 @@ def validity(records: Sequence[Record], published: dict[str, float]) -> dict[str
     return {name: {"value": round(float(value), 3), "passed": bool(passed)} for name, (value, passed) in asked.items()}
 
 
+def card(runs: Sequence[Run]) -> dict[str, Any]:
+    """The committed card as JSON: both datasets, and the windows of each development backbone."""
+    out: dict[str, Any] = {}
+    for name in ("glyphs", DEVELOPMENT):
+        about = get(name).card
+        sets = {
+            s.name: {"role": s.role, "measures": s.measures, "in pretraining": s.in_pretraining,
+                     "in finetuning": s.in_finetuning, "units": len(set(get(name).eval_data(s.name).unit_ids))}
+            for s in about.sets
+        }  # fmt: skip
+        out[name] = {"version": about.version, "fingerprint": about.fingerprint, "prompts": list(about.prompts),
+                     "sets": sets, "backbones": {}}  # fmt: skip
+    for backbone in sorted({run.backbone for run in runs if run.benchmark == DEVELOPMENT}):
+        mine = [run for run in runs if run.backbone == backbone and run.benchmark == DEVELOPMENT]
+        steps = min((run.steps for run in mine if run.method != "zero_shot"), default=0)
+        row: dict[str, Any] = {"weights": backbones.weights_id(backbone)}
+        for method in REGISTERED:
+            rates = by_rate([r for r in mine if r.method == method and (method == "zero_shot" or r.steps == steps)])
+            if rates:
+                chosen = rates[select(rates)]
+                row[method] = {"lr": chosen[0].lr} if method != "zero_shot" else {}
+                row[method] |= {s: round(value / 100, 4) for s, value in accuracies(chosen).items()}
+        out[DEVELOPMENT]["backbones"][backbone] = row | {"windows": judge(values(runs, backbone))}
+    return out
+
+
 def main() -> None:
     """Print the windows with their values, or the validity test."""
     parser = argparse.ArgumentParser(description="Check the registered windows of glyphs, or its validity test.")
     parser.add_argument("--runs", type=lambda text: Path(text).expanduser(), default=Path("runs"))
     parser.add_argument("--validity", action="store_true", help="the validity test, on the reference's records")
-    parser.add_argument("--json", type=Path, help="also write what was found there")
+    parser.add_argument("--write", action="store_true", help=f"write {CARD.name}")
     arguments = parser.parse_args()
     found: dict[str, Any]
     if arguments.validity:
@@ -262,8 +292,8 @@ def main() -> None:
             for name, row in judged.items():
                 low, high = row["bounds"]
                 print(f"  {'ok  ' if row['holds'] else 'MISS'} {name}: {row['value']}  [{low:g}, {high:g}]")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        if arguments.write:
+            CARD.write_text(json.dumps(card(runs), indent=1) + "\n")
 
 
 if __name__ == "__main__":

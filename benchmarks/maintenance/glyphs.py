@@ -28,6 +28,8 @@ from ...datasets.glyphs import CHARACTERS, FAMILIES, MASKS, SIDE, pack
 from ...datasets.randomness import permutation, stable_key
 from . import glyph_outlines
 
+FETCHED = "fetched"
+"""A file of that name in the folder of packages says that all are there."""
 LICENCES = ("OFL-1.1", "Apache-2.0", "UFL-1.0")
 TEXT = ("sans-serif", "serif")
 SPLITS = {
@@ -82,7 +84,9 @@ def fetch(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     )  # fmt: skip
     for name in debian:
         [archive] = folder.glob(f"{name}_*.deb")
+        (folder / "debian" / name).mkdir(parents=True, exist_ok=True)
         subprocess.run(["dpkg-deb", "-x", archive, folder / "debian" / name], check=True)
+    (folder / FETCHED).touch()
 
 
 def _place(row: dict[str, Any], folder: Path, file: str) -> Path:
@@ -221,7 +225,7 @@ def main() -> None:
     parser.add_argument("--from", dest="folder", type=Path, default=Path("build/glyphs"), help="where packages are put")
     parser.add_argument("--choose", action="store_true", help="apply the rules and splits again")
     arguments = parser.parse_args()
-    if not (arguments.folder / "node_modules").is_dir():
+    if not (arguments.folder / FETCHED).exists():
         for program in ("npm", "apt-get", "dpkg-deb"):
             if shutil.which(program) is None:
                 parser.error(f"{program}: must be installed to fetch the typefaces; install it (a Debian machine).")

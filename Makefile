@@ -119,6 +119,10 @@ docs: ## build the documentation into build/site; a dead link or an undocumented
 pretrain: $(STAMP) ## make the bundled backbones again (up to 25 minutes)
 	@$(PY) -m robustft.benchmarks.maintenance.pretrain
 
+.PHONY: glyphs
+glyphs: $(STAMP) ## fetch the typefaces of the glyphs benchmark, draw their masks and compare them with the committed ones (10 minutes, Debian with npm)
+	@$(PY) -m robustft.benchmarks.maintenance.glyphs
+
 .PHONY: test
 test: $(STAMP) ## all tests but those that kill processes
 	@$(PYTEST) -q -n 2 --dist worksteal -m 'not faults and not slurm and not browser'

@@ -17,7 +17,7 @@ import torch
 
 from .encoder import USUAL_RESIZING, DualEncoder
 from .errors import BackboneError
-from .registered import MADE_HERE, SCRATCH, VISION, Traits
+from .registered import GLYPH_VISION, MADE_HERE, SCRATCH, VISION, Tower, Traits
 from .weights import fill, weights_hash
 
 if TYPE_CHECKING:
@@ -25,28 +25,46 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).with_name("tiny")
 MERGES = FOLDER / "merges.txt.gz"
+GLYPH_MERGES = FOLDER / "glyph_merges.txt.gz"
 MANIFEST = FOLDER / "weights.json"
 """Name -> hash of the weights that ship; `make pretrain` writes it."""
 EMBED_DIM, CONTEXT = 64, 16
 
 
+def merges_of(name: str) -> Path:
+    """The merges of a bundled backbone's tokenizer: glyphs has words of its own."""
+    return GLYPH_MERGES if architecture(name) in GLYPH_VISION else MERGES
+
+
 @cache
-def tokenizer() -> "SimpleTokenizer":
-    """CLIP's byte-pair tokenizer with the small merges file of the bundled captions."""
+def tokenizer(merges: Path = MERGES) -> "SimpleTokenizer":
+    """CLIP's byte-pair tokenizer with a small merges file of the bundled captions."""
     from open_clip.tokenizer import SimpleTokenizer
 
-    return SimpleTokenizer(bpe_path=str(MERGES), context_length=CONTEXT)
+    return SimpleTokenizer(bpe_path=str(merges), context_length=CONTEXT)
 
 
 def tokenizer_of(name: str) -> "SimpleTokenizer":
-    """The tokenizer of a bundled backbone; they share one."""
-    return tokenizer()
+    """The tokenizer of a bundled backbone; those of one benchmark share one."""
+    return tokenizer(merges_of(name))
 
 
-def vocabulary_size() -> int:
+def architecture(name: str) -> str:
+    """What a bundled backbone is called without its pretraining seed: "glyph-rn" of "glyph-rn-1-scratch"."""
+    name = name.removesuffix(SCRATCH)
+    base = name.rpartition("-")[0]
+    return base if base in GLYPH_VISION else name
+
+
+def vocabulary_size(merges: Path = MERGES) -> int:
     """256 bytes, the same 256 at the end of a word, the merges, and the start and end tokens."""
-    with gzip.open(MERGES, "rt", encoding="utf-8") as lines:
+    with gzip.open(merges, "rt", encoding="utf-8") as lines:
         return 512 + len(lines.read().split("\n")) - 1 + 2  # the first line is a header
+
+
+def _vision(name: str) -> Tower:
+    name = name.removesuffix(SCRATCH)
+    return (VISION | MADE_HERE | GLYPH_VISION)[name if name in VISION else architecture(name)]
 
 
 def config(name: str) -> dict[str, Any]:
@@ -54,10 +72,10 @@ def config(name: str) -> dict[str, Any]:
     name = name.removesuffix(SCRATCH)
     return {
         "embed_dim": 128 if name in MADE_HERE else EMBED_DIM,  # TRACER's toy study: D = 128
-        "vision_cfg": dict((VISION | MADE_HERE)[name]),
+        "vision_cfg": dict(_vision(name)),
         "text_cfg": {
             "context_length": CONTEXT,
-            "vocab_size": vocabulary_size(),
+            "vocab_size": vocabulary_size(merges_of(name)),
             "width": 64,
             "heads": 2,
             "layers": 2,
@@ -69,7 +87,7 @@ def build(name: str) -> DualEncoder:
     """An untrained bundled backbone (weights from torch's current random state)."""
     from open_clip.model import CLIP
 
-    return DualEncoder(CLIP(**config(name)), tokenizer(), name)
+    return DualEncoder(CLIP(**config(name)), tokenizer_of(name), name)
 
 
 @contextmanager
@@ -140,13 +158,13 @@ def resizing(name: str) -> tuple[str, str]:
 
 def traits(name: str) -> Traits:
     """What methods must know of a bundled backbone."""
-    layers = (VISION | MADE_HERE)[name.removesuffix(SCRATCH)]["layers"]
+    layers = _vision(name)["layers"]
     return Traits(name, blocks=layers if isinstance(layers, int) else sum(layers))
 
 
 def image_size(name: str) -> int:
     """Side of the pictures that the image tower takes, in pixels."""
-    return (VISION | MADE_HERE)[name.removesuffix(SCRATCH)]["image_size"]
+    return _vision(name)["image_size"]
 
 
 def weights_id(name: str) -> str:

@@ -32,6 +32,18 @@ def _forgetting() -> Dataset:
     return Forgetting()
 
 
+def _glyphs() -> Dataset:
+    from .glyphs import Glyphs
+
+    return Glyphs()
+
+
+def _glyphs_development() -> Dataset:
+    from .glyphs import Development
+
+    return Development()
+
+
 def _imagenet(**options: Any) -> Dataset:
     from .imagenet import ImageNet
 
@@ -165,6 +177,8 @@ _EMBEDDED: dict[str, Callable[[], Dataset]] = {
     "digits": _digits,
     "digits_uncorrelated": _digits_uncorrelated,
     "forgetting": _forgetting,
+    "glyphs": _glyphs,
+    "glyphs_development": _glyphs_development,
 }
 _ON_DISK: dict[str, Callable[..., Dataset]] = {
     "imagenet": _imagenet,

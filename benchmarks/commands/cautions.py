@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ... import backbones
 from ...datasets.card import DataError
 from ...datasets.shots import to_choose_on
 from ..host.environment import cores
@@ -103,7 +102,7 @@ def _by_few_images(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
         if count is None:
             continue
         if spec.shots is not None:
-            data = dataset(benchmark.suite.dataset_of(spec.recipe), backbones.image_size(spec.backbone))
+            data = dataset_for(benchmark.suite.dataset_of(spec.recipe), spec.backbone)
             count = min(count, to_choose_on(spec.shots) * len(data.card.class_names))
         seen = min(count, spec.train_limit or count)
         if spec.kind == "trial":

@@ -62,14 +62,15 @@ def measure(
     classes: dict[str, int] = {}
     per_class: list[Columns] = []
     for entry, data in data_check.evaluation_sets(dataset, spec):
-        calibrates = entry.role == "validation" and temperature is None and not trial
+        chooses = entry.role == "validation" and temperature is None
+        calibrates = chooses and not trial
         columns, *others = predict(
             [own, *along.values()],
             data,
             device=device,
             limit=spec.limit,
             should_stop=should_stop,
-            keep_logits=calibrates,
+            keep_logits=chooses,
             temperature=temperature,
             share=share,
             workers=workers,

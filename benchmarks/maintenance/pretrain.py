@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,15 @@ def captions(labels: np.ndarray, colours: np.ndarray, styles: np.ndarray, keys: 
     return out
 
 
-def make_merges() -> None:
-    """Writes the tokenizer's merges: byte-pair merges that make each word of captions and prompts one token."""
+def vocabulary() -> list[str]:
+    """The words of captions and prompts, each of which becomes one token."""
     styles = (word for words in STYLE_WORDS.values() for word in words)
     texts = [*OPENINGS, *NOUNS, *COLOURS, *styles, *digits.CLASS_NAMES, *digits.PROMPTS]
-    words = sorted({w for text in texts for w in text.replace("{}", "").split()})
+    return sorted({w for text in texts for w in text.replace("{}", "").split()})
+
+
+def make_merges(words: Sequence[str], place: Path) -> None:
+    """Writes a tokenizer's merges: byte-pair merges that make each of the words one token."""
     parts = {w: (*w[:-1], w[-1] + "</w>") for w in words}
     merges = []
     while any(len(p) > 1 for p in parts.values()):
@@ -92,11 +97,10 @@ def make_merges() -> None:
                 i += 2 if joined else 1
             parts[word] = tuple(new)
     text = "\n".join(["#version: robustft", *merges])  # no last newline: the tokenizer would count an empty merge
-    tiny.FOLDER.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as stream:  # no time stamp: same bytes each time
         stream.write(text.encode())
-    tiny.MERGES.write_bytes(buffer.getvalue())
+    place.write_bytes(buffer.getvalue())
 
 
 def _grey_batch(chosen: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, list[str]]:
@@ -196,7 +200,7 @@ def main() -> None:
     except UserError as error:
         parser.error(str(error))
     if set(chosen) & set(RECIPES):
-        make_merges()
+        make_merges(vocabulary(), tiny.MERGES)
     for name in chosen:
         try:
             mnist = MNISTForgetting(size=28) if name in FROM_THE_HUB else None

@@ -151,7 +151,8 @@ class Search:
         entries: dict[str, dict[str, TunedEntry]] = {}
         for (name, backbone), settings in self.settings.items():
             safer = self.benchmark.facts.methods[name].conservative
-            trials = [_trial(values, runs, folders, self._validation_set(), safer) for values, runs in settings]
+            where, metric = self._validation_set(), self.tuning.metric
+            trials = [_trial(values, runs, folders, where, safer, metric) for values, runs in settings]
             results = [
                 TrialResult(values=values, nll=trial.nll, runs=[run.spec.run_id for run in runs])
                 for trial, (values, runs) in zip(trials, settings, strict=True)
@@ -177,14 +178,18 @@ class Search:
 
 
 def _trial(
-    values: dict[str, Any], runs: list[Planned], folders: dict[str, RunFolder], name: str, safer: str
+    values: dict[str, Any], runs: list[Planned], folders: dict[str, RunFolder], name: str, safer: str, metric: str
 ) -> setting_selection.Trial:
+    from ...results.metrics import calibration
     from ...results.records import predictions  # late: pyarrow, which a plan does without
 
     losses, units = [], []
     for run in runs:
         columns = predictions.read(folders[run.spec.run_id].predictions / f"{name}.parquet")
-        losses.append(predictions.nll(columns))
+        if metric == "validation_nll_scaled":
+            losses.append(calibration.scaled_nll(columns["logits"], columns["label"]))
+        else:
+            losses.append(predictions.nll(columns))
         units.append(columns["unit_id"])
     ids = ",".join(run.spec.run_id for run in runs)
     values = {"lr": runs[0].spec.lr, **values}  # the order of conservatism reads it, searched or not

@@ -113,6 +113,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(-brentq(slope, low, high, xtol=1e-7)))
 
 
+def scaled_nll(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) float64 -log p(label) in nats after division of the logits by the temperature that `fit_temperature` finds
+    on the same samples."""
+    scaled = logits.astype(np.float64) / fit_temperature(logits, labels)
+    scaled -= scaled.max(axis=1, keepdims=True)
+    return np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]
+
+
 def confidence_at(logits: np.ndarray, temperature: float) -> np.ndarray:
     """(N,) float64 largest probability of softmax(logits / temperature); the prediction stays the same."""
     scaled = logits.astype(np.float64) / temperature

@@ -18,8 +18,11 @@ from robustft.datasets.loaders import eval_batches
 
 pytestmark = pytest.mark.computes
 
-CARD = json.loads((Path(digits.__file__).parent / "digits_card.json").read_text())
+FOLDER = Path(digits.__file__).parent
+CARD = {name: entry for file in ("digits_card.json", "glyphs_card.json") for name, entry in
+        json.loads((FOLDER / file).read_text()).items()}  # fmt: skip
 BUNDLED = list(tiny.VISION)
+PRETRAINED_FOR = {"tiny-vit-grey": "forgetting"}
 GOLDEN = golden("zero_shot_head.json")
 
 
@@ -31,7 +34,7 @@ def test_the_bundled_files_are_small():
 def test_weights_are_those_of_the_card_and_zero_shot_numbers_too(name):
     """The file's hash, and accuracy on ID and validation to the image: the card's numbers are of these weights."""
     torch.set_num_threads(1)
-    data = get("forgetting" if name == "tiny-vit-grey" else "digits")
+    data = get(PRETRAINED_FOR.get(name, "glyphs_development" if name.startswith("glyph-") else "digits"))
     listed = CARD[data.card.name]["backbones"][name]
     assert backbones.weights_id(name) == listed["weights"]
     encoder = backbones.load(name)

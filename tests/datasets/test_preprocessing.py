@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pictures_kit import photograph
+from PIL import Image
 
 from robustft.datasets.card import USUAL
 from robustft.datasets.decoding import crop_draws, eval_view, random_view

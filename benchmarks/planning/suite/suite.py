@@ -49,7 +49,9 @@ class Tuning(Strict):
     seeds: Seeds
     shots: Positive | None = None
     """In a suite of few shots: the one number of them that all values are chosen at."""
-    metric: Literal["validation_nll"] = "validation_nll"
+    metric: Literal["validation_nll", "validation_nll_scaled"] = "validation_nll"
+    """What is compared, in nats a validation sample: as the model says it, or after temperature scaling of each trial,
+    which does not hold against a model that has learned its images by heart that it is too sure."""
     space: dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]]
     """Method -> key -> values; the trials of a method are all combinations."""
 

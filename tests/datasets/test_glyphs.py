@@ -1,0 +1,140 @@
+"""The glyphs benchmark: whose glyphs, in which split, drawn how. A changed picture is a new benchmark version."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robustft.benchmarks.maintenance import glyph_outlines
+from robustft.benchmarks.maintenance import glyphs as maker
+from robustft.benchmarks.maintenance.glyphs_windows import WINDOWS, judge
+from robustft.datasets import glyphs
+from robustft.datasets.card import DataError
+from robustft.datasets.catalogue import get
+
+pytestmark = pytest.mark.computes
+
+CARD = json.loads((Path(glyphs.__file__).parent / "glyphs_card.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def data():
+    return get("glyphs")
+
+
+def units(data, name):
+    return set(data.eval_data(name).unit_ids)
+
+
+@pytest.mark.parametrize("name", ["glyphs", "glyphs_development"])
+def test_the_pictures_are_those_of_the_committed_card(name):
+    card = get(name).card
+    assert (card.version, card.fingerprint) == (CARD[name]["version"], CARD[name]["fingerprint"])
+
+
+def test_every_family_is_looked_at_licensed_and_in_one_split_at_most():
+    rows = maker.table()
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:
+        assert ("split" in row) != ("reason" in row), row["id"]
+        assert row["reason"].startswith(("rule: ", "eye: ")) if "reason" in row else row["licence"] in maker.LICENCES
+        assert all(len(face["sha256"]) == 64 for face in row["faces"].values())
+
+
+def test_no_superfamily_is_in_two_splits():
+    """Names without the words that tell siblings apart; what masks tell is checked where the masks are made."""
+    kept = [row["id"].replace("-", " ") for row in glyphs.families()]
+    bases = [" ".join(maker.PARTS.sub(" ", name).split()) or name for name in kept]
+    assert len(set(bases)) == len(bases)
+    for group in maker.RELATED:
+        assert sum(name in group for name in kept) <= 1, group
+
+
+def test_sets_have_families_of_their_own(data):
+    development = get("glyphs_development")
+    mine = {name: units(data, name) for name in ("id", "monospace", "handwriting", "display", "fresh", "digits")}
+    theirs = {
+        name: units(development, name) for name in ("id", "monospace", "handwriting", "display", "digits", "train")
+    }
+    for one, other in combinations([*mine.values(), *theirs.values()], 2):
+        assert not one & other
+    pretraining = {glyphs._faces()[1][face][0] for face in glyphs.faces_of("pretrain")}
+    assert not pretraining & set().union(*mine.values(), *theirs.values())
+    assert {name: len(families) for name, families in mine.items() if name != "digits"} == {
+        "id": 60, "monospace": 46, "handwriting": 60, "display": 60, "fresh": 40,
+    }  # fmt: skip
+    assert len(theirs["train"]) == 12 and len(units(data, "validation")) == 40
+    assert units(data, "renditions") == units(data, "sketches") == units(data, "grounds") == mine["id"]
+
+
+def test_the_mean_over_shifts_has_no_set_of_the_finetuning_process(data):
+    assert data.card.names("shift") == (
+        "monospace", "handwriting", "display", "renditions", "sketches", "grounds", "digits",
+    )  # fmt: skip
+    assert data.card.names("diagnostic") == ("fresh",)
+
+
+def test_a_training_picture_is_the_same_at_every_visit_and_in_every_run(data):
+    first = data.train_images([(0, 3), (0, 500)], seed=1)
+    assert torch.equal(first, data.train_images([(7, 3), (9, 500)], seed=2))
+    counts = np.bincount(data.train_labels(), minlength=47)
+    assert len(counts) == 47 and set(counts) == {data.train_size // 47}
+
+
+def test_pictures_do_not_depend_on_the_batch(data):
+    some = data.eval_data("grounds")
+    assert torch.equal(some.images(40, 60)[5:9], some.images(45, 49))
+
+
+def test_digits_are_judged_among_ten_classes(data):
+    digits = data.eval_data("digits")
+    logits = torch.full((2, 47), -1.0)
+    logits[0, 40], logits[1, 3] = 9.0, 2.0
+    assert digits.project(logits).shape == (2, 10) and digits.project(logits)[1].argmax() == 3
+    assert set(digits.labels.tolist()) == set(range(10)) and len(digits) == 600
+
+
+def test_an_unknown_set_is_named():
+    with pytest.raises(DataError, match="has no set 'sketch'; it has validation"):
+        get("glyphs").eval_data("sketch")
+
+
+def square(low, high):
+    corners = [(low, low), (high, low), (high, high), (low, high)]
+    return [(*a, *b) for a, b in zip(corners, corners[1:] + corners[:1], strict=True)]
+
+
+def test_a_mask_counts_what_the_outline_encloses():
+    """A square fills the inked part and nothing else; a hole wound the other way is empty, one wound alike is not."""
+    whole = glyph_outlines.mask(np.array(square(0, 100), dtype=float))
+    margin = (glyphs.SIDE - glyph_outlines.INK) // 2
+    expected = np.zeros((glyphs.SIDE, glyphs.SIDE))
+    expected[margin:-margin, margin:-margin] = glyphs.LEVELS - 1
+    assert np.array_equal(whole, expected)
+    hole = [(x1, y1, x0, y0) for x0, y0, x1, y1 in square(25, 75)]
+    ring = glyph_outlines.mask(np.array(square(0, 100) + hole, dtype=float))
+    assert ring.sum() == whole.sum() * 3 // 4 and ring[glyphs.SIDE // 2, glyphs.SIDE // 2] == 0
+    assert np.array_equal(glyph_outlines.mask(np.array(square(0, 100) + square(25, 75), dtype=float)), whole)
+
+
+def test_a_wide_glyph_keeps_its_shape():
+    wide = np.array(square(0, 100), dtype=float) * [4, 1, 4, 1]
+    rows, columns = np.nonzero(glyph_outlines.mask(wide))
+    assert (len(set(columns)), len(set(rows))) == (glyph_outlines.INK, 6)  # 5 rows, centred between pixels
+
+
+def test_masks_survive_packing():
+    masks = np.arange(2 * glyphs.SIDE**2, dtype=np.uint8).reshape(2, glyphs.SIDE, glyphs.SIDE) % 16
+    packed = np.frombuffer(glyphs.pack(masks), dtype=np.uint8)
+    assert np.array_equal(np.stack([packed >> 4, packed & 15], 1).reshape(masks.shape), masks)
+
+
+def test_a_missed_window_is_told_with_its_distance():
+    found = {name: (low + high) / 2 for name, (low, high) in WINDOWS.items()} | {"zero-shot ID accuracy": 73.5}
+    judged = judge(found)
+    assert judged["zero-shot ID accuracy"] == {"value": 73.5, "bounds": [55, 70], "holds": False, "distance": 3.5}
+    assert all(row["holds"] for name, row in judged.items() if name != "zero-shot ID accuracy")
+    assert not judge({})["FT train accuracy"]["holds"]

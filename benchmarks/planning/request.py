@@ -35,7 +35,7 @@ class DataFacts:
     def images(self, shots: Any, train_limit: Any) -> int:
         """Training images that a run sees; what is no positive number is refused elsewhere, by its own name."""
         limits = [train_limit, shots * self.classes if type(shots) is int else None]
-        return min(self.train_size, *(limit for limit in limits if type(limit) is int and limit > 0), self.train_size)
+        return min([self.train_size, *(limit for limit in limits if type(limit) is int and limit > 0)])
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def test_the_dataset_stays_what_it_was_and_the_fingerprint_says_what_is_asked():
     found = [data_check.fingerprint(data, False) for data in (plain, asked, beside("digits", c="digits/colours"))]
     assert found[0] == plain.card.fingerprint and len(set(found)) == 3
     assert data_check.fingerprint(beside("digits", colours="digits/colours"), False) == found[1]
-    assert data_check.part(asked, Spec(train_limit=5, limit=2)).retention == asked.retention
+    assert data_check.part(asked, Spec(train_limit=5, limit=2, shots=None)).retention == asked.retention
     name = catalogue.with_retention(catalogue.with_shifts("digits", {"mine": "folder:x"}), {"c": "digits/colours"})
     assert catalogue.parts(name) == ("digits", {"mine": "folder:x"})
     assert catalogue.retention_of(name) == ("digits + mine=folder:x", {"c": "digits/colours"})

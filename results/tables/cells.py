@@ -13,6 +13,7 @@ from ..board.rows import (
     FORGOTTEN,
     GRID,
     MARKS,
+    MORE_METRICS,
     OLD_TASK,
     ORACLE,
     PUBLISHED,
@@ -59,12 +60,20 @@ def metric_columns(section: Section) -> list[tuple[str, str]]:
         *(column for columns in shifts for column in columns),
         *forgotten,
         (section.ood_column, "OOD mean" + (f" {ood_title(section)}" if section.ood_column == SCORE else "")),
-        ("ece_id", "ID ECE"),
-        ("ece_ood_mean", "OOD ECE"),
-        ("ece_floor_ood_mean", "OOD ECE floor"),
-        ("nll_id", "ID NLL"),
+        *(column for metric in section.shown for column in _columns_of(metric)),
         *([(RETAINED, RETAINED)] if section.retention else []),
     ]
+
+
+def _columns_of(metric: str) -> list[tuple[str, str]]:
+    """(column, heading) of one of `Section.shown`."""
+    if metric in MORE_METRICS:
+        return [(f"{metric}_id", f"ID {MORE_METRICS[metric]}"), (f"{metric}_ood_mean", f"OOD {MORE_METRICS[metric]}")]
+    return {
+        "ece": [("ece_id", "ID ECE"), ("ece_ood_mean", "OOD ECE")],
+        "ece_floor": [("ece_floor_ood_mean", "OOD ECE floor")],
+        "nll": [("nll_id", "ID NLL")],
+    }[metric]
 
 
 def ood_title(section: Section) -> str:

@@ -92,8 +92,8 @@ def smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
     ten steps from 1 finds to be no less than the error at it, and at least NARROWEST. No bins, and continuous in the
     confidences.
 
-    Residuals are shared between the two points beside them on a mesh of 1,001 points, or ten a width where that is more,
-    and read at 200, or ten a width. The density has 1e-4 added to it, and the kernel ends half the interval away.
+    Residuals are shared between the two points beside them on a mesh of 1,001 points, or ten a width where that is
+    more, and read at 200, or ten a width. The density has 1e-4 added to it, and the kernel ends half the interval away.
 
     Source: Blasiok & Nakkiran 2023, arXiv:2309.12236, with the numerics of its package, relplot 1.0.3.
 

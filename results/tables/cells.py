@@ -100,7 +100,7 @@ def same_distribution(section: Section) -> str:
 
 def few_sources(section: Section) -> str:
     """Which sets' images are no independent draws, where there are any; else empty."""
-    names = [name for name in (section.id_set, *section.iid, *section.shifts) if name in section.clusters]
+    names = [name for name in (section.id_set, *section.iid, *section.shifts) if name and name in section.clusters]
     if not names:
         return ""
     counts = ", ".join(f"{name} from {section.clusters[name]}" for name in names)
@@ -195,8 +195,8 @@ def resolution(section: Section, rows: list[Row]) -> str:
         a, b = (row.values.get(section.ood_column, {}) for row in (first, second))
         shared = sorted(a.keys() & b.keys())
         if len(shared) >= 2 and first.name != second.name:
-            pair = ([values[seed] for seed in shared] for values in (a, b))
-            sizes.append(100 * smallest_resolvable_difference(*pair, level=LEVEL / tests))
+            pair = [[values[seed] for seed in shared] for values in (a, b)]
+            sizes.append(100 * smallest_resolvable_difference(pair[0], pair[1], level=LEVEL / tests))
             seeds.add(len(shared))
     if not sizes:
         return ""

@@ -55,8 +55,9 @@ def process(rank, folder, limit):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     classwise = ClasswiseECE(CLASSES)
     columns = everything(Share.of(World(), folder / "parts"), limit, classwise)
-    np.savez(folder / f"{rank}.npz", classwise=classwise.error(), **{f"{i}/{key}": v.astype(str) if v.dtype == object else v
-                                        for i, found in enumerate(columns) for key, v in found.items()})  # fmt: skip
+    found = {f"{i}/{key}": values for i, kept in enumerate(columns) for key, values in kept.items()}
+    plain = {key: values.astype(str) if values.dtype == object else values for key, values in found.items()}
+    np.savez(folder / f"{rank}.npz", classwise=classwise.error(), **plain)
     distributed.destroy_process_group()
 
 

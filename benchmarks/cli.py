@@ -220,14 +220,15 @@ def tune(benchmark: str, request: "Request", asked: flags.Asked) -> int:
 @flags.runs
 @flags.results
 @click.option("--with-published", is_flag=True, help="Show papers' printed numbers beside ours (results/published).")
-def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published: bool) -> int:
+@click.option("--columns", default=None, help="Metrics beside accuracy, as ece,aurc,mce; a wrong name lists all.")
+def leaderboard(benchmark: str | None, runs: Path, results: Path, with_published: bool, columns: str | None) -> int:
     """Gather all records into results/leaderboard.csv, _long.csv, .md, .tex and .html."""
     from .commands.boards import leaderboard as leaderboards
     from .planning import current_selection
 
     known = current_selection.Suites(complain)
     only = known.of(benchmark, runs) if benchmark else None
-    return leaderboards.board(known, runs, results, make_console(), with_published, only)
+    return leaderboards.board(known, runs, results, make_console(), with_published, only, columns)
 
 
 @robustft.command()

@@ -9,6 +9,7 @@ import pandas as pd
 from ...datasets import catalogue
 from ...methods.training.parallel import World
 from ...results.metrics import calibration, set_metrics
+from ...results.metrics.classwise import ClasswiseECE
 from ...results.records import predictions
 from ...results.records.atomic import write_atomic
 from ..planning import data_check
@@ -64,6 +65,8 @@ def measure(
     for entry, data in data_check.evaluation_sets(dataset, spec):
         chooses = entry.role == "validation" and temperature is None
         calibrates = chooses and not trial
+        classes[entry.name] = class_count(data, len(dataset.card.class_names))
+        classwise = ClasswiseECE(classes[entry.name])
         columns, *others = predict(
             [own, *along.values()],
             data,
@@ -74,12 +77,12 @@ def measure(
             temperature=temperature,
             share=share,
             workers=workers,
+            classwise=classwise,
         )
         if calibrates:
             temperature = calibration.fit_temperature(columns["logits"], columns["label"])
             columns["confidence_scaled"] = calibration.confidence_at(columns["logits"], temperature)
-        sets[entry.name] = {"role": entry.role, **score(columns, data, batch_size, spec.limit)}
-        classes[entry.name] = class_count(data, len(dataset.card.class_names))
+        sets[entry.name] = {"role": entry.role, **score(columns, data, batch_size, spec.limit, classwise)}
         per_class.append(set_metrics.per_class(columns, entry.name))
         theirs = dict(zip(along, others, strict=True))
         for value, kept in theirs.items():

@@ -16,6 +16,7 @@ from ...datasets.card import EvalData
 from ...datasets.loaders import eval_batches
 from ...methods.predictor import Predictor, PredictorError
 from ...results.metrics import calibration, metrics, set_metrics
+from ...results.metrics.classwise import ClasswiseECE
 from .sharded_evaluation import Share
 
 # Part of the protocol: matrix products of another batch size may differ in the last bits.
@@ -57,6 +58,7 @@ def predict(
     temperature: float | None = None,
     share: Share | None = None,
     workers: int = 0,
+    classwise: ClasswiseECE | None = None,
 ) -> list[Columns]:
     """What some predictors say of each sample of a set, which is read once and in its own order.
 
@@ -69,6 +71,7 @@ def predict(
         temperature: keep its confidence after division of the logits by this.
         share: the batches of this process, where several evaluate together; all get every sample.
         workers: processes that load images ahead; 0 loads in this one.
+        classwise: is given every probability of the first predictor, which no column keeps.
 
     Returns:
         Columns of each predictor, not yet rounded: label and what `metrics.sample_columns` gives. Of the first also
@@ -103,19 +106,23 @@ def predict(
                     kept = {_FEATURES: whole_sets.features(images).cpu().numpy()}
                 else:
                     logits = data.project(predictor(images)).cpu()
-                    kept = _sample_columns(logits, labels, i == 0 and keep_logits, None if i else temperature)
+                    how = (False, None, None) if i else (keep_logits, temperature, classwise)
+                    kept = _sample_columns(logits, labels, *how)
                 for key, values in kept.items():
                     found[i].setdefault(key, []).append(values)
     own = {f"{i}/{key}": np.concatenate(parts) for i, kept in enumerate(found) for key, parts in kept.items()}
     own["position"] = np.concatenate([*positions, np.zeros(0, dtype=np.int64)])
     merged = share.merge(data.name, own, size)
+    if classwise is not None and 0 not in adapt_later:
+        classwise.sums, classwise.n = share.total(data.name, classwise.sums), size
     labels = np.asarray(data.labels[:size], dtype=np.int64)
     for i in sorted(adapt_later):  # in each process all of it: what they shared are the passes through the towers
         stop_if_asked()
         features = torch.from_numpy(merged.pop(f"{i}/{_FEATURES}")).to(device)
         adapted = _adapted(makers[i]().eval(), features)
+        how = (False, None, None) if i else (keep_logits, temperature, classwise)
         parts = [
-            _sample_columns(data.project(logits).cpu(), own_labels, i == 0 and keep_logits, None if i else temperature)
+            _sample_columns(data.project(logits).cpu(), own_labels, *how)
             for logits, own_labels in zip(adapted.split(BATCH_SIZE), _split(labels), strict=True)
         ]
         merged |= {f"{i}/{key}": np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -134,10 +141,19 @@ def adapting(predictor: nn.Module) -> Predictor | None:
 _FEATURES = "features"
 
 
-def _sample_columns(logits: torch.Tensor, labels: np.ndarray, keep_logits: bool, temperature: float | None) -> Columns:
+def _sample_columns(
+    logits: torch.Tensor,
+    labels: np.ndarray,
+    keep_logits: bool,
+    temperature: float | None,
+    classwise: ClasswiseECE | None,
+) -> Columns:
     """What is kept of some samples, from their (B, K) logits on the CPU."""
     # float64, so that a label's probability does not become 0 and its likelihood infinite
-    kept = metrics.sample_columns(logits.double().softmax(dim=1).numpy(), labels)
+    probabilities = logits.double().softmax(dim=1).numpy()
+    kept = metrics.sample_columns(probabilities, labels)
+    if classwise is not None:
+        classwise.add(probabilities, labels)
     if keep_logits:
         kept["logits"] = logits.half().numpy()
     if temperature is not None:
@@ -209,18 +225,21 @@ def class_count(data: EvalData, total: int) -> int:
     return data.project(torch.zeros(1, total)).shape[1]
 
 
-def score(columns: Columns, data: EvalData, batch_size: int, limit: int | None = None) -> dict[str, Any]:
+def score(
+    columns: Columns, data: EvalData, batch_size: int, limit: int | None = None, classwise: ClasswiseECE | None = None
+) -> dict[str, Any]:
     """The metrics of a set.
 
     Returns:
         n_expected: samples of the set, with those that should be on the disk and are not, up to the limit; n; and
-        `set_metrics.score`.
+        `set_metrics.score`; ece_classwise where `predict` was given what it needs.
     """
     whole = len(data) + data.missing
     expected = whole if limit is None else min(limit, whole)
     if not len(columns["label"]):
         return {"n_expected": expected, "n": 0}
-    return {"n_expected": expected, **set_metrics.score(columns, data.name, batch_size)}
+    streamed = {} if classwise is None else {"ece_classwise": classwise.error()}
+    return {"n_expected": expected, **set_metrics.score(columns, data.name, batch_size), **streamed}
 
 
 def evaluate(predictor: nn.Module, data: EvalData, batch_size: int = LINEAGE_BATCH, **how: Any) -> dict[str, Any]:

@@ -60,6 +60,17 @@ class Share:
             self._part(name, self.rank).unlink(missing_ok=True)
         return merged
 
+    def total(self, name: str, own: np.ndarray) -> np.ndarray:
+        """The sum of what all processes have found of a set, whole numbers; errors as `merge`."""
+        if self.size == 1:
+            return own
+        write_atomic(self._part(name, self.rank), _npz({"total": own}))
+        self.meet(0)
+        found = [own if rank == self.rank else _read_npz(self._part(name, rank))["total"] for rank in range(self.size)]
+        self.meet(0)  # all have read
+        self._part(name, self.rank).unlink(missing_ok=True)
+        return np.sum(found, axis=0)
+
     def _part(self, name: str, rank: int) -> Path:
         assert self.folder is not None
         return self.folder / f"{name}.{rank}-of-{self.size}.npz"

@@ -55,7 +55,8 @@ def evaluate(
     """
     from ...datasets.subset import Rehearsal
     from ...results.metrics import calibration
-    from ..execution.predict import lineage_batch, predict, score
+    from ...results.metrics.classwise import ClasswiseECE
+    from ..execution.predict import class_count, lineage_batch, predict, score
 
     part = limit  # as a rehearsal of that size sees the sets, so that its numbers can be compared with these
     if isinstance(model, LoadedRun) or not callable(model):
@@ -79,6 +80,7 @@ def evaluate(
                 continue
             images = dataset.eval_data(entry.name)
             calibrates = entry.role == "validation" and temperature is None
+            classwise = ClasswiseECE(class_count(images, len(card.class_names)))
             (columns,) = predict(
                 [lambda: made],
                 images,
@@ -87,11 +89,12 @@ def evaluate(
                 keep_logits=calibrates,
                 temperature=temperature,
                 workers=workers,
+                classwise=classwise,
             )
             if calibrates:
                 temperature = calibration.fit_temperature(columns["logits"], columns["label"])
                 columns["confidence_scaled"] = calibration.confidence_at(columns["logits"], temperature)
-            found[entry.name] = {"role": entry.role, **score(columns, images, batch, limit)}
+            found[entry.name] = {"role": entry.role, **score(columns, images, batch, limit, classwise)}
     return {entry.name: found[entry.name] for entry in card.sets if entry.name in found}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,6 +154,25 @@ def with_rescored(record: Record, numbers: list[Number]) -> dict[str, Any]:
         if number.set in every and number.metric in every[number.set] and number.rescored is not None:
             every[number.set][number.metric] = number.rescored
     return {**record, "sets": sets, **({"retention": kept} if kept else {})}
+
+
+def completed(record: Record, files: Files, metrics: Collection[str]) -> Record:
+    """The record with those of these metrics that its sets lack, where their samples give them: of earlier records.
+
+    What is recorded stays as it is, and what no sample gives stays out.
+    """
+    sets, changed = dict(record["sets"]), False
+    for name, found in record["sets"].items():
+        lacking = [metric for metric in metrics if metric not in found]
+        try:
+            columns = files.columns(name) if lacking else None
+        except PredictionError:
+            continue
+        if columns is not None and all(key in columns for key in NEEDED):
+            scored = rescore_set(name, found, columns)
+            sets[name] = {**found, **{metric: scored[metric] for metric in lacking if metric in scored}}
+            changed = True
+    return {**record, "sets": sets} if changed else record
 
 
 def unchecked(numbers: Iterable[Number]) -> str:

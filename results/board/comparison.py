@@ -16,7 +16,7 @@ from ..statistics.paired import Difference, holm, paired, resolvable
 from .curve import Curve
 from .matched import Matched, matched
 from .per_sample import OutcomeError, Outcomes, SetScores, tables
-from .rows import FORGOTTEN, PARTIAL, RETAINED, SCORE, Row, Section, in_percent
+from .rows import FORGOTTEN, MORE_METRICS, PARTIAL, RETAINED, SCORE, Row, Section, in_percent
 
 Judged = TypeVar("Judged")
 
@@ -157,7 +157,8 @@ def _compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colu
 
 def best_rows(rows: Sequence[Row], column: str) -> frozenset[int]:
     """Indices of the best of the rows of a column that compete; none unless two do."""
-    if column in ("ece_floor_ood_mean", RETAINED):
+    more = column.removesuffix("_id").removesuffix("_ood_mean") in MORE_METRICS
+    if more or column in ("ece_floor_ood_mean", RETAINED):
         return frozenset()
     sign = -1 if in_percent(column) and column != FORGOTTEN else 1
     means = {i: row.mean(column) for i, row in enumerate(rows) if row.competes}

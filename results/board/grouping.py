@@ -32,6 +32,7 @@ from .rows import (
     FORGOTTEN,
     GIVEN,
     GRID,
+    MORE_METRICS,
     OLD_TASK,
     OOD_MEANS,
     ORACLE,
@@ -446,6 +447,11 @@ def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) ->
         "ece_lineage_id": mean_of_all(_lineage(sets, "id")),
         "ece_lineage_ood_mean": mean_of_all(_lineage(sets, "shift")),
     }
+    for metric in MORE_METRICS:
+        of_role = {role: [s.get(metric) for s in sets.values() if s["role"] == role] for role in ("id", "shift")}
+        if all(role != "shift" or name in sets for name, role in roles.items()):
+            means[f"{metric}_ood_mean"] = mean_of_all(of_role["shift"])
+        means[f"{metric}_id"] = mean_of_all(of_role["id"])
     values |= {name: mean for name, mean in means.items() if mean is not None}
     # A record holds null where the likelihood is infinite.
     return values | {key: math.inf if value is None else value for key, value in summary.items()}

@@ -299,7 +299,9 @@ def combined(terms: Mapping[str, Sequence[tuple[float, SetScores]]]) -> list[np.
             first = terms[name][0][1]
             if not all(_same(s.units, first.units) and _same(s.counts, first.counts) for _, s in terms[name]):
                 raise OutcomeError(f"set {name}: two runs are over other images; run them again.")
-            sums, total = sum(factor * scores.sums for factor, scores in terms[name]), first.counts.sum()
+            total, sums = first.counts.sum(), np.zeros(())
+            for factor, scores in terms[name]:
+                sums = sums + factor * scores.sums
             mean = sums.sum(axis=1, keepdims=True) / total
             moved = np.zeros((len(sums), images))
             moved[:, places[name]] = sums - first.counts * mean

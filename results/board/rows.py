@@ -38,6 +38,24 @@ OLD_TASK, FORGOTTEN = "original", "acc_forgotten"  # the forgetting study's set,
 PARTIAL = "ood_mean/"  # before the name of such a mean; in no order
 SCORE = "score_ood_mean"  # mean over the shifts of each one's score, where one is not judged by accuracy
 RETAINED = "retained"  # mean accuracy over the retention sets of a suite, which no mean, order or choice looks at
+MORE_METRICS = {
+    "brier": "Brier",
+    "mce": "MCE",
+    "ece_debiased": "debiased ECE",
+    "ece_smooth": "smooth ECE",
+    "ece_adaptive": "adaptive ECE",
+    "ece_scaled": "scaled ECE",
+    "ece_classwise": "classwise ECE",
+    "aurc": "AURC",
+    "e_aurc": "E-AURC",
+    "coverage_at_5_risk": "coverage at 5 % risk",
+    "risk_at_80_coverage": "risk at 80 % coverage",
+    "failure_auroc": "failure AUROC",
+    "failure_fpr95": "failure FPR95",
+}
+"""What a board can show beside accuracy, of the ID set and as mean over the shifts, and how it is called there."""
+SHOWN = ("ece", "ece_floor", "nll")
+"""What it shows where nobody chose: ECE of both, its floor on shifts and the likelihood on the ID set."""
 OWN_METRICS = ("macro_f1_labels", "worst_group_accuracy")  # what a set may be judged by in place of accuracy
 FIXED, PUBLISHED, ORACLE, GRID = "fixed", "published", "oracle", "grid"  # kinds of rows beside those of the rules
 TRANSDUCTIVE = "transductive"  # another: its predictions on a set depend on all images of the set
@@ -180,6 +198,7 @@ class Section:
     absent: tuple[str, ...] = ()  # sentences on sets of one's own that have no image of some class
     means: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name -> the shifts that it is a mean over
     shots: int | None = None  # training images of each class, of few shots; None: all
+    shown: tuple[str, ...] = SHOWN  # of SHOWN and MORE_METRICS, in the order of the columns behind the accuracies
     iid: tuple[str, ...] = ()  # sets of what is finetuned on, beside the ID set and in no mean
     clusters: Mapping[str, int] = field(default_factory=dict)  # set -> its sources, where its images come from few
 

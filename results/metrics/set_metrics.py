@@ -13,6 +13,7 @@ import numpy as np
 
 from . import calibration
 from .metrics import Meter
+from .selective import selective
 
 LISTED_GROUPS = 16
 """A set of more groups has the worst one's accuracy in its record, and not each one's."""
@@ -42,13 +43,21 @@ def score(columns: Columns, name: str, batch_size: int) -> dict[str, Any]:
 
     Returns:
         What `Meter` computes; ece_expected (of a perfectly calibrated model), ece_adaptive, ece_lineage_10bins_b<N>;
-        ece_scaled (after temperature scaling) where it is known; and what `by_group` finds.
+        mce, ece_debiased, ece_smooth, and what `selective` gives; ece_scaled (after temperature scaling) where it is
+        known; and what `by_group` finds.
     """
     correct, confidence = columns["prediction"] == columns["label"], columns["confidence"]
     found = basic(columns) | {
         "ece_expected": calibration.expected_ece(confidence, name),
         "ece_adaptive": calibration.adaptive_ece(confidence.astype(np.float32), correct),
         lineage_key(batch_size): calibration.batch_averaged_ece(confidence, correct, batch_size),
+    }
+    kept = confidence.astype(np.float32)  # as a file has them: what is of one confidence there is so here
+    found |= {
+        "mce": calibration.mce(kept, correct),
+        "ece_debiased": calibration.debiased_ece(kept, correct),
+        "ece_smooth": calibration.smooth_ece(kept, correct),
+        **selective(kept, correct),
     }
     if "confidence_scaled" in columns:
         found["ece_scaled"] = calibration.ece(columns["confidence_scaled"], correct)

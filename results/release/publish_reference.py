@@ -37,7 +37,8 @@ from ..statistics.setting_selection import RULES
 from ..tables.leaderboard import Board, write
 
 BOARDS = ("leaderboard.csv", "leaderboard.md")
-FOLLOWS = ("ece", "nll", "brier", "mean_confidence")
+FOLLOWS = ("ece", "nll", "brier", "mean_confidence", "mce", "aurc", "e_aurc", "coverage_at_5_risk",
+           "risk_at_80_coverage", "failure_auroc", "failure_fpr95")  # fmt: skip
 """Metrics of a set that follow from probabilities, beside those whose names begin with `ece_`."""
 
 

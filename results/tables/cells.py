@@ -13,6 +13,7 @@ from ..board.rows import (
     FORGOTTEN,
     GRID,
     MARKS,
+    MORE_METRICS,
     OLD_TASK,
     ORACLE,
     PARTIAL,
@@ -61,12 +62,20 @@ def metric_columns(section: Section) -> list[tuple[str, str]]:
         *forgotten,
         (section.ood_column, "OOD mean" + (f" {ood_title(section)}" if section.ood_column == SCORE else "")),
         *((PARTIAL + name, f"OOD mean {name}") for name in section.means),
-        ("ece_id", "ID ECE"),
-        ("ece_ood_mean", "OOD ECE"),
-        ("ece_floor_ood_mean", "OOD ECE floor"),
-        ("nll_id", "ID NLL"),
+        *(column for metric in section.shown for column in _columns_of(metric)),
         *([(RETAINED, RETAINED)] if section.retention else []),
     ]
+
+
+def _columns_of(metric: str) -> list[tuple[str, str]]:
+    """(column, heading) of one of `Section.shown`."""
+    if metric in MORE_METRICS:
+        return [(f"{metric}_id", f"ID {MORE_METRICS[metric]}"), (f"{metric}_ood_mean", f"OOD {MORE_METRICS[metric]}")]
+    return {
+        "ece": [("ece_id", "ID ECE"), ("ece_ood_mean", "OOD ECE")],
+        "ece_floor": [("ece_floor_ood_mean", "OOD ECE floor")],
+        "nll": [("nll_id", "ID NLL")],
+    }[metric]
 
 
 def ood_title(section: Section) -> str:
@@ -94,7 +103,7 @@ def same_distribution(section: Section) -> str:
 
 def few_sources(section: Section) -> str:
     """Which sets' images are no independent draws, where there are any; else empty."""
-    names = [name for name in (section.id_set, *section.iid, *section.shifts) if name in section.clusters]
+    names = [name for name in (section.id_set, *section.iid, *section.shifts) if name and name in section.clusters]
     if not names:
         return ""
     counts = ", ".join(f"{name} from {section.clusters[name]}" for name in names)
@@ -189,8 +198,8 @@ def resolution(section: Section, rows: list[Row]) -> str:
         a, b = (row.values.get(section.ood_column, {}) for row in (first, second))
         shared = sorted(a.keys() & b.keys())
         if len(shared) >= 2 and first.name != second.name:
-            pair = ([values[seed] for seed in shared] for values in (a, b))
-            sizes.append(100 * smallest_resolvable_difference(*pair, level=LEVEL / tests))
+            pair = [[values[seed] for seed in shared] for values in (a, b)]
+            sizes.append(100 * smallest_resolvable_difference(pair[0], pair[1], level=LEVEL / tests))
             seeds.add(len(shared))
     if not sizes:
         return ""

@@ -8,7 +8,7 @@ row is tested against the best of its column.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ..board import provenances
 from ..board.comparison import Judge
 from ..board.grouping import Record, sections
 from ..board.per_sample import Outcomes
-from ..board.rows import Section
+from ..board.rows import SHOWN, Section
 from ..records.atomic import write_atomic
 from ..statistics.setting_selection import RULES
 from .blocks import Block
@@ -103,6 +103,7 @@ def build(
     reference: Iterable[Record] = (),
     outcomes: Outcomes | None = None,
     published: bool = False,
+    shown: Sequence[str] = SHOWN,
 ) -> Board:
     """The board of local records and, in rows of their own, of reference records.
 
@@ -111,6 +112,7 @@ def build(
         reference: committed runs; shown beside the local ones and never averaged with them.
         outcomes: where the per-sample files are; without it no row is tested against another.
         published: whether papers' printed numbers stand beside ours; never pooled with them.
+        shown: the metrics beside accuracy, of `rows.SHOWN` and `rows.MORE_METRICS`.
 
     Returns:
         One section for each benchmark, version, recipe and data fingerprint. In a section, a row is one setting of one
@@ -119,7 +121,7 @@ def build(
     Raises:
         BoardError: records that contradict each other, for example on a set's role.
     """
-    return of_groups({"local": list(records), "reference": list(reference)}, outcomes, published)
+    return of_groups({"local": list(records), "reference": list(reference)}, outcomes, published, shown=shown)
 
 
 def of_groups(
@@ -127,19 +129,21 @@ def of_groups(
     outcomes: Outcomes | None = None,
     published: bool = False,
     preface: Sequence[str] = (),
+    shown: Sequence[str] = SHOWN,
 ) -> Board:
     """The board of several groups' records, each in rows of its own; a row that two of them hold is shown once.
 
     Args:
         groups: provenance -> its records: "local", "reference", or the name of a group.
-        outcomes, published: as `build`.
+        outcomes, published, shown: as `build`.
         preface: texts on the board as a whole, shown on its pages.
 
     Raises:
         BoardError: as `build`.
     """
     every = tuple(provenances.entries(groups))
-    return Board(sections(groups, RULES), Judge(outcomes), every, published, tuple(preface))
+    found = tuple(replace(section, shown=tuple(shown)) for section in sections(groups, RULES))
+    return Board(found, Judge(outcomes), every, published, tuple(preface))
 
 
 def write(
@@ -149,18 +153,20 @@ def write(
     outcomes: Outcomes | None = None,
     files: Iterable[str] = FILES,
     published: bool = False,
+    shown: Sequence[str] = SHOWN,
 ) -> Board:
     """Build the board and write it into a folder, atomically.
 
     Args:
         files: which of `FILES`.
         published: as `build`; then there is leaderboard_published.csv too.
+        shown: as `build`.
 
     Raises:
         BoardError: as `build`.
         OutputError: the file system refuses.
     """
-    board = build(records, reference, outcomes, published)
+    board = build(records, reference, outcomes, published, shown)
     save(board, folder, files)
     return board
 

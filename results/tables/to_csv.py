@@ -74,6 +74,9 @@ def wide(sections: Sequence[Section], judge: Judge) -> str:
     if any(section.ood_column == SCORE for section in sections):
         scored.append((SCORE, f"{SCORE}_percent"))
         metrics.append(scored[-1])
+    chosen = dict.fromkeys(column for section in sections for column, _ in metric_columns(section))
+    known = {column for column, _ in metrics}
+    metrics += [(column, column) for column in chosen if column not in known and not column.startswith(RETAINED)]
     gaps = sorted((column for column in measured if column.startswith("gap/")), key=natural)
     metrics += [(column, column.replace("/", "_")) for column in gaps]
     kept = sorted({name for section in sections for name in section.retention})

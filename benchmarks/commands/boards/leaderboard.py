@@ -1,25 +1,38 @@
 """`robustft leaderboard`: gather all records, write the board, print it; and the screen that a sweep ends with."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ...errors import resolve_name
 from ...host.printed import complete, counted
 from ...planning.current_selection import Suites
 from ...planning.request import Planned, learns
 from ...run_folder.folder import RunFolder
 
 if TYPE_CHECKING:
+    from ....results.board.grouping import Record
     from ....results.tables.leaderboard import Board
     from ...planning.benchmark import Benchmark
 
 
 def board(
-    known: Suites, runs: Path, results: Path, console: Console, with_published: bool = False, only: str | None = None
+    known: Suites,
+    runs: Path,
+    results: Path,
+    console: Console,
+    with_published: bool = False,
+    only: str | None = None,
+    columns: str | None = None,
 ) -> int:
-    """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print that of one (`only`), or all."""
-    made = _write(known, runs, results, console, with_published)
+    """Write leaderboard.csv, .md, .tex and .html from all benchmarks' records; print that of one (`only`), or all.
+
+    Args:
+        columns: metrics to show beside accuracy, with commas; earlier records get them from their samples.
+    """
+    made = _write(known, runs, results, console, with_published, columns_of(columns), only)
     console.print((made if only is None else made.of(only)).to_console(complete))
     return 0
 
@@ -71,8 +84,25 @@ def _lacking(benchmark: "Benchmark", plan: list[Planned], runs: Path) -> list[st
     return said
 
 
-def _write(known: Suites, runs: Path, results: Path, console: Console, with_published: bool = False) -> "Board":
+def columns_of(text: str | None) -> tuple[str, ...]:
+    """The metrics that --columns names, each once; those of every board where it names none."""
+    from ....results.board.rows import MORE_METRICS, SHOWN
+
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    return tuple(dict.fromkeys(resolve_name("column", name, (*SHOWN, *MORE_METRICS)) for name in names)) or SHOWN
+
+
+def _write(
+    known: Suites,
+    runs: Path,
+    results: Path,
+    console: Console,
+    with_published: bool = False,
+    shown: Sequence[str] = (),
+    only: str | None = None,
+) -> "Board":
     from ....results.board.per_sample import Outcomes
+    from ....results.board.rows import MORE_METRICS, SHOWN
     from ....results.tables import leaderboard
     from ...python.tables import entries
 
@@ -80,4 +110,34 @@ def _write(known: Suites, runs: Path, results: Path, console: Console, with_publ
         console.print(sentence, markup=False, soft_wrap=True)
 
     local, reference = entries(known, runs, report)
-    return leaderboard.write(local, reference, results, Outcomes(runs), published=with_published)
+    more = [metric for metric in shown if metric in MORE_METRICS]
+    if more:
+        local, reference = _with_metrics(local, reference, runs, more, only)
+    return leaderboard.write(local, reference, results, Outcomes(runs), published=with_published, shown=shown or SHOWN)
+
+
+def _with_metrics(
+    local: "Iterable[Record]", reference: "Iterable[Record]", runs: Path, metrics: Sequence[str], only: str | None
+) -> "tuple[list[Record], list[Record]]":
+    """Records with these metrics, which earlier ones lack, from the samples of their runs: of one benchmark, or all."""
+    from ....results.audit.rescoring import FolderFiles, ReferenceFiles, completed
+    from ....results.records.records import REFERENCE
+    from ....results.records.reference import ReferencePredictions
+    from ....results.records.run_id import folder_name
+
+    def folder(record: "Record") -> Path:
+        place = Path(record["benchmark"], folder_name(record["method"], record["spec"]), record["backbone"])
+        return runs / place / f"seed{record['seed']}-{record['run_id']}" / "predictions"
+
+    def asked(record: "Record") -> bool:
+        return only in (None, record["benchmark"])
+
+    names = {record["benchmark"] for record in reference if asked(record)}
+    kept = {name: ReferencePredictions(REFERENCE / name) for name in names}
+    return (
+        [completed(r, FolderFiles(folder(r)), metrics) if asked(r) else r for r in local],
+        [
+            completed(r, ReferenceFiles(kept[r["benchmark"]], r["run_id"]), metrics) if asked(r) else r
+            for r in reference
+        ],
+    )

@@ -12,9 +12,10 @@ from robustft.benchmarks.execution.predict import Stopped, predict
 from robustft.benchmarks.execution.sharded_evaluation import Share, in_order
 from robustft.datasets.card import EvalData
 from robustft.methods.training.parallel import World
+from robustft.results.metrics.classwise import ClasswiseECE
 from robustft.results.records.predictions import PredictionError
 
-N = 1000
+N, CLASSES = 1000, 7
 
 
 class Noise(EvalData):
@@ -45,15 +46,18 @@ def makers():
     return [lambda: Linear(0), lambda: Linear(1)]
 
 
-def everything(share=None, limit=None):
-    return predict(makers(), Noise(), share=share, limit=limit, keep_logits=True, temperature=2.0)
+def everything(share=None, limit=None, classwise=None):
+    how = {"limit": limit, "keep_logits": True, "temperature": 2.0}
+    return predict(makers(), Noise(), share=share, classwise=classwise, **how)
 
 
 def process(rank, folder, limit):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    columns = everything(Share.of(World(), folder / "parts"), limit)
-    np.savez(folder / f"{rank}.npz", **{f"{i}/{key}": v.astype(str) if v.dtype == object else v
-                                        for i, found in enumerate(columns) for key, v in found.items()})  # fmt: skip
+    classwise = ClasswiseECE(CLASSES)
+    columns = everything(Share.of(World(), folder / "parts"), limit, classwise)
+    found = {f"{i}/{key}": values for i, kept in enumerate(columns) for key, values in kept.items()}
+    plain = {key: values.astype(str) if values.dtype == object else values for key, values in found.items()}
+    np.savez(folder / f"{rank}.npz", classwise=classwise.error(), **plain)
     distributed.destroy_process_group()
 
 
@@ -65,10 +69,12 @@ def test_two_processes_find_what_one_finds_bit_for_bit(tmp_path, limit):
     for worker in workers:
         worker.join(timeout=120)
         assert worker.exitcode == 0
-    alone = everything(limit=limit)
+    classwise = ClasswiseECE(CLASSES)
+    alone = everything(limit=limit, classwise=classwise)
     assert {"sample_id", "unit_id", "group", "logits", "confidence_scaled"} <= alone[0].keys()
     for rank in (0, 1):
         found = dict(np.load(tmp_path / f"{rank}.npz"))
+        assert found.pop("classwise") == classwise.error() > 0
         assert len(found) == sum(map(len, alone))
         for i, columns in enumerate(alone):
             for key, values in columns.items():

@@ -11,12 +11,13 @@ from make_records import make_record
 from robustft.methods import registry
 from robustft.results.metrics.calibration import expected_ece
 from robustft.results.metrics.metrics import expected_calibration_error
+from robustft.results.metrics.selective import selective
 from robustft.results.plots.style import SPARE, STYLES, draw_id_ood, drawing, save_figure, style
 from robustft.results.records import predictions
 from robustft.results.records.records import REFERENCE_RECORDS, gather_reference, publish_record, reference_lines
 from robustft.results.records.reference import read_reference_predictions
 from robustft.results.release import readme_tables
-from robustft.results.release.publish_reference import PublishError, main, publish
+from robustft.results.release.publish_reference import PublishError, main, publish, rescored
 from robustft.results.report.report import PAGE
 from robustft.results.tables.leaderboard import build
 
@@ -166,7 +167,14 @@ def test_a_record_of_before_a_metric_gets_it_from_its_samples_and_says_so(runs, 
     assert record["sets"]["id"]["ece_expected"] == expected_ece(confidence, "id")
     assert record["sets"]["id"]["accuracy"] == 0.7  # what the run measured stays
     assert "ece_expected" not in record["sets"]["validation"]  # whose samples are not kept
-    assert record["info"]["from_samples"] == ["ece_adaptive", "ece_expected", "ece_lineage_10bins_b512"]
+    added = ["ece_adaptive", "ece_debiased", "ece_expected", "ece_lineage_10bins_b512", "ece_smooth"]
+    assert record["info"]["from_samples"] == added
+    # What a run has measured is of the kept samples afterwards, and what it has not is not made up.
+    measured = {**record, "sets": {"id": {**record["sets"]["id"], "aurc": 0.5, "failure_fpr95": 0.5}}}
+    found = rescored(measured, samples)["sets"]["id"]
+    of_id = {key: values[samples["set"] == "id"] for key, values in samples.items()}
+    want = selective(of_id["confidence"], of_id["prediction"] == of_id["label"])
+    assert {key: found[key] for key in want if key in found} == {key: want[key] for key in ("aurc", "failure_fpr95")}
     before = {path: path.read_bytes() for path in (tmp_path / "reference").rglob("*") if path.is_file()}
     publish("digits", tmp_path / "none", tmp_path / "reference", add=True)  # as it is, written again
     assert before == {path: path.read_bytes() for path in before}

@@ -1,0 +1,63 @@
+"""Which metrics stand beside accuracy: today's by default, others where somebody asks for them."""
+
+import pytest
+from make_records import make_record
+
+from robustft.benchmarks.commands.boards.leaderboard import columns_of
+from robustft.benchmarks.errors import UserError
+from robustft.results.audit.rescoring import ReferenceFiles, completed, rescore_set
+from robustft.results.board.rows import MORE_METRICS, SHOWN
+from robustft.results.records.records import REFERENCE, gather_reference
+from robustft.results.records.reference import ReferencePredictions
+from robustft.results.tables.leaderboard import build
+
+pytestmark = pytest.mark.computes
+
+
+def records(**metrics):
+    found = [make_record(method, seed=seed) for method in ("ft", "flyp") for seed in (0, 1)]
+    for record in found:
+        for i, values in enumerate(record["sets"].values()):
+            values |= {key: value + 0.01 * i for key, value in metrics.items()}
+    return found
+
+
+def test_the_default_is_what_it_was_whatever_the_records_have():
+    bare, full = build(records()), build(records(aurc=0.1, mce=0.2))
+    assert bare.to_markdown() == full.to_markdown() and bare.to_csv() == full.to_csv()
+    assert "| OOD mean | ID ECE | OOD ECE | OOD ECE floor | ID NLL | setting |" in bare.to_markdown()
+
+
+def test_columns_are_those_that_are_named_in_their_order_and_none_of_the_new_is_bold():
+    board = build(records(aurc=0.1), shown=("aurc", "ece"))
+    text = board.to_markdown()
+    assert "| OOD mean | ID AURC | OOD AURC | ID ECE | OOD ECE | setting |" in text and "NLL |" not in text
+    assert "| 0.100 ± 0.000 | 0.130 ± 0.000 |" in text  # shifts: .11 to .15
+    assert ",aurc_id_mean,aurc_id_sd,aurc_id_n,aurc_ood_mean_mean," in board.to_csv()
+    assert "**0.1" not in text
+    gone = records(aurc=0.1)
+    del gone[0]["sets"]["writers"]["aurc"]
+    ft = next(row for row in build(gone, shown=("aurc",)).sections[0].rows if row.method == "ft")
+    assert ft.cell("aurc_ood_mean")[2] == 1 and ft.cell("aurc_id")[2] == 2  # no mean over the shifts that are left
+
+
+def test_names_are_checked():
+    assert columns_of(None) == columns_of("") == SHOWN
+    assert columns_of("aurc, ece,aurc") == ("aurc", "ece")
+    with pytest.raises(UserError, match="did you mean 'aurc'"):
+        columns_of("aurcc")
+
+
+def test_an_earlier_record_gets_what_it_lacks_from_its_samples_and_keeps_the_rest():
+    record = next(r for r in gather_reference("forgetting") if r["method"] == "flyp")
+    files = ReferenceFiles(ReferencePredictions(REFERENCE / "forgetting"), record["run_id"])
+    assert not set(MORE_METRICS) & {"aurc", "ece_smooth"} & set(record["sets"]["id"])
+    found = completed(record, files, ["aurc", "ece_smooth", "failure_auroc", "ece_classwise", "brier"])
+    for name in ("id", "original"):
+        before, after = record["sets"][name], found["sets"][name]
+        want = rescore_set(name, before, files.columns(name))
+        new = {"aurc", "ece_smooth", "failure_auroc"}
+        assert after == {**before, **{key: want[key] for key in new}}  # no sample gives the classwise error
+        assert 0.5 < after["failure_auroc"] < 1 and 0 < after["aurc"] < 1 - after["accuracy"]
+    assert found["sets"]["validation"] == record["sets"]["validation"]  # of which the reference keeps no samples
+    assert completed(found, files, ["aurc"]) is found

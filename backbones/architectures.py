@@ -103,7 +103,8 @@ def _foreign(model: str, config: Mapping[str, Any], vision: Mapping[str, Any], t
     odd = {
         f"text_cfg.tokenizer_mode {text.get('tokenizer_mode')!r}": text.get("tokenizer_mode"),
         f"text_cfg.tokenizer_kwargs.clean {tokenizer.get('clean')!r}": tokenizer.get("clean", "lower") not in CLEANS,
-        f"text_cfg.pool_type {text.get('pool_type')!r}": text.get("pool_type", "argmax") not in ("argmax", "last", "eos"),
+        f"text_cfg.pool_type {text.get('pool_type')!r}": text.get("pool_type", "argmax")
+        not in ("argmax", "last", "eos"),
         "text_cfg.embed_cls": text.get("embed_cls"),
         "output_tokens": text.get("output_tokens") or vision.get("output_tokens"),
         f"pictures of {size}, which are no squares": not isinstance(size, int) and len(set(size)) > 1,

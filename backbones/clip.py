@@ -29,8 +29,9 @@ from .cost import Cost, of_model
 from .encoder import PIXEL_MEAN, PIXEL_STD, USUAL_RESIZING, DualEncoder
 from .errors import BackboneError
 from .hub_tokenizer import NEEDED, HubTokenizer
-from .registered import FROM_FOLDER, FROM_HUB, OPENAI, QUICK_GELU, Traits
+from .registered import FROM_FOLDER, FROM_HUB, OPENAI, QUICK_GELU
 from .tiny import seeded_by
+from .traits import Traits
 from .weights import SUFFIXES, beyond_half, fill, read_weights, weights_hash
 
 if TYPE_CHECKING:
@@ -196,11 +197,13 @@ class Model:
     """None of one that is no backbone."""
 
 
-def models() -> Iterator[Model]:
-    """All of them, as open_clip sorts them; tags are those with the model's activation."""
+def models(part: str = "") -> Iterator[Model]:
+    """Those with this part in their names, as open_clip sorts them; tags are those with the model's activation."""
     from open_clip import pretrained
 
     for model, config in installed().items():
+        if part.lower().replace("/", "-") not in model.lower():
+            continue
         found = architectures.classify(model, config)
         quick = bool(config.get("quick_gelu", False))
         tags = pretrained.list_pretrained_tags_by_model(model)

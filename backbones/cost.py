@@ -85,7 +85,8 @@ def measure(encoder: DualEncoder) -> Cost:
     encoder.train()
     weights = {p.untyped_storage()._cdata for p in encoder.parameters()}
     (image_flops, image_bytes), (text_flops, text_bytes) = (
-        _pass(run, given, weights) for run, given in ((encoder.clip.encode_image, pixels), (encoder.clip.encode_text, tokens))
+        _pass(run, given, weights)
+        for run, given in ((encoder.clip.encode_image, pixels), (encoder.clip.encode_text, tokens))
     )
     return Cost(sum(p.numel() for p in encoder.parameters()), image_flops, text_flops, image_bytes, text_bytes)
 

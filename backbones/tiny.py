@@ -17,7 +17,8 @@ import torch
 
 from .encoder import USUAL_RESIZING, DualEncoder
 from .errors import BackboneError
-from .registered import MADE_HERE, SCRATCH, VISION, Traits
+from .registered import MADE_HERE, SCRATCH, VISION
+from .traits import Traits
 from .weights import fill, weights_hash
 
 if TYPE_CHECKING:

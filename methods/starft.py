@@ -117,7 +117,9 @@ class StarFT(TwoTowerMethod):
         if teacher is None:
             return terms
         same = batch.labels[:, None] == batch.labels[None, :]
-        now, then = ((self._scale * one.pairs.image @ one.spurious.T).masked_fill(same, -1e8) for one in (student, teacher))
+        now, then = (
+            (self._scale * one.pairs.image @ one.spurious.T).masked_fill(same, -1e8) for one in (student, teacher)
+        )
         return terms | {"spurious": self.hyper.strength * self._left * kl_of_logits(then.detach(), now)}
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from ..backbones import DualEncoder
 from ..backbones.encoder import at_least_float32
-from ..backbones.registered import Traits
+from ..backbones.traits import Traits
 from ..backbones.zero_shot import build_head
 from .base import Context, LossTerms, Method, Start, hyperparameters
 from .classifier import Classifier
@@ -90,12 +90,18 @@ class TwoTowerMethod(Method[TwoTower, Pairs]):
         of what the backbone has not."""
         where = f"{cls.name}: {{}}, got {traits.name}, {{}}"
         if traits.sigmoid and not cls.sigmoid:
-            return where.format("takes the softmax loss of CLIP", "which was trained with a sigmoid; choose another method")
+            return where.format(
+                "takes the softmax loss of CLIP", "which was trained with a sigmoid; choose another method"
+            )
         if traits.sigmoid and hyper.clamp_logit_scale:
             return where.format(
                 "clamp_logit_scale is the limit of CLIP's pretraining", "which had none; set it to false"
             )
-        lacking = [tower for tower, there in (("image", traits.image_projection), ("text", traits.text_projection)) if not there]
+        lacking = [
+            tower
+            for tower, there in (("image", traits.image_projection), ("text", traits.text_projection))
+            if not there
+        ]
         if hyper.cross_frobenius_weight and lacking:
             return where.format(
                 "cross_frobenius_weight is a weight of the product of both last projections",

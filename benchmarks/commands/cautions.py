@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ... import backbones
 from ...datasets.card import DataError
 from ..host.environment import cores
 from ..planning import data_check
@@ -118,7 +117,9 @@ def _by_few_images(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
 
 def _validation_images(benchmark: Benchmark, recipe: str, backbone: str, partial: bool) -> int | None:
     """Images of the whole validation set; None where there is none, or nobody can know on this machine."""
-    data = dataset_for(benchmark.suite.dataset_of(recipe), backbone, partial)  # as its plan asked: nothing is read twice
+    data = dataset_for(
+        benchmark.suite.dataset_of(recipe), backbone, partial
+    )  # as its plan asked: nothing is read twice
     for entry in data.card.sets:
         if entry.role == "validation":
             if entry.expected is not None:

@@ -166,7 +166,7 @@ def open_clip_models(console: Console, pattern: str) -> None:
     """
     from ...backbones import clip
 
-    rows = [row for row in clip.models() if pattern.lower().replace("/", "-") in row.model.lower()]
+    rows = list(clip.models(pattern))
     if not rows:
         raise UserError(f"list backbones: open_clip has no model with '{pattern}' in its name; give less of it.")
     accepted, refused = [row for row in rows if row.cost], [row for row in rows if not row.cost]

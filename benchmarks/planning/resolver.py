@@ -32,7 +32,7 @@ from .request import (
     post_hoc,
     seeds_of,
 )
-from .spec_rules import check
+from .spec_rules import check, refusal
 from .suite.recipes import Published
 from .suite.suite import RULES, Suite, check_keys
 from .suite.tuned_values import Tuned, part_text
@@ -120,11 +120,15 @@ class Resolver:
         return self._resolve(name, backbone, seed, overrides, self.rule, requested=True)
 
     def is_for(self, name: str, backbone: str) -> bool:
-        """Whether rule and recipe have values for a method on a backbone; what learns nothing needs no recipe's."""
+        """Whether rule and recipe have values for a method on a backbone, and it can be meant there; what learns nothing
+        needs no recipe's."""
         method = self.facts.methods[name]
         if self.rule == "fixed" and not method.path:
             return False
-        return self.published is None or not learns(method) or bool(self.published.layers(name, backbone))
+        if self.published is not None and learns(method) and not self.published.layers(name, backbone):
+            return False
+        values, _ = self._layers(method, backbone, self.rule)
+        return not refusal(method, {key: values[key] for key in hyper_keys(method)}, backbone, self.facts)
 
     def plain(self, name: str, backbone: str, seed: int) -> list[Planned]:
         """`resolve` without overrides, each made once: a board asks for the same few again for every record."""

@@ -94,7 +94,11 @@ def test_features_are_those_of_open_clip(family, made):
 def test_the_head_has_the_logits_of_open_clips_zero_shot_code(family, made, monkeypatch):
     from open_clip import build_zero_shot_classifier
 
-    model, names, prompts = made(family), ["cat", "dog", "great white shark"], ["a photo of a {}.", "a sketch of the {}"]
+    model, names, prompts = (
+        made(family),
+        ["cat", "dog", "great white shark"],
+        ["a photo of a {}.", "a sketch of the {}"],
+    )
     theirs = build_zero_shot_classifier(model.clip, model.tokenizer, names, prompts, 2)
     with torch.no_grad():
         features = normalize(model.image_features(images(model)), dim=-1)

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pictures_kit import photograph
+from PIL import Image
 
 from robustft.datasets.card import USUAL
 from robustft.datasets.decoding import crop_draws, eval_view, random_view
 
-KINDS = [(mode, interpolation) for mode in ("shortest", "longest", "squash") for interpolation in ("bicubic", "bilinear")]
+KINDS = [
+    (mode, interpolation) for mode in ("shortest", "longest", "squash") for interpolation in ("bicubic", "bilinear")
+]
 SIZES = [(224, 224), (500, 375), (333, 500), (41, 33), (225, 90), (90, 640), (301, 226), (640, 480), (231, 17)]
 
 

@@ -49,7 +49,9 @@ def siglip(tmp_path_factory):
 @pytest.fixture
 def own_suite(siglip, tmp_path):
     data = data_folder(tmp_path / "data", {"a": "cat", "b": "dog"})
-    return suite(tmp_path / "mine.yaml", data, backbones=[f"local-dir:{siglip}"], methods=["zero_shot", "flyp"], **SHORT)
+    return suite(
+        tmp_path / "mine.yaml", data, backbones=[f"local-dir:{siglip}"], methods=["zero_shot", "flyp"], **SHORT
+    )
 
 
 def test_features_and_pixels_are_those_that_open_clip_loads_from_the_folder(siglip):
@@ -61,14 +63,21 @@ def test_features_and_pixels_are_those_that_open_clip_loads_from_the_folder(sigl
     assert encoder.tokenize(["CAT"]).tolist() == encoder.tokenize(["cat..."]).tolist()  # cleaned
     assert encoder.tokenize(["cat"]).shape == (1, 12)
     image = Image.effect_noise((70, 41), 80).convert("RGB")
-    from robustft.datasets.decoding import eval_view
     import numpy as np
 
-    view = torch.from_numpy(eval_view(np.array(image), 32, "it", "exact", backbones.resizing(encoder.name)).copy())[None]
+    from robustft.datasets.decoding import eval_view
+
+    view = torch.from_numpy(eval_view(np.array(image), 32, "it", "exact", backbones.resizing(encoder.name)).copy())[
+        None
+    ]
     with torch.no_grad():
         torch.testing.assert_close(encoder.pixels(view), transform(image)[None], rtol=0, atol=1e-5)
-        torch.testing.assert_close(encoder.image_features(view), model.encode_image(transform(image)[None]), rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(encoder.text_features(encoder.tokenize(texts)), model.encode_text(tokenize(texts)), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            encoder.image_features(view), model.encode_image(transform(image)[None]), rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(
+            encoder.text_features(encoder.tokenize(texts)), model.encode_text(tokenize(texts)), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_it_is_planned_run_and_exported(siglip, own_suite, tmp_path, capsys, runs_here, monkeypatch):
@@ -80,9 +89,9 @@ def test_it_is_planned_run_and_exported(siglip, own_suite, tmp_path, capsys, run
     for record in records:
         assert str(siglip) not in json.dumps(record)
         assert record["spec"]["weights"].startswith("sha256:")
-        assert record["info"]["preprocessing"] == {key: PREPROCESS[key] for key in sorted(PREPROCESS, reverse=True)} or (
-            record["info"]["preprocessing"].items() == PREPROCESS.items()
-        )
+        assert record["info"]["preprocessing"] == {
+            key: PREPROCESS[key] for key in sorted(PREPROCESS, reverse=True)
+        } or (record["info"]["preprocessing"].items() == PREPROCESS.items())
     # Another process knows the folder by the plan alone.
     flyp = next(folder for folder in made if folder.parts[-3] == "flyp")
     monkeypatch.setattr(places, "_known", {})
@@ -105,7 +114,10 @@ def test_what_cannot_be_meant_is_refused_when_it_is_planned(own_suite, tmp_path,
     for arguments, words in [
         (("lipsum_ft",), "lipsum_ft: draws random texts of CLIP's tokens, got local-dir:tiny-siglip"),
         (("flyp", "--set", "clamp_logit_scale=true"), "clamp_logit_scale is the limit of CLIP's pretraining"),
-        (("partial_ft", "--set", "blocks=2"), "partial_ft.blocks: must be at most 1, the blocks of local-dir:tiny-siglip"),
+        (
+            ("partial_ft", "--set", "blocks=2"),
+            "partial_ft.blocks: must be at most 1, the blocks of local-dir:tiny-siglip",
+        ),
     ]:
         assert call("sweep", own_suite, "--method", *arguments, "--dry-run", "--runs", str(tmp_path / "no")) == 2
         assert words in " ".join(capsys.readouterr().err.split())

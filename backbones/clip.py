@@ -1,13 +1,15 @@
-"""Real CLIP backbones through open_clip: RN50, ViT-B-16 and ViT-L-14 with OpenAI's weights, and any other of its models.
+"""Real CLIP backbones through open_clip: RN50, ViT-B-16 and ViT-L-14 with OpenAI's weights, and its other models.
 
-Names are MODEL:TAG of open_clip, `hf-hub:org--name` of a repository with open_clip's configuration, `local-dir:FOLDER` of
-such a folder, and MODEL:FILE of a weights file of one's own (`places`). Which models are backbones, `architectures` says.
+Names are MODEL:TAG of open_clip, `hf-hub:org--name` of a repository with open_clip's configuration, `local-dir:FOLDER`
+of such a folder, and MODEL:FILE of a weights file of one's own (`places`). Which models are backbones, `architectures`
+says.
 
 OpenAI's weights need QuickGELU, x * sigmoid(1.702 x). open_clip's plain `ViT-B-16` has the ordinary GELU and takes the
 tag `openai` with no more than a warning, so the three names here mean its `-quickgelu` models, and a model whose
 activation is not the one that a tag was trained with is refused.
 
-Towers are built without dropout of patches, paths or units, so that the loss of a batch is one number however it is cut.
+Towers are built without dropout of patches, paths or units, so that the loss of a batch is one number however it is
+cut.
 """
 
 import hashlib

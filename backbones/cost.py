@@ -107,7 +107,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) ->
 
 
 def _pass(run: Any, given: Tensor, weights: set[int]) -> tuple[int, int]:
-    """(operations, bytes kept for the backward pass) of a forward pass; weights, which are kept anyway, do not count."""
+    """(operations, bytes kept for the backward pass) of a forward pass; weights, which are kept anyway, are none."""
     from torch.utils.flop_counter import FlopCounterMode
 
     seen: dict[int, Tensor] = {}

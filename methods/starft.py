@@ -87,8 +87,8 @@ class StarFT(TwoTowerMethod):
     Hyper = Hyper
     strength = "strength"
     sigmoid = (
-        "the sigmoid loss for the pairs; the divergence over spurious captions stays a softmax with the pretrained scale, "
-        "out of which the bias drops"
+        "the sigmoid loss for the pairs; the divergence over spurious captions stays a softmax with the pretrained "
+        "scale, out of which the bias drops"
     )
 
     def student(self, context: Context) -> StarStudent:

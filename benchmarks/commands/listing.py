@@ -171,9 +171,9 @@ def open_clip_models(console: Console, pattern: str) -> None:
         raise UserError(f"list backbones: open_clip has no model with '{pattern}' in its name; give less of it.")
     accepted, refused = [row for row in rows if row.cost], [row for row in rows if not row.cost]
     if accepted:
-        of_batch = f"{BATCH} pairs"
-        table = Table("model", "weights", "M parameters", "pixels", "tokens", "loss", f"TFLOPs, {of_batch}",
-                      f"GB, {of_batch}", title="backbones of open_clip, as MODEL:TAG", title_justify="left")  # fmt: skip
+        each = f", {BATCH} pairs"
+        titles = ("model", "weights", "M parameters", "pixels", "tokens", "loss", f"TFLOPs{each}", f"GB{each}")
+        table = Table(*titles, title="backbones of open_clip, as MODEL:TAG", title_justify="left")
         for row in accepted:
             table.add_row(
                 row.model,

@@ -1,4 +1,4 @@
-"""Every family of open_clip that is a backbone here, small and with random weights: what open_clip computes, exactly."""
+"""Every family of open_clip that is a backbone here, small and with random weights: it has open_clip's numbers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A SigLIP in a folder of one's own, through the real commands: plan, runs, board, export, and open_clip's own words."""
+"""A SigLIP in a folder of one's own, through the real commands: plan, runs, export, and back into open_clip."""
 
 import json
 

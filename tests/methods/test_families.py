@@ -4,6 +4,7 @@ import pytest
 import torch
 from families_kit import FAMILIES
 from methods_kit import batches, context, encoder, finished, images, make, run, settings, task
+from runs_kit import after
 
 from robustft.methods import registry
 from robustft.methods.distillation import Embeddings, SigmoidEmbeddings, contrastive, interactive_contrastive
@@ -47,8 +48,7 @@ def test_three_steps_of_the_usual_methods_and_the_same_bits_after_an_interruptio
             assert torch.equal(whole.classifier(images(4)), logits)
         if name == "tracer":
             with pytest.raises(Interrupted):
-                asked = iter([False, False, True])
-                run(quick(name, model), tmp_path / "again", family, should_stop=lambda: next(asked, True), **SHORT)
+                run(quick(name, model), tmp_path / "again", family, should_stop=after(2), **SHORT)
             again = run(quick(name, model), tmp_path / "again", family, **SHORT)
             for key, tensor in fitted.classifier.tensors().items():
                 assert torch.equal(tensor, again.classifier.tensors()[key]), key

@@ -102,7 +102,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-    attended: Tensor = _Attention.apply(query, key, value)
+    attended: Tensor = _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
     return attended
 
 

@@ -41,7 +41,7 @@ class TwoTower(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, batch: "Batch") -> Pairs:
-        """(B, D) unit embeddings of both modalities, at least float32, the logit scale, and the bias if there is one."""
+        """(B, D) unit embeddings of both modalities, at least float32, the logit scale, and the bias if any."""
         encoder = self.encoder
         image, text = unit(encoder.image_features(batch.images)), unit(encoder.text_features(batch.tokens))
         if encoder.logit_bias is not None:

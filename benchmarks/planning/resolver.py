@@ -120,8 +120,10 @@ class Resolver:
         return self._resolve(name, backbone, seed, overrides, self.rule, requested=True)
 
     def is_for(self, name: str, backbone: str) -> bool:
-        """Whether a method can be meant on a backbone, and rule and recipe have values for it; what learns nothing needs
-        no recipe's."""
+        """Whether a method can be meant on a backbone, and rule and recipe have values for it.
+
+        What learns nothing needs no recipe's.
+        """
         method = self.facts.methods[name]
         if self.rule == "fixed" and not method.path:
             return False

@@ -17,15 +17,16 @@ from .registered import (
     BROUGHT,
     FROM_FOLDER,
     FROM_HUB,
+    IN_SUITES,
     MADE_HERE,
     OPENAI,
     QUICK_GELU,
     SCRATCH,
     VISION,
-    Traits,
     register,
 )
 from .registered import fold as _fold
+from .traits import Traits
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +108,8 @@ def resolve(name: str) -> str:
     registered = _spellings().get(_fold(name))
     if registered is not None:
         return registered
+    if name in IN_SUITES:
+        return name
     if name.startswith(FROM_HUB):
         repository = name.removeprefix(FROM_HUB).strip("/").replace("/", "--")
         if not re.fullmatch(r"[\w.-]+?--[\w.-]+", repository):

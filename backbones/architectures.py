@@ -1,9 +1,9 @@
 """Which of open_clip's models are backbones, and what each asks of a method: read off its configuration.
 
-Tier A has CLIP's own text tower, causal, read at the end token and fed by CLIP's tokenizer; its image tower is open_clip's
-or timm's. Tier B has another text tower of open_clip (SigLIP, MetaCLIP 2, CLIPA, small MobileCLIP), which is always given
-its whole context. Tier C is refused: a tower that also writes captions (CoCa), or one of Hugging Face's transformers.
-What is not known here is refused too, by its name, since it could not be promised to be exact.
+Tier A has CLIP's own text tower, causal, read at the end token and fed by CLIP's tokenizer; its image tower is
+open_clip's or timm's. Tier B has another text tower of open_clip (SigLIP, MetaCLIP 2, CLIPA, small MobileCLIP), which
+is always given its whole context. Tier C is refused: a tower that also writes captions (CoCa), or one of Hugging Face's
+transformers. What is not known here is refused too, by its name, since it could not be promised to be exact.
 """
 
 from collections.abc import Mapping
@@ -103,7 +103,8 @@ def _foreign(model: str, config: Mapping[str, Any], vision: Mapping[str, Any], t
     odd = {
         f"text_cfg.tokenizer_mode {text.get('tokenizer_mode')!r}": text.get("tokenizer_mode"),
         f"text_cfg.tokenizer_kwargs.clean {tokenizer.get('clean')!r}": tokenizer.get("clean", "lower") not in CLEANS,
-        f"text_cfg.pool_type {text.get('pool_type')!r}": text.get("pool_type", "argmax") not in ("argmax", "last", "eos"),
+        f"text_cfg.pool_type {text.get('pool_type')!r}": text.get("pool_type", "argmax")
+        not in ("argmax", "last", "eos"),
         "text_cfg.embed_cls": text.get("embed_cls"),
         "output_tokens": text.get("output_tokens") or vision.get("output_tokens"),
         f"pictures of {size}, which are no squares": not isinstance(size, int) and len(set(size)) > 1,

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .encoder import DualEncoder
 from .errors import BackboneError
-from .registered import BROUGHT, Brought, Traits
+from .registered import BROUGHT, Brought
 from .tiny import seeded_by
+from .traits import Traits
 from .weights import fill, weights_hash
 
 
@@ -43,9 +44,7 @@ def _facts(name: str, brought: Brought) -> _Facts:
     encoder, digest = _build(name, brought), hashlib.sha256()
     for key, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode() + tensor.contiguous().numpy().tobytes())
-    return _Facts(
-        encoder.image_size, encoder.resizing, encoder.traits(), encoder.tokenizer, digest.hexdigest()
-    )
+    return _Facts(encoder.image_size, encoder.resizing, encoder.traits(), encoder.tokenizer, digest.hexdigest())
 
 
 def _file(name: str) -> Path | None:

@@ -239,7 +239,9 @@ def _width(model: Any) -> int:
     """Width of the shared embedding."""
     text = getattr(model, "text", model)
     last = text.text_projection
-    width: int = (text.ln_final.weight if last is None else last.weight if isinstance(last, nn.Linear) else last.T).shape[0]
+    width: int = (
+        text.ln_final.weight if last is None else last.weight if isinstance(last, nn.Linear) else last.T
+    ).shape[0]
     return width
 
 

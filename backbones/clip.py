@@ -1,13 +1,15 @@
-"""Real CLIP backbones through open_clip: RN50, ViT-B-16 and ViT-L-14 with OpenAI's weights, and any other of its models.
+"""Real CLIP backbones through open_clip: RN50, ViT-B-16 and ViT-L-14 with OpenAI's weights, and its other models.
 
-Names are MODEL:TAG of open_clip, `hf-hub:org--name` of a repository with open_clip's configuration, `local-dir:FOLDER` of
-such a folder, and MODEL:FILE of a weights file of one's own (`places`). Which models are backbones, `architectures` says.
+Names are MODEL:TAG of open_clip, `hf-hub:org--name` of a repository with open_clip's configuration, `local-dir:FOLDER`
+of such a folder, and MODEL:FILE of a weights file of one's own (`places`). Which models are backbones, `architectures`
+says.
 
 OpenAI's weights need QuickGELU, x * sigmoid(1.702 x). open_clip's plain `ViT-B-16` has the ordinary GELU and takes the
 tag `openai` with no more than a warning, so the three names here mean its `-quickgelu` models, and a model whose
 activation is not the one that a tag was trained with is refused.
 
-Towers are built without dropout of patches, paths or units, so that the loss of a batch is one number however it is cut.
+Towers are built without dropout of patches, paths or units, so that the loss of a batch is one number however it is
+cut.
 """
 
 import hashlib
@@ -29,8 +31,9 @@ from .cost import Cost, of_model
 from .encoder import PIXEL_MEAN, PIXEL_STD, USUAL_RESIZING, DualEncoder
 from .errors import BackboneError
 from .hub_tokenizer import NEEDED, HubTokenizer
-from .registered import FROM_FOLDER, FROM_HUB, OPENAI, QUICK_GELU, Traits
+from .registered import FROM_FOLDER, FROM_HUB, OPENAI, QUICK_GELU
 from .tiny import seeded_by
+from .traits import Traits
 from .weights import SUFFIXES, beyond_half, fill, read_weights, weights_hash
 
 if TYPE_CHECKING:
@@ -196,11 +199,13 @@ class Model:
     """None of one that is no backbone."""
 
 
-def models() -> Iterator[Model]:
-    """All of them, as open_clip sorts them; tags are those with the model's activation."""
+def models(part: str = "") -> Iterator[Model]:
+    """Those with this part in their names, as open_clip sorts them; tags are those with the model's activation."""
     from open_clip import pretrained
 
     for model, config in installed().items():
+        if part.lower().replace("/", "-") not in model.lower():
+            continue
         found = architectures.classify(model, config)
         quick = bool(config.get("quick_gelu", False))
         tags = pretrained.list_pretrained_tags_by_model(model)

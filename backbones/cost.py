@@ -85,7 +85,8 @@ def measure(encoder: DualEncoder) -> Cost:
     encoder.train()
     weights = {p.untyped_storage()._cdata for p in encoder.parameters()}
     (image_flops, image_bytes), (text_flops, text_bytes) = (
-        _pass(run, given, weights) for run, given in ((encoder.clip.encode_image, pixels), (encoder.clip.encode_text, tokens))
+        _pass(run, given, weights)
+        for run, given in ((encoder.clip.encode_image, pixels), (encoder.clip.encode_text, tokens))
     )
     return Cost(sum(p.numel() for p in encoder.parameters()), image_flops, text_flops, image_bytes, text_bytes)
 
@@ -101,12 +102,12 @@ class _Attention(torch.autograd.Function):
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-    attended: Tensor = _Attention.apply(query, key, value)
+    attended: Tensor = _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
     return attended
 
 
 def _pass(run: Any, given: Tensor, weights: set[int]) -> tuple[int, int]:
-    """(operations, bytes kept for the backward pass) of a forward pass; weights, which are kept anyway, do not count."""
+    """(operations, bytes kept for the backward pass) of a forward pass; weights, which are kept anyway, are none."""
     from torch.utils.flop_counter import FlopCounterMode
 
     seen: dict[int, Tensor] = {}

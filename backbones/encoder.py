@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .image_parts import image_parts
-from .registered import Traits
 from .torchvision_ops import declare_missing_operators
+from .traits import Traits
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP, CustomTextCLIP
@@ -176,7 +176,9 @@ class DualEncoder(nn.Module):
             own: Tensor = visual.proj if getattr(visual, "proj", None) is not None else visual.attnpool.c_proj.weight.T
             return own
         linear = [module for module in visual.head.modules() if isinstance(module, nn.Linear)]
-        linear = linear or [module for module in visual.trunk.get_classifier().modules() if isinstance(module, nn.Linear)]
+        linear = linear or [
+            module for module in visual.trunk.get_classifier().modules() if isinstance(module, nn.Linear)
+        ]
         return linear[-1].weight.T if linear else None
 
     @property

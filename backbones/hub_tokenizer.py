@@ -16,8 +16,15 @@ if TYPE_CHECKING:
 
 FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "config.json")
 """Of a repository, those that a tokenizer is made of."""
-NEEDED = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model",
-          "tokenizer.model")  # fmt: skip
+NEEDED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 """A repository or folder with a tokenizer has one of these."""
 
 

@@ -27,9 +27,13 @@ def image_parts(visual: Any) -> Parts | None:
     if hasattr(visual, "layer4") and hasattr(visual, "attnpool"):
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         return Parts(visual.avgpool, [block for stage in stages for block in stage], [*visual.attnpool.parameters()])
-    trunk = getattr(visual, "trunk", None)
+    trunk: Any = getattr(visual, "trunk", None)
     if hasattr(trunk, "blocks") and hasattr(trunk, "norm_pre") and all(hasattr(b, "attn") for b in trunk.blocks):
-        behind = [name for name in ("norm", "attn_pool", "fc_norm", "head") if isinstance(getattr(trunk, name, None), nn.Module)]
+        behind = [
+            name
+            for name in ("norm", "attn_pool", "fc_norm", "head")
+            if isinstance(getattr(trunk, name, None), nn.Module)
+        ]
         end = [p for name in behind for p in getattr(trunk, name).parameters()] + [*visual.head.parameters()]
         return Parts(trunk.norm_pre, list(trunk.blocks), end)
     return None

@@ -21,26 +21,13 @@ OPENAI = {
 QUICK_GELU = "-quickgelu"
 """Ending of open_clip's name of a model with OpenAI's activation."""
 
+IN_SUITES = ("ViT-B-16-SigLIP2:webli",)
+"""Names of open_clip in suites that ship: right without a look into open_clip, which is slow to import."""
+
 FROM_HUB, FROM_FOLDER = "hf-hub:", "local-dir:"
 """Beginnings of names: a repository of the hub (org--name), and a folder, both with open_clip's configuration."""
 
 IMAGE_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What a method must know of a backbone before it is planned; the defaults are CLIP's."""
-
-    name: str
-    sigmoid: bool = False
-    """Whether it was pretrained with a sigmoid for each pair, and has a logit bias."""
-    clip_tokens: bool = True
-    """Whether its texts are CLIP's: made of its byte pairs, between the last two ids of the vocabulary."""
-    image_projection: bool = True
-    text_projection: bool = True
-    """Whether the last layer of each tower is a matrix into the shared space."""
-    blocks: int = 0
-    """Blocks of its image tower, one after the other; 0 where it is built otherwise."""
 
 
 class Tower(TypedDict, total=False):

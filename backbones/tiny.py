@@ -17,7 +17,8 @@ import torch
 
 from .encoder import USUAL_RESIZING, DualEncoder
 from .errors import BackboneError
-from .registered import GLYPH_VISION, MADE_HERE, SCRATCH, VISION, Tower, Traits
+from .registered import GLYPH_VISION, MADE_HERE, SCRATCH, VISION, Tower
+from .traits import Traits
 from .weights import fill, weights_hash
 
 if TYPE_CHECKING:

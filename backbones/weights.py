@@ -230,7 +230,7 @@ def _unwrapped(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple
 
 
 def _with_text_module(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A text tower of open_clip's older files, whose parts stand beside the image tower, under the name of its module."""
+    """A text tower of open_clip's older files, whose parts have no module of their own, under its module's."""
     renamed = {name if name in wanted else f"text.{name}": tensor for name, tensor in stored.items()}
     return renamed if renamed.keys() == wanted.keys() else stored
 

@@ -65,7 +65,9 @@ def list_command(
     if name == "backbones":
         listing.open_clip_models(make_console(), pattern or "")
     elif pattern is not None:
-        raise UserError(f"list: a pattern is for `robustft list backbones`, got '{pattern}' behind {name}; leave it out.")
+        raise UserError(
+            f"list: a pattern is for `robustft list backbones`, got '{pattern}' behind {name}; leave it out."
+        )
     else:
         listing.catalogue(make_console(), name, benchmark, backbone, recipe)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..backbones import DualEncoder
-from ..backbones.registered import Traits
+from ..backbones.traits import Traits
 from .optimizers import adamw
 from .predictor import Predictor
 from .teachers import StaticTeacher

@@ -65,8 +65,8 @@ class SoftTargets(DistillingMethod):
     strength = "lambda_sd"
     distils_by = (("lambda_sd",),)
     sigmoid = (
-        "the sigmoid loss for the pairs; the soft targets stay the softmax over the batch with each model's own scale, out "
-        "of which the bias drops"
+        "the sigmoid loss for the pairs; the soft targets stay the softmax over the batch with each model's own scale, "
+        "out of which the bias drops"
     )
 
     def loss(self, student: Pairs, teacher: Pairs | None, batch: "Batch") -> LossTerms:

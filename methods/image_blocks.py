@@ -3,7 +3,7 @@
 from ..backbones import DualEncoder
 from ..backbones.image_parts import Parts
 from ..backbones.image_parts import image_parts as cut
-from ..backbones.registered import Traits
+from ..backbones.traits import Traits
 
 
 def image_parts(encoder: DualEncoder, who: str, needed: int = 0) -> Parts:

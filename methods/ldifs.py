@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from ..backbones.encoder import at_least_float32
-from ..backbones.registered import Traits
+from ..backbones.traits import Traits
 from .base import Context, LossTerms, Method, Settings, hyperparameters
 from .classifier import Classifier
 from .image_blocks import image_parts, refusal

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, linear, normalize, pad
 
 from ..backbones import DualEncoder
 from ..backbones.encoder import at_least_float32
-from ..backbones.registered import Traits
+from ..backbones.traits import Traits
 from .base import Context, LossTerms, Method, Settings, hyperparameters
 from .classifier import Classifier
 from .registry import register

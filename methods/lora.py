@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..backbones.registered import Traits
+from ..backbones.traits import Traits
 from .base import Context, hyperparameters
 from .classifier import Classifier
 from .ft import FT, ImageStudent
@@ -134,7 +134,11 @@ def _places(visual: Any, blocks: list[Any], matrices: str) -> Iterator[Place]:
             elif isinstance(getattr(attention, "qkv", None), nn.Linear):
                 yield attention.qkv, "weight", 3, chosen
             else:
-                yield from ((attention.get_submodule(f"{letter}_proj"), "weight", 1, (0,)) for letter in letters if letter != "o")
+                yield from (
+                    (attention.get_submodule(f"{letter}_proj"), "weight", 1, (0,))
+                    for letter in letters
+                    if letter != "o"
+                )
             if "o" in letters:
                 yield (attention.out_proj if hasattr(attention, "out_proj") else attention.proj), "weight", 1, (0,)
             if matrices == "all":

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..backbones.registered import Traits
+from ..backbones.traits import Traits
 from .base import Context, hyperparameters
 from .ft import FT, ImageStudent
 from .image_blocks import image_parts, refusal

@@ -87,8 +87,8 @@ class StarFT(TwoTowerMethod):
     Hyper = Hyper
     strength = "strength"
     sigmoid = (
-        "the sigmoid loss for the pairs; the divergence over spurious captions stays a softmax with the pretrained scale, "
-        "out of which the bias drops"
+        "the sigmoid loss for the pairs; the divergence over spurious captions stays a softmax with the pretrained "
+        "scale, out of which the bias drops"
     )
 
     def student(self, context: Context) -> StarStudent:
@@ -117,7 +117,9 @@ class StarFT(TwoTowerMethod):
         if teacher is None:
             return terms
         same = batch.labels[:, None] == batch.labels[None, :]
-        now, then = ((self._scale * one.pairs.image @ one.spurious.T).masked_fill(same, -1e8) for one in (student, teacher))
+        now, then = (
+            (self._scale * one.pairs.image @ one.spurious.T).masked_fill(same, -1e8) for one in (student, teacher)
+        )
         return terms | {"spurious": self.hyper.strength * self._left * kl_of_logits(then.detach(), now)}
 
 

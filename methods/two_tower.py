@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from ..backbones import DualEncoder
 from ..backbones.encoder import at_least_float32
-from ..backbones.registered import Traits
+from ..backbones.traits import Traits
 from ..backbones.zero_shot import build_head
 from .base import Context, LossTerms, Method, Start, hyperparameters
 from .classifier import Classifier
@@ -41,7 +41,7 @@ class TwoTower(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, batch: "Batch") -> Pairs:
-        """(B, D) unit embeddings of both modalities, at least float32, the logit scale, and the bias where it has one."""
+        """(B, D) unit embeddings of both modalities, at least float32, the logit scale, and the bias if any."""
         encoder = self.encoder
         image, text = unit(encoder.image_features(batch.images)), unit(encoder.text_features(batch.tokens))
         if encoder.logit_bias is not None:
@@ -90,12 +90,18 @@ class TwoTowerMethod(Method[TwoTower, Pairs]):
         of what the backbone has not."""
         where = f"{cls.name}: {{}}, got {traits.name}, {{}}"
         if traits.sigmoid and not cls.sigmoid:
-            return where.format("takes the softmax loss of CLIP", "which was trained with a sigmoid; choose another method")
+            return where.format(
+                "takes the softmax loss of CLIP", "which was trained with a sigmoid; choose another method"
+            )
         if traits.sigmoid and hyper.clamp_logit_scale:
             return where.format(
                 "clamp_logit_scale is the limit of CLIP's pretraining", "which had none; set it to false"
             )
-        lacking = [tower for tower, there in (("image", traits.image_projection), ("text", traits.text_projection)) if not there]
+        lacking = [
+            tower
+            for tower, there in (("image", traits.image_projection), ("text", traits.text_projection))
+            if not there
+        ]
         if hyper.cross_frobenius_weight and lacking:
             return where.format(
                 "cross_frobenius_weight is a weight of the product of both last projections",

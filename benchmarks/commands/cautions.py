@@ -121,7 +121,9 @@ def _by_few_images(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[st
 
 def _validation_images(benchmark: Benchmark, recipe: str, backbone: str, partial: bool) -> int | None:
     """Images of the whole validation set; None where there is none, or nobody can know on this machine."""
-    data = dataset_for(benchmark.suite.dataset_of(recipe), backbone, partial)  # as its plan asked: nothing is read twice
+    data = dataset_for(
+        benchmark.suite.dataset_of(recipe), backbone, partial
+    )  # as its plan asked: nothing is read twice
     for entry in data.card.sets:
         if entry.role == "validation":
             if entry.expected is not None:

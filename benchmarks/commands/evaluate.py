@@ -66,9 +66,7 @@ def plan(
     for run, path in zip(planned, checkpoints, strict=True):
         file = backbones.file_of(path, run.spec.backbone)
         found = backbones.read_checkpoint(file, run.spec.backbone, resample)
-        data = dataset_for(
-            benchmark.suite.dataset_of(run.spec.recipe), run.spec.backbone, run.spec.allow_partial
-        )
+        data = dataset_for(benchmark.suite.dataset_of(run.spec.recipe), run.spec.backbone, run.spec.allow_partial)
         sha256 = backbones.file_hash(file).removeprefix("sha256:")
         whose = known.get(sha256)
         classes = _check_head(found, data.card.class_names, file)

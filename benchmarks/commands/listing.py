@@ -167,24 +167,24 @@ def open_clip_models(console: Console, pattern: str) -> None:
     """
     from ...backbones import clip
 
-    rows = [row for row in clip.models() if pattern.lower().replace("/", "-") in row.model.lower()]
+    rows = list(clip.models(pattern))
     if not rows:
         raise UserError(f"list backbones: open_clip has no model with '{pattern}' in its name; give less of it.")
-    accepted, refused = [row for row in rows if row.cost], [row for row in rows if not row.cost]
+    accepted = [(row, row.cost) for row in rows if row.cost is not None]
     if accepted:
-        of_batch = f"{BATCH} pairs"
-        table = Table("model", "weights", "M parameters", "pixels", "tokens", "loss", f"TFLOPs, {of_batch}",
-                      f"GB, {of_batch}", title="backbones of open_clip, as MODEL:TAG", title_justify="left")  # fmt: skip
-        for row in accepted:
+        each = f", {BATCH} pairs"
+        titles = ("model", "weights", "M parameters", "pixels", "tokens", "loss", f"TFLOPs{each}", f"GB{each}")
+        table = Table(*titles, title="backbones of open_clip, as MODEL:TAG", title_justify="left")
+        for row, cost in accepted:
             table.add_row(
                 row.model,
                 ", ".join(row.tags) if len(row.tags) < 3 or len(accepted) == 1 else f"{len(row.tags)} tags",
-                f"{row.cost.parameters / 1e6:.0f}",
+                f"{cost.parameters / 1e6:.0f}",
                 str(row.architecture.image_size),
                 str(row.architecture.context) + ("" if row.architecture.clip_tokens else "*"),
                 row.architecture.loss,
-                f"{row.cost.step_flops(BATCH) / 1e12:.1f}",
-                f"{row.cost.memory(BATCH) / 2**30:.0f}",
+                f"{cost.step_flops(BATCH) / 1e12:.1f}",
+                f"{cost.memory(BATCH) / 2**30:.0f}",
             )
         console.print(table)
         console.print(
@@ -193,7 +193,7 @@ def open_clip_models(console: Console, pattern: str) -> None:
             "hf-hub:org/name and local-dir:PATH with open_clip's configuration, and MODEL:FILE.safetensors.",
             soft_wrap=True,
         )
-    for row in refused:
+    for row in (row for row in rows if row.cost is None):
         console.print(f"no backbone: {row.architecture.foreign}.", markup=False, soft_wrap=True)
 
 

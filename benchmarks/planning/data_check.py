@@ -32,8 +32,8 @@ OWN = {"macro_f1": "macro_f1_labels", "worst_group_accuracy": "worst_group_accur
 def fingerprint(data: Dataset, allow_partial: bool) -> str:
     """The card's fingerprint; of a partial copy also of which images it has, of training and of each set, by name.
 
-    So runs on two copies that lack different images are runs on different data, and share no row of a board. So are runs
-    on pictures that were brought to size in another way than CLIP's. Retention sets are part of it: class names,
+    So runs on two copies that lack different images are runs on different data, and share no row of a board; and so are
+    runs on pictures that were brought to size in another way than CLIP's. Retention sets are part of it: class names,
     templates and content of each.
     """
     of_sets = _fingerprint_of_sets(data, allow_partial)

@@ -12,7 +12,7 @@ from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
 from .suite.suite import Suite
 
 if TYPE_CHECKING:
-    from ...backbones.registered import Traits
+    from ...backbones.traits import Traits
     from ...methods.base import Method
 
 

@@ -32,7 +32,7 @@ from .request import (
     post_hoc,
     seeds_of,
 )
-from .spec_rules import check
+from .spec_rules import check, refusal
 from .suite.recipes import Published
 from .suite.suite import RULES, Suite, check_keys
 from .suite.tuned_values import Tuned, part_text
@@ -125,11 +125,17 @@ class Resolver:
         return self._resolve(name, backbone, seed, overrides, self.rule, requested=True)
 
     def is_for(self, name: str, backbone: str) -> bool:
-        """Whether rule and recipe have values for a method on a backbone; what learns nothing needs no recipe's."""
+        """Whether a method can be meant on a backbone, and rule and recipe have values for it.
+
+        What learns nothing needs no recipe's.
+        """
         method = self.facts.methods[name]
         if self.rule == "fixed" and not method.path:
             return False
-        return self.published is None or not learns(method) or bool(self.published.layers(name, backbone))
+        if self.published is not None and learns(method) and not self.published.layers(name, backbone):
+            return False
+        values, _ = self._layers(method, backbone, self.rule)
+        return not refusal(method, {key: values[key] for key in hyper_keys(method)}, backbone, self.facts)
 
     def _shots(self) -> int | None:
         """The suite's shots: of a trial those that values are chosen at, of a run the first of the list."""

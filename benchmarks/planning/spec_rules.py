@@ -1,10 +1,13 @@
 """Combinations of values that no run may have; refused when it is planned."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ...datasets.shots import few_text
 from ...methods.base import Method
 from ..errors import UserError
 from ..run_folder.spec import TRAINING_FIELDS, RunSpec
-from .request import DataFacts, Facts, check_chooses_nothing, learns
+from .request import DataFacts, Facts, MethodClass, check_chooses_nothing, learns
 from .suite.suite import Suite
 
 
@@ -19,7 +22,8 @@ def check(spec: RunSpec, sources: dict[str, str], suite: Suite, facts: Facts, da
             if getattr(spec, key) is None:
                 raise UserError(f"{key}: must be set for {spec.method}, got null ({sources[key]}); give a value.")
     _check_distillation(spec, sources, facts.methods[spec.method].distils_by)
-    _check_backbone(spec, facts)
+    if reason := refusal(facts.methods[spec.method], spec.hyper, spec.backbone, facts):
+        raise UserError(f"{reason}.")
     if facts.embedded and spec.decode != "exact":
         raise UserError(
             f"decode: must be 'exact' on {suite.dataset}, whose pictures are drawn and not read from files, "
@@ -55,17 +59,14 @@ def _check_shots(
         )
 
 
-def _check_backbone(spec: RunSpec, facts: Facts) -> None:
-    """Refuse a method that cannot be meant on a backbone, before anything is trained.
+def refusal(method: MethodClass, hyper: Mapping[str, Any], backbone: str, facts: Facts) -> str:
+    """Why a method cannot be meant on a backbone, a sentence without its full stop; "" where it can.
 
-    Most can be on any: the backbone is looked at only for a method that has something to ask of it.
+    The backbone is looked at only for a method that has something to ask of it: most can be on any.
     """
-    method = facts.methods[spec.method]
-    if facts.traits is None or method.refuses.__func__ is Method.refuses.__func__:
-        return
-    hyper = method.Hyper(**{**method.introduced, **spec.hyper})
-    if reason := method.refuses(hyper, facts.traits(spec.backbone)):
-        raise UserError(f"{reason}.")
+    if facts.traits is None or method.refuses.__func__ is Method.refuses.__func__:  # type: ignore[attr-defined]
+        return ""
+    return method.refuses(method.Hyper(**{**method.introduced, **hyper}), facts.traits(backbone))
 
 
 def _check_distillation(spec: RunSpec, sources: dict[str, str], groups: tuple[tuple[str, ...], ...]) -> None:

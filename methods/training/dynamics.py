@@ -173,9 +173,7 @@ class Dynamics:
         return embeddings
 
 
-def probe_batches(
-    probe: "EvalData", caption_tokens: Tensor, batch_size: int, cut: bool = True
-) -> Iterator[Batch]:
+def probe_batches(probe: "EvalData", caption_tokens: Tensor, batch_size: int, cut: bool = True) -> Iterator[Batch]:
     """Batches of the first images of `probe` with their captions; a last batch of one image is left out."""
     count, prompts = min(PROBE_IMAGES, len(probe)), caption_tokens.shape[1]
     for first in range(0, count, batch_size):
@@ -185,7 +183,9 @@ def probe_batches(
         indices = torch.arange(first, last)
         labels = torch.as_tensor(probe.labels[first:last]).long()
         tokens = caption_tokens[labels, indices % prompts]
-        yield Batch(probe.images(first, last), labels, tokens[:, : length(tokens, cut)], indices, torch.zeros_like(indices))
+        yield Batch(
+            probe.images(first, last), labels, tokens[:, : length(tokens, cut)], indices, torch.zeros_like(indices)
+        )
 
 
 @contextmanager

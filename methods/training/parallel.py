@@ -161,8 +161,8 @@ def backward_in_parts(
 ) -> LossTerms:
     """Adds to each parameter's gradient this process's part of the gradient of a loss on the whole batch.
 
-    Summed over processes, the gradients are those of the whole batch. A 0-dim output (the logit scale, the bias) gets its
-    gradient once, from the first part of the first process.
+    Summed over processes, the gradients are those of the whole batch. A 0-dim output (the logit scale, the bias)
+    gets its gradient once, from the first part of the first process.
 
     Args:
         model: batch -> a tensor with a row per sample, or a NamedTuple of such, of 0-dim tensors and of NamedTuples.

@@ -1,4 +1,4 @@
-"""Every family of open_clip that is a backbone here, small and with random weights: what open_clip computes, exactly."""
+"""Every family of open_clip that is a backbone here, small and with random weights: it has open_clip's numbers."""
 
 import pytest
 import torch
@@ -94,7 +94,11 @@ def test_features_are_those_of_open_clip(family, made):
 def test_the_head_has_the_logits_of_open_clips_zero_shot_code(family, made, monkeypatch):
     from open_clip import build_zero_shot_classifier
 
-    model, names, prompts = made(family), ["cat", "dog", "great white shark"], ["a photo of a {}.", "a sketch of the {}"]
+    model, names, prompts = (
+        made(family),
+        ["cat", "dog", "great white shark"],
+        ["a photo of a {}.", "a sketch of the {}"],
+    )
     theirs = build_zero_shot_classifier(model.clip, model.tokenizer, names, prompts, 2)
     with torch.no_grad():
         features = normalize(model.image_features(images(model)), dim=-1)

@@ -1,4 +1,4 @@
-"""How a backbone's pictures are brought to size: `exact` equals open_clip's transform of each kind, `fast` keeps near."""
+"""How a backbone's pictures are brought to size: `exact` is open_clip's transform of each kind, `fast` is near."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,9 @@ from PIL import Image
 from robustft.datasets.card import USUAL
 from robustft.datasets.decoding import crop_draws, eval_view, random_view
 
-KINDS = [(mode, interpolation) for mode in ("shortest", "longest", "squash") for interpolation in ("bicubic", "bilinear")]
+KINDS = [
+    (mode, interpolation) for mode in ("shortest", "longest", "squash") for interpolation in ("bicubic", "bilinear")
+]
 SIZES = [(224, 224), (500, 375), (333, 500), (41, 33), (225, 90), (90, 640), (301, 226), (640, 480), (231, 17)]
 
 
@@ -32,10 +34,10 @@ def theirs(image, size, mode, interpolation):
 @pytest.mark.parametrize("mode, interpolation", KINDS)
 def test_exact_is_open_clips_own_transform(mode, interpolation):
     draw = np.random.default_rng(0)
-    sizes = [*SIZES, *(tuple(draw.integers(20, 500, 2).tolist()) for _ in range(12))]
+    sizes = [*SIZES, *(tuple(draw.integers(20, 500, 2).tolist()) for _ in range(6))]
     for seed, (width, height) in enumerate(sizes):
         image = pixels(width, height, seed)
-        for size in (224, 64):
+        for size in (224, 64) if seed < 3 else (64,):
             ours = eval_view(image, size, "image", "exact", (mode, interpolation))
             np.testing.assert_array_equal(ours, theirs(image, size, mode, interpolation), (width, height, size))
 

@@ -1,4 +1,4 @@
-"""open_clip's families of models, the smallest of each, shrunk to a layer or two: their own towers and random weights."""
+"""open_clip's families of models, the smallest of each, shrunk to a layer or two, with random weights."""
 
 import copy
 import functools
@@ -13,6 +13,7 @@ from robustft.backbones.hub_tokenizer import HubTokenizer
 SIDE, WORDS_AT_MOST = 32, 128
 TEXT = {"width": 32, "heads": 2, "layers": 2}
 VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": SIDE, "patch_size": 8}
+OWN = {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
 STAGES = {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24)}
 WORDS = "a photo of the cat dog bee shark great white sketch red blue green one two three".split()
 
@@ -27,7 +28,7 @@ def _vitamin():
 
 FAMILIES = {
     # family: (name, changes of timm's tower, or of open_clip's own)
-    "openai_vit": ("ViT-B-16", {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8}),
+    "openai_vit": ("ViT-B-16", OWN),
     "openai_resnet": ("RN50", {"layers": [1, 1, 1, 1], "width": 8}),
     "eva01": ("EVA01-g-14:laion400m_s11b_b41k", VIT),
     "eva02": ("EVA02-B-16:merged2b_s8b_b131k", VIT | {"ref_feat_shape": (4, 4)}),
@@ -39,8 +40,8 @@ FAMILIES = {
     "siglip": ("ViT-B-16-SigLIP:webli", VIT),
     "siglip2": ("ViT-B-32-SigLIP2-256:webli", VIT),
     "siglip_i18n": ("ViT-SO400M-16-SigLIP-i18n-256:webli", VIT),
-    "metaclip2": ("ViT-H-14-worldwide-quickgelu:metaclip2_worldwide", {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8}),
-    "clipa": ("ViT-L-14-CLIPA:datacomp1b", {"layers": 2, "width": 64, "head_width": 32, "patch_size": 8}),
+    "metaclip2": ("ViT-H-14-worldwide-quickgelu:metaclip2_worldwide", OWN),
+    "clipa": ("ViT-L-14-CLIPA:datacomp1b", OWN),
     "mobileclip_small": (
         "MobileCLIP2-S0:dfndr2b",
         {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 128), "mlp_ratios": (1, 1, 1, 1)},

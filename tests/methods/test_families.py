@@ -4,6 +4,7 @@ import pytest
 import torch
 from families_kit import FAMILIES
 from methods_kit import batches, context, encoder, finished, images, make, run, settings, task
+from runs_kit import after
 
 from robustft.methods import registry
 from robustft.methods.distillation import Embeddings, SigmoidEmbeddings, contrastive, interactive_contrastive
@@ -47,8 +48,7 @@ def test_three_steps_of_the_usual_methods_and_the_same_bits_after_an_interruptio
             assert torch.equal(whole.classifier(images(4)), logits)
         if name == "tracer":
             with pytest.raises(Interrupted):
-                asked = iter([False, False, True])
-                run(quick(name, model), tmp_path / "again", family, should_stop=lambda: next(asked, True), **SHORT)
+                run(quick(name, model), tmp_path / "again", family, should_stop=after(2), **SHORT)
             again = run(quick(name, model), tmp_path / "again", family, **SHORT)
             for key, tensor in fitted.classifier.tensors().items():
                 assert torch.equal(tensor, again.classifier.tensors()[key]), key
@@ -84,11 +84,14 @@ def test_every_method_trains_or_says_why_not(family, asked):
             assert all(term.isfinite() for term in training.step(step, batch).values()), name
         assert method.finish(student, ctx)(images(2)).isfinite().all(), name
     penalised = {"carot", "tracer", "tracer_ema_teacher", "tracer_static_teacher"}
-    assert refused == {
-        "siglip2": {*penalised, "lipsum_ft"},
-        "eva02": set(),
-        "mobileclip_small": {"ldifs", "lora", "partial_ft"},
-    }[family]
+    assert (
+        refused
+        == {
+            "siglip2": {*penalised, "lipsum_ft"},
+            "eva02": set(),
+            "mobileclip_small": {"ldifs", "lora", "partial_ft"},
+        }[family]
+    )
 
 
 def pairs(seed=0, count=6, width=5):
@@ -119,7 +122,9 @@ def test_terms_read_scale_and_bias_as_they_say():
     one, other = pairs(), pairs(1)
     assert contrastive(one) == sigmoid_contrastive(*one)
     torch.testing.assert_close(interactive_contrastive(one, one), sigmoid_contrastive(*one))
-    assert interactive_contrastive(one, other) != interactive_contrastive(one._replace(logit_bias=torch.tensor(0.0)), other)
+    assert interactive_contrastive(one, other) != interactive_contrastive(
+        one._replace(logit_bias=torch.tensor(0.0)), other
+    )
     from robustft.methods import distillation
 
     for term in ("contrastive_relational_distillation", "cross_knowledge_distillation", "soft_cross_entropy"):
@@ -146,7 +151,9 @@ def test_a_sigmoid_loss_of_micro_batches_is_that_of_the_whole_batch(name):
 
 def test_the_image_tower_alone_leaves_scale_and_bias():
     student = TwoTower(encoder("siglip"), "image")
-    assert {id(p) for p in student.parameters() if p.requires_grad} == {id(p) for p in student.encoder.image_parameters()}
+    assert {id(p) for p in student.parameters() if p.requires_grad} == {
+        id(p) for p in student.encoder.image_parameters()
+    }
 
 
 def test_every_two_tower_method_says_what_it_takes_of_a_sigmoid():

@@ -162,8 +162,8 @@ class Doctor:
         from . import zero_shot_check
 
         for name in suite.backbones:
-            shape: dict[str, Any] = {"size": backbones.image_size(name), "resizing": backbones.resizing(name)}
-            data = catalogue.get(suite.dataset, root=self.root, **shape)
+            size, resizing = backbones.image_size(name), backbones.resizing(name)
+            data = catalogue.get(suite.dataset, root=self.root, size=size, resizing=resizing)
             try:
                 lines = list(zero_shot_check.measure(data, name, device))
             except backbones.BackboneError as error:

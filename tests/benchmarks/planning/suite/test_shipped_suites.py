@@ -240,8 +240,8 @@ def test_a_mistake_in_a_study_is_one_sentence(changes, words, tmp_path):
         ),
         ("        RN50:\n          lr:", "        RN-5O:\n          lr:", "methods.tracer: unknown backbone 'RN-5O'"),
         (
-            "backbones: {ViT-L-14: {batch_size: 224}}",
-            "backbones: {ViT-L/14: {batch_size: 224}}",
+            "ViT-L-14: {batch_size: 224}",
+            "ViT-L/14: {batch_size: 224}",
             "recipes.common.backb",
         ),
         (

@@ -116,8 +116,9 @@ docs: ## build the documentation into build/site; a dead link or an undocumented
 	@echo "wrote build/site/index.html"
 
 .PHONY: pretrain
-pretrain: $(STAMP) ## make the bundled backbones again (up to 25 minutes)
+pretrain: $(STAMP) ## make the bundled backbones again (25 minutes of one core for digits, 5 to 21 for each of glyphs)
 	@$(PY) -m robustft.benchmarks.maintenance.pretrain
+	@$(PY) -m robustft.benchmarks.maintenance.pretrain_glyphs
 
 .PHONY: glyphs
 glyphs: $(STAMP) ## fetch the typefaces of the glyphs benchmark, draw their masks and compare them with the committed ones (10 minutes, Debian with npm)

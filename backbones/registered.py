@@ -48,7 +48,7 @@ GLYPH_VISION: dict[str, Tower] = {
 """Architectures for `glyphs`. A backbone's name adds its pretraining seed: -1 and -2 are reported on, and the benchmark
 was shaped and is tuned on -dev."""
 
-PRETRAINED_ON_GLYPHS = ("glyph-vit-p8-dev",)
+PRETRAINED_ON_GLYPHS = ("glyph-rn-dev",)
 """Those whose weights are in this repository."""
 
 VISION: dict[str, Tower] = {

@@ -166,7 +166,7 @@ GROUNDS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "light": _light, "dark": _dark, "coloured": _coloured, "checked": _checked, "sloped": _sloped, "street": _street,
 }  # fmt: skip
 """Ground -> function of (uniforms (B, 24), ink colour (B, 3)); (B, 3, H or 1, W or 1)."""
-GRAIN = {"light": 0.05, "dark": 0.05, "coloured": 0.05, "checked": 0.05, "sloped": 0.05, "street": 0.42}
+GRAIN = {"light": 0.05, "dark": 0.05, "coloured": 0.05, "checked": 0.05, "sloped": 0.05, "street": 0.25}
 """Range of the noise on every pixel."""
 
 

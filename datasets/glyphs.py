@@ -1,10 +1,11 @@
 """`glyphs`: characters of 412 open-licensed typefaces; the typeface family is the unit of everything.
 
 Forty-seven classes: digits, capitals, and the lower case that does not look like a capital (the balanced set of EMNIST,
-Cohen et al. 2017). Twelve text families are finetuned on, in one fixed painting each image and without augmentation, so
-that finetuning can learn its images by heart. No family, nor a sibling of it, is in two splits; `glyphs_families.json`
-has the split of each, its licence, and where it is from. The masks in `glyphs_masks.xz` are drawn from the outlines by
-`make glyphs` (`benchmarks/maintenance/glyphs.py`), and pictures from the masks when they are asked for.
+Cohen et al. 2017). Twelve text families are finetuned on, in four fixed pictures of each character and without
+augmentation, so that finetuning can learn its images by heart. No family, nor a sibling of it, is in two splits;
+`glyphs_families.json` has the split of each, its licence, and where it is from. The masks in `glyphs_masks.xz` are
+drawn from the outlines by `make glyphs` (`benchmarks/maintenance/glyphs.py`), and pictures from the masks when they are
+asked for.
 
 A picture is a function of (benchmark version, set, family, character), never of the run.
 """
@@ -43,7 +44,7 @@ PROMPTS = (
     "the character {}", "a photo of the character {}", "a picture of {}", "{}", "a printed {}", "an image of {}",
     "a drawing of {}", "the sign {}",
 )  # fmt: skip
-RENDERINGS = 1
+RENDERINGS = 4
 """Fixed pictures of each finetuning family and character."""
 JITTER = Jitter()
 
@@ -152,19 +153,20 @@ def other_grounds(masks: np.ndarray, keys: np.ndarray) -> torch.Tensor:
 
 
 class Painted(EvalData):
-    """An evaluation set: one picture of every class and face, family by family."""
+    """Every class of every face, family by family, in one picture or several."""
 
-    def __init__(self, name: str, key: int, faces: Sequence[int], painter: Painter):
-        classes = len(CHARACTERS)
+    def __init__(self, name: str, key: int, faces: Sequence[int], painter: Painter, renderings: int = 1):
+        classes, names = len(CHARACTERS), _faces()[1]
         self.name, self._painter = name, painter
-        self._faces = np.repeat(np.array(faces, dtype=np.int64), classes)
-        self.labels = np.tile(np.arange(classes), len(faces))
-        names = _faces()[1]
+        self._faces = np.repeat(np.array(faces, dtype=np.int64), classes * renderings)
+        self.labels = np.tile(np.repeat(np.arange(classes), renderings), len(faces))
+        drawn = np.tile(np.arange(renderings), classes * len(faces))
         self.unit_ids = [names[face][0] for face in self._faces]
-        self.sample_ids = [f"{unit}-{label:02d}" for unit, label in zip(self.unit_ids, self.labels, strict=True)]
+        numbers = zip(self.unit_ids, self.labels, drawn, strict=True)
+        self.sample_ids = [f"{unit}-{label:02d}-{rendering}" for unit, label, rendering in numbers]
         # Keys are of the family's name: a family that comes or goes changes no other one's pictures.
         units = np.array([stable_key("family", names[face][0]) for face in faces], dtype=np.uint64)
-        self.keys = derive(np.repeat(units, classes), key % 2**63, self.labels)
+        self.keys = derive(np.repeat(units, classes * renderings), key % 2**63, self.labels, drawn)
 
     def images(self, start: int, stop: int) -> torch.Tensor:
         """uint8 (stop - start, 3, 32, 32)."""
@@ -256,8 +258,8 @@ SOURCES: dict[str, _Source] = {
 """Evaluation set -> split and style of its families, and how its pictures are made; `digits` has no families."""
 
 
-def _finetuning_set(rendering: int) -> Painted:
-    return Painted("train", stable_key(VERSION, "finetune", rendering), faces_of("finetune"), finetuning)
+def _finetuning_set() -> Painted:
+    return Painted("train", stable_key(VERSION, "finetune"), faces_of("finetune"), finetuning, RENDERINGS)
 
 
 class Glyphs(Dataset):
@@ -275,9 +277,8 @@ class Glyphs(Dataset):
 
     @cached_property
     def _train(self) -> tuple[torch.Tensor, np.ndarray]:
-        parts = [_finetuning_set(rendering) for rendering in range(RENDERINGS)]
-        pictures = torch.cat([part.images(0, len(part)) for part in parts])
-        return pictures, np.concatenate([part.labels for part in parts])
+        drawn = _finetuning_set()
+        return drawn.images(0, len(drawn)), drawn.labels
 
     @property
     def train_size(self) -> int:
@@ -332,5 +333,5 @@ class Development(Glyphs):
     def eval_data(self, name: str) -> EvalData:
         """Also `train`: the finetuning images as they are trained on."""
         if name == "train":
-            return _finetuning_set(0)
+            return _finetuning_set()
         return super().eval_data(name)

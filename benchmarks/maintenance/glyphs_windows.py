@@ -184,7 +184,7 @@ def values(runs: Sequence[Run], backbone: str) -> dict[str, float]:
 
 def judge(found: dict[str, float]) -> dict[str, dict[str, Any]]:
     """Window -> value, bounds, whether it holds, and by how much it does not."""
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     for name, (low, high) in WINDOWS.items():
         if name not in found:
             out[name] = {"value": None, "bounds": [low, high], "holds": False, "distance": None}

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table

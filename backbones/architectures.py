@@ -18,6 +18,8 @@ TOP = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init
 TOKENIZER = {"clean", "strip_sep_token"}
 """Settings of a tokenizer that are known here: how it cleans a text, and that separators are no tokens."""
 CLEANS = {"canonicalize", "lower", "whitespace"}
+POOLS = ("argmax", "last", "eos")
+"""Where a text may be read: at the largest id, at the last column, at the end token."""
 CLIPS_VOCABULARY = 49408
 
 
@@ -103,8 +105,7 @@ def _foreign(model: str, config: Mapping[str, Any], vision: Mapping[str, Any], t
     odd = {
         f"text_cfg.tokenizer_mode {text.get('tokenizer_mode')!r}": text.get("tokenizer_mode"),
         f"text_cfg.tokenizer_kwargs.clean {tokenizer.get('clean')!r}": tokenizer.get("clean", "lower") not in CLEANS,
-        f"text_cfg.pool_type {text.get('pool_type')!r}": text.get("pool_type", "argmax")
-        not in ("argmax", "last", "eos"),
+        f"text_cfg.pool_type {text.get('pool_type')!r}": text.get("pool_type", "argmax") not in POOLS,
         "text_cfg.embed_cls": text.get("embed_cls"),
         "output_tokens": text.get("output_tokens") or vision.get("output_tokens"),
         f"pictures of {size}, which are no squares": not isinstance(size, int) and len(set(size)) > 1,

@@ -97,6 +97,8 @@ def method_page(name: str) -> str:
             lines.append(f"| `{field.name}` | `{field.default}` | {meaning} |".replace("||", "\\|\\|"))
     else:
         lines.append("It has no hyperparameters of its own.")
+    if sigmoid := getattr(method, "sigmoid", ""):
+        lines += ["", f"Of a backbone with a sigmoid loss it takes {sigmoid}."]
     moved = f"`{method.strength}`, beside the learning rate" if method.strength else "the learning rate"
     if method.trained:
         lines += ["", f"Tuning moves {moved}. Version {method.version}."]

@@ -1,7 +1,7 @@
 """`glyphs`: characters of 412 open-licensed typefaces; the typeface family is the unit of everything.
 
 Forty-seven classes: digits, capitals, and the lower case that does not look like a capital (the balanced set of EMNIST,
-Cohen et al. 2017). Twelve text families are finetuned on, in four fixed pictures of each character and without
+Cohen et al. 2017). Twelve text families are finetuned on, in three fixed pictures of each character and without
 augmentation, so that finetuning can learn its images by heart. No family, nor a sibling of it, is in two splits;
 `glyphs_families.json` has the split of each, its licence, and where it is from. The masks in `glyphs_masks.xz` are
 drawn from the outlines by `make glyphs` (`benchmarks/maintenance/glyphs.py`), and pictures from the masks when they are
@@ -44,21 +44,21 @@ PROMPTS = (
     "the character {}", "a photo of the character {}", "a picture of {}", "{}", "a printed {}", "an image of {}",
     "a drawing of {}", "the sign {}",
 )  # fmt: skip
-RENDERINGS = 4
+RENDERINGS = 3
 """Fixed pictures of each finetuning family and character."""
 JITTER = Jitter()
 
 SETS = (
-    EvalSet("validation", "validation", "ID process on other text families; every choice is made here", "rare", "yes"),
-    EvalSet("id", "id", "ID process on unseen text families", "rare", "yes"),
-    EvalSet("monospace", "shift", "ID process on monospaced families", "rare", "no"),
-    EvalSet("handwriting", "shift", "ID process on handwritten families", "rare", "no"),
-    EvalSet("display", "shift", "ID process on display families", "rare", "no"),
+    EvalSet("validation", "validation", "ID process, other text families; every choice is made here", "1 in 6", "yes"),
+    EvalSet("id", "id", "ID process on unseen text families", "1 in 6", "yes"),
+    EvalSet("monospace", "shift", "ID process on monospaced families", "1 in 6", "no"),
+    EvalSet("handwriting", "shift", "ID process on handwritten families", "1 in 6", "no"),
+    EvalSet("display", "shift", "ID process on display families", "1 in 6", "no"),
     EvalSet("renditions", "shift", "striped, dotted and faded ink on plain grounds: forgetting", "yes", "no"),
     EvalSet("sketches", "shift", "outlines on plain grounds: forgetting", "yes", "no"),
     EvalSet("grounds", "shift", "coloured, checked and sloped grounds: forgetting", "yes", "no"),
     EvalSet("digits", "shift", "ID process on real handwritten digits, among ten classes", "no", "no"),
-    EvalSet("fresh", "diagnostic", "ID process on further text families: i.i.d., outside the OOD mean", "rare", "yes"),
+    EvalSet("fresh", "diagnostic", "ID process on further text families: i.i.d., outside the OOD mean", "1 in 6", "yes"),
 )  # fmt: skip
 _STREET = list(GROUNDS).index("street")
 _SOLID = list(TEXTURES).index("solid")
@@ -133,8 +133,8 @@ def _painted(masks: np.ndarray, keys: np.ndarray, textures: Sequence[str], groun
 
 
 def finetuning(masks: np.ndarray, keys: np.ndarray) -> torch.Tensor:
-    """The ID process: solid ink of any colour on the street."""
-    return _painted(masks, keys, ("solid",), ("street",))
+    """The ID process: solid ink of any colour, mostly on the street, one in five on a plain ground."""
+    return _painted(masks, keys, ("solid",), ("street",) * 8 + ("light", "dark"))
 
 
 def renditions(masks: np.ndarray, keys: np.ndarray) -> torch.Tensor:
@@ -322,7 +322,7 @@ class Development(Glyphs):
     handwritten = "development"
     sets = (
         *(entry for entry in SETS if entry.name != "fresh"),
-        EvalSet("train", "diagnostic", "the finetuning images: whether they are learned by heart", "rare", "all"),
+        EvalSet("train", "diagnostic", "the finetuning images: whether they are learned by heart", "1 in 6", "all"),
     )
     sources = {
         name: ({"id": "validation", "test": "development"}.get(split, split), style, painter)

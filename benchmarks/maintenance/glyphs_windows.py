@@ -56,8 +56,6 @@ WINDOWS: dict[str, Bounds] = {
     "pairs of one class a row of the batch": (0, 1.5),
 }
 """Name -> lowest and highest value, in points of percent where it is an accuracy. All must hold on each backbone."""
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
-"""Half-decades; the search space of FT and FLYP on the development weights."""
 
 
 @dataclass(frozen=True)

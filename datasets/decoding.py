@@ -221,7 +221,7 @@ def _resized(
     width: int,
     height: int,
     decode: Decode,
-    interpolation: str,
+    interpolation: str = "bicubic",
     start: int = 0,
     stop: int | None = None,
 ) -> np.ndarray:

@@ -58,7 +58,7 @@ SETS = (
     EvalSet("sketches", "shift", "outlines on plain grounds: forgetting", "yes", "no"),
     EvalSet("grounds", "shift", "coloured, checked and sloped grounds: forgetting", "yes", "no"),
     EvalSet("digits", "shift", "ID process on real handwritten digits, among ten classes", "no", "no"),
-    EvalSet("fresh", "diagnostic", "ID process on further text families: i.i.d., outside the OOD mean", "1 in 6", "yes"),
+    EvalSet("fresh", "diagnostic", "ID process, further text families: i.i.d., outside the OOD mean", "1 in 6", "yes"),
 )  # fmt: skip
 _STREET = list(GROUNDS).index("street")
 _SOLID = list(TEXTURES).index("solid")

@@ -98,7 +98,7 @@ def same_distribution(section: Section) -> str:
     if not section.iid:
         return ""
     names, verb = ", ".join(section.iid), "is" if len(section.iid) == 1 else "are"
-    return f"By the dataset's card {names} {verb} i.i.d., new images of what is finetuned on, and in no OOD mean."
+    return f"{names} {verb} i.i.d. and in no OOD mean."
 
 
 def few_sources(section: Section) -> str:
@@ -106,11 +106,8 @@ def few_sources(section: Section) -> str:
     names = [name for name in (section.id_set, *section.iid, *section.shifts) if name and name in section.clusters]
     if not names:
         return ""
-    counts = ", ".join(f"{name} from {section.clusters[name]}" for name in names)
-    return (
-        f"Images of one source are alike ({counts} sources): there, tests and intervals take a source as one unit, not "
-        "an image, with t of few degrees of freedom, so that only large differences are told apart."
-    )
+    counts = ", ".join(f"{section.clusters[name]} of {name}" for name in names)
+    return f"Tests take sources, whose images are alike, as units: {counts}."
 
 
 def retained(section: Section) -> str:

@@ -94,16 +94,20 @@ class Screen:
             rows = [row for group in groups for row in group.shown(beside)]
             seen |= set(map(id, rows))
             yield from (Text(self.say(note)) for note in _notes(section, rows))
-        if found:
-            bold = "; bold: best of all on the backbone" if console.is_terminal else ""
-            yield Text(f"Accuracy in percent; ECE in [0, 1]; mean±sd over n seeds{bold}.")
-        if self.judge.tests and any(row.rules for section, _ in found for row in section.rows):
-            yield Text("≈: not separable from the best of its column that can be tested; ?: not tested.")
+            last = section is found[-1][0]
+            if said := [*remarks(section), *(self._legend(found, console) if last else [])]:
+                yield Text(self.say(" ".join(said)))
         yield from (Text(self.say(sentence)) for sentence in self.more)
         rest = sum(id(row) not in seen for section in self.sections for row in section.rows)
         count = "1 more row: " if rest == 1 else f"{rest} more rows: " if rest else ""
         for i, sentence in enumerate(map(self.say, self.where)):
             yield Text(count + sentence if i == 0 else sentence)
+
+    def _legend(self, found: Sequence[tuple[Section, list[Group]]], console: Console) -> Iterator[str]:
+        bold = "; bold: best of all on the backbone" if console.is_terminal else ""
+        yield f"Accuracy in percent; ECE in [0, 1]; mean±sd over n seeds{bold}."
+        if self.judge.tests and any(row.rules for section, _ in found for row in section.rows):
+            yield "≈: not separable from the best of a column; ?: not tested."
 
     def _groups(self, section: Section) -> Iterator[Group]:
         asked = set(self.run_ids)
@@ -224,4 +228,3 @@ def _notes(section: Section, rows: Sequence[Row]) -> Iterator[str]:
     for kind, reason in sorted(rows_of, key=lambda key: (list(MARKS).index(key[0]), key[1])):
         whose = f": {', '.join(rows_of[kind, reason])}" if reasons[kind] > 1 else ""
         yield f"{MARKS[kind]} {reason}{whose}."
-    yield from remarks(section)

@@ -172,3 +172,17 @@ def test_classes_of_a_set_are_counted_one_by_one():
     assert got["correct"].tolist() == [1, 2, 0]
     assert got["accuracy"][:2].tolist() == [0.5, 1.0] and np.isnan(got["accuracy"][2])
     assert set(got["set"]) == {"sketch"}
+
+
+def test_scaled_nll_is_that_of_the_best_temperature():
+    """Against torch's cross-entropy at every temperature of a fine grid: none is better, and one is as good."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 5, 400)
+    logits = (12 * (rng.normal(size=(400, 5)) + np.eye(5)[labels])).astype(np.float16)  # much too sure
+    found = calibration.scaled_nll(logits, labels)
+    tried = [
+        torch.nn.functional.cross_entropy(torch.tensor(logits.astype(np.float64) / t), torch.tensor(labels)).item()
+        for t in np.geomspace(1, 100, 400)
+    ]
+    assert found.shape == (400,) and found.mean() == pytest.approx(min(tried), abs=1e-4)
+    assert found.mean() <= min(tried) + 1e-9 < tried[0] - 1

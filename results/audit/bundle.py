@@ -238,7 +238,7 @@ def rescored(run: StoredRun) -> tuple[Record, dict[str, Any], list[Number]]:
         RecordError, PredictionError, MetricError: a file is missing or damaged.
     """
     record = run.read()
-    numbers = list(rescore(record, run.files(record["run_id"])))
+    numbers = list(rescore(record, run.files(record["run_id"]), more=False))
     return record, with_rescored(record, numbers), numbers
 
 

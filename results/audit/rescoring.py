@@ -99,15 +99,18 @@ class Number:
         return not math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-def rescore(record: Record, files: Files) -> Iterator[Number]:
+def rescore(record: Record, files: Files, more: bool = True) -> Iterator[Number]:
     """All numbers of a record's sets, retention sets, temperature and path, each with what the samples give.
+
+    Args:
+        more: also give metrics that are newer than the record.
 
     Raises:
         PredictionError: a file is missing or damaged.
     """
     for name, metrics in record["sets"].items():
         columns = files.columns(name)
-        found = {} if columns is None else rescore_set(name, metrics, columns)
+        found = {} if columns is None else rescore_set(name, metrics, columns, more)
         recorded = _flat({key: value for key, value in metrics.items() if key not in ("role", "n_expected")})
         for key in {**recorded, **found}:
             yield Number(name, key, recorded.get(key), found.get(key))
@@ -116,20 +119,21 @@ def rescore(record: Record, files: Files) -> Iterator[Number]:
             yield Number(name, "temperature", record.get("temperature"), temperature)
     for name, metrics in record.get("retention", {}).items():
         columns = files.retained(name)
-        found = {} if columns is None else rescore_set(f"{name}.retained", metrics, columns)
+        found = {} if columns is None else rescore_set(f"{name}.retained", metrics, columns, more)
         recorded = _flat({key: value for key, value in metrics.items() if key not in ("classes", "n_expected")})
         for key in {**recorded, **found}:
             yield Number(RETAINED + name, key, recorded.get(key), found.get(key))
     yield from _along(record, files)
 
 
-def rescore_set(name: str, metrics: Mapping[str, Any], columns: Columns) -> dict[str, float]:
+def rescore_set(name: str, metrics: Mapping[str, Any], columns: Columns, more: bool = True) -> dict[str, float]:
     """Metric -> value of one set, groups as group_accuracy/<name>.
 
     Args:
         name: of the set.
         metrics: what the record has of it: the batch of its lineage error is taken over.
         columns: its samples.
+        more: also what is newer than the record.
 
     Raises:
         PredictionError: a column that every metric needs is not there.
@@ -138,7 +142,8 @@ def rescore_set(name: str, metrics: Mapping[str, Any], columns: Columns) -> dict
     if missing:
         raise PredictionError(f"{name}.parquet: has no column {', '.join(missing)}; run it again.")
     sizes = [int(found[1]) for key in metrics if (found := re.fullmatch(r"ece_lineage_10bins_b(\d+)", key))]
-    scored = _flat(set_metrics.score(columns, name, sizes[0] if sizes else set_metrics.BATCH_SIZE))
+    batch = sizes[0] if sizes else set_metrics.BATCH_SIZE
+    scored = _flat(set_metrics.score(columns, name, batch, more or "mce" in metrics))
     if _underflows(columns):
         scored.pop("nll")
         scored.pop("brier", None)

@@ -32,7 +32,7 @@ def basic(columns: Columns) -> dict[str, Any]:
     return meter.compute()
 
 
-def score(columns: Columns, name: str, batch_size: int) -> dict[str, Any]:
+def score(columns: Columns, name: str, batch_size: int, more: bool = True) -> dict[str, Any]:
     """Every metric that the columns of one set allow.
 
     Args:
@@ -40,6 +40,7 @@ def score(columns: Columns, name: str, batch_size: int) -> dict[str, Any]:
             they are there group and confidence_scaled.
         name: of the set: the seed of `expected_ece`.
         batch_size: of the lineage's calibration error; it stands in that metric's name.
+        more: also mce, ece_debiased, ece_smooth and what `selective` gives, which take most of the time.
 
     Returns:
         What `Meter` computes; ece_expected (of a perfectly calibrated model), ece_adaptive, ece_lineage_10bins_b<N>;
@@ -52,13 +53,14 @@ def score(columns: Columns, name: str, batch_size: int) -> dict[str, Any]:
         "ece_adaptive": calibration.adaptive_ece(confidence.astype(np.float32), correct),
         lineage_key(batch_size): calibration.batch_averaged_ece(confidence, correct, batch_size),
     }
-    kept = confidence.astype(np.float32)  # as a file has them: what is of one confidence there is so here
-    found |= {
-        "mce": calibration.mce(kept, correct),
-        "ece_debiased": calibration.debiased_ece(kept, correct),
-        "ece_smooth": calibration.smooth_ece(kept, correct),
-        **selective(kept, correct),
-    }
+    if more:
+        kept = confidence.astype(np.float32)  # as a file has them: what is of one confidence there is so here
+        found |= {
+            "mce": calibration.mce(kept, correct),
+            "ece_debiased": calibration.debiased_ece(kept, correct),
+            "ece_smooth": calibration.smooth_ece(kept, correct),
+            **selective(kept, correct),
+        }
     if "confidence_scaled" in columns:
         found["ece_scaled"] = calibration.ece(columns["confidence_scaled"], correct)
     if "group" in columns:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import backbones
+from ...backbones.image_parts import image_parts
 from ...datasets.loaders import eval_batches
 from ...methods.classifier import Classifier
 from ...methods.predictor import restore
@@ -61,8 +62,18 @@ def similarity_to_start(path: Path) -> list[dict[str, Any]]:
 
 
 def layers_of(visual: nn.Module) -> dict[str, nn.Module]:
-    """Name -> module of a CLIP image tower's layers, in order; the tower itself gives the embedding."""
-    if hasattr(visual, "transformer"):
+    """Name -> module of an image tower's layers, in order; the tower itself gives the embedding.
+
+    Raises:
+        UserError: it is no ViT and no ResNet of CLIP.
+    """
+    if hasattr(visual, "trunk"):
+        parts = image_parts(visual)
+        if parts is None:
+            kind = type(visual.trunk).__name__
+            raise UserError(f"layers are compared of ViTs and of CLIP's ResNets, and this image tower is a {kind}")
+        found = {"patch_embed": parts.stem, **{f"block_{i}": block for i, block in enumerate(parts.blocks)}}
+    elif hasattr(visual, "transformer"):
         blocks = enumerate(visual.get_submodule("transformer.resblocks").children())
         found = {"patch_embed": visual.get_submodule("conv1"), **{f"block_{i}": block for i, block in blocks}}
         found["ln_post"] = visual.get_submodule("ln_post")

@@ -1,4 +1,4 @@
-"""Layers of image towers beside OpenAI's: a timm ViT's blocks are compared, other towers are refused in one sentence."""
+"""Layers of image towers beside OpenAI's: blocks of a timm ViT are compared, other towers refused in one sentence."""
 
 import families_kit
 import numpy as np

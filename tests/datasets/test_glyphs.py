@@ -138,3 +138,12 @@ def test_a_missed_window_is_told_with_its_distance():
     assert judged["zero-shot ID accuracy"] == {"value": 73.5, "bounds": [55, 70], "holds": False, "distance": 3.5}
     assert all(row["holds"] for name, row in judged.items() if name != "zero-shot ID accuracy")
     assert not judge({})["FT train accuracy"]["holds"]
+
+
+def test_before_the_windows_are_frozen_all_methods_are_those_that_they_look_at():
+    """`--method all` on this data must not run what distils, averages or interpolates."""
+    from robustft.benchmarks.maintenance.glyphs_windows import REGISTERED
+    from robustft.benchmarks.planning.suite import suite
+
+    for name in ("glyphs", "glyphs_development", "glyphs_scratch"):
+        assert set(suite.load(suite.find(name)).methods) <= set(REGISTERED), name

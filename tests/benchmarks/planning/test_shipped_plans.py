@@ -14,7 +14,7 @@ from robustft.benchmarks.planning.suite import suite
 from robustft.datasets import catalogue
 from robustft.methods import registry
 
-BUNDLED = [name for name in backbones.names() if backbones.available(name) and name.startswith("tiny-")]
+BUNDLED = [name for name in backbones.names() if backbones.available(name) and name.startswith(("tiny-", "glyph-"))]
 
 
 def loaded(name):

@@ -22,7 +22,7 @@ class Simulated:
     """Per-sample files that were never written: scores of (seeds, images) on the set ood, by method."""
 
     def __init__(self, tables):
-        self.tables = tables
+        self.tables, self.compared = tables, {}
 
     def scores(self, benchmark, row, name, score="accuracy"):
         table = self.tables.get(row.method)

@@ -17,7 +17,7 @@ from robustft.results.statistics.setting_selection import RULES
 from robustft.results.tables import leaderboard
 from robustft.results.tables.cells import metric_columns, remarks
 
-TWO = {"two": ["fresh", "sketches"]}
+TWO = {"two": ["reversed", "sketches"]}
 
 
 def with_means(record, means=TWO):
@@ -33,8 +33,8 @@ def test_the_mean_is_over_the_named_shifts_and_orders_nothing():
     assert row.values["ood_mean/two"][1] == pytest.approx((by_hand[0][1] + by_hand[1][1]) / 2)
     assert found.ood_column == "acc_ood_mean"
     assert ("ood_mean/two", "OOD mean two") in metric_columns(found)
-    assert "OOD mean two: over fresh, sketches." in remarks(found)
-    assert sets_of(found, "ood_mean/two") == {"fresh": "accuracy", "sketches": "accuracy"}
+    assert "OOD mean two: over reversed, sketches." in remarks(found)
+    assert sets_of(found, "ood_mean/two") == {"reversed": "accuracy", "sketches": "accuracy"}
 
 
 def test_it_is_by_each_sets_own_score():
@@ -42,11 +42,11 @@ def test_it_is_by_each_sets_own_score():
     record["info"] = {"own_metrics": {"sketches": "worst_group_accuracy"}}
     record["sets"]["sketches"]["worst_group_accuracy"] = 0.1
     row = section({"local": [with_means(record)]}, RULES).rows[0]
-    assert row.values["ood_mean/two"][0] == pytest.approx((record["sets"]["fresh"]["accuracy"] + 0.1) / 2)
+    assert row.values["ood_mean/two"][0] == pytest.approx((record["sets"]["reversed"]["accuracy"] + 0.1) / 2)
 
 
 def test_a_run_that_lacks_one_of_the_sets_has_no_mean():
-    less = make_record("flyp", shifts=("fresh", "renditions"))
+    less = make_record("flyp", shifts=("reversed", "renditions"))
     found = section({"local": [with_means(make_record("ft")), with_means(less)]}, RULES)
     by_method = {row.method: row for row in found.rows}
     assert "ood_mean/two" in by_method["ft"].values and "ood_mean/two" not in by_method["flyp"].values
@@ -55,7 +55,7 @@ def test_a_run_that_lacks_one_of_the_sets_has_no_mean():
 def test_without_such_a_mean_a_board_is_as_before():
     found = section({"local": [make_record("ft")]}, RULES)
     assert found.means == {} and not any("ood_mean/" in column for column, _ in metric_columns(found))
-    assert section({"local": [with_means(make_record("ft"), {"odd": ["id", "fresh"]})]}, RULES).means == {}
+    assert section({"local": [with_means(make_record("ft"), {"odd": ["id", "reversed"]})]}, RULES).means == {}
 
 
 def test_the_wide_table_has_it_with_its_test():
@@ -81,8 +81,8 @@ def test_the_suite_of_today_says_it_and_old_records_get_it(tmp_path):
 def test_what_is_no_shift_is_refused(tmp_path):
     for listed, said in (
         (["id"], "unknown shift 'id'"),
-        (["frehs"], "did you mean 'fresh'"),
-        (["fresh", "fresh"], "must not repeat"),
+        (["revesred"], "did you mean 'reversed'"),
+        (["reversed", "reversed"], "must not repeat"),
     ):
         with pytest.raises(UserError, match=said):
             Benchmark(write_suite(tmp_path, ood_mean={"two": listed}))

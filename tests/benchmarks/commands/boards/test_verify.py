@@ -332,7 +332,8 @@ def test_a_figure_that_these_runs_do_not_give_is_said_not_to_be_drawn_again(tmp_
 def test_what_no_sample_tells_is_said_to_be_unchecked(copied, capsys):
     code, text = told(capsys, copied)
     assert code == 0 and "all hold" in text
-    untold = "cost, numbers of trials, what chose each value, dynamics, environment"
+    untold = "16 numbers without samples (ece_classwise), cost, numbers of trials, what chose each value, dynamics, "
+    untold += "environment"
     assert text.rstrip().endswith(f"not checked, for no sample tells it: {untold}")
     for path in copied.rglob("id.parquet"):
         columns = predictions.read(path)
@@ -340,7 +341,7 @@ def test_what_no_sample_tells_is_said_to_be_unchecked(copied, capsys):
         predictions.write(path, columns)
     manifest.write(copied, "local")
     code, text = told(capsys, copied)
-    assert code == 0 and "no sample tells it: 2 numbers without samples (brier), cost, " in text
+    assert code == 0 and "no sample tells it: 18 numbers without samples (brier, ece_classwise), cost, " in text
     _, text = told(capsys, REFERENCE / "forgetting")
     assert "numbers without samples (validation), cost" in text
 

@@ -13,14 +13,13 @@ import numpy as np
 from ..records.predictions import PredictionError
 from ..statistics.jackknife import METRICS
 from ..statistics.paired import Difference, holm, paired, resolvable
+from ..statistics.seed_summary import LEVEL, level_text
 from .curve import Curve
 from .matched import Matched, matched
 from .per_sample import OutcomeError, Outcomes, SetScores, tables
 from .rows import FORGOTTEN, MORE_METRICS, PARTIAL, RETAINED, SCORE, Row, Section, in_percent
 
 Judged = TypeVar("Judged")
-
-LEVEL = 0.05  # of tests; intervals are at 1 - LEVEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +144,8 @@ def _compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colu
     for row, varies in zip((first, second), seeds, strict=True):
         read = {name: outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()}
         every = {name: scores for name, scores in read.items() if scores is not None}
-        if not shared or len(every) < len(asked):
-            return None
+        if not shared or len(every) < len(asked) or any(len(scores.units) < 2 for scores in every.values()):
+            return None  # of one source, as on some sets of a rehearsal, no interval is known
         keep = [list(row.runs).index(seed) for seed in shared] if varies else [0]
         found.append({name: scores.of_seeds(keep) for name, scores in every.items()})
     random = any(not row.is_reference_method for row in (first, second))
@@ -172,7 +171,8 @@ def testable(outcomes: Outcomes, section: Section, row: Row, column: str) -> boo
     asked = sets_of(section, column)
     if asked is None or not row.competes or row.pooled or (row.varies and len(row.seeds) < 2):
         return False
-    return all(outcomes.scores(section.benchmark, row, name, score) is not None for name, score in asked.items())
+    found = [outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()]
+    return all(scores is not None and len(scores.units) > 1 for scores in found)
 
 
 def verdict(outcomes: Outcomes, section: Section, rows: Sequence[Row], column: str) -> Verdict:
@@ -233,11 +233,6 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str
         f"80 % power): {middle.median(sizes):.1f} points, median over pairs of rows; {min(sizes):.1f} to "
         f"{max(sizes):.1f}."
     )
-
-
-def level_text(tests: int) -> str:
-    """The level at which a column of so many tests separates a first row: two-sided 5 % / 16, as Holm does first."""
-    return f"two-sided 5 % / {tests}, the level at which Holm separates a first row" if tests > 1 else "two-sided 5 %"
 
 
 class Judge:

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+LEVEL = 0.05
+"""Of tests; intervals are at 1 - LEVEL."""
+
 
 class StatisticsError(ValueError):
     """Numbers that a rule or an estimate is not defined for."""
@@ -101,3 +104,8 @@ def smallest_resolvable_difference(
     while excess_power(upper) < 0:
         upper *= 1.5
     return float(optimize.brentq(excess_power, 0.0, upper)) * spread / math.sqrt(n)
+
+
+def level_text(tests: int) -> str:
+    """The level at which a column of so many tests separates a first row: two-sided 5 % / 16, as Holm does first."""
+    return f"two-sided 5 % / {tests}, the level at which Holm separates a first row" if tests > 1 else "two-sided 5 %"

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from itertools import combinations
 
 from ..board.chance import sentence as chance
-from ..board.comparison import LEVEL, level_text
 from ..board.rows import (
     FORGOTTEN,
     GRID,
@@ -25,7 +24,7 @@ from ..board.rows import (
     Section,
     in_percent,
 )
-from ..statistics.seed_summary import smallest_resolvable_difference
+from ..statistics.seed_summary import LEVEL, level_text, smallest_resolvable_difference
 
 TIED, UNTESTED = "≈", "?"
 DASH = "–"

@@ -23,6 +23,7 @@ from robustft.datasets.digits import CLASS_NAMES, PROMPTS, Digits
 from robustft.methods.classifier import Classifier
 from robustft.methods.flyp import FLYP
 from robustft.methods.two_tower import zero_shot_classifier
+from robustft.results.records.records import read_record
 from robustft.results.release import model_card
 
 import open_clip  # isort: skip  (after robustft.backbones)
@@ -152,7 +153,7 @@ def test_a_point_of_a_path(runs, tmp_path, capsys):
         card = (folder / "README.md").read_text()
         assert f"- Method: wise_ft, at alpha = {alpha} of its path" in card
         assert ("Not measured: along alpha the run evaluated 0, 0.1, 0.2" in card) == (not measured)
-    point = next(p for p in json.loads(runs["wise_ft"].record.read_text())["path"]["points"] if p["value"] == 0.3)
+    point = next(p for p in read_record(runs["wise_ft"].record)["path"]["points"] if p["value"] == 0.3)
     accuracy = f"| id | id | 16 | {point['sets']['id']['accuracy']:.4f} |"
     assert accuracy in (tmp_path / "0.3" / "README.md").read_text()
 

@@ -1,7 +1,7 @@
 """What a run evaluates beside its classifier: a path, pooled inputs, the teacher's dynamics, a set's own classes."""
 
+import copy
 import gc
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,7 +71,7 @@ def test_a_record_with_a_path_is_a_page_and_others_have_no_such_key(finished):
     zero_shot, ft, wise, folder = finished
     assert len(wise["path"]["points"]) == 11 and len(wise["sets"]) == 8
     assert folder.record.stat().st_size < 16_000
-    assert json.loads(folder.record.read_text()) == wise
+    assert read_record(folder.record) == wise
     assert "path" not in ft and "path" not in zero_shot and "dynamics" not in wise["info"]
 
 
@@ -113,7 +113,7 @@ def change(record, at, value):
     ],
 )
 def test_a_path_that_breaks_the_schema_is_refused_by_key(finished, at, value, words):
-    record = json.loads(finished[-1].record.read_text())
+    record = copy.deepcopy(finished[2])
     change(record, at, value)
     with pytest.raises(RecordError, match=words):
         validate(record)
@@ -306,7 +306,8 @@ def test_the_whole_path_can_be_rescored(finished):
     *_, record, folder = finished
     numbers = list(rescore(record, FolderFiles(folder.predictions)))
     along = [n for n in numbers if " at alpha=" in n.set]
-    assert len(along) == 11 * 8 * 3 and not [n for n in numbers if n.differs or n.rescored is None]
+    assert len(along) == 11 * 8 * 3 and not [n for n in along if n.differs or n.rescored is None]
+    assert {n.metric for n in numbers if n.differs or n.rescored is None} == {"ece_classwise"}
     kept = FolderFiles(folder.predictions).path("id", "alpha")
     assert kept[0.3]["confidence"].dtype == np.float32 and len(kept[0.3]["label"]) == 16
     record["path"]["points"][4]["sets"]["writers"]["ece"] += 1e-3

@@ -5,12 +5,13 @@ import re
 import numpy as np
 import pytest
 
-from robustft.results.board.comparison import LEVEL, Judge, resolution, verdict
+from robustft.results.board.comparison import Judge, resolution, verdict
 from robustft.results.board.per_sample import SetScores
 from robustft.results.board.rows import Row, Section
 from robustft.results.metrics.metrics import bin_edges, binned
 from robustft.results.statistics.jackknife import pseudovalues
 from robustft.results.statistics.paired import holm, paired, resolvable
+from robustft.results.statistics.seed_summary import LEVEL
 from robustft.results.tables.page import signs_of
 
 pytestmark = pytest.mark.computes

@@ -14,7 +14,7 @@ from robustft.benchmarks.planning.benchmark import Benchmark
 from robustft.benchmarks.planning.suite import suite
 from robustft.datasets import catalogue
 from robustft.datasets.card import DataError
-from robustft.datasets.decoding import centre_view
+from robustft.datasets.decoding import eval_view
 from robustft.datasets.domains import Domains
 from robustft.datasets.image_sets import lowest_by_hash
 from robustft.results.audit import tuned_evidence
@@ -70,7 +70,7 @@ def test_pictures_are_those_of_their_files(place):
     for i in (0, len(found) - 1):
         path = place / found.sample_ids[i]
         assert torch.equal(
-            found.images(i, i + 1)[0], torch.from_numpy(centre_view(read(path, ""), 8, "", "exact").copy())
+            found.images(i, i + 1)[0], torch.from_numpy(eval_view(read(path, ""), 8, "", "exact").copy())
         )
     assert data.train_images([(0, 0)], 0).shape == (1, 3, 8, 8)
 

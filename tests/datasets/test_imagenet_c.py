@@ -64,12 +64,12 @@ def test_images_stand_by_corruption_and_severity_and_belong_to_their_source(whol
 
 
 def test_pictures_are_those_of_their_files(whole, tree):
-    from robustft.datasets.decoding import centre_view, read
+    from robustft.datasets.decoding import eval_view, read
 
     for i in (0, 11, 149):
         path = tree / "imagenet-c" / whole.sample_ids[i]
         assert torch.equal(
-            whole.images(i, i + 1)[0], torch.from_numpy(centre_view(read(path, ""), 8, "", "exact").copy())
+            whole.images(i, i + 1)[0], torch.from_numpy(eval_view(read(path, ""), 8, "", "exact").copy())
         )
 
 

@@ -284,6 +284,8 @@ def main() -> None:
     else:
         runs = read(arguments.runs)
         names = sorted({run.backbone for run in runs if run.benchmark == DEVELOPMENT})
+        if not names:
+            print(f"no runs of {DEVELOPMENT} below {arguments.runs}: run `robustft sweep {DEVELOPMENT} --method all`")
         found = {name: judge(values(runs, name)) for name in names}
         for backbone, judged in found.items():
             print(backbone)

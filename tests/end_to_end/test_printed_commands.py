@@ -98,10 +98,13 @@ RULES = (
         code=2,
         says="run the sweep first|--reference: must be named",
     ),
+    Rule("python -m robustft.benchmarks.maintenance.glyphs_windows", says="no runs of glyphs_development below runs"),
     Rule("cp benchmarks/profiles/.*", wheel=f'cp "$({PROFILES})/h100.yaml" my-cluster.yaml'),
 )
 
 NOT_RUN = {
+    "make glyphs": "fetches fonts from package registries; test_glyphs draws masks from outlines",
+    "pip install .*": "asks a package index",
     "make install.*": "asks a package index; .ci/run does it first of all, and `places.clone` does the same without",
     "make (test|check)": "runs this",
     "make test-(processors|faults|slurm|browser)": "runs tests, or needs a cluster or a browser: .ci/run does it",

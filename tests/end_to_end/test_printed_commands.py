@@ -61,6 +61,12 @@ RULES = (
     Rule("robustft (sweep|tune) .*", "--dry-run", says="nothing was started"),
     Rule("robustft (status|retry|cancel)( .*)?"),
     Rule("robustft list( .*)?"),
+    Rule(
+        "robustft leaderboard .* --columns .*",
+        says="leaderboard",
+        clone="robustft leaderboard forgetting --columns ece,aurc",
+        wheel="robustft leaderboard forgetting --columns ece,aurc",
+    ),
     Rule("robustft leaderboard .*", says="leaderboard|No finished runs yet"),
     Rule("robustft compare .*", says="95 % intervals"),
     Rule("robustft figures all", "--benchmark forgetting", says="wrote "),

@@ -38,7 +38,8 @@ def assert_same(root, undisturbed):
         for name, content in essence(reference)[1].items():
             assert files[name] == content, f"{path.name}: {name}"
         assert path.joinpath("log").read_text().count(" done in ") == 1
-        assert {entry.name for entry in path.iterdir()} == kept
+        points = {"path.json"} if "path" in record else set()  # of a method with a path, wise_ft among these
+        assert {entry.name for entry in path.iterdir()} == kept | points
 
 
 def wait_until(condition, started=None):

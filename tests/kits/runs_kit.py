@@ -146,6 +146,7 @@ def essence(folder):
         folder / "weights" / "final.safetensors",
         folder / "curves.parquet",
         folder / "per_class.parquet",
+        *folder.glob("path.json"),
         *folder.glob("weights/text.safetensors"),
         *folder.glob("predictions/*"),
     ]

@@ -125,8 +125,12 @@ glyphs: $(STAMP) ## fetch the typefaces of the glyphs benchmark, draw their mask
 	@$(PY) -m robustft.benchmarks.maintenance.glyphs
 
 .PHONY: test
-test: $(STAMP) ## all tests but those that kill processes
-	@$(PYTEST) -q -n 2 --dist worksteal -m 'not faults and not slurm and not browser'
+test: $(STAMP) ## all tests but those of the targets below
+	@$(PYTEST) -q -n 2 --dist worksteal -m 'not programs and not faults and not slurm and not browser'
+
+.PHONY: test-programs
+test-programs: $(STAMP) ## the program as it is started: printed commands in a clone and from a wheel, workers, torchrun, a notebook
+	@$(PYTEST) -q -n 2 --dist worksteal -m 'programs and not faults'
 
 .PHONY: test-processors
 test-processors: $(STAMP) ## the tests that compute, verify of the references among them, with vector extensions off
@@ -134,7 +138,7 @@ test-processors: $(STAMP) ## the tests that compute, verify of the references am
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## kill real processes and compare what they leave
-	@$(PYTEST) -q -m faults
+	@$(PYTEST) -q -n 2 --dist worksteal -m faults
 
 .PHONY: test-browser
 test-browser: $(STAMP) ## the report in a headless Chromium (Debian's package chromium)
@@ -167,7 +171,7 @@ format: $(STAMP) ## sort imports and format
 	@$(PY) -m ruff format .
 
 .PHONY: check
-check: lint types docs test test-processors test-faults test-slurm test-browser ## what CI runs
+check: lint types docs test test-programs test-processors test-faults test-slurm test-browser ## what CI runs
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay

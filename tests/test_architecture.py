@@ -183,6 +183,7 @@ def python(*arguments, cwd=ROOT):
     )
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("place", ["repository", "elsewhere"])
 def test_both_packages_are_there_in_a_fresh_interpreter(place, tmp_path):
     cwd = ROOT if place == "repository" else tmp_path
@@ -190,6 +191,7 @@ def test_both_packages_are_there_in_a_fresh_interpreter(place, tmp_path):
     assert result.stdout == "both\n", result.stderr
 
 
+@pytest.mark.programs
 def test_both_packages_are_there_in_a_module_run_from_the_root():
     code = "import runpy, sys; sys.argv = ['robustft', '--help']\n"
     code += "try: runpy.run_module('robustft.benchmarks', run_name='__main__', alter_sys=True)\n"
@@ -205,6 +207,7 @@ def test_the_command_line_starts_from_the_root(how):
     assert result.returncode == 0 and "Usage: robustft" in result.stdout, result.stderr
 
 
+@pytest.mark.programs
 def test_results_and_the_command_line_start_without_torch():
     code = "import sys, robustft.results.tables.leaderboard, robustft.benchmarks.cli; print('torch' in sys.modules)"
     assert python("-c", code).stdout == "False\n"
@@ -217,6 +220,7 @@ def test_a_look_at_the_runs_loads_nothing_heavy(tmp_path):
     assert python("-c", code).stdout.endswith("set()\n")
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     "words",
     [
@@ -265,6 +269,7 @@ def test_at_the_top_are_tests_of_the_repository_and_what_others_call():
 # CI
 
 
+@pytest.mark.programs
 def test_a_skip_is_a_failure_in_ci(tmp_path):
     (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
     (tmp_path / "test_x.py").write_text(

@@ -70,10 +70,11 @@ PRETRAINED_TEXT = (
 @flags.runs
 def command(run: str, folder: Path, to: str, at: str | None, runs: Path) -> int:
     """Hand out a finished run as a model: both towers, head, configuration and a card; RUN is its folder or its id."""
+    _check_empty(folder)
+    found = find(run, runs)
     from ..execution import finished_run
 
-    _check_empty(folder)
-    model = finished_run.restore(find(run, runs), finished_run.Point.parse(at) if at is not None else None)
+    model = finished_run.restore(found, finished_run.Point.parse(at) if at is not None else None)
     with _whole(folder) as made:
         write(model, to, made)
     title = model.plan.spec.title + (f" at {model.at.parameter} = {model.at.value:g}" if model.at else "")

@@ -319,6 +319,7 @@ def test_what_does_not_fit_is_refused_with_its_names(kind, model, tensors, tmp_p
     assert str(refused.value).isprintable() and str(tmp_path) in str(refused.value)
 
 
+@pytest.mark.programs
 def test_the_printed_line_converts_a_pickled_module(model, tensors, tmp_path):
     """The very line is run, as a user would where the classes are; the file that it makes is taken."""
     import subprocess

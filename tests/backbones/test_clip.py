@@ -353,6 +353,7 @@ def test_untrained_weights_are_a_function_of_the_name():
     assert all(torch.equal(x, y) for x, y in zip(one.parameters(), small("ViT-B-16").parameters(), strict=True))
 
 
+@pytest.mark.programs
 def test_planning_does_not_wait_for_open_clip():
     code = (
         "import sys; from robustft import backbones, methods; "

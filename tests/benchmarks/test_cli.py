@@ -368,6 +368,7 @@ def test_one_run_ends_with_its_numbers(swept, monkeypatch, capsys):
     assert "OOD mean" in output and "record.json" in output
 
 
+@pytest.mark.programs
 def test_a_run_that_fails_is_told_with_its_log_and_the_others_go_on(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     suite = write_suite(tmp_path)

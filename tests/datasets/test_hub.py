@@ -233,6 +233,7 @@ def test_a_damaged_picture_is_named(place):
         Hub(str(place / "pets"), size=SIZE).eval_data("id").images(0, 1)
 
 
+@pytest.mark.programs
 def test_without_network_the_error_says_so(tmp_path):
     code = (
         "from robustft.datasets.hub import Hub\ntry: Hub('nobody/nothing').train_size\nexcept ValueError as e: print(e)"

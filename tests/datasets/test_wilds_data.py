@@ -55,6 +55,7 @@ print("quiet")
 """
 
 
+@pytest.mark.programs
 def test_importing_wilds_alone_works_and_asks_no_network():
     result = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, timeout=300)
     assert result.stdout == "quiet\n", result.stderr

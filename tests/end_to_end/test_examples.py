@@ -35,6 +35,7 @@ def test_a_notebook_is_committed_without_outputs(path):
             assert cell["outputs"] == [] and cell["execution_count"] is None
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("path", NOTEBOOKS)
 def test_a_notebook_runs(path, tmp_path):
     script = tmp_path / f"{path.stem}.py"

@@ -54,6 +54,7 @@ def moved(svg, by):
     return re.sub(rb"\bp([0-9a-f]{10})\b", rb"pf\1", text)
 
 
+@pytest.mark.programs
 def test_data_of_the_embedded_benchmark_are_the_same_on_every_processor():
     with contextlib.redirect_stdout(io.StringIO()) as here:
         exec(CARD, {})
@@ -195,6 +196,7 @@ def test_the_record_of_a_run_on_one_kind_of_processor_names_it_once(tmp_path):
     assert about["vectors"] == environment.vectors() and "processors" not in about
 
 
+@pytest.mark.programs
 def test_a_run_made_again_with_other_vector_extensions_is_judged_as_made_elsewhere(tmp_path):
     (folder,) = plan_runs(tmp_path, "ft", "limit=16")
     assert work(folder.path, Options(), never)["event"] == "done"

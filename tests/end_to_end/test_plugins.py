@@ -74,6 +74,7 @@ def digest(path):
     return plugin_files.read(path).sha256
 
 
+@pytest.mark.programs
 def test_a_dataset_and_a_backbone_are_trained_on_by_workers(tmp_path, monkeypatch, capsys):
     place = write_templates(tmp_path)
     (place / "squares.yaml").write_text(yaml.safe_dump(OF_MY_DATA))
@@ -93,6 +94,7 @@ def test_a_dataset_and_a_backbone_are_trained_on_by_workers(tmp_path, monkeypatc
         assert "plug-in: plug-in, " + ", ".join(sha256[:8] for sha256 in both) in row["marks"]
 
 
+@pytest.mark.programs
 def test_a_job_imports_what_was_submitted_of_an_installed_package(tmp_path, monkeypatch):
     """The package is gone when the job starts, as two processes with the PYTHONPATH of its sbatch text."""
     site, place = tmp_path / "site", write_templates(tmp_path)

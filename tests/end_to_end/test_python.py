@@ -40,6 +40,7 @@ def test_the_import_loads_nothing_and_knows_its_names(place, tmp_path):
     assert result.stderr == ""
 
 
+@pytest.mark.programs
 def test_what_needs_no_torch_is_there_without(tmp_path):
     code = "import sys, robustft; robustft.compare('tracer', 'flyp', benchmark='digits', reference=True)\n"
     code += "robustft.records(reference=True); robustft.ece([[1.0]], [0]); print('torch' in sys.modules)"
@@ -73,6 +74,7 @@ def blocks(page):
     return "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S))
 
 
+@pytest.mark.programs
 def test_what_the_docs_show_runs_in_an_empty_folder(tmp_path):
     code = blocks("python.md")
     assert all(f"robustft.{name}(" in code for name in FUNCTIONS)

@@ -23,6 +23,7 @@ finally:
 """
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("command", "allowed"),
     [

@@ -27,6 +27,7 @@ def test_how_a_batch_is_shared_is_said(batch, processes, micro_batch, said):
     assert process_group.batch_text(batch, processes, micro_batch) == said
 
 
+@pytest.mark.programs
 def test_two_processes_under_torchrun_give_the_losses_of_one(tmp_path):
     for name in ("alone", "shared"):
         (tmp_path / name).mkdir()

@@ -13,6 +13,8 @@ from slurm_stub import install
 
 from robustft.benchmarks.host import imports
 
+pytestmark = pytest.mark.programs
+
 # Not types.py and its like, nor robustft: where PYTHONPATH has a dot, Python takes those before any code of ours runs.
 NAMES = (
     *(

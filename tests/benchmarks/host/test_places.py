@@ -66,6 +66,7 @@ def test_a_tilde_is_the_home_folder_in_every_option(home, fresh_data, capsys, ru
     assert "folder:own" in capsys.readouterr().out
 
 
+@pytest.mark.programs
 def test_a_tilde_is_the_home_folder_in_every_variable(home, fresh_data, monkeypatch, capsys):
     make_images(home / "data" / "own")
     (home / "weights").mkdir()
@@ -125,6 +126,7 @@ def fail_once(folder):
     (folder / "state.json").write_text(json.dumps({"state": "failed", "reason": "made so"}))
 
 
+@pytest.mark.programs
 def test_retry_finds_the_data_that_the_sweep_named_wherever_it_is_called(home, tmp_path, program):
     here, data = tmp_path / "here", tmp_path / "home" / "data"
     make_images(data / "own")

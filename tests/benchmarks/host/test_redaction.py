@@ -99,6 +99,7 @@ assert outcome["event"] == "failed" and CANARY not in str(outcome), outcome
 """
 
 
+@pytest.mark.programs
 def test_a_canary_of_the_environment_and_the_home_folder_are_in_no_file(tmp_path, capsys, monkeypatch):
     home = tmp_path / f"home-{CANARY}"
     home.mkdir()

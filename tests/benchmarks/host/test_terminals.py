@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from runs_kit import folders, write_suite
 
+pytestmark = pytest.mark.programs
+
 PLAIN = {
     "LC_ALL": "POSIX",
     "PYTHONUTF8": "0",

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from robustft.benchmarks.commands.monitoring.status import report
 from robustft.benchmarks.executors.run_states import survey
 from robustft.benchmarks.run_folder.lease import Observer
@@ -9,6 +11,7 @@ from robustft.benchmarks.speed.scale import STATES, counting, finished, plan, re
 from robustft.results.records import records
 
 
+@pytest.mark.programs
 def test_two_hundred_processes_that_write_and_gather_at_once_lose_and_tear_nothing(tmp_path):
     some = records.gather_reference("digits")
     small = min(some, key=lambda record: len(str(record)))

@@ -399,6 +399,7 @@ def two(tmp_path_factory):
     return folder
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("method, kind, variant", SHARED, ids=["-".join(names) for names in SHARED])
 def test_two_processes_have_the_loss_and_gradients_of_one(two, method, kind, variant):
     options = {key: value for key, value in VARIANTS.get(variant, {}).items() if key != "micro_batch"}
@@ -407,6 +408,7 @@ def test_two_processes_have_the_loss_and_gradients_of_one(two, method, kind, var
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.programs
 def test_a_shared_run_ends_where_a_single_one_does_and_each_process_makes_its_images(two, tmp_path):
     alone = run(TRACER(), tmp_path)
     first, second = (load_file(two / f"whole-{rank}") for rank in (0, 1))
@@ -419,6 +421,7 @@ def test_a_shared_run_ends_where_a_single_one_does_and_each_process_makes_its_im
         assert (two / f"facts-{rank}.txt").read_text() == f"{rows} 48 {24 + 24 + 4} True"
 
 
+@pytest.mark.programs
 def test_processes_stop_together_and_go_on_bit_for_bit(two):
     for rank in (0, 1):
         assert (two / f"stopped-{rank}.txt").read_text() == "stopped after 2 of 6 steps."
@@ -427,17 +430,20 @@ def test_processes_stop_together_and_go_on_bit_for_bit(two):
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.programs
 def test_a_process_that_fails_to_save_takes_the_others_down(two):
     assert (two / "failed-0.txt").read_text() == "OSError: no space left"
     assert (two / "failed-1.txt").read_text().startswith("RuntimeError: fit: another process of this run failed")
 
 
+@pytest.mark.programs
 def test_the_first_process_gives_the_others_its_tensors(two):
     for rank in (0, 1):
         mixed = load_file(two / f"mixed-{rank}")
         assert (mixed["a"] == 0.5).all() and mixed["n"] == 7 and (mixed["b"] == 0).all()
 
 
+@pytest.mark.programs
 def test_what_the_first_process_prepared_is_what_all_remember(two):
     for rank in (0, 1):
         found = load_file(two / f"prepared-{rank}")
@@ -461,11 +467,13 @@ def test_batch_statistics_are_synchronised_on_devices_that_can(monkeypatch):
     assert len(broadcast) == 2 * 3 * len(layers)  # mean, variance and count, of both models
 
 
+@pytest.mark.programs
 def test_processes_draw_unlike_random_numbers(two):
     first, second = (load_file(two / f"inside-{rank}")["inside"] for rank in (0, 1))
     assert not torch.equal(first, second)
 
 
+@pytest.mark.programs
 def test_batch_statistics_on_two_cpu_processes_are_refused(two):
     for rank in (0, 1):
         assert "needs synchronised BatchNorm, which is for CUDA devices" in (two / f"refused-{rank}.txt").read_text()

@@ -219,6 +219,7 @@ def test_zero_shot_needs_a_benchmark(capsys):
 # Prefetch and one's own data
 
 
+@pytest.mark.programs
 def test_without_network_prefetch_says_exactly_that(tmp_path):
     import os
 

@@ -17,6 +17,8 @@ from safetensors.torch import save
 
 from robustft.backbones import clip
 
+pytestmark = pytest.mark.programs
+
 MODEL = "ViT-B-32-quickgelu"
 CONFIG = {
     "embed_dim": 16,

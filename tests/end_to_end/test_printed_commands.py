@@ -113,7 +113,7 @@ NOT_RUN = {
     "pip install .*": "asks a package index",
     "make install.*": "asks a package index; .ci/run does it first of all, and `places.clone` does the same without",
     "make (test|check)": "runs this",
-    "make test-(programs|processors|faults|slurm|browser)": "runs tests, or needs a cluster or a browser: .ci/run does it",
+    "make test-(programs|processors|faults|slurm|browser)": "tests; some need a cluster or a browser: .ci/run does it",
     "make (soak|reference|pretrain|speed)": "minutes to hours",
     "make readme": "draws each picture of the reference again; test_readme compares what it writes",
     "make format": "changes files",

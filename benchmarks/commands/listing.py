@@ -189,7 +189,7 @@ def open_clip_models(console: Console, pattern: str) -> None:
         console.print(table)
         console.print(
             f"A step trains both towers on {BATCH} pairs in bf16; memory is an estimate (weights, AdamW, and what the "
-            "backward pass reads). * has a tokenizer of Hugging Face: pip install 'robustft\\[tokenizers]'. Also "
+            "backward pass reads). * has a tokenizer of Hugging Face: pip install 'robustft[tokenizers]'. Also "
             "hf-hub:org/name and local-dir:PATH with open_clip's configuration, and MODEL:FILE.safetensors.",
             soft_wrap=True,
         )

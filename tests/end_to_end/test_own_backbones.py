@@ -142,6 +142,7 @@ def test_the_table_of_models_says_what_each_is_and_costs(capsys):
     assert call("list", "backbones", "siglip2") == 0
     shown = capsys.readouterr().out
     assert "ViT-B-16-SigLIP2" in shown and "sigmoid" in shown and "64*" in shown and "375" in shown
+    assert "pip install 'robustft[tokenizers]'" in shown
     assert call("list", "backbones", "coca_ViT-B-32") == 0
     assert "no backbone: open_clip's coca_ViT-B-32 is a CoCa" in capsys.readouterr().out
     assert call("list", "backbones", "nothing-like-it") == 2

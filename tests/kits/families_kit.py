@@ -58,23 +58,23 @@ def small(family, words):
     """Inside, open_clip builds this family's towers small; with 128 `words` in place of its vocabulary."""
     name, changes = FAMILIES[family]
     changes = changes() if callable(changes) else changes
-    describe, whole = clip.describe, clip.build
     text = dict(TEXT) | ({"vocab_size": WORDS_AT_MOST} if words else {})
-    vision = {"image_size": SIDE}
-    timm = "timm_model_name" in describe(name).model["vision_cfg"]
+    describe = clip.describe
 
-    def shrunk(name, **_):
-        found = describe(name)
-        found.model["embed_dim"] = EMBED.get(family, 24)
+    def shrunk(asked, **_):
+        found = describe(asked)
+        if asked == name:
+            found.model["embed_dim"] = EMBED.get(family, 24)
+            timm = "timm_model_name" in found.model["vision_cfg"]
+            found.model["vision_cfg"] |= {"image_size": SIDE} | ({} if timm else changes)
+            found.model["text_cfg"] |= text
         return found
-
-    def build(name, **_):
-        return whole(name, vision=vision if timm else vision | changes, text=text)
 
     import open_clip.timm_model as adapter
 
     create = adapter.timm.create_model
-    with mock.patch.object(clip, "describe", shrunk), mock.patch.object(clip, "build", build):
+    with mock.patch.object(clip, "describe", shrunk):
+        # open_clip's configuration has no place for sizes of timm's towers.
         with mock.patch.object(adapter.timm, "create_model", lambda model, **more: create(model, **(more | changes))):
             yield name
 

@@ -115,9 +115,9 @@ def resolve(name: str) -> str:
         if not re.fullmatch(r"[\w.-]+?--[\w.-]+", repository):
             raise BackboneError(f"backbone {name!r}: must be {FROM_HUB}org/name; write the repository's whole name.")
         return f"{FROM_HUB}{repository}"
-    if ":" in name:
-        from . import clip
+    from . import clip
 
+    if ":" in name:
         if name.startswith(FROM_FOLDER) or clip.is_file_name(name):
             return _of_ones_own(name)
         model, _, tag = name.replace("/", "-").partition(":")
@@ -125,20 +125,26 @@ def resolve(name: str) -> str:
         return f"{model}:{tag}"
     if tagged := _its_tags(name):
         raise BackboneError(f"unknown backbone {name!r}: {tagged}.")
-    near = get_close_matches(_fold(name), _spellings(), 1)
-    hint = f"; did you mean {_spellings()[near[0]]!r}?" if near else "."
+    meant = {_fold(model): f"{model}:TAG" for model in clip.installed()} | _spellings()
+    near = get_close_matches(_fold(name), meant, 1)
+    hint = f"; did you mean {meant[near[0]]!r}?" if near else "."
     known = f"Known: {', '.join(names())}, and MODEL:TAG of open_clip (`robustft list backbones`)."
     raise BackboneError(f"unknown backbone {name!r}{hint} {known}")
 
 
 def _its_tags(name: str) -> str:
-    """What a model of open_clip lacks that stands without a tag, as a clause; "" for other names."""
-    import open_clip
+    """What a model of open_clip lacks that stands without a tag, as a clause; "" for other names.
 
-    from . import clip
+    Raises:
+        BackboneError: no tag makes it a backbone.
+    """
+    from . import architectures, clip
 
-    model = {_fold(known): known for known in open_clip.list_models()}.get(_fold(name))
-    return f"{model} of open_clip needs a tag, {model}:TAG; {clip.tags(model)}" if model else ""
+    model = {_fold(known): known for known in clip.installed()}.get(_fold(name))
+    if model is None:
+        return ""
+    architectures.accept(name, model, clip.installed()[model])
+    return f"{model} of open_clip needs a tag, {model}:TAG; {clip.tags(model)}"
 
 
 def _of_ones_own(name: str) -> str:

@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,11 +84,12 @@ def parse(name: str) -> tuple[str, str]:
     if is_file_name(name):
         _installed(model, name)
         return model, tag
+    config = _installed(model, name)
     settings = pretrained.get_pretrained_cfg(model, tag)
     if not settings:
         raise BackboneError(f"unknown backbone {name!r}: open_clip has no weights {tag!r} of {model!r}; {tags(model)}.")
     quick = bool(settings.get("quick_gelu", False))
-    if quick != _installed(model, name).get("quick_gelu", False):
+    if quick != bool(config.get("quick_gelu", False)):
         other = f"{model}{QUICK_GELU}" if quick else model.removesuffix(QUICK_GELU)
         raise BackboneError(
             f"backbone {name}: these weights were trained with {'QuickGELU' if quick else 'the ordinary GELU'}, and "
@@ -97,17 +99,27 @@ def parse(name: str) -> tuple[str, str]:
 
 
 def tags(model: str) -> str:
-    """The tags of a model of open_clip, as the end of a sentence."""
+    """The tags of a model of the installed open_clip, as the end of a sentence."""
     from open_clip import pretrained
 
-    return f"tags: {', '.join(pretrained.list_pretrained_tags_by_model(model)) or _without_tags(model)}"
+    fit = _with_its_activation(model)
+    other = f"{model}{QUICK_GELU}"
+    others = [tag for tag in pretrained.list_pretrained_tags_by_model(model) if tag not in fit]
+    also = f", and of {other}: {', '.join(others)}" if others and other in installed() else ""
+    return (
+        f"tags: {', '.join(fit)}{also}" if fit or also else f"tags: none; give a weights file, {model}:FILE.safetensors"
+    )
 
 
-def _without_tags(model: str) -> str:
-    import open_clip
+def _with_its_activation(model: str) -> tuple[str, ...]:
+    """The tags of a model whose weights were trained with its activation."""
+    from open_clip import pretrained
 
-    known = model in open_clip.list_models()
-    return f"none; give a weights file, {model}:FILE.safetensors" if known else "none; open_clip lacks the model"
+    quick = bool(installed()[model].get("quick_gelu", False))
+    known = pretrained.list_pretrained_tags_by_model(model)
+    return tuple(
+        tag for tag in known if bool(pretrained.get_pretrained_cfg(model, tag).get("quick_gelu", False)) == quick
+    )
 
 
 @dataclass(frozen=True)
@@ -201,25 +213,21 @@ class Model:
 
 def models(part: str = "") -> Iterator[Model]:
     """Those with this part in their names, as open_clip sorts them; tags are those with the model's activation."""
-    from open_clip import pretrained
-
     for model, config in installed().items():
         if part.lower().replace("/", "-") not in model.lower():
             continue
         found = architectures.classify(model, config)
-        quick = bool(config.get("quick_gelu", False))
-        tags = pretrained.list_pretrained_tags_by_model(model)
-        fit = [tag for tag in tags if bool(pretrained.get_pretrained_cfg(model, tag).get("quick_gelu", False)) == quick]
-        yield Model(model, tuple(fit), found, None if found.tier == "C" else of_model(model, config))
+        cost = None if found.tier == "C" else of_model(model, config)
+        yield Model(model, _with_its_activation(model), found, cost)
 
 
 def _installed(model: str, name: str) -> dict[str, Any]:
     """The configuration that the installed open_clip has of a model, where it is a backbone here."""
     found = installed().get(model)
     if found is None:
-        raise BackboneError(
-            f"unknown backbone {name!r}: open_clip has no model {model!r}; see `robustft list backbones`."
-        )
+        near = get_close_matches(model, installed(), 1)
+        hint = f"did you mean {near[0]}?" if near else "see `robustft list backbones`."
+        raise BackboneError(f"unknown backbone {name!r}: open_clip has no model {model!r}; {hint}")
     architectures.accept(name, model, found)
     return deepcopy(found)
 

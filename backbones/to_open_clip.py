@@ -9,7 +9,9 @@ from torch import Tensor
 
 from . import _family
 from .encoder import DualEncoder
+from .errors import BackboneError
 from .hub_tokenizer import HubTokenizer
+from .registered import BROUGHT
 
 CONFIG, MODEL = "open_clip_config.json", "open_clip_model.safetensors"
 """What open_clip calls them."""
@@ -22,6 +24,9 @@ def write(encoder: DualEncoder, folder: Path, save: Callable[[Mapping[str, Tenso
         encoder: of a registered backbone; its towers may have been trained.
         folder: exists.
         save: tensors to the bytes of a safetensors file.
+
+    Raises:
+        BackboneError: as `config`.
     """
     text = json.dumps(config(encoder), indent=2) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
@@ -33,7 +38,16 @@ def write(encoder: DualEncoder, folder: Path, save: Callable[[Mapping[str, Tenso
 
 
 def config(encoder: DualEncoder) -> dict[str, Any]:
-    """`model_cfg` and `preprocess_cfg`: pixels as the image tower had them here, at training and at evaluation."""
+    """`model_cfg` and `preprocess_cfg`: pixels as the image tower had them here, at training and at evaluation.
+
+    Raises:
+        BackboneError: code of others built it, which says no configuration.
+    """
+    if encoder.name in BROUGHT:
+        raise BackboneError(
+            f"open_clip: {encoder.name} is built by a plug-in, which says no configuration of open_clip; export it "
+            "with --to huggingface, or take the run's weights/final.safetensors."
+        )
     return {
         "model_cfg": _family(encoder.name).config(encoder.name),
         "preprocess_cfg": {

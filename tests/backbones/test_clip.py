@@ -289,8 +289,11 @@ def test_registered_repositories_are_those_that_open_clip_downloads_from():
 @pytest.mark.parametrize("name, words", [
     ("ViT-B-16:openai", "trained with QuickGELU, .* write ViT-B-16-quickgelu:openai"),
     ("ViT-B-17", "did you mean 'ViT-B-16'"),
-    ("ViT-B-16:nothing", "no weights 'nothing' of 'ViT-B-16'; tags: openai, laion400m_e31"),
-    ("ViT-B-32", "ViT-B-32 of open_clip needs a tag, ViT-B-32:TAG; tags: openai, laion400m_e31"),
+    ("ViT-B16-SigLIP2", "did you mean 'ViT-B-16-SigLIP2:TAG'"),
+    ("ViT-B-16-SigLIP3:webli", "open_clip has no model 'ViT-B-16-SigLIP3'; did you mean ViT-B-16-SigLIP.$"),
+    ("ViT-B-16:nothing", "no weights 'nothing' of 'ViT-B-16'; tags: laion400m_e31"),
+    ("ViT-B-32", "needs a tag, ViT-B-32:TAG; tags: laion2b_e16, .*, and of ViT-B-32-quickgelu: openai, "),
+    ("coca_ViT-B-32", "is a CoCa, whose text tower also writes captions; take ViT-B-32"),
     ("ViT-S-16", "needs a tag, .*; tags: none; give a weights file, ViT-S-16:FILE.safetensors"),
     ("coca_ViT-B-32:laion2b_s13b_b90k", "is a CoCa, whose text tower also writes captions; take ViT-B-32"),
     ("roberta-ViT-B-32:laion2b_s12b_b32k", "the text tower of .* is roberta-base of Hugging Face's transformers"),

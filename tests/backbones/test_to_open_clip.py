@@ -10,11 +10,20 @@ from families_kit import FAMILIES, PADDED, encoder, small, write_tokenizer
 from PIL import Image
 
 from robustft import backbones
-from robustft.backbones import places, to_open_clip
+from robustft.backbones import places, registered, to_open_clip
 from robustft.benchmarks.commands import export
 from robustft.datasets.decoding import eval_view
 
 TEXTS = ["a photo of a cat.", "A Sketch of the great-white_shark!", "bee"]
+
+
+def test_what_a_plug_in_builds_has_no_configuration(tmp_path, monkeypatch):
+    made = encoder("openai_vit")
+    made.name = "theirs"
+    monkeypatch.setitem(registered.BROUGHT, "theirs", registered.Brought(lambda: made, None))
+    with pytest.raises(backbones.BackboneError, match="theirs is built by a plug-in, .*; export it with --to huggingf"):
+        to_open_clip.write(made, tmp_path, export._save)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

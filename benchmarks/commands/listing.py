@@ -104,7 +104,8 @@ def catalogue(
             ("datasets", datasets.names()),
             ("benchmarks", suite.names()),
         ):
-            console.print(f"{title}: {', '.join(names)}")
+            more = ", and MODEL:TAG of open_clip, see `robustft list backbones`" if title == "backbones" else ""
+            console.print(f"{title}: {', '.join(names)}{more}")
         for line in plugins.lines():
             console.print(line, markup=False, soft_wrap=True)
         profiles = ", ".join(slurm_profile.names())

@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from ..host.printed import counted
 from ..planning import captions, data_check, tuning, unranked
 from ..planning.benchmark import Benchmark, dataset, dataset_for, method_of
 from ..planning.current_selection import selection_of
-from ..planning.request import Planned, Request, choose_methods
+from ..planning.request import Planned, Request, choose_backbones, choose_methods
+from ..planning.resolver import Resolver
 from ..planning.resolver import expand as expand_grid
 from ..planning.suite.tuned_values import part_text
 from ..run_folder.folder import RunFolder, last_lines
@@ -44,18 +46,26 @@ def load(name: str) -> Benchmark:
 
 
 def expand(benchmark: Benchmark, request: Request, tell: Callable[[str], None] = complain) -> list[Planned]:
-    """The runs that a request means; tells which of its methods have no values."""
-    plan = expand_grid(request, benchmark.suite, benchmark.tuned, benchmark.facts)
-    planned = {each.spec.method for each in plan}
-    left_out = [
-        name for name in choose_methods(request.methods, benchmark.suite, benchmark.facts) if name not in planned
-    ]
-    if left_out:
+    """The runs that a request means; tells which of its methods have no values, or cannot be meant on a backbone."""
+    suite, facts = benchmark.suite, benchmark.facts
+    plan = expand_grid(request, suite, benchmark.tuned, facts)
+    planned = {(each.spec.method, each.spec.backbone) for each in plan}
+    methods, backbones = (
+        choose_methods(request.methods, suite, facts),
+        choose_backbones(request.backbones, suite, facts),
+    )
+    resolver = Resolver(suite, benchmark.tuned, facts, request.recipe, request.rule, request.kind)
+    beside = [pair for pair in product(methods, backbones) if pair not in planned]
+    refused = {pair: resolver.refused(*pair) for pair in beside if resolver.has_values(*pair)}
+    for why in refused.values():
+        tell(f"not planned: {why}.")
+    named = {name for name, _ in planned | refused.keys()}
+    if left_out := [name for name in methods if name not in named]:
         chosen = f"recipe {plan[0].spec.recipe}, rule {request.rule}"
         tell(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
-    if "all" in request.methods and (beside := untuned(benchmark, plan[0].spec.recipe)):
-        tune = f"`robustft tune {benchmark.command_name} --method {beside[0]}`"
-        tell(f"not planned: {', '.join(beside)}: not tuned; run {tune}, and sweep it by name.")
+    if "all" in request.methods and (more := untuned(benchmark, plan[0].spec.recipe)):
+        tune = f"`robustft tune {benchmark.command_name} --method {more[0]}`"
+        tell(f"not planned: {', '.join(more)}: not tuned; run {tune}, and sweep it by name.")
     return plan
 
 

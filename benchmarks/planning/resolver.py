@@ -125,17 +125,21 @@ class Resolver:
         return self._resolve(name, backbone, seed, overrides, self.rule, requested=True)
 
     def is_for(self, name: str, backbone: str) -> bool:
-        """Whether a method can be meant on a backbone, and rule and recipe have values for it.
+        """Whether rule and recipe have values for a method on a backbone, and it can be meant there."""
+        return self.has_values(name, backbone) and not self.refused(name, backbone)
 
-        What learns nothing needs no recipe's.
-        """
+    def has_values(self, name: str, backbone: str) -> bool:
+        """Whether rule and recipe have values for a method; what learns nothing needs no recipe's."""
         method = self.facts.methods[name]
         if self.rule == "fixed" and not method.path:
             return False
-        if self.published is not None and learns(method) and not self.published.layers(name, backbone):
-            return False
+        return self.published is None or not learns(method) or bool(self.published.layers(name, backbone))
+
+    def refused(self, name: str, backbone: str) -> str:
+        """Why a method, with the values that it has, cannot be meant on a backbone, as `refusal`; "" where it can."""
+        method = self.facts.methods[name]
         values, _ = self._layers(method, backbone, self.rule)
-        return not refusal(method, {key: values[key] for key in hyper_keys(method)}, backbone, self.facts)
+        return refusal(method, {key: values[key] for key in hyper_keys(method)}, backbone, self.facts)
 
     def _shots(self) -> int | None:
         """The suite's shots: of a trial those that values are chosen at, of a run the first of the list."""

@@ -123,6 +123,23 @@ def test_what_cannot_be_meant_is_refused_when_it_is_planned(own_suite, tmp_path,
         assert words in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_method_that_is_left_out_on_one_backbone_says_why(siglip, tmp_path, capsys):
+    data = data_folder(tmp_path / "data", {"a": "cat", "b": "dog"})
+    both = [f"local-dir:{siglip}", "tiny-vit-p8"]
+    made = suite(tmp_path / "mine.yaml", data, backbones=both, methods=["zero_shot", "lipsum_ft"], **SHORT)
+    assert call("sweep", made, "--method", "all", "--dry-run", "--runs", str(tmp_path / "no")) == 0
+    shown = capsys.readouterr()
+    said = [line for line in shown.err.splitlines() if "not planned" in line]
+    assert said == [
+        "robustft: not planned: lipsum_ft: draws random texts of CLIP's tokens, got local-dir:tiny-siglip, which has "
+        "another tokenizer; choose another method or backbone."
+    ]
+    rows = [line.split("│")[2:4] for line in shown.out.splitlines() if "to run │" in line]
+    assert {(method.strip(), backbone.strip()) for method, backbone in rows} == {
+        ("zero_shot", "local-dir:tiny-siglip"), ("zero_shot", "tiny-vit-p8"), ("lipsum_ft", "tiny-vit-p8"),
+    }  # fmt: skip
+
+
 def test_a_weights_file_is_a_backbone_beside_the_name_of_its_model(tmp_path):
     path = tmp_path / "mine.safetensors"
     path.write_bytes(b"")

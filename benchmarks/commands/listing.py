@@ -126,7 +126,7 @@ def catalogue(
         except UserError:
             continue
     if found is None:
-        raise UserError(unknown("name", name, every))
+        raise UserError(f"{unknown('name', name, every)} Models of open_clip: `robustft list backbones`.")
     kind, name = found
     if brought := plugins.origin(kind, name):
         console.print(f"from {discreet(brought.origin)}, sha256 {brought.sha256}", markup=False, soft_wrap=True)

@@ -50,17 +50,14 @@ def expand(benchmark: Benchmark, request: Request, tell: Callable[[str], None] =
     suite, facts = benchmark.suite, benchmark.facts
     plan = expand_grid(request, suite, benchmark.tuned, facts)
     planned = {(each.spec.method, each.spec.backbone) for each in plan}
-    methods, backbones = (
-        choose_methods(request.methods, suite, facts),
-        choose_backbones(request.backbones, suite, facts),
-    )
+    asked = product(choose_methods(request.methods, suite, facts), choose_backbones(request.backbones, suite, facts))
+    beside = [pair for pair in asked if pair not in planned]
     resolver = Resolver(suite, benchmark.tuned, facts, request.recipe, request.rule, request.kind)
-    beside = [pair for pair in product(methods, backbones) if pair not in planned]
     refused = {pair: resolver.refused(*pair) for pair in beside if resolver.has_values(*pair)}
     for why in refused.values():
         tell(f"not planned: {why}.")
     named = {name for name, _ in planned | refused.keys()}
-    if left_out := [name for name in methods if name not in named]:
+    if left_out := list(dict.fromkeys(name for name, _ in beside if name not in named)):
         chosen = f"recipe {plan[0].spec.recipe}, rule {request.rule}"
         tell(f"not planned: {', '.join(left_out)}, for which {chosen} has no values.")
     if "all" in request.methods and (more := untuned(benchmark, plan[0].spec.recipe)):

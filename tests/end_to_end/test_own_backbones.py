@@ -163,3 +163,7 @@ def test_the_table_of_models_says_what_each_is_and_costs(capsys):
     assert call("list", "backbones", "coca_ViT-B-32") == 0
     assert "no backbone: open_clip's coca_ViT-B-32 is a CoCa" in capsys.readouterr().out
     assert call("list", "backbones", "nothing-like-it") == 2
+    assert call("list", "ViT-B-32:laion2b_s34b_b79k") == 2
+    assert "Models of open_clip: `robustft list backbones`." in capsys.readouterr().err
+    assert call("list") == 0
+    assert "and MODEL:TAG of open_clip, see `robustft list backbones`" in " ".join(capsys.readouterr().out.split())

@@ -1,6 +1,6 @@
 """The zero-shot head: class embeddings from prompts (mlfoundations/wise-ft:src/models/zeroshot.py)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +13,16 @@ from .encoder import DualEncoder, at_least_float32, project
 if TYPE_CHECKING:
     from open_clip.transformer import ResidualAttentionBlock
 
+BATCH_SIZE = 1024
+"""Texts of a pass through the text tower. Passes of another size may differ in the last bits."""
+
+Between = Callable[[int, int], None]
+"""Called between two passes with the texts that are done and all texts; what it raises ends the work."""
+
+
+def nothing(done: int, texts: int) -> None:
+    """The default of `between`."""
+
 
 def average_prompts(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
     """(C, D) head of (C, P, D) prompt embeddings: normalise each, average over P, normalise, multiply by the scale."""
@@ -21,7 +31,11 @@ def average_prompts(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
 
 @torch.no_grad()
 def build_head(
-    encoder: DualEncoder, class_names: Sequence[str], prompts: Sequence[str], batch_size: int = 1024
+    encoder: DualEncoder,
+    class_names: Sequence[str],
+    prompts: Sequence[str],
+    batch_size: int = BATCH_SIZE,
+    between: Between = nothing,
 ) -> Tensor:
     """(C, D) weights of a linear layer on unit image features; logit_scale is multiplied in, so there is no bias.
 
@@ -36,6 +50,7 @@ def build_head(
         class_names: C names.
         prompts: P templates, each with one "{}".
         batch_size: prompts a forward pass, which bounds the memory; changes nothing but speed and rounding.
+        between: see `Between`; a head of one pass never calls it.
 
     Raises:
         ValueError: no names, or no prompts.
@@ -46,14 +61,21 @@ def build_head(
     tokens = tokens.to(encoder.clip.logit_scale.device)
     with _eval_mode(encoder):
         if len(tokens) <= batch_size or not encoder.cuts_text:
-            parts = [at_least_float32(encoder.text_features(part)) for part in tokens.split(batch_size)]
+            parts: list[Tensor] = []
+            for part in tokens.split(batch_size):
+                if parts:
+                    between(len(parts) * batch_size, len(tokens))
+                parts.append(at_least_float32(encoder.text_features(part)))
             features = torch.cat(parts) if len(parts) > 1 else parts[0]
         else:
-            features = text_features_by_template(encoder, tokens.view(len(class_names), len(prompts), -1), batch_size)
+            captions = tokens.view(len(class_names), len(prompts), -1)
+            features = text_features_by_template(encoder, captions, batch_size, between)
     return average_prompts(features.view(len(class_names), len(prompts), -1), at_least_float32(encoder.logit_scale))
 
 
-def text_features_by_template(encoder: DualEncoder, tokens: Tensor, batch_size: int) -> Tensor:
+def text_features_by_template(
+    encoder: DualEncoder, tokens: Tensor, batch_size: int, between: Between = nothing
+) -> Tensor:
     """`encoder.text_features` of every class in every template, with no work done twice or for nothing.
 
     The mask is causal, so the tokens that all captions of a template begin with have the same keys and values in every
@@ -64,6 +86,7 @@ def text_features_by_template(encoder: DualEncoder, tokens: Tensor, batch_size: 
         encoder: its text tower is a stack of pre-norm blocks, as OpenAI's.
         tokens: (C, P, L) token ids, padded with 0.
         batch_size: captions a forward pass.
+        between: see `Between`.
 
     Returns:
         (C, P, D), at least float32, not unit length; what a pass over the whole caption gives, up to rounding.
@@ -76,6 +99,8 @@ def text_features_by_template(encoder: DualEncoder, tokens: Tensor, batch_size: 
     captions, last = captions.reshape(-1, length), ends.flatten().tolist()
     features = []
     for first in range(0, len(captions), batch_size):
+        if first:
+            between(first, len(captions))
         parts: list[Part] = []
         places: dict[tuple[int, int], list[int]] = {}
         beginnings: dict[int, int] = {}

@@ -121,12 +121,12 @@ def state_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def cache_folder() -> Path | None:
-    """`ROBUSTFT_CACHE`, else robustft in the user's cache folder; None where there is no home."""
+def cache_folder(part: str = "contents") -> Path | None:
+    """A folder in `ROBUSTFT_CACHE`, else in robustft of the user's cache folder; None where there is no home."""
     given = os.environ.get(VARIABLE)
     base = given or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "robustft")
     with suppress(RuntimeError):
-        return Path(base).expanduser() / "contents"
+        return Path(base).expanduser() / part
     return None
 
 

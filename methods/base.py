@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ..backbones import DualEncoder
 from ..backbones.traits import Traits
+from ..backbones.zero_shot import build_head
 from .optimizers import adamw
 from .predictor import Predictor
 from .teachers import StaticTeacher
@@ -113,6 +114,22 @@ class Settings:
             raise ValueError(f"batch_size: must be >= 2 for a contrastive loss, got {self.batch_size}.")
 
 
+HeadBuilder = Callable[[DualEncoder, Sequence[str], Sequence[str], Callable[[], None], bool], Tensor]
+"""`build_head` of encoder, names and prompts. Last come what is called between text passes, as `Context.check_stop`, and
+whether the text tower is this run's own, trained one, whose head no other run can ask for."""
+
+
+def build_anew(
+    encoder: DualEncoder,
+    class_names: Sequence[str],
+    prompts: Sequence[str],
+    check_stop: Callable[[], None],
+    trained: bool,
+) -> Tensor:
+    """The `HeadBuilder` that keeps nothing."""
+    return build_head(encoder, class_names, prompts, between=lambda *_: check_stop())
+
+
 @dataclass(frozen=True)
 class Context:
     """What a method may use to make its student, to prepare it and to finish."""
@@ -128,6 +145,17 @@ class Context:
     method and seed: {"ft:0": ..., "ft:1": ...}."""
     check_stop: Callable[[], None] = lambda: None
     """To be called now and then by long preparations; raises Interrupted when the process should stop."""
+    head_builder: HeadBuilder = build_anew
+
+    def head(
+        self, encoder: DualEncoder, class_names: Sequence[str], prompts: Sequence[str], trained: bool = False
+    ) -> Tensor:
+        """(C, D) zero-shot head that the encoder's current text tower makes of names and prompts (`build_head`).
+
+        Args:
+            trained: the text tower is no longer the pretrained one; its head is not kept for other runs.
+        """
+        return self.head_builder(encoder, class_names, prompts, self.check_stop, trained)
 
 
 class Start(NamedTuple):

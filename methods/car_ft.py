@@ -8,7 +8,6 @@ Departures: the contexts are the task's own templates; both softmaxes have the p
 default is ours. What could not be compared with the authors' code, for there is none, is the scale of the term.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
@@ -16,8 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, normalize
 
-from ..backbones import DualEncoder
-from ..backbones.zero_shot import average_prompts, build_head
+from ..backbones.zero_shot import average_prompts
 from .base import Context, LossTerms, Method, Settings, hyperparameters
 from .classifier import Classifier
 from .distillation import kl_of_logits
@@ -82,7 +80,7 @@ class CARFT(Method[ContextStudent, Outputs]):
             raise ValueError(
                 "car_ft: needs two prompt templates or more, its contexts, got one; add prompts or run ft."
             )
-        weights = context_weights(context.encoder, task.class_names, task.prompts)
+        weights = context_weights(context)
         return ContextStudent(zero_shot_classifier(context.encoder, context), weights)
 
     def teacher(self, student: ContextStudent, settings: Settings) -> StaticTeacher:
@@ -103,9 +101,10 @@ class CARFT(Method[ContextStudent, Outputs]):
 
 
 @torch.no_grad()
-def context_weights(encoder: DualEncoder, class_names: Sequence[str], prompts: Sequence[str]) -> Tensor:
-    """(P, D) weights of templates: unit embeddings of each with every class, averaged over classes, unit length again,
-    times the logit scale."""
+def context_weights(context: Context) -> Tensor:
+    """(P, D) weights of the task's templates: unit embeddings of each with every class, averaged over classes, unit
+    length again, times the logit scale."""
+    encoder, class_names, prompts = context.encoder, context.task.class_names, context.task.prompts
     captions = [prompt.format(name) for prompt in prompts for name in class_names]
-    embeddings = build_head(encoder, captions, ["{}"]).view(len(prompts), len(class_names), -1)
+    embeddings = context.head(encoder, captions, ["{}"]).view(len(prompts), len(class_names), -1)
     return average_prompts(embeddings, encoder.logit_scale.detach().to(embeddings))

@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 from ..backbones import DualEncoder
 from ..backbones.encoder import at_least_float32
 from ..backbones.traits import Traits
-from ..backbones.zero_shot import build_head
 from .base import Context, LossTerms, Method, Start, hyperparameters
 from .classifier import Classifier
 from .distillation import Embeddings, Pairs, SigmoidEmbeddings
@@ -139,7 +138,7 @@ class TwoTowerMethod(Method[TwoTower, Pairs]):
 
     def finish(self, student: TwoTower, context: Context) -> Classifier:
         """The trained image tower and the head of the trained text tower and logit scale."""
-        return zero_shot_classifier(student.encoder, context)
+        return zero_shot_classifier(student.encoder, context, trained=context.task.trainable == "all")
 
 
 @hyperparameters
@@ -161,9 +160,13 @@ class DistillingMethod(TwoTowerMethod):
         return step > 0 or not self.hyper.skip_first_step
 
 
-def zero_shot_classifier(encoder: DualEncoder, context: Context) -> Classifier:
-    """The encoder's current image tower under the head that its current text tower builds; zero bias."""
-    return Classifier(encoder, build_head(encoder, context.task.class_names, context.task.prompts))
+def zero_shot_classifier(encoder: DualEncoder, context: Context, trained: bool = False) -> Classifier:
+    """The encoder's current image tower under the head that its current text tower builds; zero bias.
+
+    Args:
+        trained: as in `Context.head`.
+    """
+    return Classifier(encoder, context.head(encoder, context.task.class_names, context.task.prompts, trained))
 
 
 def unit(features: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from ...backbones import DualEncoder
-from ...backbones.zero_shot import build_head
 from ...datasets import catalogue
 from ...datasets.card import Dataset
 from ...methods.classifier import Classifier
@@ -14,7 +13,8 @@ from ...methods.training.parallel import World
 from ...results.records import predictions
 from ..run_folder.folder import RunFolder
 from ..run_folder.plan import Plan
-from .predict import lineage_batch, predict, score
+from . import kept_heads
+from .predict import Stopped, lineage_batch, predict, score
 from .sharded_evaluation import Share
 
 
@@ -23,6 +23,7 @@ def measure_retention(
     folder: RunFolder,
     dataset: Dataset,
     encoder: DualEncoder,
+    trained: bool,
     *,
     device: str,
     should_stop: Callable[[], bool],
@@ -34,6 +35,7 @@ def measure_retention(
 
     Args:
         encoder: with the towers and logit_scale of the run.
+        trained: whether the text tower is the run's own.
         others: as in `evaluate_run.measure`; all processes of a run call this, the first one writes.
 
     Returns:
@@ -43,8 +45,13 @@ def measure_retention(
     parts = folder.predictions / "retention-parts"
     share = Share.of(World(), parts)
     batch_size, found = lineage_batch(catalogue.parts(plan.dataset)[0], plan.spec.backbone), {}
+
+    def check_stop() -> None:
+        if share.any(should_stop()):
+            raise Stopped
+
     for kept in dataset.retention:
-        data, head = kept.data(), build_head(encoder, kept.class_names, kept.prompts)
+        data, head = kept.data(), kept_heads.head(encoder, kept.class_names, kept.prompts, check_stop, trained)
         data.name = f"{kept.name}.retained"  # no set of the run has it: one metric draws by the name
         classifier = Classifier(encoder, head).to(device).eval()
         (columns,) = predict(

@@ -9,7 +9,6 @@ import torch
 
 from ... import backbones
 from ...backbones import DualEncoder
-from ...backbones.zero_shot import build_head
 from ...datasets import catalogue
 from ...datasets.card import DatasetCard
 from ...methods.base import Context, Method
@@ -25,7 +24,7 @@ from ..planning import data_check
 from ..run_folder.folder import RunFolder
 from ..run_folder.plan import Plan, make_known
 from ..run_folder.spec import RunSpec
-from . import whereabouts
+from . import kept_heads, whereabouts
 from .final_weights import load_input, load_text, load_weights
 from .run import builds_head, make_method, make_settings, make_task
 
@@ -114,7 +113,8 @@ def restore(folder: RunFolder, at: Point | None = None) -> FinishedRun:
         encoder.load_text_state(text)
     head_of_text = builds_head(method, bool(text)) and at is None
     if head_of_text:
-        apart = _apart(encoder, classifier, card)
+        head = kept_heads.head(encoder, card.class_names, card.prompts, trained=bool(text))
+        apart = _apart(encoder, classifier, head)
         head_of_text = apart <= HEAD_TOLERANCE
         if not head_of_text and type(method).finish in (TwoTowerMethod.finish, ZeroShot.finish):
             raise UserError(
@@ -173,7 +173,12 @@ def _point(
     """The classifier at a value of the path, in the towers of the encoder, which has the pretrained weights."""
     inputs: Mapping[str, Any] = {name: load_input(folder, spec, name) for name in spec.inputs}
     context = Context(
-        encoder, make_task(_Classes(card), encoder, spec.trainable), make_settings(spec, "cpu"), _no_validation, inputs
+        encoder,
+        make_task(_Classes(card), encoder, spec.trainable),
+        make_settings(spec, "cpu"),
+        _no_validation,
+        inputs,
+        head_builder=kept_heads.head,
     )
     torch.manual_seed(spec.seed)  # as the run does
     line = method.line(context)
@@ -204,7 +209,7 @@ def _no_validation(predictor: Predictor) -> float:
     raise UserError("--at: the method chooses its path on images, which an export does not read.")
 
 
-def _apart(encoder: DualEncoder, classifier: Classifier, card: DatasetCard) -> float:
+def _apart(encoder: DualEncoder, classifier: Classifier, head: torch.Tensor) -> float:
     """Largest difference of the run's head to the one that the text tower builds, in parts of logit_scale."""
-    off = (build_head(encoder, card.class_names, card.prompts) - classifier.weight).abs().max()
+    off = (head - classifier.weight).abs().max()
     return (torch.maximum(off, classifier.bias.abs().max()) / encoder.logit_scale).item()

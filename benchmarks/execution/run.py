@@ -25,6 +25,7 @@ from ...methods.base import Context, Method
 from ...methods.given import CHECKPOINT
 from ...methods.predictor import restore
 from ...methods.training.checkpoints import Checkpoints
+from ...methods.training.parallel import World
 from ...methods.training.trainer import Fitted, Settings, Task, fit
 from ...methods.two_tower import TwoTowerMethod
 from ...methods.zero_shot import ZeroShot
@@ -39,7 +40,7 @@ from ..run_folder.folder import RunFolder
 from ..run_folder.lease import Lease
 from ..run_folder.plan import Plan
 from ..run_folder.spec import GIVEN, RunSpec
-from . import whereabouts
+from . import kept_heads, whereabouts
 from .evaluate_retention import measure_retention
 from .evaluate_run import measure
 from .final_weights import load_input, load_text, load_weights, save_weights, stored_tensors
@@ -146,7 +147,7 @@ class Attempt:
         if dataset.retention and self.spec.kind == "run" and builds_head(make_method(self.spec), bool(text)):
             if text:  # the image tower of the encoder is the classifier's already
                 encoder.load_text_state(text)
-            found["retention"] = measure_retention(self.plan, self.folder, dataset, encoder, **how)
+            found["retention"] = measure_retention(self.plan, self.folder, dataset, encoder, bool(text), **how)
         return found
 
     def _data(self) -> Any:
@@ -266,6 +267,7 @@ class Attempt:
             should_stop=self.should_stop,
             probe=validation if self.spec.kind == "run" else None,
             workers=self.workers,
+            head_builder=kept_heads.head,
         )
 
     def _train(self, dataset: Any, encoder: Any) -> None:
@@ -305,10 +307,10 @@ class Attempt:
 
     def _context(self, dataset: Any, encoder: Any, validation: Any) -> Context:
         """What the trainer gives to the method, here also for the points of its path."""
-        spec, device = self.spec, self.options.device
+        spec, device, world = self.spec, self.options.device, World()
 
         def check_stop() -> None:
-            if self.should_stop():
+            if world.largest(int(self.should_stop())):  # or one process would wait for another that has stopped
                 raise Stopped
 
         return Context(
@@ -318,6 +320,7 @@ class Attempt:
             lambda predictor: validation_nll(predictor, validation, device=device, workers=self.workers),
             {CHECKPOINT: self._given()} if spec.given else {n: load_input(self.folder, spec, n) for n in spec.inputs},
             check_stop,
+            kept_heads.head,
         )
 
     def _given(self) -> dict[str, Any]:

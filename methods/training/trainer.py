@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...backbones import DualEncoder
 from ...datasets.loaders import train_batches
-from ..base import Context, Method, Settings, Task
+from ..base import Context, HeadBuilder, Method, Settings, Task, build_anew
 from ..predictor import Predictor
 from ..two_tower import TwoTower
 from .checkpoints import Checkpoints
@@ -62,6 +62,7 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     probe: "EvalData | None" = None,
     workers: int = 0,
+    head_builder: HeadBuilder = build_anew,
 ) -> Fitted:
     """Trains a method from its start or its newest checkpoint, and returns the predictor to evaluate.
 
@@ -83,11 +84,12 @@ def fit(
         inputs: finished runs that `method.inputs` names: {"ft": {"tensors": ..., "meta": ...}}.
         on_step: called with (steps done, total) after each step, in every process.
         on_row: called with each new row of the curves.
-        should_stop: asked before each step and during preparation; True saves a checkpoint and raises
-            Interrupted.
+        should_stop: asked before each step, which saves a checkpoint, and while a method prepares or a head is built;
+            True raises Interrupted.
         probe: fixed ID-validation images on which teacher and student are compared during the run; changes no
             weight.
         workers: processes that load batches ahead; 0 loads in this one. Changes nothing but speed.
+        head_builder: what builds, or has kept, the zero-shot heads that the method asks for. Changes nothing but speed.
 
     Raises:
         UnsupportedSettings: settings that could not be exact; nothing has been trained.
@@ -107,10 +109,10 @@ def fit(
 
     def check_stop() -> None:
         if stops():
-            raise Interrupted("stopped before the first step; nothing to save.")
+            raise Interrupted("stopped before the first or after the last step; nothing new to save.")
 
     torch.manual_seed(settings.seed)
-    context = Context(encoder, task, settings, validate, inputs or {}, check_stop)
+    context = Context(encoder, task, settings, validate, inputs or {}, check_stop, head_builder)
     if not method.trained:
         return Fitted(method.finish(None, context).eval())
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .... import backbones, results
-from ....backbones.zero_shot import build_head
 from ....datasets.card import DataError, Dataset
 from ....methods.classifier import Classifier
+from ...execution import kept_heads
 from ...execution.predict import evaluate
 from ...planning.data_check import many_cores
 
@@ -64,7 +64,8 @@ def measure(data: Dataset, backbone: str, device: str) -> Iterator[Line]:
     if not sets:
         return
     encoder = backbones.load(backbone, device=device)
-    classifier = Classifier(encoder, build_head(encoder, data.card.class_names, data.card.prompts)).to(device)
+    head = kept_heads.head(encoder, data.card.class_names, data.card.prompts)
+    classifier = Classifier(encoder, head).to(device)
     for name in sets:
         try:
             found = data.eval_data(name)

@@ -115,8 +115,8 @@ class Settings:
 
 
 HeadBuilder = Callable[[DualEncoder, Sequence[str], Sequence[str], Callable[[], None], bool], Tensor]
-"""`build_head` of encoder, names and prompts. Last come what is called between text passes, as `Context.check_stop`, and
-whether the text tower is this run's own, trained one, whose head no other run can ask for."""
+"""`build_head` of encoder, names and prompts. Last come what is called between text passes, as `Context.check_stop`,
+and whether the text tower is this run's own, trained one, whose head no other run can ask for."""
 
 
 def build_anew(

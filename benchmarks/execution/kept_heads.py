@@ -1,4 +1,4 @@
-"""Zero-shot heads that are built once: kept in the user's cache folder for all runs whose pretrained text tower they share.
+"""Zero-shot heads that are built once: kept in the user's cache folder for all runs that share a pretrained text tower.
 
 A kept head has the bits of one that is built here, or is not used: the name of its file is a sha256 over all that they
 depend on, the head of the first class, as this process computes it, included. The cache only saves time: where it
@@ -102,7 +102,7 @@ def _read(path: Path, shape: tuple[int, int], like: Tensor) -> Tensor | None:
 
 def _sha256(tensor: Tensor) -> str:
     plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(plain.numpy()).hexdigest()
+    return hashlib.sha256(plain.numpy().tobytes()).hexdigest()
 
 
 def _telling(check_stop: Callable[[], object]) -> Between:

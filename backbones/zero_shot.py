@@ -29,7 +29,6 @@ def average_prompts(embeddings: Tensor, logit_scale: Tensor) -> Tensor:
     return normalize(normalize(embeddings, dim=-1).mean(dim=1), dim=-1) * logit_scale
 
 
-@torch.no_grad()
 def build_head(
     encoder: DualEncoder,
     class_names: Sequence[str],
@@ -55,10 +54,25 @@ def build_head(
     Raises:
         ValueError: no names, or no prompts.
     """
+    return head_of_tokens(encoder, tokens_of(encoder, class_names, prompts), batch_size, between)
+
+
+def tokens_of(encoder: DualEncoder, class_names: Sequence[str], prompts: Sequence[str]) -> Tensor:
+    """(C, P, L) token ids of each class in each template; errors as `build_head`."""
     if not class_names or not prompts:
         raise ValueError(f"build_head: needs names and prompts, got {len(class_names)} and {len(prompts)}.")
     tokens = encoder.tokenize([prompt.format(name) for name in class_names for prompt in prompts])
-    tokens = tokens.to(encoder.clip.logit_scale.device)
+    return tokens.view(len(class_names), len(prompts), -1)
+
+
+@torch.no_grad()
+def head_of_tokens(
+    encoder: DualEncoder, captions: Tensor, batch_size: int = BATCH_SIZE, between: Between = nothing
+) -> Tensor:
+    """`build_head` from what `tokens_of` gives."""
+    captions = captions.to(encoder.clip.logit_scale.device)
+    classes, templates, length = captions.shape
+    tokens = captions.view(-1, length)
     with _eval_mode(encoder):
         if len(tokens) <= batch_size or not encoder.cuts_text:
             parts: list[Tensor] = []
@@ -68,9 +82,8 @@ def build_head(
                 parts.append(at_least_float32(encoder.text_features(part)))
             features = torch.cat(parts) if len(parts) > 1 else parts[0]
         else:
-            captions = tokens.view(len(class_names), len(prompts), -1)
             features = text_features_by_template(encoder, captions, batch_size, between)
-    return average_prompts(features.view(len(class_names), len(prompts), -1), at_least_float32(encoder.logit_scale))
+    return average_prompts(features.view(classes, templates, -1), at_least_float32(encoder.logit_scale))
 
 
 def text_features_by_template(

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ...backbones import DualEncoder
-from ...backbones.zero_shot import BATCH_SIZE, Between, build_head
+from ...backbones.zero_shot import BATCH_SIZE, Between, build_head, head_of_tokens, tokens_of
 from ...datasets.contents import cache_folder
 from ...methods.training.parallel import World
 from ...results.records.atomic import OutputError, write_atomic
@@ -54,20 +54,21 @@ def head(
     if trained or texts <= BATCH_SIZE:
         return build_head(encoder, class_names, prompts, between=between)
     # What every head of this tower and process begins with: no list of settings is as complete.
-    first = build_head(encoder, class_names[:1], prompts)
-    path = _place(encoder, class_names, prompts, first)
+    tokens = tokens_of(encoder, class_names, prompts)
+    first = head_of_tokens(encoder, tokens[:1])
+    path = _place(encoder, tokens, first)
     kept = None if path is None else _read(path, (len(class_names), first.shape[1]), first)
     if not World().largest(int(kept is None)) and kept is not None:
         _tell(f"{texts} texts, built before and kept")
         return kept
-    made = build_head(encoder, class_names, prompts, between=between)
+    made = head_of_tokens(encoder, tokens, between=between)
     if path is not None and kept is None:
         with suppress(OutputError):
             write_atomic(path, save({"head": made.cpu()}, {"key": path.stem, "sha256": _sha256(made)}))
     return made
 
 
-def _place(encoder: DualEncoder, class_names: Sequence[str], prompts: Sequence[str], first: Tensor) -> Path | None:
+def _place(encoder: DualEncoder, tokens: Tensor, first: Tensor) -> Path | None:
     """The file of a head; None where none can be kept: no home, or a device whose arithmetic has no name."""
     folder, device = cache_folder("heads"), encoder.clip.logit_scale.device
     if folder is None or device.type not in ("cpu", "cuda"):
@@ -80,9 +81,7 @@ def _place(encoder: DualEncoder, class_names: Sequence[str], prompts: Sequence[s
         "processor": [device.type, environment.processor(str(device)), torch.get_num_threads()],
         "precision": [torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()],
         "switches": sorted(item for item in os.environ.items() if item[0].startswith(SWITCHES)),
-        "classes": len(class_names),
     }
-    tokens = encoder.tokenize([prompt.format(name) for name in class_names for prompt in prompts])
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in {**encoder.text_state(), "tokens": tokens, "first": first}.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {_sha256(tensor)}".encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .metrics import UNIT, MetricError, bin_edges, binned
+from .metrics import UNIT, MetricError, as_kept, bin_edges, binned
 
 
 class ClasswiseECE:
@@ -26,14 +26,17 @@ class ClasswiseECE:
 
     def add(self, probabilities: np.ndarray, labels: np.ndarray) -> None:
         """Add samples: (B, C) rows that sum to 1, which `metrics.sample_columns` has checked, and (B,) labels."""
-        kept, index = binned(probabilities, self._edges)
-        cell = index + np.arange(self.num_classes) * len(self._edges)
-        size = self.num_classes * len(self._edges)
-        hits = np.bincount(cell[np.arange(len(labels)), labels], minlength=size)
-        # Exact: a bin's total of a batch is far below 2**53 units.
-        units = np.rint(kept.astype(np.float64) * UNIT)
-        total = np.bincount(cell.ravel(), weights=units.ravel(), minlength=size).astype(np.int64)
-        self.sums += np.stack([hits, total]).reshape(self.sums.shape)
+        hits, total = self.sums
+        kept = as_kept(probabilities)
+        units = np.multiply(kept, UNIT, dtype=np.float64)
+        np.rint(units, out=units)
+        np.add.at(hits, (labels, binned(kept[np.arange(len(labels)), labels], self._edges)[1]), 1)
+        # Rows sum to 1: of many classes all but a few are in the first bin, and only those few are looked up.
+        row, column = np.nonzero(kept >= self._edges[1])
+        few = units[row, column].astype(np.int64)
+        np.add.at(total, (column, binned(kept[row, column], self._edges)[1]), few)
+        total[:, 0] += units.sum(axis=0).astype(np.int64)  # exact: a batch's total is far below 2**53 units
+        np.subtract.at(total[:, 0], column, few)
         self.n += len(labels)
 
     def error(self) -> float:

@@ -269,11 +269,15 @@ def bin_edges(bins: int) -> np.ndarray:
     return np.where(k < (bins + 1) // 2, from_start, from_end).astype(np.float32)
 
 
+def as_kept(confidence: np.ndarray) -> np.ndarray:
+    """In float32, the precision that edges of bins are defined in, and that a file of predictions keeps; at most 1."""
+    return np.minimum(confidence.astype(np.float32), np.float32(1))
+
+
 def binned(confidence: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) confidences in float32, at most 1, and the index of each one's bin; `edges` as `bin_edges` gives them."""
-    # float32: the precision that the edges are defined in, and that a file of predictions keeps.
-    confidence = np.minimum(confidence.astype(np.float32), np.float32(1))
-    return confidence, np.searchsorted(edges, confidence, side="right") - 1
+    """(N,) confidences as `as_kept` gives them, and the index of each one's bin; `edges` as `bin_edges` gives them."""
+    kept = as_kept(confidence)
+    return kept, np.searchsorted(edges, kept, side="right") - 1
 
 
 def _total(values: np.ndarray) -> int:

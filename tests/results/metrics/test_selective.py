@@ -11,7 +11,7 @@ from repository import ROOT
 from sklearn.metrics import roc_auc_score, roc_curve
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
-from robustft.results.metrics import calibration
+from robustft.results.metrics import calibration, metrics
 from robustft.results.metrics.classwise import ClasswiseECE
 from robustft.results.metrics.metrics import MetricError
 from robustft.results.metrics.selective import selective
@@ -81,6 +81,27 @@ def test_the_classwise_error_is_the_mean_of_torchmetrics_over_classes_however_it
     assert whole.error() == pytest.approx(float(np.mean(theirs)), abs=1e-6) and cut.error() == whole.error()
     with pytest.raises(MetricError, match="no samples"):
         ClasswiseECE(2).error()
+
+
+@pytest.mark.parametrize(("classes", "bins"), [(3, 1), (40, 15), (300, 15)])
+def test_the_sums_of_the_classwise_error_are_those_of_the_definition(classes, bins):
+    """Value by value; among them probabilities on edges of bins, beside them, 0, 1, and 1 and a bit."""
+    rng = np.random.default_rng(classes)
+    edges = metrics.bin_edges(bins).astype(np.float64)
+    odd = [*edges, *np.nextafter(edges.astype(np.float32), np.float32(0)), 1 + 1e-12, 1 - 1e-12]
+    probabilities = rng.dirichlet(np.full(classes, 0.02), size=60)
+    probabilities.ravel()[rng.choice(probabilities.size, len(odd), replace=False)] = np.clip(odd, 0, None)
+    labels = rng.integers(classes, size=60)
+    found, want = ClasswiseECE(classes, bins), np.zeros((2, classes, bins + 1), dtype=np.int64)
+    for rows in (slice(0, 20), slice(20, 60)):
+        found.add(probabilities[rows], labels[rows])
+    for row, label in zip(probabilities, labels, strict=True):
+        for k, value in enumerate(row):
+            value = min(np.float32(value), np.float32(1))
+            place = sum(value >= np.float32(edge) for edge in edges) - 1
+            want[0, k, place] += k == label
+            want[1, k, place] += round(float(value) * 2**40)
+    assert np.array_equal(found.sums, want) and found.n == 60
 
 
 def test_the_examples_of_the_docstrings():

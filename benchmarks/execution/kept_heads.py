@@ -46,7 +46,7 @@ def head(
     and build the head where one of them has none.
 
     Args:
-        check_stop: called between text passes; what it raises ends the work, and nothing is kept.
+        check_stop: called before and between text passes; what it raises ends the work, and nothing is kept.
         trained: the text tower is this run's own; no other run could use its head.
     """
     texts = len(class_names) * len(prompts)
@@ -56,6 +56,7 @@ def head(
     # What every head of this tower and process begins with: no list of settings is as complete.
     tokens = tokens_of(encoder, class_names, prompts)
     first = head_of_tokens(encoder, tokens[:1])
+    check_stop()  # so many texts take seconds to tokenise
     path = _place(encoder, tokens, first)
     kept = None if path is None else _read(path, (len(class_names), first.shape[1]), first)
     if not World().largest(int(kept is None)) and kept is not None:

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from robustft.backbones import DualEncoder
 from robustft.datasets.loaders import Batch
+from robustft.methods.base import build_anew
 from robustft.methods.distillation import contrastive_relational_distillation
 from robustft.methods.ema import EMA
 from robustft.methods.flyp import FLYP
@@ -246,6 +247,28 @@ def test_a_run_interrupted_at_every_step_ends_with_the_same_bits(tmp_path):
         if done == 5:
             break
     same(run(TRACER(), tmp_path / "often"), whole)
+
+
+def test_a_run_stopped_while_its_last_head_is_built_ends_with_the_same_bits(tmp_path):
+    whole, made, done = run(FLYP(), tmp_path / "whole"), [], []
+
+    def builder(encoder, names, prompts, check_stop, trained):
+        check_stop()  # as between two passes of a long head
+        made.append(trained)
+        return build_anew(encoder, names, prompts, check_stop, trained)
+
+    def again(should_stop=lambda: False):
+        model = encoder()
+        checkpoints = Checkpoints(tmp_path / "stopped", every_seconds=1e9, every_steps=4)
+        how = {"checkpoints": checkpoints, "validate": validation_nll, "head_builder": builder}
+        on_step = lambda step, total: done.append(step)  # noqa: E731
+        return fit(FLYP(), model, task(model), settings(), should_stop=should_stop, on_step=on_step, **how)
+
+    with pytest.raises(Interrupted, match="after the last step"):
+        again(lambda: 6 in done)
+    assert not made and Checkpoints(tmp_path / "stopped", 1e9).latest()[0] == 4
+    same(again(), whole)
+    assert made == [True] and done == [1, 2, 3, 4, 5, 6, 5, 6]
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):

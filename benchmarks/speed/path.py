@@ -63,7 +63,7 @@ def measure(settings: Settings) -> None:
                 "path": lambda: predict(makers, data, device=settings.device, workers=workers),
                 "one": lambda: predict(makers[:1], data, device=settings.device, workers=workers),
                 "loading": lambda: deque(eval_batches(data, BATCH_SIZE, workers), maxlen=0),
-                "classifier": lambda: _classify(classifier, images, count // BATCH_SIZE),
+                "classifier": lambda: classify(classifier, images, count // BATCH_SIZE),
             },
             settings,
         )
@@ -74,6 +74,7 @@ def measure(settings: Settings) -> None:
 
 
 @torch.no_grad()
-def _classify(classifier: Classifier, images: torch.Tensor, batches: int) -> None:
+def classify(classifier: Classifier, images: torch.Tensor, batches: int) -> None:
+    """The same batch so many times, its logits fetched each time."""
     for _ in range(batches):
         classifier(images).cpu()

@@ -69,10 +69,10 @@ def take_turns(
     clock = clock or (time.process_time if alone else time.perf_counter)
     for i in range(settings.repeats):
         for name in list(alternatives)[:: 1 if i % 2 == 0 else -1]:
-            _wait(settings.device)
+            wait(settings.device)
             began = clock()
             alternatives[name]()
-            _wait(settings.device)
+            wait(settings.device)
             timings[name].append(clock() - began)
     return timings
 
@@ -81,11 +81,12 @@ def peak_gigabytes(call: Callable[[], Any], device: str) -> float:
     """Largest memory in use during a call, in GB of 10^9 bytes."""
     start_peak_memory(device)
     call()
-    _wait(device)
+    wait(device)
     return peak_memory_bytes(device) / 1e9
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -103,6 +104,11 @@ def full_context(encoder: DualEncoder, tokens: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(tokens, (0, context - tokens.shape[1]))
 
 
+TOLD: list[tuple[str, float, str, str]] = []
+"""What `tell` has printed in this process: title, ratio, goal, details; for whoever keeps it."""
+
+
 def tell(title: str, ratio: float, goal: str, details: str) -> None:
     """One result on one line."""
+    TOLD.append((title, ratio, goal, details))
     print(f"{title:<34} {ratio:6.2f}   {goal:<16} {details}", flush=True)

@@ -40,18 +40,21 @@ def measure(settings: Settings) -> None:
     tell("TRACER step / FLYP step", timings.ratio(*METHODS), "goal <= 1.35", "; ".join(rates))
 
 
-def stepper(name: str, student: TwoTower, settings: Settings) -> Callable[[], None]:
-    """One step of a method on a fixed batch; the first step, which does not distil, is left out."""
-    method = registry.get(name)()
-    training = Training(
-        method,
+def begun(name: str, student: TwoTower, settings: Settings) -> Training:
+    """A method's training, before its first step."""
+    return Training(
+        registry.get(name)(),
         student,
         Training_Settings(
             total_steps=STEPS, batch_size=settings.batch, lr=1e-6, weight_decay=0.1, warmup_steps=500,
             precision=settings.precision, device=settings.device,
         ),
     )  # fmt: skip
-    encoder, count = student.encoder, settings.batch
+
+
+def stepper(name: str, student: TwoTower, settings: Settings) -> Callable[[], None]:
+    """One step of a method on a fixed batch; the first step, which does not distil, is left out."""
+    training, encoder, count = begun(name, student, settings), student.encoder, settings.batch
     batch = Batch(
         torch.randint(0, 256, (count, 3, encoder.image_size, encoder.image_size), dtype=torch.uint8),
         torch.zeros(count, dtype=torch.int64),

@@ -148,6 +148,10 @@ test-browser: $(STAMP) ## the report in a headless Chromium (Debian's package ch
 test-slurm: $(STAMP) ## preempt, kill and requeue runs on SLURM clusters of one node and of two (root; apt-get install slurm-wlm munge)
 	@$(PYTEST) -q -m slurm
 
+.PHONY: test-gpu
+test-gpu: $(STAMP) ## on a GPU, in at most 8 minutes: what nobody can know without one, and how fast it is there; writes gpu.json
+	@$(PY) tests/gpu/quarter_hour.py --out gpu.json
+
 .PHONY: soak
 soak: $(STAMP) ## 100 runs under 50 random faults, here and on a SLURM cluster where one can be brought up (an hour)
 	@OMP_NUM_THREADS=1 $(PY) tests/soak.py

@@ -243,7 +243,7 @@ def test_a_look_at_the_committed_records_needs_no_torch(words, tmp_path):
 # the tests
 
 TEST_FILES = [path for path in sorted(TESTS.rglob("*.py")) if path.name != "conftest.py" and path.parent != KITS]
-BESIDE_THE_ROOMS = {"end_to_end", "kits", "golden", "slurm", "faults", "browser"}
+BESIDE_THE_ROOMS = {"end_to_end", "kits", "golden", "slurm", "faults", "browser", "gpu"}
 
 
 def test_no_test_file_is_imported_by_another():

@@ -1,6 +1,6 @@
-"""What a GPU gave: the file of tests/gpu/quarter_hour.py as tables, for the page on speed. No number is written by hand.
+"""What a GPU gave: the file of tests/gpu/quarter_hour.py as tables, for the page on speed.
 
-The file is `gpu.json` in this folder. Without one, the page says so.
+The file is `gpu.json` in this folder. Without one, the page says so; no number is written by hand.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 FILE = Path(__file__).resolve().parent / "gpu.json"
 NONE = (
-    "No GPU was at hand: none of this has run on one yet, and no number of this page's is of one. Whoever has a GPU can "
-    "change that in 8 minutes, as is said above."
+    "No GPU was at hand: none of this has run on one yet, so there are no numbers here. Whoever has a GPU can change "
+    "that in 8 minutes, as is said above."
 )
 STEP = {
     "images_per_second": "images/s",
@@ -50,8 +50,8 @@ def about(report: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     commit = f"{machine['commit']}{' with changes' if machine['dirty'] else ''}" if machine["commit"] else "no checkout"
     return (
-        f"{report['began'][:10]}: {gpus}; driver {machine['driver']}, CUDA {machine['cuda']}; {machine['cores']} cores of "
-        f"{machine['cpu']}; Python {machine['python']}, {packages}; commit {commit}."
+        f"{report['began'][:10]}: {gpus}; driver {machine['driver']}, CUDA {machine['cuda']}; {machine['cores']} cores "
+        f"of {machine['cpu']}; Python {machine['python']}, {packages}; commit {commit}."
     )
 
 

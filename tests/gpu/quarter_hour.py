@@ -35,7 +35,8 @@ import click
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kits"))
+sys.path[:0] = [str(Path(__file__).resolve().parents[up] / name) for up, name in ((1, "kits"), (2, "docs"))]
+from gpu_page import shown
 from runs_kit import call, folders
 
 import robustft
@@ -286,8 +287,9 @@ def micro_batches(place: Place) -> dict[str, Any]:
 
 
 def processes(place: Place, devices: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Two processes on two GPUs (one on one) that share each batch by NCCL have the losses and gradients of one alone."""
-    devices = devices or tuple(f"cuda:{n}" for n in range(min(2, torch.cuda.device_count()))) or ("cpu",)
+    """Two processes that share each batch over NCCL train as one does; on one GPU, NCCL begins and sums with one."""
+    gpus = min(2, torch.cuda.device_count()) if place.gpu else 0
+    devices = devices or tuple(f"cuda:{number}" for number in range(gpus)) or ("cpu",)
     meet, out = place.folder / "meeting", place.folder / "shared.pt"
     if len(devices) == 1:
         member(0, devices, meet, out)
@@ -369,7 +371,7 @@ def resume(place: Place) -> dict[str, Any]:
 
 
 def loader(place: Place) -> dict[str, Any]:
-    """JPEGs are decoded, pinned and copied so fast that no warm step of TRACER on ViT-B/16 waits more than 5 % for them."""
+    """JPEGs are decoded and pinned so fast that no warm step of TRACER on ViT-B/16 waits more than 5 % of it for them."""
     settings = place.settings("ViT-B-16", 128)
     encoder = settings.encoder()
     warm, steps = (1, 3) if place.small else (10, 40)
@@ -428,7 +430,7 @@ def jpegs(folder: Path, count: int) -> Picked:
 
 
 def steps(place: Place, backbone: str, batch: int) -> dict[str, Any]:
-    """A step of FLYP and of TRACER against a plain open_clip training step: images a second, and peak memory of each."""
+    """A step of FLYP and of TRACER against a plain open_clip training step: images a second and peak memory of each."""
     settings = place.settings(backbone, batch)
     numbers: dict[str, Any] = {"batch": settings.batch, "precision": settings.precision}
     for name in ("open_clip", "flyp", "tracer"):
@@ -603,10 +605,7 @@ def attempt(entry: Entry, place: Place, left: float) -> dict[str, Any]:
 
 
 def carry_out(
-    entries: Iterable[Entry],
-    place: Place,
-    seconds: float,
-    keep: Callable[[list[dict[str, Any]]], None] = lambda _: None,
+    entries: Iterable[Entry], place: Place, seconds: float, keep: Callable[[list[dict[str, Any]]], None]
 ) -> list[dict[str, Any]]:
     """The results of all checks; `keep` is called with those so far after each."""
     began, results = time.monotonic(), []
@@ -643,15 +642,6 @@ def line(result: Mapping[str, Any]) -> str:
     lines += [f"         {result['reason']}"] if "reason" in result else []
     lines += [f"         {key}: {shown(value)}" for key, value in result["numbers"].items()]
     return "\n".join(lines)
-
-
-def shown(value: Any) -> str:
-    """A number in three digits, what holds numbers in one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {shown(each)}" for key, each in value.items())
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return str(value)
 
 
 def counted(results: Iterable[Mapping[str, Any]]) -> str:

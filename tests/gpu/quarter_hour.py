@@ -131,7 +131,7 @@ Check = Callable[[Place], dict[str, Any]]
 def sweep(place: Place) -> dict[str, Any]:
     """Runs of TRACER, FT and LoRA on this device end within 4 standard deviations of the committed row's seeds."""
     runs = place.folder / "sweep"
-    few = ("--set", "steps=2", "--set", "limit=32") if place.small else ()
+    few = ("--set", "steps=2", "--set", "limit=8") if place.small else ()
     words = ["sweep", "digits", "--method", ",".join(METHODS), "--backbone", BACKBONE, "--seeds", "0"]
     words += ["--device", place.device, "--jobs", "2", "--runs", str(runs), *few]
     gpus = environment.visible_gpus(place.device)[:1]  # one, so that two jobs must share it
@@ -334,7 +334,7 @@ def saved(self, step, *rest):
     if step == {step}:
         os.kill(os.getpid(), signal.SIGKILL)
 Checkpoints.save = saved
-plan = robustft.plan("digits", "tracer", backbones={backbone!r}, seeds=0, settings={settings!r}, limit={limit})
+plan = robustft.plan("digits", {method!r}, backbones={backbone!r}, seeds=0, settings={settings!r}, limit={limit})
 robustft.run(plan, {runs!r}, device={device!r}, checkpoint_minutes=0, progress=False)
 """
 
@@ -344,14 +344,14 @@ def resume(place: Place) -> dict[str, Any]:
     import pandas as pd
     from safetensors.torch import load_file
 
-    steps, limit = (4, 32) if place.small else (60, 256)
+    method, steps, limit = ("ft", 4, 16) if place.small else ("tracer", 60, 256)
     settings, runs = {"steps": steps, "batch_size": 16}, [place.folder / name for name in ("killed", "twin")]
-    about = {"settings": settings, "limit": limit, "backbone": BACKBONE, "device": place.device}
+    about = {"method": method, "settings": settings, "limit": limit, "backbone": BACKBONE, "device": place.device}
     code = KILLED.format(step=steps // 2, runs=str(runs[0]), **about)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if ended.returncode != -signal.SIGKILL:
         raise Failed(f"it was to be killed, and ended with {ended.returncode}: {ended.stderr[-300:]}")
-    plan = robustft.plan("digits", "tracer", backbones=BACKBONE, seeds=0, settings=settings, limit=limit)
+    plan = robustft.plan("digits", method, backbones=BACKBONE, seeds=0, settings=settings, limit=limit)
     for root in runs:
         robustft.run(plan, root, device=place.device, progress=False)
     (killed,), (twin,) = (folders(root) for root in runs)

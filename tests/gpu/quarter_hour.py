@@ -292,12 +292,13 @@ def processes(place: Place, devices: tuple[str, ...] = ()) -> dict[str, Any]:
     gpus = min(2, torch.cuda.device_count()) if place.gpu else 0
     devices = devices or tuple(f"cuda:{number}" for number in range(gpus)) or ("cpu",)
     meet, out = place.folder / "meeting", place.folder / "shared.pt"
+    alone = trained("tracer", devices[0], 2, 16, True)
     if len(devices) == 1:
         member(0, devices, meet, out)
     else:
         torch.multiprocessing.spawn(member, (devices, meet, out), nprocs=len(devices), daemon=True)
     together = torch.load(out, weights_only=True)
-    difference, where = furthest(trained("tracer", devices[0], 2, 16, True), together)
+    difference, where = furthest(alone, together)
     numbers = {"processes": len(devices), "largest_difference": difference, "of": where}
     if not difference <= EXACT:
         raise Failed(f"{where} differs by {difference:.1e}", numbers)

@@ -42,7 +42,7 @@ def test_a_rehearsal_goes_through_every_check(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quarter_hour, "CHECKS", checks)
     few = mock.patch.object(dynamics, "PROBE_IMAGES", 16)
     with few, mock.patch.object(Launcher, "run", run_here):
-        code = start("--device", "cpu", "--small", "--out", tmp_path / "out.json")
+        code = start("--device", "cpu", "--small", "--minutes", 600, "--out", tmp_path / "out.json")
     said, report = capsys.readouterr().out, json.loads((tmp_path / "out.json").read_text())
     assert [result["name"] for result in report["results"]] == [entry.name for entry in checks]
     assert [result for result in report["results"] if result["state"] != "passed"] == [] and code == 0
@@ -136,9 +136,11 @@ def test_a_check_that_no_longer_fits_is_not_run(place):
     assert "it may take 20 s, and " in results[0]["reason"] and "long" not in place.found
 
 
-def test_a_check_that_goes_on_beyond_the_end_is_ended_and_has_failed(place):
-    (result,) = carry_out([Entry("endless", endless, 0)], place, 0.05, lambda results: None)
-    assert result["state"] == "failed" and "took longer" in result["reason"]
+@pytest.mark.parametrize("left, state", [(100, "failed"), (0.04, "not run")], ids=["it hangs", "time is up"])
+def test_a_check_that_does_not_end_is_ended(tmp_path, left, state):
+    entry, place = Entry("endless", endless, 0.03), Place("cpu", False, tmp_path)
+    result = quarter_hour.attempt(entry, place, left)
+    assert result["state"] == state and "it had not ended after 0 s" == result["reason"]
 
 
 def test_all_checks_fit_into_eight_minutes_and_say_in_a_sentence_what_they_prove():

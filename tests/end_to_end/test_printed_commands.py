@@ -115,7 +115,7 @@ NOT_RUN = {
     "make (test|check)": "runs this",
     "make test-(programs|processors|faults|slurm|browser)": "tests; some need a cluster or a browser: .ci/run does it",
     "make (soak|reference|pretrain|speed)": "minutes to hours",
-    "make test-gpu": "needs a GPU; tests/gpu rehearses the script on a CPU",
+    "make test-gpu.*": "needs a GPU; tests/gpu rehearses the script on a CPU",
     "python -m robustft.benchmarks.speed step": "minutes; make speed does all of them",
     "make readme": "draws each picture of the reference again; test_readme compares what it writes",
     "make format": "changes files",

@@ -218,6 +218,13 @@ def test_numbers_that_differ_or_are_none_fail(place, monkeypatch, check, made, w
         check(place)
 
 
+def test_a_run_that_ended_before_it_was_killed_proves_nothing(place, monkeypatch):
+    ended = SimpleNamespace(returncode=0, stderr="all done")
+    monkeypatch.setattr(quarter_hour.subprocess, "run", lambda *words, **more: ended)
+    with pytest.raises(Failed, match="it was to be killed, and ended with 0: all done"):
+        quarter_hour.resume(place)
+
+
 def test_what_only_one_side_has_is_far():
     assert quarter_hour.furthest({"a": torch.ones(1)}, {"b": torch.ones(1)})[0] == float("inf")
 

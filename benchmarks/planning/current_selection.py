@@ -148,8 +148,7 @@ def _with_selection(benchmark: "Benchmark", record: Mapping[str, Any]) -> Mappin
     selection = selection_of(benchmark, spec)
     changed = {**record, "selection": selection}
     if selection["tuning"]:
-        resolver = benchmark.resolver(spec.recipe).of_rule(selection["rules"][0])
-        changed["sources"] = resolver.plain(spec.method, spec.backbone, spec.seed, spec.shots)[-1].sources
+        changed["sources"] = benchmark.selector(spec.recipe).sources(selection["rules"][0], spec)
     return changed
 
 

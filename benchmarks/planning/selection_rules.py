@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from ...results.records.run_id import canonical
 from ..errors import UserError
 from ..run_folder.spec import RunSpec
-from .request import MethodClass, choose_backbone, learns, post_hoc
+from .request import MethodClass, Planned, choose_backbone, learns, post_hoc
 from .resolver import CHOOSING, Resolver
 from .suite.suite import RULES
 from .suite.tuned_values import TunedEntry
@@ -21,7 +22,7 @@ class Selector:
         self.resolver = resolver
         self.suite, self.tuned, self.facts = resolver.suite, resolver.tuned, resolver.facts
         self.recipe, self.published = resolver.recipe, resolver.published
-        self._given: dict[tuple[str, str, str, int, int | None], str | None] = {}
+        self._models: dict[tuple[str, str, str, int | None], tuple[Planned, str] | None] = {}
 
     def of(self, spec: RunSpec, current: Callable[[str, str], bool] = lambda method, backbone: True) -> dict[str, Any]:
         """Which selection rules a spec is a result of: those whose own plan gives exactly this run.
@@ -47,12 +48,12 @@ class Selector:
         if method.pools() and spec.seed != self.suite.seeds[0]:
             return none
         if self.published is not None:
-            return {**none, "rules": [PUBLISHED] if self._gives(CHOOSING[0], spec) == spec.run_id else []}
+            return {**none, "rules": [PUBLISHED] if self._gives(CHOOSING[0], spec, _but_for_seed(spec)) else []}
         if self.recipe not in self.suite.ranked_recipes:
             return none
         based = ((rule, self._basis(method, spec.backbone, rule, current)) for rule in RULES)
-        run_id = spec.run_id
-        given = {rule: basis for rule, basis in based if basis is not None and self._gives(rule, spec) == run_id}
+        text = _but_for_seed(spec)
+        given = {rule: basis for rule, basis in based if basis is not None and self._gives(rule, spec, text)}
         if not given:
             return none
         basis = next(iter(given.values()))
@@ -69,19 +70,44 @@ class Selector:
         except ValueError:
             return False
 
-    def _gives(self, rule: str, spec: RunSpec) -> str | None:
-        """The id of the run that a rule plans for method, backbone and seed; None where a tuning seed is involved."""
-        key = (rule, spec.method, spec.backbone, spec.seed, spec.shots)
-        if key not in self._given:
+    def sources(self, rule: str, spec: RunSpec) -> dict[str, str]:
+        """Where each value of a run that a rule gives comes from."""
+        model = self._model(rule, spec)
+        return model[0].sources if model else {}
+
+    def _gives(self, rule: str, spec: RunSpec, text: str) -> bool:
+        """Whether a rule plans exactly this run for method, backbone and seed, and no tuning seed is involved.
+
+        Args:
+            text: `_but_for_seed` of it.
+        """
+        model = self._model(rule, spec)
+        if model is None or model[1] != text:
+            return False
+        tuning = self.suite.tuning.seeds if self.suite.tuning else []
+        if not (model[0].spec.inputs or spec.inputs):
+            return spec.seed not in tuning
+        # The ids of what it reads: by a plan for this seed.
+        runs = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed, spec.shots)
+        return runs[-1].spec.inputs == spec.inputs and not any(run.spec.seed in tuning for run in runs)
+
+    def _model(self, rule: str, spec: RunSpec) -> tuple[Planned, str] | None:
+        """What a rule plans for method and backbone, made once for all seeds, and `_but_for_seed` of it.
+
+        A seed changes nothing in a plan but itself and the ids of what the run reads. None for a record of values that
+        a published recipe no longer has.
+        """
+        key = (rule, spec.method, spec.backbone, spec.shots)
+        if key not in self._models:
             try:
-                runs = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed, spec.shots)
+                planned = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed, spec.shots)[-1]
             except UserError:
                 if self.published is None:
                     raise
-                return None  # a record of values that this file no longer has
-            tuning = self.suite.tuning.seeds if self.suite.tuning else []
-            self._given[key] = None if any(run.spec.seed in tuning for run in runs) else runs[-1].spec.run_id
-        return self._given[key]
+                self._models[key] = None
+            else:
+                self._models[key] = planned, _but_for_seed(planned.spec)
+        return self._models[key]
 
     def _basis(
         self, method: MethodClass, backbone: str, rule: str, current: Callable[[str, str], bool]
@@ -105,3 +131,8 @@ class Selector:
         if not method.trained and not (chooses and entry is not None and "lr" in entry.one_se.values):
             names += method.inputs(method.Hyper())
         return names
+
+
+def _but_for_seed(spec: RunSpec) -> str:
+    """A text that is equal exactly where two runs have the same values, whatever their seeds and what they read."""
+    return canonical(spec.model_dump(mode="json", exclude={"seed", "inputs"}))

@@ -7,6 +7,8 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
+from itertools import chain, compress
+from operator import mul
 from typing import Any
 
 from ..board.comparison import AgainstBest, Judge, sets_of
@@ -40,6 +42,8 @@ UNITS = {
 }
 SHORT = {"worst_group_accuracy": "worst_group_acc"}
 NOT_METRICS = ("role", "n", "n_expected", "classes")
+_RUN = "\0"
+"""Stands for the fields of a run while its lines are made; no field of a record has it."""
 
 
 def wide(sections: Sequence[Section], judge: Judge) -> str:
@@ -182,17 +186,46 @@ def _of_run(provenance: str, record: Record) -> str:
     run += [record["method"], record["method_version"], record["backbone"], record["seed"]]
     run += [" ".join(selection["rules"]), selection["tuning"] or "", selection["trials"]]
     run += [environment.get("commit") or "", {True: "yes", False: "no", None: ""}[environment.get("dirty")]]
-    path, lines = record.get("path"), []
+    path, parts = record.get("path"), []
     points = [(f"{path['parameter']}={point['value']:g}", point["sets"]) for point in path["points"]] if path else []
     for dataset, found in record["sets"].items():
-        about = _fields(*run, dataset, found["role"], found["n"], found["n_expected"])
-        for point, values in (("", found), *((point, sets[dataset]) for point, sets in points)):
-            head = about + _fields("", point, "")
-            lines += [head + text for metric, value in values.items() if (text := _metric(metric, value))]
+        about = (dataset, found["role"], found["n"], found["n_expected"])
+        parts += [((*about, point), values) for point, values in (("", found), *((p, at[dataset]) for p, at in points))]
     for dataset, found in record.get("retention", {}).items():
-        head = _fields(*run, dataset, "retention", found["n"], found["n_expected"]) + _fields("", "", "")
-        lines += [head + text for metric, value in found.items() if (text := _metric(metric, value))]
-    return "".join(lines)
+        parts.append(((dataset, "retention", found["n"], found["n_expected"], ""), found))
+    pattern, kept, scales = _pattern(tuple((*about, *values) for about, values in parts))
+    numbers = list(compress(chain.from_iterable(values.values() for _, values in parts), kept))
+    if set(map(type, numbers)) == {float} and math.isfinite(sum(numbers)):
+        text = pattern % tuple(map(mul, numbers, scales))
+    else:
+        ends = ((about, _metric(*metric)) for about, values in parts for metric in values.items())
+        text = "".join(_head(*about) + end for about, end in ends if end)
+    return text.replace(_RUN, _fields(*run, ""))
+
+
+@lru_cache(maxsize=500)
+def _pattern(layout: tuple[tuple[Any, ...], ...]) -> tuple[str, list[bool], list[int]]:
+    """The lines of a run but for its finite numbers; which of its values these are, and their factors.
+
+    Runs of one benchmark have the same sets, points and metrics: a few patterns serve ten thousand.
+
+    Args:
+        layout: the five fields of `_head` of each set and point, and behind them the names of what it holds.
+    """
+    text, kept, scales = [], [], []
+    for *about, names in ((*part[:5], part[5:]) for part in layout):
+        head = _head(*about).replace("%", "%%")
+        for name, scale in map(_named, names):
+            kept.append(bool(name))
+            if name:
+                text.append(f"{head}{name.replace('%', '%%')}%.10g\n")
+                scales.append(scale)
+    return "".join(text), kept, scales
+
+
+def _head(dataset: str, role: str, n: int, n_expected: int, point: str) -> str:
+    """The beginning of a line, with `_RUN` for the fields of its run."""
+    return _RUN + _fields(dataset, role, n, n_expected, point, "")
 
 
 def _place(entry: tuple[str, Record]) -> tuple:

@@ -16,7 +16,7 @@ from ..statistics.seed_summary import mean_of_all
 from . import absent_classes, interpolation_paths, provenances
 from .chance import classes_of
 from .curve import Curve
-from .oracle import at_best_points
+from .oracle import PathRuns, at_best_points, runs_of_paths
 from .provenances import shares_name
 from .row_marks import (
     Record,
@@ -113,15 +113,23 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
         names = " and ".join("/".join(str(part) for part in table if part) for table in tables)
         raise BoardError(f"board: one table cannot hold {names}; make one table for each.")
     benchmark, version, recipe, fingerprint, shots = tables[0]
-    roles = _roles(everything)
-    groups = {provenance: [_in_its_roles(record, roles) for record in given] for provenance, given in groups.items()}
+    layouts: dict[int, _Layout] = {}  # id of a record -> its sets, each with its role
+    known: dict[_Layout, _Layout] = {}  # few, each kept once
+    for record in everything:
+        layout = tuple((name, metrics["role"]) for name, metrics in record["sets"].items())
+        layouts[id(record)] = known.setdefault(layout, layout)
+    roles = _roles((layouts[id(record)], record["run_id"]) for record in everything)
+    groups = {
+        provenance: [_in_its_roles(record, layouts[id(record)], roles) for record in given]
+        for provenance, given in groups.items()
+    }
     everything = [record for given in groups.values() for record in given]
     clusters = {name: starts for record in everything for name, starts in record["info"].get(CLUSTERS, {}).items()}
     own_metrics = _own_metrics(everything, roles)
     table = _Table(roles, own_metrics, rules, _means(everything, roles))
 
     made: list[provenances.Made] = []
-    with_paths: dict[str, Sequence[Record]] = {}
+    with_paths: dict[str, list[PathRuns]] = {}
     for provenance, given in groups.items():
         newest = provenances.newest_versions(groups, provenance)
         plugins = provenances.newest_plugins(groups, provenance)
@@ -130,13 +138,19 @@ def section(groups: Mapping[str, Sequence[Record]], rules: Sequence[str]) -> Sec
             settings[_group_of(record, rules)].append(record)
         pairs = [(row, settings[key]) for key in sorted(settings) for row in _rows(settings[key], provenance, table)]
         best: dict[str, list[Record]] = defaultdict(list)
-        for record in at_best_points(given, own_metrics):
+        paths = runs_of_paths(given, own_metrics)
+        for record in at_best_points(paths):
             best[_group_of(record, rules)].append(record)
         pairs += [(_oracle_row(best[key], provenance, table), best[key]) for key in sorted(best)]
         expected = _expected_seeds([row for row, _ in pairs])
         made += [(marked(row, behind, roles, expected.of(row), newest, plugins), behind) for row, behind in pairs]
-        current = [r for r in given if r["method_version"] == newest[r["method"]] and not is_replaced(r, plugins)]
-        with_paths[provenance] = current
+        # All runs of a path are of one version of their method and of their plug-ins.
+        firsts = ((path, path.runs[0]) for path in paths)
+        with_paths[provenance] = [
+            path
+            for path, first in firsts
+            if first["method_version"] == newest[first["method"]] and not is_replaced(first, plugins)
+        ]
     rows = with_budgets(provenances.joined(made, groups))
     if OLD_TASK in roles:
         rows = [_with_forgetting(row, rows) for row in rows]
@@ -171,9 +185,9 @@ def _doubts(record: Record) -> tuple[str, ...]:
     return (*doubts, by_size) if named and "fingerprint_of" not in info else doubts
 
 
-def _paths(groups: Mapping[str, Sequence[Record]], section: Section) -> Iterable[Curve]:
-    for provenance, given in groups.items():
-        yield from interpolation_paths.of_records(section, given, provenance)
+def _paths(groups: Mapping[str, Sequence[PathRuns]], section: Section) -> Iterable[Curve]:
+    for provenance, paths in groups.items():
+        yield from interpolation_paths.of_runs(paths, provenance)
     yield from interpolation_paths.of_rows(section)
 
 
@@ -281,25 +295,35 @@ def _is_fixed(record: Record) -> bool:
     return FIXED in record["selection"]["rules"] and not _kind_of(record) and not is_partial(record)
 
 
-def _roles(records: Sequence[Record]) -> dict[str, str]:
-    """Set name -> role, in the order of the fullest record, whatever the order of the records."""
+_Layout = tuple[tuple[str, str], ...]
+"""(name, role) of each set of a record."""
+
+
+def _roles(layouts: Iterable[tuple[_Layout, str]]) -> dict[str, str]:
+    """Set name -> role, in the order of the fullest record, whatever the order of the records.
+
+    Args:
+        layouts: that of each record, and its run id.
+    """
+    first: dict[_Layout, str] = {}
+    for layout, run_id in layouts:
+        first[layout] = min(run_id, first.get(layout, run_id))
     roles: dict[str, str] = {}
-    for record in sorted(records, key=lambda r: (-len(r["sets"]), r["run_id"])):
-        for name, metrics in record["sets"].items():
-            known = roles.setdefault(name, metrics["role"])
-            if {known, metrics["role"]} == {"iid", "shift"}:
+    for layout in sorted(first, key=lambda layout: (-len(layout), first[layout])):
+        for name, role in layout:
+            known = roles.setdefault(name, role)
+            if {known, role} == {"iid", "shift"}:
                 roles[name] = "iid"  # what is finetuned on was once called a shift, too
-            elif known != metrics["role"]:
-                raise BoardError(f"board: set {name} is {known} in one record and {metrics['role']} in another.")
+            elif known != role:
+                raise BoardError(f"board: set {name} is {known} in one record and {role} in another.")
     return {name: role for name, role in roles.items() if role != "validation"}
 
 
-def _in_its_roles(record: Record, roles: Mapping[str, str]) -> Record:
+def _in_its_roles(record: Record, layout: _Layout, roles: Mapping[str, str]) -> Record:
     """The record with the roles that its table's sets have."""
-    sets = record["sets"]
-    if all(roles.get(name, metrics["role"]) == metrics["role"] for name, metrics in sets.items()):
+    if all(roles.get(name, role) == role for name, role in layout):
         return record
-    moved = {name: {**metrics, "role": roles.get(name, metrics["role"])} for name, metrics in sets.items()}
+    moved = {name: {**metrics, "role": roles.get(name, metrics["role"])} for name, metrics in record["sets"].items()}
     return {**{key: record[key] for key in record}, "sets": moved}
 
 
@@ -423,44 +447,45 @@ def _scores(sets: Mapping[str, Mapping[str, Any]], table: _Table) -> dict[str, f
 
 def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) -> dict[str, float]:
     """Column -> value of one run; a mean over shifts only if none is missing."""
-    values = {f"acc/{name}": metrics["accuracy"] for name, metrics in sets.items() if name in roles}
-    values |= {f"ece/{name}": metrics["ece"] for name, metrics in sets.items() if name in roles}
-    values |= {
-        f"worst_group_accuracy/{name}": metrics["worst_group_accuracy"]
-        for name, metrics in sets.items()
-        if name in roles and "worst_group_accuracy" in metrics
-    }
+    values: dict[str, float] = {}
+    of_role: dict[str, list[Mapping[str, Any]]] = {"id": [], "shift": []}
+    for name, metrics in sets.items():
+        if metrics["role"] in of_role:
+            of_role[metrics["role"]].append(metrics)
+        if name in roles:
+            values[f"acc/{name}"], values[f"ece/{name}"] = metrics["accuracy"], metrics["ece"]
+            if "worst_group_accuracy" in metrics:
+                values[f"worst_group_accuracy/{name}"] = metrics["worst_group_accuracy"]
     try:
         summary = summarise(sets)
     except RecordError as error:
         raise BoardError(f"board: {error}") from error
-    if any(role == "shift" and name not in sets for name, role in roles.items()):
+    has_every_shift = all(name in sets for name, role in roles.items() if role == "shift")
+    if not has_every_shift:
         summary = {key: value for key, value in summary.items() if not key.endswith("_ood_mean")}
     summary.pop("nll_validation", None)
-    for metrics in sets.values():
-        if metrics["role"] == "id" and metrics.get(FLOOR) is not None:
+    for metrics in of_role["id"]:
+        if metrics.get(FLOOR) is not None:
             values["ece_floor_id"] = metrics[FLOOR]
     means = {
         "ece_floor_ood_mean": mean_of_all(
             sets.get(name, {}).get(FLOOR) for name, role in roles.items() if role == "shift"
         ),
-        "ece_lineage_id": mean_of_all(_lineage(sets, "id")),
-        "ece_lineage_ood_mean": mean_of_all(_lineage(sets, "shift")),
+        "ece_lineage_id": mean_of_all(map(_lineage, of_role["id"])),
+        "ece_lineage_ood_mean": mean_of_all(map(_lineage, of_role["shift"])),
     }
-    for metric in MORE_METRICS:
-        of_role = {role: [s.get(metric) for s in sets.values() if s["role"] == role] for role in ("id", "shift")}
-        if all(role != "shift" or name in sets for name, role in roles.items()):
-            means[f"{metric}_ood_mean"] = mean_of_all(of_role["shift"])
-        means[f"{metric}_id"] = mean_of_all(of_role["id"])
+    for metric in set().union(*of_role["id"], *of_role["shift"]) & MORE_METRICS.keys():
+        if has_every_shift:
+            means[f"{metric}_ood_mean"] = mean_of_all(one.get(metric) for one in of_role["shift"])
+        means[f"{metric}_id"] = mean_of_all(one.get(metric) for one in of_role["id"])
     values |= {name: mean for name, mean in means.items() if mean is not None}
     # A record holds null where the likelihood is infinite.
     return values | {key: math.inf if value is None else value for key, value in summary.items()}
 
 
-def _lineage(sets: Mapping[str, Mapping[str, Any]], role: str) -> list[float | None]:
-    """The calibration error as the lineage's code computes it, of each set of a role; None where it is not there."""
-    of_role = [metrics for metrics in sets.values() if metrics["role"] == role]
-    return [next((metrics[key] for key in metrics if key.startswith(LINEAGE)), None) for metrics in of_role]
+def _lineage(metrics: Mapping[str, Any]) -> float | None:
+    """The calibration error of a set as the lineage's code computes it; None where it is not there."""
+    return next((metrics[key] for key in metrics if key.startswith(LINEAGE)), None)
 
 
 def _dynamics(record: Record) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..statistics.seed_summary import mean_of_all
 from .curve import Curve, Stop
-from .oracle import runs_of_paths
+from .oracle import PathRuns, Scores
 from .rows import ASIDE, FIXED, GRID, TRANSDUCTIVE, Row, Section, settings_text
 
 Record = Mapping[str, Any]
@@ -30,22 +30,19 @@ def by_seed(section: Section, row: Row) -> dict[int, tuple[float, float]]:
     return {seed: (id_score[seed], ood[seed]) for seed in sorted(id_score.keys() & ood.keys())}
 
 
-def of_records(section: Section, records: Iterable[Record], provenance: str) -> list[Curve]:
+def of_runs(paths: Iterable[PathRuns], provenance: str) -> list[Curve]:
     """The curves of runs that evaluate a path themselves (WiSE-FT), at the values that all their seeds share."""
     found = []
-    for runs in runs_of_paths(records):
-        parameter = runs[0]["path"]["parameter"]
-        at: dict[float, dict[int, tuple[float | None, float | None]]] = defaultdict(dict)
-        for record in runs:
-            sets = record["sets"]
-            for point in record["path"]["points"]:
-                at[point["value"]][record["seed"]] = at_point(section, sets, point["sets"])
+    for path in paths:
+        runs, at = path.runs, path.at
         run_ids = {record["seed"]: record["run_id"] for record in runs}
         stops = tuple(_stop(value, at[value], run_ids) for value in sorted(at) if len(at[value]) == len(runs))
         if len(stops) > 1:
             spec = runs[0]["spec"]
             rest = {**spec, **spec.get("hyper", {}), "_": [runs[0]["method_version"], runs[0]["backbone_weights"]]}
-            curve = Curve(runs[0]["method"], runs[0]["backbone"], provenance, parameter, "", stops, of_one_run=True)
+            curve = Curve(
+                runs[0]["method"], runs[0]["backbone"], provenance, path.parameter, "", stops, of_one_run=True
+            )
             found.append(_Unlabelled(curve, rest))
     return _labelled(found)
 
@@ -93,18 +90,6 @@ def _labelled(found: Sequence[_Unlabelled]) -> list[Curve]:
     return curves
 
 
-def at_point(
-    section: Section, sets: Mapping[str, Mapping[str, Any]], at: Mapping[str, Mapping[str, float]]
-) -> tuple[float | None, float | None]:
-    """ID score and OOD mean of one run at one point; earlier records have no score but accuracy there."""
-
-    def mean(role: str) -> float | None:
-        names = [name for name, metrics in sets.items() if metrics["role"] == role]
-        return mean_of_all(at[name].get(section.score(name)) for name in names)
-
-    return mean("id"), mean("shift")
-
-
-def _stop(value: float, runs: Mapping[int, tuple[float | None, float | None]], run_ids: Mapping[int, str]) -> Stop:
+def _stop(value: float, runs: Mapping[int, Scores], run_ids: Mapping[int, str]) -> Stop:
     means = [mean_of_all(values) for values in zip(*runs.values(), strict=True)]
     return Stop(value, len(runs), means[0], means[1], dict(runs), run_ids)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -15,18 +16,80 @@ from ..statistics.seed_summary import mean_of_all
 Record = Mapping[str, Any]
 
 
-def at_best_points(records: Iterable[Record], own_metrics: Mapping[str, str] = MappingProxyType({})) -> list[Record]:
-    """The records of every path as they would be at its best value.
+Scores = tuple[float | None, float | None]
+"""ID score and OOD mean of a run at one point."""
+
+
+@dataclass(frozen=True)
+class PathRuns:
+    """The runs of one path, one a seed, in the order of the seeds.
 
     A path is all records of one method version on one backbone that differ in the seed and in the path's parameter
-    alone; so the runs of several rules count once, where they read the same input. Its value is one for all seeds:
-    the one whose OOD mean is largest in the mean over seeds, and of equal ones the smallest.
+    alone; so the runs of several rules count once, where they read the same input.
+
+    Attributes:
+        own_metrics: set -> the metric that it is judged by; accuracy where it is not named.
+    """
+
+    runs: Sequence[Record]
+    own_metrics: Mapping[str, str]
+
+    @cached_property
+    def parameter(self) -> str:
+        """What the path is over."""
+        return str(self.runs[0]["path"]["parameter"])
+
+    @cached_property
+    def at(self) -> dict[float, dict[int, Scores]]:
+        """Value -> seed -> what its run scores there, looked up once: the record of a path is the largest there is."""
+        found: dict[float, dict[int, Scores]] = defaultdict(dict)
+        for record in self.runs:
+            seed = record["seed"]
+            for value, scores in at_points(record, self.own_metrics):
+                found[value][seed] = scores
+        return dict(found)
+
+    @property
+    def best(self) -> float | None:
+        """The value of the largest OOD mean over all runs; None if the runs share no value, or there is no shift."""
+        means: dict[float, float] = {}
+        for value, by_seed in self.at.items():
+            mean = mean_of_all(ood for _, ood in by_seed.values())
+            if mean is not None and len(by_seed) == len(self.runs):
+                means[value] = mean
+        # Below 1e-9, means differ by rounding only.
+        return min(means, key=lambda value: (-round(means[value], 9), value), default=None)
+
+
+def at_points(record: Record, own_metrics: Mapping[str, str]) -> list[tuple[float, Scores]]:
+    """Each value of a record's path, with ID score and OOD mean there.
+
+    Earlier records have no score but accuracy there.
 
     Args:
-        records: finished runs of one benchmark, from one place; those without a path, and those on part of the images,
-            are left out, and those that adapt to a set.
-        own_metrics: set -> the metric that it is judged by; accuracy where it is not named. Records whose points lack
-            it are left out too.
+        own_metrics: as of `PathRuns`.
+    """
+    roles = {name: metrics["role"] for name, metrics in record["sets"].items()}
+    id_sets, shifts = (
+        [(name, own_metrics.get(name, "accuracy")) for name in roles if roles[name] == role] for role in ("id", "shift")
+    )
+    return [
+        (
+            point["value"],
+            (
+                mean_of_all(point["sets"][name].get(score) for name, score in id_sets),
+                mean_of_all(point["sets"][name].get(score) for name, score in shifts),
+            ),
+        )
+        for point in record["path"]["points"]
+    ]
+
+
+def at_best_points(paths: Iterable[PathRuns]) -> list[Record]:
+    """The records of every path as they would be at its best value.
+
+    That is one for all seeds: the one whose OOD mean is largest in the mean over seeds, and of equal ones the
+    smallest. Paths whose points lack the metric that a set is judged by are left out.
 
     Returns:
         Records with the metrics, and the parameter, of that value, and without the path; the parameter's source is
@@ -34,38 +97,29 @@ def at_best_points(records: Iterable[Record], own_metrics: Mapping[str, str] = M
     """
     found: list[Record] = []
     shared: dict[Any, Any] = {}
-    for runs in runs_of_paths(records):
-        value = best_value(runs, own_metrics)
-        found += [] if value is None else [Packed(_moved(record, value), shared) for record in runs]
+    for path in paths:
+        value = path.best
+        found += [] if value is None else [Packed(_moved(record, value), shared) for record in path.runs]
     return found
 
 
-def runs_of_paths(records: Iterable[Record]) -> list[list[Record]]:
-    """The runs of every path, one a seed, in the order of the seeds.
+def runs_of_paths(records: Iterable[Record], own_metrics: Mapping[str, str] = MappingProxyType({})) -> list[PathRuns]:
+    """The runs of every path.
 
     Those on part of the images are left out, and those that adapt to a set, as on the boards.
+
+    Args:
+        records: finished runs of one benchmark, from one place; those without a path are left out.
+        own_metrics: as of `PathRuns`.
     """
     paths: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r["finished"], r["run_id"])):
+        if "path" not in record:
+            continue
         spec = record["spec"]
-        whole = spec.get("limit") is None and not spec.get("allow_partial") and not record.get("transductive")
-        if whole and "path" in record:
+        if spec.get("limit") is None and not spec.get("allow_partial") and not record.get("transductive"):
             paths[_path_of(record)].setdefault(record["seed"], record)
-    return [[paths[key][seed] for seed in sorted(paths[key])] for key in sorted(paths)]
-
-
-def best_value(runs: Sequence[Record], own_metrics: Mapping[str, str] = MappingProxyType({})) -> float | None:
-    """The value of the largest OOD mean over all runs; None if the runs share no value, or there is no shift."""
-    means: dict[float, list[float]] = defaultdict(list)
-    for record in runs:
-        shifts = [name for name, metrics in record["sets"].items() if metrics["role"] == "shift"]
-        for point in record["path"]["points"] if shifts else []:
-            mean = mean_of_all(point["sets"][name].get(own_metrics.get(name, "accuracy")) for name in shifts)
-            if mean is not None:
-                means[point["value"]].append(mean)
-    shared = {value: math.fsum(seeds) / len(seeds) for value, seeds in means.items() if len(seeds) == len(runs)}
-    # Below 1e-9, means differ by rounding only.
-    return min(shared, key=lambda value: (-round(shared[value], 9), value), default=None)
+    return [PathRuns([paths[key][seed] for seed in sorted(paths[key])], own_metrics) for key in sorted(paths)]
 
 
 def _path_of(record: Record) -> str:

@@ -39,15 +39,15 @@ def marked(
     if expects and missing:
         few = f"{len(row.seeds)} of {len(expected_seeds)} seeds"
         marks["seeds"] = f"{few}, missing {', '.join(map(str, missing))}"
-    absent = sorted({name for record in used for name in roles if name not in record["sets"]}, key=natural)
-    if absent:
-        marks["sets"] = f"not every run has {', '.join(absent)}; empty cells and means leave those runs out"
-    short = {
-        name
-        for record in used
-        for name, metrics in record["sets"].items()
-        if name in roles and (metrics["n"] < metrics["n_expected"] or record["spec"].get("limit") is not None)
-    }
+    lacking: set[str] = set()
+    short: set[str] = set()
+    for record in used:
+        sets, limited = record["sets"], record["spec"].get("limit") is not None
+        lacking |= roles.keys() - sets.keys()
+        short |= {name for name in roles.keys() & sets if limited or sets[name]["n"] < sets[name]["n_expected"]}
+    if lacking:
+        absent = ", ".join(sorted(lacking, key=natural))
+        marks["sets"] = f"not every run has {absent}; empty cells and means leave those runs out"
     if short:
         marks["partial"] = f"part of the images only: {', '.join(name for name in roles if name in short)}"
     elif any(map(is_partial, used)):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..board.grouping import Record
-from ..board.interpolation_paths import at_point
+from ..board.oracle import at_points
 from ..board.rows import FIXED, GRID, Row, Section, natural
 from ..published import rows as rows_module
 from ..statistics.seed_summary import mean_sd
@@ -109,11 +109,10 @@ def _along(section: Section, records: Sequence[Record]) -> list[tuple[float, flo
     """(value, ID score, OOD mean) at the points that all records share; none where earlier records lack a score."""
     values: dict[float, list[tuple[float, float]]] = {}
     for record in records:
-        for point in record["path"]["points"]:
-            id_score, ood = at_point(section, record["sets"], point["sets"])
+        for value, (id_score, ood) in at_points(record, dict(section.own_metrics)):
             if id_score is None or ood is None:
                 return []
-            values.setdefault(point["value"], []).append((id_score, ood))
+            values.setdefault(value, []).append((id_score, ood))
     return [
         (value, math.fsum(x for x, _ in found) / len(found), math.fsum(y for _, y in found) / len(found))
         for value, found in sorted(values.items())

@@ -59,8 +59,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
 def mean_of_all(values: Iterable[float | None]) -> float | None:
     """Mean; None where one is missing, or there are none."""
     found = list(values)
-    there = [value for value in found if value is not None]
-    return math.fsum(there) / len(there) if there and len(there) == len(found) else None
+    return None if None in found or not found else math.fsum(found) / len(found)
 
 
 def smallest_resolvable_difference(

@@ -6,7 +6,7 @@ import io
 import pytest
 from make_records import make_record
 
-from robustft.results.board.oracle import at_best_points
+from robustft.results.board.oracle import at_best_points, runs_of_paths
 from robustft.results.records.records import RecordError, validate
 from robustft.results.tables.blocks import Heading, Notes, Table
 from robustft.results.tables.leaderboard import build
@@ -62,7 +62,7 @@ def test_every_form_of_the_board_has_it_apart():
 def test_its_path_is_no_line_to_be_compared_with_and_has_no_oracle():
     line = {"line": LINE, "hyper": {"alpha": 0.5}, "sources": {"alpha": "method default"}}
     ours, theirs = runs("mine", 0.8, True, **line), runs("wise_ft", 0.8, **line)
-    assert {record["method"] for record in at_best_points([*ours, *theirs])} == {"wise_ft"}
+    assert {record["method"] for record in at_best_points(runs_of_paths([*ours, *theirs]))} == {"wise_ft"}
     section = build([*ordinary(), *ours, *theirs]).sections[0]
     assert {path.method for path in section.paths} == {"wise_ft"}
     assert {row.method for row in section.aside("oracle")} == {"wise_ft"}

@@ -11,7 +11,7 @@ from rich.console import Console
 from robustft.benchmarks import cli
 from robustft.results.board.comparison import Judge, compare
 from robustft.results.board.grouping import BoardError
-from robustft.results.board.oracle import best_value
+from robustft.results.board.oracle import runs_of_paths
 from robustft.results.board.per_sample import OutcomeError, Outcomes
 from robustft.results.metrics import set_metrics
 from robustft.results.plots.style import draw_id_ood, drawing
@@ -148,7 +148,8 @@ def along(points, metric=F1):
 
 def test_a_path_and_its_best_point_are_by_the_score():
     records = along({0.0: (0.9, 0.2), 0.5: (0.8, 0.5), 1.0: (0.7, 0.6)})
-    assert best_value(records, OWN) == 1.0 and best_value(records) == 0.0
+    (by_score,), (by_accuracy,) = runs_of_paths(records, OWN), runs_of_paths(records)
+    assert (by_score.best, by_accuracy.best) == (1.0, 0.0)
     (section,) = build([*records, *judged("flyp", 0.6, 0.55)]).sections
     (path,) = section.paths
     assert [(stop.id_score, stop.ood) for stop in path.stops] == [(0.2, 0.2), (0.5, 0.5), (0.6, 0.6)]

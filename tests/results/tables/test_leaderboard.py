@@ -9,7 +9,7 @@ from make_records import SHIFTS, make_record
 from rich.console import Console
 
 from robustft.results.board.grouping import BoardError, section
-from robustft.results.board.oracle import at_best_points, best_value
+from robustft.results.board.oracle import at_best_points, runs_of_paths
 from robustft.results.board.per_sample import Outcomes
 from robustft.results.board.rows import ASIDE, GRID, ORACLE, PUBLISHED, natural
 from robustft.results.records.records import REFERENCE, gather_reference, publish_record, read_record
@@ -381,20 +381,20 @@ def test_the_oracle_is_never_ranked_though_it_beats_every_row():
 def test_the_oracle_maximises_the_mean_over_seeds_and_not_each_seed():
     first, second = {0.0: 0.60, 0.4: 0.90, 0.6: 0.75}, {0.0: 0.60, 0.4: 0.50, 0.6: 0.72}
     runs = wise(0.8, ("fixed",), 0.4, seeds=(0,), line=first) + wise(0.8, ("fixed",), 0.4, seeds=(1,), line=second)
-    assert best_value(runs) == 0.6  # 0.735 against 0.70; seed 0 alone would take 0.4
+    assert [path.best for path in runs_of_paths(runs)] == [0.6]  # 0.735 against 0.70; seed 0 alone would take 0.4
     (oracle,) = build(runs).sections[0].aside(ORACLE)
     assert [oracle.values["acc_ood_mean"][seed] for seed in (0, 1)] == pytest.approx([0.75, 0.72])
 
 
 def test_the_smallest_of_equal_values_is_the_oracles():
     (run,) = wise(0.8, ("fixed",), 0.5, seeds=(0,), line={0.2: 0.7, 0.4: 0.8, 0.6: 0.8})
-    assert best_value([run]) == 0.4
+    assert [path.best for path in runs_of_paths([run])] == [0.4]
 
 
 def test_what_the_oracle_makes_of_a_record_carries_no_rule_and_comes_from_the_first_run_of_a_seed():
     (early,) = wise(0.8, ("one_se",), 0.5, seeds=(0,), finished="2026-01-01T00:00:00Z")
     (late,) = wise(0.8, ("fixed",), 0.8, seeds=(0,), line={0.1: 0.9, 0.2: 0.1}, finished="2026-02-01T00:00:00Z")
-    (made,) = at_best_points([late, early, make_record("ft")])
+    (made,) = at_best_points(runs_of_paths([late, early, make_record("ft")]))
     assert made["selection"] == {"rules": [], "tuning": None, "trials": 4}
     assert (made["spec"]["hyper"], made["sources"]["alpha"]) == ({"alpha": 0.8}, "oracle")
 

@@ -22,7 +22,7 @@ class Selector:
         self.resolver = resolver
         self.suite, self.tuned, self.facts = resolver.suite, resolver.tuned, resolver.facts
         self.recipe, self.published = resolver.recipe, resolver.published
-        self._models: dict[tuple[str, str, str, int | None], tuple[Planned, str] | None] = {}
+        self._models: dict[_Key, tuple[Planned | None, str]] = {}
 
     def of(self, spec: RunSpec, current: Callable[[str, str], bool] = lambda method, backbone: True) -> dict[str, Any]:
         """Which selection rules a spec is a result of: those whose own plan gives exactly this run.
@@ -51,8 +51,9 @@ class Selector:
             return {**none, "rules": [PUBLISHED] if self._gives(CHOOSING[0], spec, _but_for_seed(spec)) else []}
         if self.recipe not in self.suite.ranked_recipes:
             return none
-        based = ((rule, self._basis(method, spec.backbone, rule, current)) for rule in RULES)
         text = _but_for_seed(spec)
+        possible = (rule for rule in RULES if self._models.get(_key(rule, spec), (None, text))[1] == text)
+        based = ((rule, self._basis(method, spec.backbone, rule, current)) for rule in possible)
         given = {rule: basis for rule, basis in based if basis is not None and self._gives(rule, spec, text)}
         if not given:
             return none
@@ -72,8 +73,8 @@ class Selector:
 
     def sources(self, rule: str, spec: RunSpec) -> dict[str, str]:
         """Where each value of a run that a rule gives comes from."""
-        model = self._model(rule, spec)
-        return model[0].sources if model else {}
+        planned, _ = self._model(rule, spec)
+        return planned.sources if planned else {}
 
     def _gives(self, rule: str, spec: RunSpec, text: str) -> bool:
         """Whether a rule plans exactly this run for method, backbone and seed, and no tuning seed is involved.
@@ -81,30 +82,30 @@ class Selector:
         Args:
             text: `_but_for_seed` of it.
         """
-        model = self._model(rule, spec)
-        if model is None or model[1] != text:
+        planned, its_text = self._model(rule, spec)
+        if planned is None or its_text != text:
             return False
         tuning = self.suite.tuning.seeds if self.suite.tuning else []
-        if not (model[0].spec.inputs or spec.inputs):
+        if not (planned.spec.inputs or spec.inputs):
             return spec.seed not in tuning
         # The ids of what it reads: by a plan for this seed.
         runs = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed, spec.shots)
         return runs[-1].spec.inputs == spec.inputs and not any(run.spec.seed in tuning for run in runs)
 
-    def _model(self, rule: str, spec: RunSpec) -> tuple[Planned, str] | None:
+    def _model(self, rule: str, spec: RunSpec) -> tuple[Planned | None, str]:
         """What a rule plans for method and backbone, made once for all seeds, and `_but_for_seed` of it.
 
-        A seed changes nothing in a plan but itself and the ids of what the run reads. None for a record of values that
-        a published recipe no longer has.
+        A seed changes nothing in a plan but itself and the ids of what the run reads. None and "" for a record of
+        values that a published recipe no longer has.
         """
-        key = (rule, spec.method, spec.backbone, spec.shots)
+        key = _key(rule, spec)
         if key not in self._models:
             try:
                 planned = self.resolver.of_rule(rule).plain(spec.method, spec.backbone, spec.seed, spec.shots)[-1]
             except UserError:
                 if self.published is None:
                     raise
-                self._models[key] = None
+                self._models[key] = None, ""
             else:
                 self._models[key] = planned, _but_for_seed(planned.spec)
         return self._models[key]
@@ -131,6 +132,13 @@ class Selector:
         if not method.trained and not (chooses and entry is not None and "lr" in entry.one_se.values):
             names += method.inputs(method.Hyper())
         return names
+
+
+_Key = tuple[str, str, str, int | None]
+
+
+def _key(rule: str, spec: RunSpec) -> _Key:
+    return rule, spec.method, spec.backbone, spec.shots
 
 
 def _but_for_seed(spec: RunSpec) -> str:

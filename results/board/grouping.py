@@ -476,8 +476,8 @@ def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) ->
     }
     for metric in set().union(*of_role["id"], *of_role["shift"]) & MORE_METRICS.keys():
         if has_every_shift:
-            means[f"{metric}_ood_mean"] = mean_of_all(one.get(metric) for one in of_role["shift"])
-        means[f"{metric}_id"] = mean_of_all(one.get(metric) for one in of_role["id"])
+            means[f"{metric}_ood_mean"] = mean_of_all([one.get(metric) for one in of_role["shift"]])
+        means[f"{metric}_id"] = mean_of_all([one.get(metric) for one in of_role["id"]])
     values |= {name: mean for name, mean in means.items() if mean is not None}
     # A record holds null where the likelihood is infinite.
     return values | {key: math.inf if value is None else value for key, value in summary.items()}

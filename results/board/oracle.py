@@ -73,16 +73,12 @@ def at_points(record: Record, own_metrics: Mapping[str, str]) -> list[tuple[floa
     id_sets, shifts = (
         [(name, own_metrics.get(name, "accuracy")) for name in roles if roles[name] == role] for role in ("id", "shift")
     )
-    return [
-        (
-            point["value"],
-            (
-                mean_of_all(point["sets"][name].get(score) for name, score in id_sets),
-                mean_of_all(point["sets"][name].get(score) for name, score in shifts),
-            ),
-        )
-        for point in record["path"]["points"]
-    ]
+
+    def mean(sets: Mapping[str, Mapping[str, float]], scores: Sequence[tuple[str, str]]) -> float | None:
+        return mean_of_all([sets[name].get(score) for name, score in scores])
+
+    points = record["path"]["points"]
+    return [(point["value"], (mean(point["sets"], id_sets), mean(point["sets"], shifts))) for point in points]
 
 
 def at_best_points(paths: Iterable[PathRuns]) -> list[Record]:
@@ -137,7 +133,7 @@ def _moved(record: Record, value: float) -> dict[str, Any]:
     kept = ("role", "n_expected", "n")
     sets = {name: {key: metrics[key] for key in kept} | at[name] for name, metrics in record["sets"].items()}
     return {
-        **{key: record[key] for key in record if key != "path"},
+        **{key: record[key] for key in record if key not in ("path", "spec", "sources", "selection", "sets")},
         "spec": {**spec, "hyper": {**spec.get("hyper", {}), parameter: value}},
         "sources": {**record["sources"], parameter: "oracle"},
         "selection": {"rules": [], "tuning": None, "trials": len(points)},

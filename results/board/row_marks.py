@@ -192,4 +192,5 @@ def is_transductive(record: Record) -> bool:
 def is_partial(record: Record) -> bool:
     """Whether a run saw, or may have seen, part of the images only."""
     spec = record["spec"]
-    return any(spec.get(key) is not None for key in ("limit", "train_limit")) or bool(spec.get("allow_partial"))
+    limited = spec.get("limit") is not None or spec.get("train_limit") is not None
+    return limited or bool(spec.get("allow_partial"))

@@ -25,14 +25,23 @@ class Packed(Mapping[str, Any]):
     def __init__(self, record: Mapping[str, Any], shared: dict[Any, Any]) -> None:
         keys = tuple(record)
         self._places: dict[str, int] = shared.setdefault(keys, dict(zip(keys, range(len(keys)), strict=True)))
-        stored = (marshal.dumps(value) if isinstance(value, dict) else value for value in record.values())
-        self._values = tuple(
-            shared.setdefault(value, value) if isinstance(value, (bytes, str)) else value for value in stored
-        )
+        values: list[Any] = []
+        for value in record.values():
+            kept = marshal.dumps(value) if isinstance(value, dict) else value
+            values.append(shared.setdefault(kept, kept) if isinstance(kept, (bytes, str)) else kept)
+        self._values = tuple(values)
 
     def __getitem__(self, key: str) -> Any:
         value = self._values[self._places[key]]
-        return _loads(value) if isinstance(value, bytes) else value
+        return _loads(value) if type(value) is bytes else value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As of any mapping, without raising and catching an error for each key that is not there."""
+        place = self._places.get(key)
+        if place is None:
+            return default
+        value = self._values[place]
+        return _loads(value) if type(value) is bytes else value
 
     def __contains__(self, key: object) -> bool:
         return key in self._places

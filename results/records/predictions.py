@@ -142,7 +142,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         PredictionError: missing or damaged.
     """
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:  # pq.read_table would import pandas and all of datasets of many files
+            table = file.read()
     except FileNotFoundError:
         raise PredictionError(
             f"{path}: is missing; copy it from where the run was made, or remove the run folder to run it again."

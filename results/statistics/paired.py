@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special, stats
+from scipy import special
 
 from .seed_summary import StatisticsError
 
@@ -134,6 +134,8 @@ def resolvable(error: float, df: float, power: float = 0.8, level: float = 0.05)
 @lru_cache(maxsize=4096)
 def _shift(df: float, power: float, level: float) -> float:
     """The noncentrality at which a t test has this power."""
+    from scipy import optimize, stats  # late: slower to import than all else here
+
     critical = stats.t.ppf(1 - level / 2, df)
 
     def excess_power(shift: float) -> float:

@@ -58,7 +58,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
 
 def mean_of_all(values: Iterable[float | None]) -> float | None:
     """Mean; None where one is missing, or there are none."""
-    found = list(values)
+    found = values if isinstance(values, list) else list(values)
     return None if None in found or not found else math.fsum(found) / len(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,8 +59,8 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
 
 def mean_of_all(values: Iterable[float | None]) -> float | None:
     """Mean; None where one is missing, or there are none."""
-    found = values if isinstance(values, list) else list(values)
-    return None if None in found or not found else math.fsum(found) / len(found)
+    found = list(values)
+    return None if not found or None in found else math.fsum(cast("list[float]", found)) / len(found)
 
 
 def smallest_resolvable_difference(

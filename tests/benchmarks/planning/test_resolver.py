@@ -807,6 +807,18 @@ def test_a_run_belongs_to_the_rules_whose_values_it_has():
     assert rules_of(expand("tracer", tuned=same)[0], same) == ["one_se", "best_id"]
 
 
+def test_one_selector_answers_for_every_seed_and_setting_as_a_new_one_does():
+    together = Selector(Resolver(make_suite(), BOTH, make_facts(), None, None))
+    asked = {"seeds": (0, 1, 2, 100), "tuned": BOTH}
+    runs = [*expand("tracer", **asked), *expand("wise_ft", **asked), *expand("tracer", settings=("lr=0.02",), **asked)]
+    found = [together.of(run.spec) for run in runs]
+    assert found == [selection_of(run, BOTH) for run in runs]
+    assert {bool(each["rules"]) for each in found} == {True, False}
+    (read,) = [run for run in runs if run.spec.method == "wise_ft" and run.spec.seed == 1 and run.spec.inputs]
+    other = read.spec.model_copy(update={"inputs": dict.fromkeys(read.spec.inputs, "0" * 12)})
+    assert together.of(read.spec)["rules"] and not together.of(other)["rules"]
+
+
 def test_a_run_outside_the_tuning_belongs_to_no_rule():
     tuned = tuned_file()
     for outside in (

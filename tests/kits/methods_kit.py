@@ -1,5 +1,8 @@
 """A tiny random dual encoder and dataset behind the real interfaces, for the tests of methods."""
 
+import copy
+import tempfile
+from functools import cache
 from types import SimpleNamespace
 
 import families_kit
@@ -156,14 +159,24 @@ def moved(parameters, before):
     return [not torch.equal(p, old) for p, old in zip(parameters, before, strict=True)]
 
 
-def inputs_of(method, folder, kind="vit"):
+def inputs_of(method, kind="vit"):
     """The finished runs that a method reads, as the benchmark hands them over."""
     seeds, read = method.input_seeds(method.hyper, 0), {}
     for other in method.inputs(method.hyper):
         for seed in seeds:
             key = f"{other}:{seed}" if method.pools() else other
-            read[key] = finished(run(make(other), folder / key, kind, seed=seed))
+            kept = _input(other, kind, seed)
+            read[key] = {"tensors": {name: tensor.clone() for name, tensor in kept["tensors"].items()}} | {
+                "meta": copy.deepcopy(kept["meta"])
+            }
     return read
+
+
+@cache
+def _input(name, kind, seed):
+    """A finished run that several methods read."""
+    with tempfile.TemporaryDirectory() as folder:
+        return finished(run(make(name), folder, kind, seed=seed))
 
 
 class Scalar(torch.nn.Module):

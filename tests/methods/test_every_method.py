@@ -2,8 +2,10 @@
 
 import copy
 import dataclasses
+import functools
 import operator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,21 +93,57 @@ def test_strengths_are_those_that_tuning_may_move():
             assert method.conservative == "larger"
 
 
+@functools.cache
+def walk(name, kind="vit", trainable="all"):
+    """What a method's first steps show, two or three, taken as the trainer takes them: to read, for several tests."""
+    training, ctx, data = started(name, kind, trainable)
+    model, student, method = ctx.encoder, training.student, training.method
+    groups = {
+        "image": model.image_parameters(),
+        "text": model.text_parameters(),
+        "scale": [model.clip.logit_scale],
+    }
+    before = {group: copies(parameters) for group, parameters in groups.items()}
+    seen = SimpleNamespace(terms=[], grads=[], untouched=[], taught=training.teacher is not None)
+    for step, batch in enumerate(data[: 3 if trainable == "all" else 2]):
+        if seen.taught:
+            _watch(training.teacher, seen.untouched)
+        seen.terms.append(training.step(step, batch))
+        seen.grads.append(all(p.grad is not None and p.grad.isfinite().all() for p in training.parameters))
+        if step == 1:
+            seen.moves = {group: moved(parameters, before[group]) for group, parameters in groups.items()}
+            # What is trained moves; a low-rank factor that is 0 stays so behind a BatchNorm whose weight is 0 and
+            # frozen, and a method that puts weights back after a step may hold any.
+            seen.free = [p.requires_grad and bool(p.any()) for p in groups["image"]]
+    seen.held = method.anchored and "after_step" in vars(type(method))
+    seen.two_towers = isinstance(student, TwoTower) and trainable == "all"
+    if isinstance(student, ImageStudent):
+        head = student.classifier
+        assert head.weight.grad is not None and head.bias.grad is not None and head.bias.abs().sum() > 0
+    return seen
+
+
+def _watch(teacher, untouched):
+    """Looks at the teacher's weights when it is updated, which is after backward and the optimizer's step."""
+    taught, update = copies(teacher.model.parameters()), type(teacher).update
+
+    def watched(step):
+        still = not any(moved(teacher.model.parameters(), taught))
+        untouched.append(still and all(p.grad is None and not p.requires_grad for p in teacher.model.parameters()))
+        update(teacher, step)
+
+    teacher.update = watched
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", TRAINED)
 def test_terms_are_finite_and_the_teacher_is_untouched_by_backward(name, kind):
-    training, _, data = started(name, kind)
-    for step, batch in enumerate(data[:3]):
-        taught = training.teacher and copies(training.teacher.model.parameters())
-        if training.teacher is not None:
-            training.teacher.update = lambda step: None
-        terms = training.step(step, batch)
+    seen = walk(name, kind)
+    for terms in seen.terms:
         assert all(term.ndim == 0 and term.isfinite() and not term.requires_grad for term in terms.values())
         assert all(term.dtype == torch.float32 for term in terms.values())
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in training.parameters)
-        if training.teacher is not None:
-            assert not any(moved(training.teacher.model.parameters(), taught))
-            assert all(p.grad is None and not p.requires_grad for p in training.teacher.model.parameters())
+    assert seen.grads == [True] * 3
+    assert seen.untouched == [True] * 3 * seen.taught
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -133,44 +171,27 @@ def test_no_caption_is_tokenised_during_the_steps(name, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", TRAINED)
 def test_which_tower_moves_in_which_method(name, kind, trainable):
-    training, ctx, data = started(name, kind, trainable)
-    model = ctx.encoder
-    groups = {
-        "image": model.image_parameters(),
-        "text": model.text_parameters(),
-        "scale": [model.clip.logit_scale],
-    }
-    before = {group: copies(parameters) for group, parameters in groups.items()}
-    for step, batch in enumerate(data[:2]):
-        training.step(step, batch)
-    moves = {group: moved(parameters, before[group]) for group, parameters in groups.items()}
-    two_towers = isinstance(training.student, TwoTower) and trainable == "all"
-    # What is trained moves; a low-rank factor that is 0 stays so behind a BatchNorm whose weight is 0 and frozen, and a
-    # method that puts weights back after a step may hold any.
-    free = [p.requires_grad and bool(p.any()) for p in groups["image"]]
-    held = training.method.anchored and "after_step" in vars(type(training.method))
-    assert any(moves["image"]) and (all(map(operator.le, moves["image"], free)) if held else moves["image"] == free)
-    assert all(moves["text"]) if two_towers else not any(moves["text"])
-    assert moves["scale"] == [two_towers]
-    if isinstance(training.student, ImageStudent):
-        head = training.student.classifier
-        assert head.weight.grad is not None and head.bias.grad is not None and head.bias.abs().sum() > 0
+    seen = walk(name, kind, trainable)
+    image, free = seen.moves["image"], seen.free
+    assert any(image) and (all(map(operator.le, image, free)) if seen.held else image == free)
+    assert all(seen.moves["text"]) if seen.two_towers else not any(seen.moves["text"])
+    assert seen.moves["scale"] == [seen.two_towers]
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_same_seed_gives_the_same_two_steps(name):
-    values = []
-    for _ in range(2):
-        training, _, data = started(name)
-        values.append([training.step(step, batch)["total"].item() for step, batch in enumerate(data[:2])])
-    assert values[0] == values[1]
+    training, _, data = started(name)
+    values = [training.step(step, batch)["total"].item() for step, batch in enumerate(data[:2])]
+    assert values == [terms["total"].item() for terms in walk(name).terms[:2]]
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_fresh_anchor_costs_nothing_but_icl(name):
-    hyper = {"skip_first_step": False} if "skip_first_step" in make(name).Hyper.__pydantic_fields__ else {}
-    training, _, data = started(name, **hyper)
-    terms = training.step(0, data[0])
+    if "skip_first_step" in make(name).Hyper.__pydantic_fields__:
+        training, _, data = started(name, skip_first_step=False)
+        terms = training.step(0, data[0])
+    else:
+        terms = walk(name).terms[0]
     for term in ("fd", "crd", "cross_kd", "l2_to_start", "lipsum", "context", "ldifs", "spurious"):
         assert terms.get(term, torch.tensor(0.0)).abs() < 1e-5
     if "icl" in terms:
@@ -182,7 +203,7 @@ def test_a_fresh_anchor_costs_nothing_but_icl(name):
 @torch.no_grad()  # as in evaluation; a frozen tower takes another path through attention otherwise
 def test_a_short_run_ends_in_a_predictor_that_can_be_kept(name, kind, tmp_path):
     with torch.enable_grad():
-        fitted = run(make(name), tmp_path / name, kind, inputs=inputs_of(make(name), tmp_path, kind))
+        fitted = run(make(name), tmp_path / name, kind, inputs=inputs_of(make(name), kind))
     logits = fitted.classifier(images())
     assert logits.shape == (12, len(CLASSES)) and logits.dtype == torch.float32 and logits.isfinite().all()
     assert not fitted.classifier.training

@@ -336,7 +336,7 @@ def test_lawa_evaluates_the_plain_mean_of_the_last_weights(last, every, points, 
 @torch.no_grad()
 def test_the_output_ensemble_averages_probabilities(tmp_path):
     with torch.enable_grad():
-        inputs = inputs_of(make("output_ensemble"), tmp_path)
+        inputs = inputs_of(make("output_ensemble"))
     ends = [
         run(make("zero_shot"), tmp_path / "zs").classifier,
         restore(encoder(), inputs["ft"]["tensors"], inputs["ft"]["meta"]),
@@ -504,7 +504,7 @@ def test_starft_adds_the_divergence_over_spurious_captions_of_other_classes():
 def pair(tmp_path_factory):
     """The finished FT run, and both classifiers."""
     with torch.enable_grad():
-        inputs = inputs_of(make("vrf"), tmp_path_factory.mktemp("pair"))
+        inputs = inputs_of(make("vrf"))
         zero_shot = run(make("zero_shot"), tmp_path_factory.mktemp("zero_shot")).classifier
     return inputs, zero_shot, restore(encoder(), inputs["ft"]["tensors"], inputs["ft"]["meta"])
 
@@ -604,7 +604,7 @@ def test_a_greedy_soup_takes_what_does_not_hurt():
 
 def test_diwa_is_the_mean_of_lp_ft_runs(tmp_path):
     method = make("diwa", members=2)
-    inputs = inputs_of(method, tmp_path)
+    inputs = inputs_of(method)
     assert list(inputs) == ["lp_ft:0", "lp_ft:1"]
     found = run(method, tmp_path / "out", inputs=inputs).classifier
     one, two = (finished["tensors"] for finished in inputs.values())

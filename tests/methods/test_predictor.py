@@ -75,7 +75,7 @@ def test_weights_of_another_shape_are_one_sentence(tmp_path):
 @pytest.mark.parametrize("name", ["model_soup", "wise_ft"])
 def test_what_interpolates_classifiers_refuses_another_kind(name, tmp_path):
     method = make(name)
-    inputs = inputs_of(method, tmp_path / "inputs")
+    inputs = inputs_of(method)
     odd = finished(run(Deep(), tmp_path / "deep"))
     with pytest.raises(ValueError, match="final weights are of kind 'test_hidden_layer', not 'classifier'"):
         run(method, tmp_path / name, inputs=dict.fromkeys(inputs, odd))

@@ -196,7 +196,7 @@ def test_flyp_wma_evaluates_the_kernel_weighted_mean_of_the_trajectory(tmp_path)
 
 @pytest.mark.parametrize("name", ["wise_ft", "flyp_wise"])
 def test_the_whole_line_is_there_and_its_points_are_the_runs(name, tmp_path):
-    inputs = inputs_of(make(name), tmp_path)
+    inputs = inputs_of(make(name))
     model = encoder()
     line = make(name).line(context(model, **inputs))
     assert line.values == tuple(k / 10 for k in range(11))
@@ -206,7 +206,7 @@ def test_the_whole_line_is_there_and_its_points_are_the_runs(name, tmp_path):
 
 
 def test_flyp_wise_interpolates_tower_and_head_of_flyp(tmp_path):
-    inputs = inputs_of(make("flyp_wise"), tmp_path)
+    inputs = inputs_of(make("flyp_wise"))
     assert list(inputs) == ["flyp"]
     end = run(make("flyp_wise", alpha=1.0), tmp_path / "end", inputs=inputs).classifier
     assert torch.equal(end.tensors()["weight"], inputs["flyp"]["tensors"]["weight"])
@@ -218,7 +218,7 @@ def test_flyp_wise_interpolates_tower_and_head_of_flyp(tmp_path):
 
 def test_a_soup_is_the_mean_of_the_seeds(tmp_path):
     method = make("model_soup", members=2)
-    inputs = inputs_of(method, tmp_path)
+    inputs = inputs_of(method)
     assert list(inputs) == ["ft:0", "ft:1"] and method.pools() and method.input_seeds(method.hyper, 4) == (4, 5)
     soup = run(method, tmp_path / "soup", inputs=inputs).classifier.tensors()
     one, two = (run_["tensors"] for run_ in inputs.values())
@@ -316,7 +316,7 @@ def test_a_resumed_lipsum_run_sees_the_same_texts(tmp_path):
 def test_no_row_changes_its_inputs(tmp_path):
     for name in ("model_soup", "model_stock", "flyp_wise"):
         method = make(name)
-        inputs = inputs_of(method, tmp_path / name)
+        inputs = inputs_of(method)
         before = copy.deepcopy({key: value["tensors"] for key, value in inputs.items()})
         run(method, tmp_path / name / "out", inputs=inputs)
         for key, tensors in before.items():

@@ -186,3 +186,12 @@ def test_scaled_nll_is_that_of_the_best_temperature():
     ]
     assert found.shape == (400,) and found.mean() == pytest.approx(min(tried), abs=1e-4)
     assert found.mean() <= min(tried) + 1e-9 < tried[0] - 1
+
+
+@pytest.mark.parametrize("length, width", [(3001, 1001), (101, 51), (20, 7), (9, 9)])
+def test_the_convolution_has_the_bits_of_scipys(length, width):
+    from scipy.signal import fftconvolve
+
+    rng = np.random.default_rng(length)
+    lines, kernel = rng.random((2, length)), rng.random(width)
+    assert np.array_equal(calibration._convolved(lines, kernel), fftconvolve(lines, kernel[None], "valid", axes=1))

@@ -125,6 +125,16 @@ def few_pictures():
     plugins._changed()
 
 
+@pytest.fixture(scope="module")
+def few_probes():
+    """A teacher is measured on 32 images, not 256, which take longer than the runs of a few steps that it teaches."""
+    from robustft.methods.training import dynamics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynamics, "PROBE_IMAGES", 32)
+        yield
+
+
 @pytest.fixture
 def drawn_once(monkeypatch, tmp_path_factory):
     """A figure is drawn by the first test that asks for it, of all processes: for tests whose subject is not drawing.

@@ -31,7 +31,7 @@ from robustft.results.plots.figure_data import LAYERS
 from robustft.results.records.records import read_record
 from robustft.results.tables.leaderboard import build
 
-pytestmark = pytest.mark.usefixtures("fresh_data")
+pytestmark = pytest.mark.usefixtures("fresh_data", "few_probes")
 BACKBONE = "tiny-vit-p16"
 METHODS = ("zero_shot", "ft", "lp_ft", "wise_ft", "flyp", "ema", "tracer")
 SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-4, "weight_decay": 0.1}

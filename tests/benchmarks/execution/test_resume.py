@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from runs_kit import BACKBONE, after, essence, folders, never, write_suite
+from runs_kit import after, essence, folders, never, write_suite
 from safetensors.torch import load_file
 
 from robustft.benchmarks.commands import sweep
@@ -16,13 +16,15 @@ from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.lease import LeaseLost, Observer, claim
 from robustft.benchmarks.run_folder.plan import Plan
 
+pytestmark = pytest.mark.usefixtures("few_probes")
 STEPS = 6
 METHODS = ("ft", "tracer", "ema", "lp_ft")
+BACKBONE = "tiny-vit-p16"  # the fastest
 
 
 def plan_runs(root, method):
     """Run folders of one method, planned as `robustft sweep` plans them."""
-    benchmark = sweep.load(write_suite(root))
+    benchmark = sweep.load(write_suite(root, backbones=[BACKBONE]))
     plan = sweep.expand(benchmark, Request((method,), (BACKBONE,), (3,), (f"steps={STEPS}", "limit=16")))
     made = []
     for planned in plan:
@@ -41,7 +43,7 @@ def damage(path):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(tmp_path_factory, few_probes):
     """One finished run of each method that nothing disturbed."""
     root = tmp_path_factory.mktemp("undisturbed")
     for method in METHODS:
@@ -182,7 +184,7 @@ def test_wise_ft_reads_the_finished_ft_and_never_trains(undisturbed, tmp_path, m
 
 def test_a_plan_of_other_code_or_data_is_refused(tmp_path):
     (folder,) = plan_runs(tmp_path, "ft")
-    benchmark = sweep.load(write_suite(tmp_path))
+    benchmark = sweep.load(write_suite(tmp_path, backbones=[BACKBONE]))
     planned = sweep.expand(benchmark, Request(("ft",), (BACKBONE,), (3,)))[0]
     stale = planned.spec.model_copy(update={"fingerprint": "0" * 64})
     folder = RunFolder.of(tmp_path / "runs", stale)

@@ -7,6 +7,8 @@ each can be computed again without the model.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,6 +16,8 @@ from .metrics import UNIT, BatchAveragedECE, Bins, MetricError, bin_edges, binne
 
 DRAWS = 200
 """Sets of labels that `expected_ece` draws."""
+KEPT = 2**19
+"""Random numbers of those draws that are kept for the next run on a set, 2 MiB, of 16 sets at most."""
 TEMPERATURES = (0.01, 100.0)
 """Where a temperature is looked for; logits that separate all labels would want 0."""
 NARROWEST = 0.001
@@ -160,17 +164,38 @@ def expected_ece(confidence: np.ndarray, name: str, bins: int = 15, draws: int =
     """
     if not len(confidence):
         raise MetricError("expected_ece: no samples; pass at least one.")
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"expected_ece/{name}".encode()).digest()[:8], "big"))
     kept, index = binned(confidence, bin_edges(bins))
     order = np.argsort(index, kind="stable")
     starts = np.flatnonzero(np.diff(index[order], prepend=-1))  # of each bin that holds a sample
     kept = kept[order]
     want = np.add.reduceat(kept.astype(np.float64), starts)
     total = 0.0
-    for _ in range(draws):
-        right = rng.random(len(kept), dtype=np.float32) < kept
-        total += float(np.abs(np.add.reduceat(right.astype(np.int64), starts) - want).sum())
+    for numbers in _numbers(name, len(kept), draws):
+        right = np.add.reduceat(numbers < kept, starts, axis=1, dtype=np.int64)
+        for gap in np.abs(right - want).sum(axis=1).tolist():  # one after the other: their order decides the last bits
+            total += gap
     return total / draws / len(kept)
+
+
+def _numbers(name: str, count: int, draws: int) -> Iterable[np.ndarray]:
+    """`draws` rows of `count` float32 random numbers, a function of the set's name, in blocks of rows.
+
+    Those of a set of usual size are kept: every run on the set is scored with the same.
+    """
+    if draws * count <= KEPT:
+        return [_kept_numbers(name, count, draws)]
+    rng = _draws_of(name)
+    return (rng.random((1, count), dtype=np.float32) for _ in range(draws))
+
+
+@lru_cache(maxsize=16)
+def _kept_numbers(name: str, count: int, draws: int) -> np.ndarray:
+    return _draws_of(name).random((draws, count), dtype=np.float32)
+
+
+def _draws_of(name: str) -> np.random.Generator:
+    seed = hashlib.sha256(f"expected_ece/{name}".encode()).digest()[:8]
+    return np.random.default_rng(int.from_bytes(seed, "big"))
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

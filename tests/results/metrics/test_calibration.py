@@ -195,3 +195,12 @@ def test_the_convolution_has_the_bits_of_scipys(length, width):
     rng = np.random.default_rng(length)
     lines, kernel = rng.random((2, length)), rng.random(width)
     assert np.array_equal(calibration._convolved(lines, kernel), fftconvolve(lines, kernel[None], "valid", axes=1))
+
+
+@pytest.mark.parametrize("n", [1, 16, 797, 1797])
+def test_numbers_that_are_kept_give_the_bits_of_those_that_are_drawn_anew(monkeypatch, n):
+    confidence = np.random.default_rng(n).random(n).astype(np.float32)
+    kept = [calibration.expected_ece(confidence, name) for name in ("id", "writers", "id")]
+    monkeypatch.setattr(calibration, "KEPT", 0)
+    assert kept == [calibration.expected_ece(confidence, name) for name in ("id", "writers", "id")]
+    assert kept[0] != kept[1]

@@ -214,7 +214,7 @@ def test_fast_moves_logits_by_less_than_a_fiftieth_and_no_decision(photographs):
     """Of a ViT-B-16, narrower and with larger patches, with random weights; 50 photographs stand for classes."""
     from robustft.backbones import clip
 
-    vision = {"layers": 8, "width": 192, "patch_size": 32}
+    vision = {"layers": 4, "width": 192, "patch_size": 32}
     encoder = clip.untrained("ViT-B-16", vision=vision, text={"layers": 1, "vocab_size": 8})
     exact, fast = photographs.features(encoder)
     classes = exact[:50].T

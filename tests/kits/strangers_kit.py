@@ -65,6 +65,6 @@ def register(patch):
         patch.setitem(registry._methods, name, method)
         patch.setattr(method, "name", name, raising=False)
     patch.setitem(catalogue._EMBEDDED, "strange", Strange)
-    patch.setitem(tiny.VISION, "strange-vit", dict(layers=2, width=64, head_width=32, patch_size=8, image_size=32))
+    patch.setitem(tiny.VISION, "strange-vit", dict(layers=2, width=64, head_width=32, patch_size=16, image_size=32))
     patch.setattr(Launcher, "run", run_here)
     patch.setattr(digits, "RENDERINGS", 1)  # a quarter of the pictures

@@ -30,7 +30,7 @@ from robustft.results.metrics.set_metrics import LISTED_GROUPS, basic, by_group
 from robustft.results.records import predictions
 from robustft.results.records.records import RecordError, read_record, validate
 
-pytestmark = pytest.mark.computes
+pytestmark = [pytest.mark.computes, pytest.mark.usefixtures("few_probes")]
 
 
 def plan_runs(root, method):

@@ -2,6 +2,7 @@
 that ship; and `robustft list` of everything that has a name."""
 
 import itertools
+from functools import cache
 
 import pytest
 from runs_kit import call
@@ -17,7 +18,9 @@ from robustft.methods import registry
 BUNDLED = [name for name in backbones.names() if backbones.available(name) and name.startswith(("tiny-", "glyph-"))]
 
 
+@cache
 def loaded(name):
+    """To read: every process asks for each suite a dozen times while it collects these tests."""
     return suite.load(suite.find(name))
 
 

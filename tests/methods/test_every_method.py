@@ -94,7 +94,7 @@ def test_strengths_are_those_that_tuning_may_move():
 
 
 @functools.cache
-def walk(name, kind="vit", trainable="all"):
+def walk(name, kind, trainable):
     """What a method's first steps show, two or three, taken as the trainer takes them: to read, for several tests."""
     training, ctx, data = started(name, kind, trainable)
     model, student, method = ctx.encoder, training.student, training.method
@@ -138,7 +138,7 @@ def _watch(teacher, untouched):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", TRAINED)
 def test_terms_are_finite_and_the_teacher_is_untouched_by_backward(name, kind):
-    seen = walk(name, kind)
+    seen = walk(name, kind, "all")
     for terms in seen.terms:
         assert all(term.ndim == 0 and term.isfinite() and not term.requires_grad for term in terms.values())
         assert all(term.dtype == torch.float32 for term in terms.values())
@@ -182,7 +182,7 @@ def test_which_tower_moves_in_which_method(name, kind, trainable):
 def test_same_seed_gives_the_same_two_steps(name):
     training, _, data = started(name)
     values = [training.step(step, batch)["total"].item() for step, batch in enumerate(data[:2])]
-    assert values == [terms["total"].item() for terms in walk(name).terms[:2]]
+    assert values == [terms["total"].item() for terms in walk(name, "vit", "all").terms[:2]]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -191,7 +191,7 @@ def test_a_fresh_anchor_costs_nothing_but_icl(name):
         training, _, data = started(name, skip_first_step=False)
         terms = training.step(0, data[0])
     else:
-        terms = walk(name).terms[0]
+        terms = walk(name, "vit", "all").terms[0]
     for term in ("fd", "crd", "cross_kd", "l2_to_start", "lipsum", "context", "ldifs", "spurious"):
         assert terms.get(term, torch.tensor(0.0)).abs() < 1e-5
     if "icl" in terms:

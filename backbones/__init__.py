@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from .checkpoint import Checkpoint
+    from .cost import Cost
     from .encoder import DualEncoder
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "remember",
     "resizing",
     "resolve",
+    "step_cost",
     "tokenizer",
     "traits",
     "unused_weights",
@@ -381,6 +383,16 @@ def resizing(name: str) -> tuple[str, str]:
     name = resolve(name)
     found: tuple[str, str] = _family(name).resizing(name)
     return found
+
+
+def step_cost(name: str) -> "Cost | None":
+    """What a step of a model of open_clip costs; None of other backbones, which nobody has measured. No weights."""
+    name = resolve(name)
+    if _bundled(name) or name in BROUGHT:
+        return None
+    from . import clip
+
+    return clip.cost(name)
 
 
 def unusual_preprocess(name: str) -> dict[str, Any]:

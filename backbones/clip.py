@@ -237,6 +237,11 @@ def config(name: str) -> dict[str, Any]:
     return describe(name).model
 
 
+def cost(name: str) -> Cost:
+    """What a step of a backbone costs; needs no weights."""
+    return of_model(parse(name)[0], config(name))
+
+
 def architecture(name: str) -> architectures.Architecture:
     """What its configuration says of a backbone; needs no weights."""
     return architectures.accept(name, parse(name)[0], config(name))

@@ -31,6 +31,10 @@ class Cost:
     """Of one image and one text."""
 
     parameters: int
+    image_parameters: int
+    """Of the image tower, its projection among them; the others are the text tower's, with scale and bias."""
+    embed_dim: int
+    """D of both towers' features: a head of C classes has C (D + 1) numbers."""
     image_flops: int
     """Of a forward pass; a multiplication and an addition are two."""
     text_flops: int
@@ -88,7 +92,8 @@ def measure(encoder: DualEncoder) -> Cost:
         _pass(run, given, weights)
         for run, given in ((encoder.clip.encode_image, pixels), (encoder.clip.encode_text, tokens))
     )
-    return Cost(sum(p.numel() for p in encoder.parameters()), image_flops, text_flops, image_bytes, text_bytes)
+    every, image = (sum(p.numel() for p in part.parameters()) for part in (encoder, encoder.visual))
+    return Cost(every, image, encoder.embed_dim, image_flops, text_flops, image_bytes, text_bytes)
 
 
 class _Attention(torch.autograd.Function):

@@ -1,5 +1,5 @@
 """What mkdocs makes beside the written pages: a page a method, the house in one picture, the reference's pictures,
-and what a GPU gave.
+what a GPU gave, and what the whole study costs.
 
 Nothing of it is committed, so nothing of it can be out of date. A public name without a docstring is a warning here,
 which `make docs` fails at, as it does at a dead link.
@@ -21,6 +21,7 @@ from robustft import methods
 from robustft.methods import registry
 
 sys.path.insert(0, str(Path(__file__).parent))  # mkdocs takes it away again
+import cost_page  # noqa: E402
 import gpu_page  # noqa: E402
 import house  # noqa: E402
 
@@ -63,6 +64,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if page.file.src_uri == "architecture.md":
         shown = f'<div class="scroll">{house.picture()}</div>'
         markdown = markdown.replace("<!-- house: picture -->", shown).replace("<!-- house: rooms -->", house.table())
+    if page.file.src_uri == "cost.md":
+        markdown = cost_page.fill(markdown)
     if page.file.src_uri == "speed.md":
         markdown = markdown.replace("<!-- speed: gpu -->", gpu_page.page())
     if page.file.src_uri == "python.md":

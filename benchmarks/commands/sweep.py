@@ -112,8 +112,9 @@ def carry_out(
                 listing.departures(console, benchmark.suite.published[recipe], methods)
         if executor.cluster is not None:
             at, minutes = executor.runs, executor.checkpoint_minutes
-            cost = benchmark.suite.cost
-            slurm_command.dry_run(plan, folders, console, at, executor.cluster, executor.device, minutes, cost)
+            suite = benchmark.suite
+            known = (suite.cost, dataset(suite.dataset_of(plan[0].spec.recipe)).card)
+            slurm_command.dry_run(plan, folders, console, at, executor.cluster, executor.device, minutes, *known)
         return 0
     if len(done) == len(plan):
         console.print(f"{counted(len(plan), 'run')}, all finished earlier; nothing to do")

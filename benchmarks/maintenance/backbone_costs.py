@@ -11,6 +11,7 @@ from ...backbones.clip import installed
 
 def main() -> None:
     """Writes `backbones/open_clip_costs.json`, a line for each model that is a backbone."""
+    cost.KEPT.unlink(missing_ok=True)  # or what it has would be taken from it
     rows = []
     for model, config in installed().items():
         if architectures.classify(model, config).tier != "C":

@@ -2,16 +2,21 @@
 
 import contextlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from .... import backbones
+from ....datasets.card import DatasetCard
 from ...execution.process_group import batch_text
 from ...host.printed import counted
 from ...host.redaction import discreet
+from ...planning.benchmark import method_of
 from ...planning.request import Planned
 from ...planning.suite.suite import Cost
 from ...run_folder.folder import RunFolder
+from ...run_folder.size import Size, of_run
 from ...run_folder.spec import RunSpec
 from . import client as queue
 from . import code_snapshot, submitit_api
@@ -80,6 +85,7 @@ def dry_run(
     device: str,
     checkpoint_minutes: float,
     cost: Cost | None,
+    card: DatasetCard,
 ) -> None:
     """Show the arrays, what they will take, and the sbatch text of each; nothing is written."""
     submitter = Submitter(runs, cluster, device, checkpoint_minutes * 60, lambda text: None)
@@ -105,7 +111,8 @@ def dry_run(
     for named in _of_no_run(cluster.profile, arranger.specs.values()):
         console.print(f"profile: {named} is of no run of this plan; look whether its name is right", markup=False)
     unit = "GPU-hours" if cluster.profile.gpus else "process-hours"
-    told = estimate(specs, runs, device, cluster.profile.array_parallelism, cost.image_seconds if cost else {})
+    rates = cost.image_seconds if cost else {}
+    told = estimate(specs, runs, device, cluster.profile.array_parallelism, rates, partial(_size, card=card))
     known, of = [], f"of {counted(told.runs, 'run')}"
     if told.timed:
         known.append(f"{told.hours:.2f} for {told.timed} {of}, by earlier records")
@@ -114,12 +121,12 @@ def dry_run(
         known.append(f"{hours}, by the suite's cost ({cost.of}), evaluation beside it")
     known = known or ["not known: no earlier record is of such a run, and the suite has no cost for this device"]
     console.print(f"{unit}: {'; '.join(known)}", soft_wrap=True)
+    disk = [f"{readable(told.kept_bytes)} for {told.weighed} {of}, by earlier ones"] if told.weighed else []
+    if told.laid_out:
+        disk.append(f"{readable(told.laid_out_bytes)} for {told.laid_out} {of}, by estimate, no run has been measured")
+    disk += [f"up to {readable(told.passing_bytes)} of checkpoints while they are made"] if disk else []
     console.print(
-        f"disk: {readable(told.kept_bytes)} for {told.weighed} of {counted(told.runs, 'run')}, by earlier ones, "
-        f"and up to {readable(told.passing_bytes)} of checkpoints while they are made"
-        if told.weighed
-        else "disk: not known before the first run of such a kind has ended",
-        soft_wrap=True,
+        f"disk: {'; '.join(disk) or 'not known before the first run of such a kind has ended'}", soft_wrap=True
     )
     shares = {
         batch_text(batch, array.profile.processes, array.profile.micro_batch): None
@@ -137,6 +144,12 @@ def dry_run(
         console.print(f"\n{name}/submission.sh", markup=False)
         text = submitit_api.text(submitter.home / name, array.profile.python, given, len(array.tasks))
         console.print(discreet(text), markup=False, soft_wrap=True)
+
+
+def _size(spec: RunSpec, card: DatasetCard) -> Size | None:
+    """What a run will take by its layout; None where its backbone is no model of open_clip."""
+    cost = None if spec.given else backbones.step_cost(spec.backbone)
+    return None if cost is None else of_run(spec, method_of(spec), cost, card)
 
 
 def _of_no_run(profile: Profile, specs: Iterable[RunSpec]) -> list[str]:

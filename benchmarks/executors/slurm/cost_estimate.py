@@ -1,8 +1,9 @@
-"""What a plan will take, judged by earlier records and run folders: GPU-hours and disk."""
+"""What a plan will take, judged by earlier records and run folders, and where there are none by the suite's cost and
+by the layout of a run's folder: GPU-hours and disk."""
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 from ....results.records import records
 from ...planning.benchmark import method_of
 from ...run_folder.folder import RunFolder
+from ...run_folder.size import CHECKPOINTS, Size
 from ...run_folder.spec import RunSpec
 
-CHECKPOINT_WEIGHTS = 8
-"""Two checkpoints of student, two moments and teacher, in sizes of the final weights."""
+CHECKPOINT_WEIGHTS = 4 * CHECKPOINTS
+"""Of student, two moments and teacher, in sizes of the final weights."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,11 @@ class Estimate:
     passing_bytes: int
     """What checkpoints take, at most, while runs are made."""
     weighed: int
-    """Runs that the bytes cover."""
+    """Runs that `kept_bytes` covers."""
+    laid_out_bytes: int
+    """What runs will keep by the layout of their folders, of those that are like no earlier one."""
+    laid_out: int
+    """Runs that `laid_out_bytes` covers."""
     runs: int
 
 
@@ -52,7 +58,12 @@ class Pace:
 
 
 def estimate(
-    specs: list[RunSpec], runs: Path, device: str, at_once: int, image_seconds: Mapping[str, float]
+    specs: list[RunSpec],
+    runs: Path,
+    device: str,
+    at_once: int,
+    image_seconds: Mapping[str, float],
+    size: Callable[[RunSpec], Size | None],
 ) -> Estimate:
     """What these runs will take.
 
@@ -61,6 +72,7 @@ def estimate(
         device: cpu or cuda; records of the other kind say nothing.
         at_once: runs that are made at the same time.
         image_seconds: backbone -> seconds of training on an image of one GPU, as the suite has them.
+        size: of a run by its layout; None where nobody knows the backbone's.
     """
     earlier = chain(records.gather(runs, lambda _: None), records.gather_reference(report=lambda _: None))
     paces = _paces(r for r in earlier if (r["environment"].get("device", "cpu") == "cpu") == (device == "cpu"))
@@ -73,15 +85,19 @@ def estimate(
         if spec.steps and method_of(spec).trained
     ]
     kept = [sizes[key] for spec in specs if (key := (spec.method, spec.backbone)) in sizes]
-    heavy = sorted((weights[spec.backbone] for spec in specs if spec.steps and spec.backbone in weights), reverse=True)
+    laid_out = [found for spec in specs if (spec.method, spec.backbone) not in sizes and (found := size(spec))]
+    heavy = [CHECKPOINT_WEIGHTS * weights[spec.backbone] for spec in specs if spec.steps and spec.backbone in weights]
+    heavy += [found.passing for spec in specs if spec.steps and spec.backbone not in weights and (found := size(spec))]
     return Estimate(
         hours=sum(seconds) / 3600,
         timed=len(seconds),
         printed_hours=sum(printed) / 3600,
         printed=len(printed),
         kept_bytes=sum(kept),
-        passing_bytes=CHECKPOINT_WEIGHTS * sum(heavy[:at_once]),
+        passing_bytes=sum(sorted(heavy, reverse=True)[:at_once]),
         weighed=len(kept),
+        laid_out_bytes=sum(found.kept for found in laid_out),
+        laid_out=len(laid_out),
         runs=len(specs),
     )
 

@@ -9,6 +9,7 @@ from runs_kit import BACKBONE, after, call, folders, never, plan_runs, write_sui
 from safetensors.torch import load_file
 
 from robustft import backbones
+from robustft.backbones.cost import Cost
 from robustft.backbones.zero_shot import build_head
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.errors import UserError
@@ -16,7 +17,9 @@ from robustft.benchmarks.execution import final_weights
 from robustft.benchmarks.execution.run import Attempt, Options
 from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.executors.slurm.cost_estimate import estimate
+from robustft.benchmarks.planning.benchmark import dataset, method_of
 from robustft.benchmarks.planning.request import Request
+from robustft.benchmarks.run_folder import size
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan
 from robustft.datasets.digits import CLASS_NAMES, PROMPTS
@@ -97,9 +100,42 @@ def test_the_text_tower_that_is_kept_builds_the_head_of_the_final_weights(averag
 
 
 def test_a_disk_estimate_counts_both_towers(averaged):
-    found = estimate([Plan.read(averaged).spec], averaged.path.parents[3], "cpu", 1, {})
+    spec, nobody = Plan.read(averaged).spec, lambda spec: None
+    found = estimate([spec], averaged.path.parents[3], "cpu", 1, {}, nobody)
     both = averaged.weights.stat().st_size + averaged.text_weights.stat().st_size
-    assert found.passing_bytes == 8 * both and found.kept_bytes > both
+    assert found.passing_bytes == 4 * 3 * both and found.kept_bytes > both
+    assert (found.weighed, found.laid_out) == (1, 0)
+    other = spec.model_copy(update={"method": "flyp"})
+    found = estimate([other], averaged.path.parents[3], "cpu", 1, {}, lambda spec: size.Size(7, 5, 1))
+    assert (found.weighed, found.laid_out, found.laid_out_bytes) == (0, 1, 7)
+
+
+def test_the_layout_of_a_run_is_that_of_its_folder(averaged):
+    """To the file; to a hundredth in weights, which have names and statistics beside the parameters."""
+    encoder, spec = backbones.load(BACKBONE), Plan.read(averaged).spec
+    every, image = (sum(p.numel() for p in part.parameters()) for part in (encoder, encoder.visual))
+    cost, card = Cost(every, image, encoder.embed_dim, 0, 0, 0, 0), dataset("digits").card
+    found = size.of_run(spec, method_of(spec), cost, card)
+    there = [path for path in averaged.path.rglob("*")]
+    assert averaged.place not in there  # data that come with the package lie nowhere else
+    assert found.inodes == len(there) + 1 + 1  # the folder itself, and place.json
+    weights = averaged.weights.stat().st_size + averaged.text_weights.stat().st_size
+    beside = sum(path.stat().st_size for path in there if path.is_file()) - weights
+    assert size.FLOAT * (every + len(CLASS_NAMES) * (encoder.embed_dim + 1)) == pytest.approx(weights, rel=0.01)
+    assert weights < found.kept and beside < size.BESIDE_BYTES + size.RECORD_BYTES + 16 * len(card.sets) * 1000
+    trial = spec.model_copy(update={"kind": "trial"})
+    assert size.of_run(trial, method_of(spec), cost, card).kept < found.kept - averaged.text_weights.stat().st_size // 2
+
+
+def test_a_checkpoint_is_student_moments_and_teacher(tmp_path):
+    (folder,) = plan_runs(tmp_path, "ema", "limit=16", "steps=4")
+    assert work(folder.path, Options(), after(3))["event"] == "interrupted"
+    encoder, spec = backbones.load(BACKBONE), Plan.read(folder).spec
+    every, image = (sum(p.numel() for p in part.parameters()) for part in (encoder, encoder.visual))
+    cost = Cost(every, image, encoder.embed_dim, 0, 0, 0, 0)
+    passing = size.of_run(spec, method_of(spec), cost, dataset("digits").card).passing
+    (made,) = folder.checkpoints.glob("*.safetensors")
+    assert made.stat().st_size == pytest.approx(passing / size.CHECKPOINTS, rel=0.03)
 
 
 def test_a_text_tower_that_was_changed_or_is_another_backbones_is_refused(tmp_path, averaged):

@@ -550,13 +550,17 @@ def test_a_snapshot_is_the_package_and_its_hash_is_that_of_its_content(tmp_path)
     assert code_snapshot.content_hash(copy) != name
 
 
-def test_before_the_first_run_the_suites_own_cost_is_told(tmp_path, capsys):
+def test_before_the_first_run_the_suites_own_cost_is_told_and_the_layout_of_its_folders(tmp_path, queue, capsys):
     """Nine runs of tracer on imagenet: 2,502 steps an epoch of 512 images, ten epochs, three seeds a backbone."""
     words = ("sweep", "imagenet", "--method", "tracer,wise_ft", "--executor", "slurm", "--profile", "h100")
     assert call(*words, "--dry-run", "--runs", tmp_path / "runs") == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("GPU-hours")]
+    line, disk = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("GPU-hours", "disk"))]
     assert "of training for 18 of 27 runs, by the suite's cost (one H100, by TRACER's Table 4)" in line
     hours = float(line.split("about ")[1].split(" ")[0])
     assert hours == pytest.approx(2 * 3 * 10 * 1_255_167 * (0.00036 + 0.00089 + 0.0041) / 3600, rel=0.03)
+    # MB a seed of tracer, ft and wise_ft, by the formulas of docs/cost.md: RN50, ViT-B/16, ViT-L/14.
+    kept = 3 * sum((470.4, 215.7, 249.7, 658.8, 405.1, 439.1, 1771.9, 1277.2, 1311.2))
+    assert "for 27 of 27 runs, by estimate, no run has been measured; up to" in disk
+    assert disk.startswith(f"disk: {kept / 1000:.0f} GB ")
     assert call(*words, "--dry-run", "--runs", tmp_path / "runs", "--device", "cpu") == 0
     assert "GPU-hours: not known: no earlier record is of such a run" in capsys.readouterr().out

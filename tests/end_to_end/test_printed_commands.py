@@ -245,7 +245,10 @@ def test_every_kind_of_printed_command_holds_from_a_wheel(installed, wheel, tmp_
     before = there()
     rules = {c.text: rule_of(c.text) for c in PRINTED if not c.text.startswith("make")}
     # One of a kind: what a wheel might lack is files, and those are compared below.
-    kinds = {(rule, shlex.split(text)[1]): (rule.wheel or text, rule) for text, rule in rules.items() if rule}
+    kinds = {}
+    for text, rule in rules.items():
+        if rule is not None:
+            kinds.setdefault((rule, shlex.split(text)[1]), (rule.wheel or text, rule))
     commands = list(kinds.values())
     assert list(problems(installed, commands, tmp_path)) == []
     assert there() == before

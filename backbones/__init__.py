@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import BackboneError, UnusedWeights
-from .places import place_of, remember
+from . import places as _places
+from .places import WEIGHTS_VARIABLE, place_of, remember, remember_planned
 from .registered import (
     BROUGHT,
     FROM_FOLDER,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackboneError",
+    "WEIGHTS_VARIABLE",
     "DualEncoder",
     "UnusedWeights",
     "available",
@@ -54,10 +56,12 @@ __all__ = [
     "local_weights",
     "names",
     "nobodys_weights",
+    "other_weights",
     "place_of",
     "read_checkpoint",
     "register",
     "remember",
+    "remember_planned",
     "resizing",
     "resolve",
     "step_cost",
@@ -67,9 +71,6 @@ __all__ = [
     "unusual_preprocess",
     "weights_id",
 ]
-
-WEIGHTS_VARIABLE = "ROBUSTFT_WEIGHTS"
-"""Names a folder of weights files, each with the name of a backbone, that are taken in place of the registered ones."""
 
 
 def __getattr__(name: str) -> Any:
@@ -91,8 +92,8 @@ def _spellings() -> dict[str, str]:
     """Folded name -> registered name; open_clip's own name of a registered backbone is one of its spellings."""
     spellings = {_fold(name): name for name in names()}
     for name in OPENAI:
-        for ending in ("", ":openai"):
-            spellings[_fold(f"{name}{QUICK_GELU}{ending}")] = name
+        for spelling in (f"{name}:openai", f"{name}{QUICK_GELU}", f"{name}{QUICK_GELU}:openai"):
+            spellings[_fold(spelling)] = name
     return spellings
 
 
@@ -114,7 +115,7 @@ def resolve(name: str) -> str:
         return name
     if name.startswith(FROM_HUB):
         repository = name.removeprefix(FROM_HUB).strip("/").replace("/", "--")
-        if not re.fullmatch(r"[\w.-]+?--[\w.-]+", repository):
+        if not re.fullmatch(r"[\w.-]+?--[\w.-]+", repository, re.ASCII):
             raise BackboneError(f"backbone {name!r}: must be {FROM_HUB}org/name; write the repository's whole name.")
         return f"{FROM_HUB}{repository}"
     from . import clip
@@ -152,14 +153,20 @@ def _its_tags(name: str) -> str:
 def _of_ones_own(name: str) -> str:
     """The name, without its path, of a folder or weights file of one's own; what it stands for is remembered."""
     start, _, place = name.partition(":")
+    if not place.strip():
+        raise BackboneError(f"backbone {name!r}: must be {start}:PATH; write where it is.")
     path = Path(os.path.expanduser(place))
-    found = f"{start.replace('/', '-')}:{path.resolve().name if place.strip('./') != path.name else path.name}"
-    if not re.fullmatch(r"[\w.-]+:[\w.+-]+", found):
-        raise BackboneError(f"backbone {name!r}: the name at the end must be letters, digits, . - + and _; rename it.")
+    found = f"{start.replace('/', '-')}:{path.resolve().name if place.strip('./') != path.name or not path.name else path.name}"
+    if not re.fullmatch(r"[\w.-]+:[\w.+-]+", found, re.ASCII):
+        raise BackboneError(
+            f"backbone {name!r}: the name at the end must be ASCII letters, digits, . - + and _; rename it."
+        )
     if path.exists() and (path.name != place or place_of(found) is None):
+        if path.is_file() and name.startswith(FROM_FOLDER):
+            raise BackboneError(f"backbone {name!r}: {path} is a file; give its folder, or MODEL:{path}.")
         return remember(found, path)
     if place_of(found) is None:
-        raise BackboneError(f"backbone {name!r}: there is no {path}; write where it is.")
+        raise BackboneError(f"backbone {name!r}: there is no {path}; write where it is, or {_places.remedy(found)}.")
     return found
 
 
@@ -196,9 +203,16 @@ def unused_weights() -> list[str]:
     from .weights import SUFFIXES
 
     folder = os.environ.get(WEIGHTS_VARIABLE)
-    if folder and not _own_files():
+    if folder and not _own_files() and not _has_own_folder(folder):
         return [f"{folder}: must hold weights ({', '.join(SUFFIXES)}), got no such file; name another, or unset it"]
     return [f"{path}: {_why_unused(path.stem)}" for path in nobodys_weights()]
+
+
+def _has_own_folder(folder: str) -> bool:
+    """Whether a backbone of one's own, a folder, may be found in it."""
+    from .clip import CONFIG
+
+    return any(Path(os.path.expanduser(folder)).glob(f"*/{CONFIG}"))
 
 
 def _why_unused(stem: str) -> str:
@@ -227,7 +241,7 @@ def _own_files() -> list[tuple[Path, str | None]]:
     except OSError as error:
         remedy = f"name its folder, {place.parent}" if place.is_file() else "name a folder, or unset it"
         raise BackboneError(f"{WEIGHTS_VARIABLE}: {folder} cannot be read ({error.strerror}); {remedy}.") from None
-    return [(path, _taker(path.stem)) for path in files]
+    return [(path, _places.name_of(path.absolute()) or _taker(path.stem)) for path in files]
 
 
 def _taker(stem: str) -> str | None:
@@ -316,6 +330,15 @@ def weights_id(name: str, pretrained: str | Path | None = None) -> str:
     from .weights import weights_hash
 
     return weights_hash(Path(file)) if file else _family(name).weights_id(name)
+
+
+def other_weights(name: str) -> str:
+    """What to do where a backbone has other weights than a run of it, as the end of a sentence."""
+    name = resolve(name)
+    if (place := place_of(name)) is not None:
+        return f"put those back at {place}, or {_places.remedy(name)}"
+    unset = ", or unset it" if os.environ.get(WEIGHTS_VARIABLE) else ""
+    return f"name the folder that has those with {WEIGHTS_VARIABLE}{unset}"
 
 
 def available(name: str) -> bool:

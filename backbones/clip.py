@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +67,7 @@ def tokenizer(context: int = 77, clean: str = "lower") -> "SimpleTokenizer":
 
 def is_file_name(name: str) -> bool:
     """Whether MODEL:REST names a weights file of one's own."""
-    return ":" in name and name.endswith(SUFFIXES)
+    return ":" in name and name.endswith(SUFFIXES) and not name.startswith((FROM_HUB, FROM_FOLDER))
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -212,9 +214,15 @@ class Model:
 
 
 def models(part: str = "") -> Iterator[Model]:
-    """Those with this part in their names, as open_clip sorts them; tags are those with the model's activation."""
+    """Those with this part in their names, as open_clip sorts them; tags are those with the model's activation.
+
+    Args:
+        part: with * or ? a pattern of the whole name, as a shell's; as MODEL:TAG that model alone.
+    """
+    part, tagged, _ = part.lower().replace("/", "-").partition(":")
+    pattern = part if tagged or set("*?") & set(part) else f"*{escape(part)}*"
     for model, config in installed().items():
-        if part.lower().replace("/", "-") not in model.lower():
+        if not fnmatchcase(model.lower(), pattern):
             continue
         found = architectures.classify(model, config)
         cost = None if found.tier == "C" else of_model(model, config)
@@ -250,11 +258,14 @@ def architecture(name: str) -> architectures.Architecture:
 def _config_file(name: str) -> Path:
     """open_clip's configuration in a folder, or in the cache of the hub."""
     if name.startswith(FROM_FOLDER):
-        return places.found(name, name.removeprefix(FROM_FOLDER)) / CONFIG
+        folder = places.found(name, name.removeprefix(FROM_FOLDER))
+        if not (folder / CONFIG).is_file():
+            raise BackboneError(f"backbone {name}: {folder} has no {CONFIG}; put it there, or name another folder.")
+        return folder / CONFIG
     found = _in_cache(_repository(name), CONFIG)
     if found is None:
         raise BackboneError(
-            f"backbone {name}: its configuration is not on this machine; on one with network run `robustft doctor "
+            f"backbone {FROM_HUB}{_repository(name)}: its configuration is not on this machine; on one with network run `robustft doctor "
             "--prefetch SUITE` for a suite with this backbone."
         )
     return found

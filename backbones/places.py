@@ -4,11 +4,19 @@
 weights file of a model of open_clip, is `MODEL:FILE`. What a name stands for is remembered in this process.
 """
 
+import os
 from pathlib import Path
 
 from .errors import BackboneError
 
+WEIGHTS_VARIABLE = "ROBUSTFT_WEIGHTS"
+"""Names a folder of weights files, each with the name of a backbone, that are taken in place of the registered ones,
+and in which a backbone of one's own is found again that was moved."""
+
 _known: dict[str, Path] = {}
+"""As a person wrote them in this process."""
+_planned: dict[str, Path] = {}
+"""As they stand beside a plan."""
 
 
 def remember(name: str, path: Path) -> str:
@@ -19,20 +27,43 @@ def remember(name: str, path: Path) -> str:
     """
     path = path.absolute()
     other = _known.setdefault(name, path)
-    if other != path:
+    if other != path and not (other.exists() and path.exists() and other.samefile(path)):
         raise BackboneError(
-            f"backbone {name}: {path} and {other} have one name, and so would their runs; rename one of them."
+            f"backbone {name}: is the name of {other} and of {path}, and so would be that of their runs; rename {path} "
+            "or the other."
         )
     return name
 
 
+def remember_planned(name: str, path: Path) -> None:
+    """Makes known where a backbone was when a run was planned; what a person wrote, or moved, goes before."""
+    _planned[name] = path.absolute()
+
+
 def place_of(name: str) -> Path | None:
-    """The folder or file that a backbone of one's own is; None where nobody has said it."""
-    return _known.get(name)
+    """The folder or file that a backbone of one's own is; None where nobody has said it.
+
+    The first that is there: what was written in this process, its namesake in the folder that WEIGHTS_VARIABLE names,
+    and where it was when the run was planned.
+    """
+    said = [path for path in (_known.get(name), _moved(name), _planned.get(name)) if path is not None]
+    return next((path for path in said if path.exists()), said[0] if said else None)
+
+
+def _moved(name: str) -> Path | None:
+    """What has the name of a backbone of one's own in the folder that WEIGHTS_VARIABLE names."""
+    folder, own = os.environ.get(WEIGHTS_VARIABLE), name.partition(":")[2]
+    path = Path(os.path.expanduser(folder), own).absolute() if folder and own else None
+    return path if path is not None and path.exists() else None
+
+
+def name_of(file: Path) -> str | None:
+    """The backbone of one's own, MODEL:FILE, that a weights file is; None where it is none."""
+    return next((name for name in (*_known, *_planned) if file.is_file() and place_of(name) == file), None)
 
 
 def found(name: str, place: str) -> Path:
-    """The folder or file of a name: as remembered, else seen from the current folder, and then remembered.
+    """The folder or file of a name: as `place_of`, else seen from the current folder, and then remembered.
 
     Args:
         name: of the backbone.
@@ -41,10 +72,18 @@ def found(name: str, place: str) -> Path:
     Raises:
         BackboneError: there is none.
     """
-    path = _known.get(name)
+    path = place_of(name)
     if path is None and Path(place).exists():
         path = _known[remember(name, Path(place))]
-    if path is None or not path.exists():
-        where = f" at {path}" if path else f" here; write its path, as {name.partition(':')[0]}:PATH"
-        raise BackboneError(f"backbone {name}: is not there{where}.")
+    if path is None:
+        raise BackboneError(
+            f"backbone {name}: is not there here; write its path, as {name.partition(':')[0]}:PATH, or {remedy(name)}."
+        )
+    if not path.exists():
+        raise BackboneError(f"backbone {name}: is not there at {path}; put it back, or {remedy(name)}.")
     return path
+
+
+def remedy(name: str) -> str:
+    """Where a backbone of one's own that was moved is looked for, as the end of a sentence."""
+    return f"name with {WEIGHTS_VARIABLE} the folder that has it as {name.partition(':')[2]}"

@@ -90,9 +90,9 @@ def register(name: str, weights: str | Path | None = None) -> Callable[[Build], 
     Raises:
         BackboneError: the name is taken, or can be no name of a backbone.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or fold(name).endswith(SCRATCH):
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) or fold(name).endswith(SCRATCH):
         raise BackboneError(
-            f"backbone {name!r}: must be letters, digits, . - and _, not ending in {SCRATCH}; rename it."
+            f"backbone {name!r}: must be ASCII letters, digits, . - and _, not ending in {SCRATCH}; rename it."
         )
     if fold(name) in {fold(known) for known in (*OPENAI, *VISION, *MADE_HERE, *BROUGHT)}:
         raise BackboneError(f"backbone {name!r} is registered twice; rename one.")

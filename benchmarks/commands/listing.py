@@ -126,6 +126,10 @@ def catalogue(
         except UserError:
             continue
     if found is None:
+        from ...backbones import clip
+
+        if (model := name.partition(":")[0].replace("/", "-")) in clip.installed():
+            raise UserError(f"list: {model} is a model of open_clip; see `robustft list backbones {model}`.")
         raise UserError(f"{unknown('name', name, every)} Models of open_clip: `robustft list backbones`.")
     kind, name = found
     if brought := plugins.origin(kind, name):
@@ -164,13 +168,14 @@ def open_clip_models(console: Console, pattern: str) -> None:
 
     Args:
         console: where to print.
-        pattern: a part of the model's name, in small or capital letters; "" is all.
+        pattern: as in `clip.models`, in small or capital letters; "" is all.
     """
     from ...backbones import clip
 
     rows = list(clip.models(pattern))
     if not rows:
         raise UserError(f"list backbones: open_clip has no model with '{pattern}' in its name; give less of it.")
+    openai = [name for name in clip.OPENAI if any(row.model in (name, f"{name}{clip.QUICK_GELU}") for row in rows)]
     accepted = [(row, row.cost) for row in rows if row.cost is not None]
     if accepted:
         each = f", {BATCH} pairs"
@@ -179,7 +184,7 @@ def open_clip_models(console: Console, pattern: str) -> None:
         for row, cost in accepted:
             table.add_row(
                 row.model,
-                ", ".join(row.tags) if len(row.tags) < 3 or len(accepted) == 1 else f"{len(row.tags)} tags",
+                ", ".join(row.tags) if len(row.tags) < 3 else f"{len(row.tags)} tags",
                 f"{cost.parameters / 1e6:.0f}",
                 str(row.architecture.image_size),
                 str(row.architecture.context) + ("" if row.architecture.clip_tokens else "*"),
@@ -194,6 +199,11 @@ def open_clip_models(console: Console, pattern: str) -> None:
             "hf-hub:org/name and local-dir:PATH with open_clip's configuration, and MODEL:FILE.safetensors.",
             soft_wrap=True,
         )
+        if openai:
+            names = ", ".join(openai)
+            console.print(f"Without a tag, {names}: OpenAI's weights, with their QuickGELU.", soft_wrap=True)
+        if len(accepted) == 1:
+            console.print(f"{accepted[0][0].model}: {clip.tags(accepted[0][0].model)}.", soft_wrap=True)
     for row in (row for row in rows if row.cost is None):
         console.print(f"no backbone: {row.architecture.foreign}.", markup=False, soft_wrap=True)
 

@@ -101,8 +101,7 @@ def restore(folder: RunFolder, at: Point | None = None) -> FinishedRun:
     if backbones.weights_id(spec.backbone) != spec.weights:
         raise UserError(
             f"backbone {spec.backbone}: must have the weights {spec.weights} that the run began from, got "
-            f"{backbones.weights_id(spec.backbone)}; name the folder that has those with {backbones.WEIGHTS_VARIABLE}, "
-            "or unset it."
+            f"{backbones.weights_id(spec.backbone)}; {backbones.other_weights(spec.backbone)}."
         )
     card, encoder = _card(plan, folder), backbones.load(spec.backbone)
     if at is not None:

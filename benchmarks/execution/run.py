@@ -227,12 +227,16 @@ class Attempt:
             "method_version": (spec.method_version, method_of(spec).version),
             "plugins": (spec.plugins, plugins.versions(spec.method, self.plan.dataset, spec.backbone)),
             "method_code": (spec.method_code, code_of(method_of(spec))),
-            "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
             "weights": (spec.weights, GIVEN if spec.given else backbones.weights_id(spec.backbone)),
+            "fingerprint": (spec.fingerprint, data_check.fingerprint(whole, spec.allow_partial)),
         }
         for key, (planned, now) in found.items():
             if planned != now:
-                changed = {"fingerprint": "the data", "method_code": f"the definition of {spec.method}"}
+                changed = {
+                    "fingerprint": "the data",
+                    "weights": f"the backbone {spec.backbone}",
+                    "method_code": f"the definition of {spec.method}",
+                }
                 why = f"; {changed[key]} changed since" if key in changed else ""
                 raise UserError(
                     f"{key}: must be {planned} as planned, got {now}{why}; start the command again to plan anew."

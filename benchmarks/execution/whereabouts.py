@@ -86,6 +86,11 @@ def find(plan: Plan, folder: RunFolder) -> Dataset:
 def missing(plan: Plan, folder: RunFolder) -> str:
     """One sentence where a run would fail for its data or weights, else ""."""
     spec = plan.spec
+    if not spec.given and backbones.weights_id(spec.backbone) != spec.weights:  # first: data depend on the backbone
+        return (
+            f"the weights of {spec.backbone} are others than when the run was planned; "
+            f"{backbones.other_weights(spec.backbone)}, or start the sweep again to plan anew"
+        )
     try:
         data = find(plan, folder)
         data_check.check(data, spec, facts.method_of(spec).trained)
@@ -102,11 +107,6 @@ def missing(plan: Plan, folder: RunFolder) -> str:
             given_file(plan.spec, folder)
         except UserError as error:
             return str(error).rstrip(".")
-    if not spec.given and backbones.weights_id(spec.backbone) != spec.weights:
-        return (
-            f"the weights of {spec.backbone} are others than when the run was planned; name the folder that has those "
-            f"with {backbones.WEIGHTS_VARIABLE}, or unset it, or start the sweep again to plan anew"
-        )
     return ""
 
 

@@ -101,8 +101,8 @@ class LoadedRun:
         found = spec.weights if spec.given else backbones.weights_id(spec.backbone)
         if found != spec.weights:
             raise UserError(
-                f"{self.folder}: starts from the weights {spec.weights} of {spec.backbone}, got {found}; name the "
-                f"folder that has those with {backbones.WEIGHTS_VARIABLE}, or unset it."
+                f"{self.folder}: starts from the weights {spec.weights} of {spec.backbone}, got {found}; "
+                f"{backbones.other_weights(spec.backbone)}."
             )
         if not folder.weights.exists():
             raise UserError(

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ... import backbones
-from ...results.records.atomic import create_atomic, to_json
+from ...results.records.atomic import create_atomic, to_json, write_atomic
 from ..errors import UserError, explain
 from ..host.plugin_files import Named
 from ..host.plugins import need
@@ -32,9 +32,11 @@ class Plan:
     def write(self, folder: RunFolder) -> None:
         """Make the run folder, its spec.json and its first state; those that are there stay as they are.
 
-        Whoever plans a run wants it: an earlier wish to cancel it is forgotten.
+        Whoever plans a run wants it: an earlier wish to cancel it is forgotten, and so is where its backbone lay.
         """
         folder.forget_cancel()
+        if (place := backbones.place_of(self.spec.backbone)) is not None:  # it may have been moved since
+            write_atomic(folder.backbone, to_json(folder.backbone, {"path": discreet(str(place))}))
         if folder.spec.exists():
             return
         content = {
@@ -45,8 +47,6 @@ class Plan:
             "selection": self.selection,
             **({"plugins": [asdict(named) for named in self.plugins]} if self.plugins else {}),
         }
-        if (place := backbones.place_of(self.spec.backbone)) is not None:
-            create_atomic(folder.backbone, to_json(folder.backbone, {"path": discreet(str(place))}))
         create_atomic(folder.state, to_json(folder.state, {"state": "planned"}))
         create_atomic(folder.spec, to_json(folder.spec, content))
 
@@ -73,8 +73,8 @@ class Plan:
                 f"{folder.spec}: must be the plan of {folder.path.name}, got that of {spec.run_id}; {remedy}."
             )
         kept = (read_json(folder.backbone) or {}).get("path")
-        if isinstance(kept, str) and backbones.place_of(spec.backbone) is None:
-            backbones.remember(spec.backbone, Path(os.path.expanduser(kept)))
+        if isinstance(kept, str):
+            backbones.remember_planned(spec.backbone, Path(os.path.expanduser(kept)))
         return plan
 
 

@@ -272,7 +272,7 @@ def test_files_that_are_no_weights_are_refused_and_run_nothing(shrunken, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name", ["ViT-B/16", "ViT-B-16", "vit_b_16", "ViT-B-16-quickgelu", "ViT-B/16-quickgelu:openai"]
+    "name", ["ViT-B/16", "ViT-B-16", "vit_b_16", "ViT-B-16:openai", "ViT-B-16-quickgelu", "ViT-B/16-quickgelu:openai"]
 )
 def test_every_spelling_is_one_backbone(name):
     assert backbones.resolve(name) == "ViT-B-16" in backbones.names()
@@ -287,7 +287,7 @@ def test_registered_repositories_are_those_that_open_clip_downloads_from():
 
 
 @pytest.mark.parametrize("name, words", [
-    ("ViT-B-16:openai", "trained with QuickGELU, .* write ViT-B-16-quickgelu:openai"),
+    ("ViT-B-32:openai", "trained with QuickGELU, .* write ViT-B-32-quickgelu:openai"),
     ("ViT-B-17", "did you mean 'ViT-B-16'"),
     ("ViT-B16-SigLIP2", "did you mean 'ViT-B-16-SigLIP2:TAG'"),
     ("ViT-B-16-SigLIP3:webli", "open_clip has no model 'ViT-B-16-SigLIP3'; did you mean ViT-B-16-SigLIP.$"),
@@ -299,11 +299,22 @@ def test_registered_repositories_are_those_that_open_clip_downloads_from():
     ("roberta-ViT-B-32:laion2b_s12b_b32k", "the text tower of .* is roberta-base of Hugging Face's transformers"),
     ("hf-hub:name", "must be hf-hub:org/name"),
     ("local-dir:/nowhere/at/all", "there is no /nowhere/at/all"),
+    ("local-dir:", "must be local-dir:PATH; write where it is"),
+    ("local-dir:/tmp/modèle", "must be ASCII letters, digits"),
 ])  # fmt: skip
 def test_a_wrong_name_says_what_to_write(name, words):
     for use in (backbones.resolve, backbones.weights_id, backbones.load):
         with pytest.raises(BackboneError, match=words):
             use(name)
+
+
+def test_a_folder_that_is_none_is_told_in_one_plain_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BackboneError, match=r"empty has no open_clip_config.json; put it there, or name another"):
+        backbones.image_size(f"local-dir:{tmp_path / 'empty'}")
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    with pytest.raises(BackboneError, match=r"w.safetensors is a file; give its folder, or MODEL:.*w.safetensors\.$"):
+        backbones.resolve(f"local-dir:{tmp_path / 'w.safetensors'}")
 
 
 def test_other_models_of_open_clip_are_backbones_with_their_own_activation():

@@ -1,6 +1,7 @@
 """A SigLIP in a folder of one's own, through the real commands: plan, runs, export, and back into open_clip."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 from runs_kit import call, folders
 from safetensors.torch import save_file
 
+import robustft
 from robustft import backbones
 from robustft.backbones import places
 
@@ -110,6 +112,42 @@ def test_it_is_planned_run_and_exported(siglip, own_suite, tmp_path, capsys, run
     torch.testing.assert_close(again.clip.state_dict()["logit_bias"], model.logit_bias)
 
 
+def test_a_folder_that_was_moved_or_replaced_is_found_by_its_name_and_hash(siglip, tmp_path, capsys, monkeypatch):
+    """Under the same name below ROBUSTFT_WEIGHTS; other weights of that name are never taken."""
+    models, runs = tmp_path / "models", tmp_path / "runs"
+    here = models / siglip.name
+    shutil.copytree(siglip, here)
+    data = data_folder(tmp_path / "data", {"a": "cat", "b": "dog"})
+    made = suite(tmp_path / "mine.yaml", data, backbones=[f"local-dir:{here}"], methods=["zero_shot"], **SHORT)
+    planned = robustft.plan(made, "zero_shot")
+    assert call("sweep", made, "--method", "zero_shot", "--runs", str(runs)) == 0
+    (run,) = folders(runs)
+
+    def export(out):
+        capsys.readouterr()
+        monkeypatch.setattr(places, "_known", {})
+        code = call("export", str(run), str(tmp_path / out))
+        return code, " ".join(capsys.readouterr().err.split())
+
+    moved = tmp_path / "elsewhere" / siglip.name
+    moved.parent.mkdir()
+    here.rename(moved)
+    remedy = "name with ROBUSTFT_WEIGHTS the folder that has it as tiny-siglip."
+    assert export("gone") == (
+        2, f"robustft: backbone local-dir:tiny-siglip: is not there at {here}; put it back, or {remedy}"
+    )  # fmt: skip
+    shutil.copytree(moved, here)
+    (here / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}))
+    code, said = export("replaced")
+    assert code == 2 and f"; put those back at {here}, or {remedy}" in said
+    backbones.resolve(f"local-dir:{here}")  # other pictures too, so other data; the backbone is named
+    with pytest.raises(robustft.UserError, match="weights: must be .*; the backbone local-dir:tiny-siglip changed"):
+        robustft.run(planned, runs=tmp_path / "new")
+    monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(moved.parent))
+    assert export("found") == (0, "")
+    assert (tmp_path / "found" / "open_clip_model.safetensors").is_file()
+
+
 def test_what_cannot_be_meant_is_refused_when_it_is_planned(own_suite, tmp_path, capsys):
     for arguments, words in [
         (("lipsum_ft",), "lipsum_ft: draws random texts of CLIP's tokens, got local-dir:tiny-siglip"),
@@ -149,7 +187,7 @@ def test_a_weights_file_is_a_backbone_beside_the_name_of_its_model(tmp_path):
     assert backbones.resizing(backbones.resolve(f"ViT-B-16-SigLIP:{path}")) == ("squash", "bicubic")  # as all its tags
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.safetensors").write_bytes(b"")
-    with pytest.raises(backbones.BackboneError, match="have one name, and so would their runs"):
+    with pytest.raises(backbones.BackboneError, match=f"is the name of {path} and of {tmp_path}/other/mine"):
         backbones.resolve(f"ViT-B-32:{tmp_path / 'other' / 'mine.safetensors'}")
     with pytest.raises(backbones.BackboneError, match="several kinds of pictures"):
         backbones.image_size(f"ViT-H-14-quickgelu:{path}") or backbones.resizing(f"ViT-H-14-quickgelu:{path}")
@@ -164,6 +202,12 @@ def test_the_table_of_models_says_what_each_is_and_costs(capsys):
     assert "no backbone: open_clip's coca_ViT-B-32 is a CoCa" in capsys.readouterr().out
     assert call("list", "backbones", "nothing-like-it") == 2
     assert call("list", "ViT-B-32:laion2b_s34b_b79k") == 2
-    assert "Models of open_clip: `robustft list backbones`." in capsys.readouterr().err
+    assert "is a model of open_clip; see `robustft list backbones ViT-B-32`." in capsys.readouterr().err
+    assert call("list", "backbones", "vit-b-16-quick*") == 0
+    shown = capsys.readouterr().out
+    assert "Without a tag, ViT-B-16: OpenAI's weights" in shown
+    assert "ViT-B-16-quickgelu: tags: openai, " in shown  # of a single model by their names
+    assert call("list", "backbones", "ViT-B-32:openai") == 0
+    assert "and of ViT-B-32-quickgelu: openai, " in (shown := capsys.readouterr().out) and "SigLIP2" not in shown
     assert call("list") == 0
     assert "and MODEL:TAG of open_clip, see `robustft list backbones`" in " ".join(capsys.readouterr().out.split())

@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BackboneError, UnusedWeights
 from . import places as _places
+from .errors import BackboneError, UnusedWeights
 from .places import WEIGHTS_VARIABLE, place_of, remember, remember_planned
 from .registered import (
     BROUGHT,
@@ -156,7 +156,8 @@ def _of_ones_own(name: str) -> str:
     if not place.strip():
         raise BackboneError(f"backbone {name!r}: must be {start}:PATH; write where it is.")
     path = Path(os.path.expanduser(place))
-    found = f"{start.replace('/', '-')}:{path.resolve().name if place.strip('./') != path.name or not path.name else path.name}"
+    own = path.name if path.name and place.strip("./") == path.name else path.resolve().name
+    found = f"{start.replace('/', '-')}:{own}"
     if not re.fullmatch(r"[\w.-]+:[\w.+-]+", found, re.ASCII):
         raise BackboneError(
             f"backbone {name!r}: the name at the end must be ASCII letters, digits, . - + and _; rename it."

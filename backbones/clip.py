@@ -265,8 +265,8 @@ def _config_file(name: str) -> Path:
     found = _in_cache(_repository(name), CONFIG)
     if found is None:
         raise BackboneError(
-            f"backbone {FROM_HUB}{_repository(name)}: its configuration is not on this machine; on one with network run `robustft doctor "
-            "--prefetch SUITE` for a suite with this backbone."
+            f"backbone {FROM_HUB}{_repository(name)}: its configuration is not on this machine; on one with network "
+            "run `robustft doctor --prefetch SUITE` for a suite with this backbone."
         )
     return found
 

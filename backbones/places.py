@@ -23,15 +23,15 @@ def remember(name: str, path: Path) -> str:
     """Makes known what a backbone's name stands for; returns the name.
 
     Raises:
-        BackboneError: it stands for another place already.
+        BackboneError: it stands for another place already, and what was there still is.
     """
-    path = path.absolute()
-    other = _known.setdefault(name, path)
-    if other != path and not (other.exists() and path.exists() and other.samefile(path)):
+    path, other = path.absolute(), _known.get(name)
+    if other is not None and other.exists() and not other.samefile(path):
         raise BackboneError(
-            f"backbone {name}: is the name of {other} and of {path}, and so would be that of their runs; rename {path} "
-            "or the other."
+            f"backbone {name}: is the name of {other} and of {path}, and so would be that of their runs; rename one of "
+            "the two."
         )
+    _known[name] = path
     return name
 
 

@@ -119,8 +119,9 @@ def test_a_folder_that_was_moved_or_replaced_is_found_by_its_name_and_hash(sigli
     shutil.copytree(siglip, here)
     data = data_folder(tmp_path / "data", {"a": "cat", "b": "dog"})
     made = suite(tmp_path / "mine.yaml", data, backbones=[f"local-dir:{here}"], methods=["zero_shot"], **SHORT)
+    monkeypatch.setattr(places, "_known", {})
     planned = robustft.plan(made, "zero_shot")
-    assert call("sweep", made, "--method", "zero_shot", "--runs", str(runs)) == 0
+    robustft.run(planned, runs=runs, workers=0)
     (run,) = folders(runs)
 
     def export(out):
@@ -142,7 +143,7 @@ def test_a_folder_that_was_moved_or_replaced_is_found_by_its_name_and_hash(sigli
     assert code == 2 and f"; put those back at {here}, or {remedy}" in said
     backbones.resolve(f"local-dir:{here}")  # other pictures too, so other data; the backbone is named
     with pytest.raises(robustft.UserError, match="weights: must be .*; the backbone local-dir:tiny-siglip changed"):
-        robustft.run(planned, runs=tmp_path / "new")
+        robustft.run(planned, runs=tmp_path / "new", workers=0)
     monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(moved.parent))
     assert export("found") == (0, "")
     assert (tmp_path / "found" / "open_clip_model.safetensors").is_file()

@@ -60,7 +60,6 @@ __all__ = [
     "place_of",
     "read_checkpoint",
     "register",
-    "remember",
     "remember_planned",
     "resizing",
     "resolve",

@@ -6,7 +6,7 @@ from runs_kit import BACKBONE, call, plan_runs, write_suite
 from safetensors.torch import save_file
 
 from robustft import backbones
-from robustft.backbones import BackboneError, clip
+from robustft.backbones import BackboneError, clip, places
 from robustft.backbones.weights import weights_hash
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
@@ -56,6 +56,23 @@ def test_a_file_may_have_any_spelling_of_the_name_but_there_is_one(tmp_path, mon
         backbones.weights_id("tiny-vit-p16")
     assert call("doctor", "digits", "--fast") == 1
     assert "! weights of tiny-rn: ROBUSTFT_WEIGHTS: " in capsys.readouterr().out
+
+
+def test_a_file_of_a_planned_backbone_that_was_moved_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "_known", {})
+    monkeypatch.setattr(places, "_planned", {})
+    name, moved = "ViT-B-32:mine.safetensors", tmp_path / "moved" / "mine.safetensors"
+    backbones.remember_planned(name, tmp_path / "mine.safetensors")
+    moved.parent.mkdir()
+    moved.write_bytes(b"")
+    remedy = "put it back, or name with ROBUSTFT_WEIGHTS the folder that has it as mine.safetensors"
+    with pytest.raises(BackboneError, match=f"is not there at {tmp_path}/mine.safetensors; {remedy}"):
+        backbones.weights_id(name)
+    monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(moved.parent))
+    assert backbones.weights_id(name) == weights_hash(moved) and backbones.nobodys_weights() == []
+    (tmp_path / "mine.safetensors").write_bytes(b"other")  # what a person writes now goes before
+    assert backbones.resolve(f"ViT-B-32:{tmp_path / 'mine.safetensors'}") == name
+    assert backbones.place_of(name) == tmp_path / "mine.safetensors"
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):

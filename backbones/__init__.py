@@ -167,6 +167,8 @@ def _of_ones_own(name: str) -> str:
         return remember(found, path)
     if place_of(found) is None:
         raise BackboneError(f"backbone {name!r}: there is no {path}; write where it is, or {_places.remedy(found)}.")
+    if path.name != place and not _places.was_said(found):  # a path is no wish for its namesake elsewhere
+        raise BackboneError(f"backbone {name!r}: there is no {path}; write where it is, or {found}.")
     return found
 
 

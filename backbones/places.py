@@ -40,6 +40,11 @@ def remember_planned(name: str, path: Path) -> None:
     _planned[name] = path.absolute()
 
 
+def was_said(name: str) -> bool:
+    """Whether a person or a plan has said where it is."""
+    return name in _known or name in _planned
+
+
 def place_of(name: str) -> Path | None:
     """The folder or file that a backbone of one's own is; None where nobody has said it.
 

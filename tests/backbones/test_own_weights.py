@@ -70,6 +70,12 @@ def test_a_file_of_a_planned_backbone_that_was_moved_is_found_by_its_name(tmp_pa
         backbones.weights_id(name)
     monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(moved.parent))
     assert backbones.weights_id(name) == weights_hash(moved) and backbones.nobodys_weights() == []
+    places._planned.clear()
+    assert backbones.resolve(name) == name
+    with pytest.raises(
+        BackboneError, match=f"there is no {tmp_path}/typo/mine.safetensors; write where it is, or {name}"
+    ):
+        backbones.resolve(f"ViT-B-32:{tmp_path}/typo/mine.safetensors")
     (tmp_path / "mine.safetensors").write_bytes(b"other")  # what a person writes now goes before
     assert backbones.resolve(f"ViT-B-32:{tmp_path / 'mine.safetensors'}") == name
     assert backbones.place_of(name) == tmp_path / "mine.safetensors"

@@ -171,11 +171,12 @@ def open_clip_models(console: Console, pattern: str) -> None:
         pattern: as in `clip.models`, in small or capital letters; "" is all.
     """
     from ...backbones import clip
+    from ...backbones.registered import OPENAI, QUICK_GELU
 
     rows = list(clip.models(pattern))
     if not rows:
         raise UserError(f"list backbones: open_clip has no model with '{pattern}' in its name; give less of it.")
-    openai = [name for name in clip.OPENAI if any(row.model in (name, f"{name}{clip.QUICK_GELU}") for row in rows)]
+    openai = [name for name in OPENAI if any(row.model in (name, f"{name}{QUICK_GELU}") for row in rows)]
     accepted = [(row, row.cost) for row in rows if row.cost is not None]
     if accepted:
         each = f", {BATCH} pairs"

@@ -144,6 +144,11 @@ def test_a_folder_that_was_moved_or_replaced_is_found_by_its_name_and_hash(sigli
     backbones.resolve(f"local-dir:{here}")  # other pictures too, so other data; the backbone is named
     with pytest.raises(robustft.UserError, match="weights: must be .*; the backbone local-dir:tiny-siglip changed"):
         robustft.run(planned, runs=tmp_path / "new", workers=0)
+    monkeypatch.setattr(places, "_known", {})
+    made.write_text(made.read_text().replace(str(here), str(moved)))
+    robustft.run(robustft.plan(made), runs=tmp_path / "new", workers=0)
+    (same,) = folders(tmp_path / "new")
+    assert same.name == run.name and json.loads((same / "backbone.json").read_text()) == {"path": str(moved)}
     monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(moved.parent))
     assert export("found") == (0, "")
     assert (tmp_path / "found" / "open_clip_model.safetensors").is_file()

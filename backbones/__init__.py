@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import places as _places
 from .errors import BackboneError, UnusedWeights
-from .places import WEIGHTS_VARIABLE, place_of, remember, remember_planned
+from .places import SUFFIXES, WEIGHTS_VARIABLE, is_file_name, place_of, remember, remember_planned
 from .registered import (
     BROUGHT,
     FROM_FOLDER,
@@ -120,7 +120,7 @@ def resolve(name: str) -> str:
     from . import clip
 
     if ":" in name:
-        if name.startswith(FROM_FOLDER) or clip.is_file_name(name):
+        if name.startswith(FROM_FOLDER) or is_file_name(name):
             return _of_ones_own(name)
         model, _, tag = name.replace("/", "-").partition(":")
         clip.parse(f"{model}:{tag}")
@@ -202,8 +202,6 @@ def nobodys_weights() -> list[Path]:
 
 def unused_weights() -> list[str]:
     """A sentence for each of them, or on a folder without any weights file."""
-    from .weights import SUFFIXES
-
     folder = os.environ.get(WEIGHTS_VARIABLE)
     if folder and not _own_files() and not _has_own_folder(folder):
         return [f"{folder}: must hold weights ({', '.join(SUFFIXES)}), got no such file; name another, or unset it"]
@@ -235,8 +233,6 @@ def _own_files() -> list[tuple[Path, str | None]]:
     folder = os.environ.get(WEIGHTS_VARIABLE)
     if not folder:
         return []
-    from .weights import SUFFIXES
-
     place = Path(os.path.expanduser(folder))  # without a home folder, ~ is a name like any other
     try:
         files = sorted(path for path in place.iterdir() if path.suffix in SUFFIXES and not path.name.startswith("."))

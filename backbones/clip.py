@@ -37,7 +37,7 @@ from .hub_tokenizer import NEEDED, HubTokenizer
 from .registered import FROM_FOLDER, FROM_HUB, OPENAI, QUICK_GELU
 from .tiny import seeded_by
 from .traits import Traits
-from .weights import SUFFIXES, beyond_half, fill, read_weights, weights_hash
+from .weights import beyond_half, fill, read_weights, weights_hash
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
@@ -65,11 +65,6 @@ def tokenizer(context: int = 77, clean: str = "lower") -> "SimpleTokenizer":
     return SimpleTokenizer(context_length=context, clean=clean)
 
 
-def is_file_name(name: str) -> bool:
-    """Whether MODEL:REST names a weights file of one's own."""
-    return ":" in name and name.endswith(SUFFIXES) and not name.startswith((FROM_HUB, FROM_FOLDER))
-
-
 def parse(name: str) -> tuple[str, str]:
     """open_clip's (model, tag) of a registered name or of MODEL:TAG; BackboneError where there is no such pair.
 
@@ -83,7 +78,7 @@ def parse(name: str) -> tuple[str, str]:
     from open_clip import pretrained
 
     model, _, tag = name.partition(":")
-    if is_file_name(name):
+    if places.is_file_name(name):
         _installed(model, name)
         return model, tag
     config = _installed(model, name)
@@ -164,7 +159,7 @@ def describe(name: str) -> Description:
         from open_clip.pretrained import get_pretrained_cfg
 
         model, tag = parse(name)
-        said = _of_its_tags(model, name) if is_file_name(name) else get_pretrained_cfg(model, tag)
+        said = _of_its_tags(model, name) if places.is_file_name(name) else get_pretrained_cfg(model, tag)
         found = Description(_installed(model, name), {key: said[key] for key in PREPROCESS if key in said})
     mode, interpolation = found.resizing
     if mode not in ("shortest", "longest", "squash") or interpolation not in ("bicubic", "bilinear"):
@@ -418,7 +413,7 @@ def weights_id(name: str) -> str:
     """
     if name in OPENAI:
         return f"openai:{OPENAI[name]}"
-    if is_file_name(name):
+    if places.is_file_name(name):
         return weights_hash(_own_file(name))
     if name.startswith(FROM_FOLDER):
         folder = _config_file(name).parent
@@ -436,7 +431,7 @@ def weights_id(name: str) -> str:
 
 def _own_file(name: str) -> Path:
     """The weights file of one's own that a name stands for."""
-    if is_file_name(name):
+    if places.is_file_name(name):
         return places.found(name, name.partition(":")[2])
     folder = _config_file(name).parent
     found = next((folder / file for file in FOLDER_FILES if (folder / file).is_file()), None)
@@ -447,7 +442,7 @@ def _own_file(name: str) -> Path:
 
 def cached(name: str) -> Path | None:
     """The file of the weights in the Hugging Face cache, or None; asks no network."""
-    if is_file_name(name) or name.startswith(FROM_FOLDER):
+    if places.is_file_name(name) or name.startswith(FROM_FOLDER):
         return _own_file(name)
     repository, filename = _on_the_hub(name)
     files = (filename,) if filename else WEIGHTS_FILES

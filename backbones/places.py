@@ -8,15 +8,24 @@ import os
 from pathlib import Path
 
 from .errors import BackboneError
+from .registered import FROM_FOLDER, FROM_HUB
 
 WEIGHTS_VARIABLE = "ROBUSTFT_WEIGHTS"
 """Names a folder of weights files, each with the name of a backbone, that are taken in place of the registered ones,
 and in which a backbone of one's own is found again that was moved."""
 
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+"""Of weights files."""
+
 _known: dict[str, Path] = {}
 """As a person wrote them in this process."""
 _planned: dict[str, Path] = {}
 """As they stand beside a plan."""
+
+
+def is_file_name(name: str) -> bool:
+    """Whether MODEL:REST names a weights file of one's own."""
+    return ":" in name and name.endswith(SUFFIXES) and not name.startswith((FROM_HUB, FROM_FOLDER))
 
 
 def remember(name: str, path: Path) -> str:
@@ -56,10 +65,12 @@ def place_of(name: str) -> Path | None:
 
 
 def _moved(name: str) -> Path | None:
-    """What has the name of a backbone of one's own in the folder that WEIGHTS_VARIABLE names."""
-    folder, own = os.environ.get(WEIGHTS_VARIABLE), name.partition(":")[2]
-    path = Path(os.path.expanduser(folder), own).absolute() if folder and own else None
-    return path if path is not None and path.exists() else None
+    """What has the name of a backbone of one's own in the folder that WEIGHTS_VARIABLE names; None of a MODEL:TAG."""
+    folder = os.environ.get(WEIGHTS_VARIABLE)
+    if not folder or not (name.startswith(FROM_FOLDER) or is_file_name(name)):
+        return None
+    path = Path(os.path.expanduser(folder), name.partition(":")[2]).absolute()
+    return path if path.exists() else None
 
 
 def name_of(file: Path) -> str | None:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from .errors import BackboneError
 from .torchscript import is_torchscript
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's original state dicts that are settings."""
 WRAPPERS = ("_orig_mod", "module")

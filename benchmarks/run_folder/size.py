@@ -26,8 +26,6 @@ RECORD_BYTES = 16_000
 BESIDE_BYTES = 100_000
 """Curves, metrics of each class, plan, state and log, at most where all is well."""
 BESIDE_FILES = ("spec.json", "place.json", "state.json", "log", "record.json")
-POINTS = 11
-"""Of a path: alpha = 0, 0.1, ... 1."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,9 @@ def seen(card: "DatasetCard", spec: RunSpec) -> dict[str, int]:
 
 def predictors(method: "type[Method[Any, Any]]", spec: RunSpec) -> int:
     """How many are shown every image: the run's own, and those along its path."""
-    return 1 + (POINTS if method.path and spec.kind == "run" else 0)
+    from ...methods.wise_ft import ALPHAS
+
+    return 1 + (len(ALPHAS) if method.path and spec.kind == "run" else 0)
 
 
 def of_run(spec: RunSpec, method: "type[Method[Any, Any]]", cost: "Cost", card: "DatasetCard") -> Size:

@@ -474,7 +474,8 @@ def _columns(sets: Mapping[str, Mapping[str, Any]], roles: Mapping[str, str]) ->
         "ece_lineage_id": mean_of_all(map(_lineage, of_role["id"])),
         "ece_lineage_ood_mean": mean_of_all(map(_lineage, of_role["shift"])),
     }
-    for metric in set().union(*of_role["id"], *of_role["shift"]) & MORE_METRICS.keys():
+    measured = set().union(*of_role["id"], *of_role["shift"])
+    for metric in filter(measured.__contains__, MORE_METRICS):  # in one order, whatever a set's is
         if has_every_shift:
             means[f"{metric}_ood_mean"] = mean_of_all([one.get(metric) for one in of_role["shift"]])
         means[f"{metric}_id"] = mean_of_all([one.get(metric) for one in of_role["id"]])

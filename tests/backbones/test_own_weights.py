@@ -81,6 +81,16 @@ def test_a_file_of_a_planned_backbone_that_was_moved_is_found_by_its_name(tmp_pa
     assert backbones.place_of(name) == tmp_path / "mine.safetensors"
 
 
+def test_a_folder_with_the_name_of_a_tag_is_no_backbone(tmp_path, monkeypatch):
+    for name in ("openai", "org--name", "tinyclip", "mine.safetensors"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(tmp_path))
+    assert backbones.place_of("ViT-B-32-quickgelu:openai") is None
+    assert backbones.place_of("hf-hub:org--name") is None
+    assert backbones.place_of("local-dir:tinyclip") == tmp_path / "tinyclip"
+    assert backbones.place_of("ViT-B-32:mine.safetensors") == tmp_path / "mine.safetensors"
+
+
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
     tensors = {key: tensor.clone() for key, tensor in backbones.load(BACKBONE).clip.state_dict().items()}
     tensors["text_projection"][0, 0] = float("nan")

@@ -1,7 +1,12 @@
 """A job whose profile has a stage reads copies, changes no number by it, and leaves nothing on the node."""
 
 import json
+import os
+import re
 import signal
+import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import own_data_kit
@@ -86,9 +91,11 @@ def test_copies_are_read_and_the_numbers_are_the_same(in_a_job, undisturbed, dat
     monkeypatch.setenv("NODES_DISK", str(tmp_path / "disk"))
     code, folder = in_a_job("$NODES_DISK")
     assert code == 0
-    assert f"stage: {IMAGES} images read from {tmp_path}/disk; {IMAGES} images copied, 0.00 GB" in folder.log.read_text()
+    said = f"stage: {IMAGES} images read from {tmp_path}/disk; {IMAGES} images copied, 0.00 GB"
+    assert said in folder.log.read_text()
     sources, copies = told.read_text().split("copy\n", 1)
-    assert sources == "source\n" * 4 and set(copies.split()) == {"copy"}  # the first image of each set, looked at before
+    assert sources == "source\n" * 4  # the first image of each set, looked at before
+    assert set(copies.split()) == {"copy"}
     assert essence(folder.path) == undisturbed
     assert not (tmp_path / "disk").exists() and not staging._copies
 
@@ -112,6 +119,42 @@ def test_a_place_among_the_data_is_refused_on_the_node_too(in_a_job, data, monke
     monkeypatch.setenv("NODES_DISK", str(data[0] / "mine"))
     code, folder = in_a_job("$NODES_DISK/copies")
     assert code == 1 and "which is in the data root" in folder.read_state()["reason"]
+
+
+PROCESS = """
+import os, sys
+from pathlib import Path
+from robustft.benchmarks.executors.slurm import job
+job.processes, job.meet = lambda: int(os.environ["WORLD_SIZE"]), lambda: None
+job.main([Path(sys.argv[1])])
+"""
+
+
+@pytest.mark.programs
+def test_the_processes_of_a_run_share_the_copies_of_their_node(tmp_path, data):
+    """Whoever is first copies, and the others wait for each other before the training."""
+    folder, batch = planned(tmp_path, data[1]), tmp_path / "runs" / ".slurm" / "robustft-own-1"
+    batch.mkdir(parents=True)
+    about = {"device": "cpu", "checkpoint_seconds": 600, "micro_batch": None, "workers": 0}
+    (batch / "batch.json").write_text(json.dumps({**about, "stage": str(tmp_path / "disk")}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(folder.path)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "SUBMITIT_FOLDER": str(batch), **together, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    copied = sorted(int(number) for number in re.findall(r"; (\d+) images copied", folder.log.read_text() + told[1]))
+    assert copied == [0, IMAGES]
+    assert not (tmp_path / "disk").exists()
 
 
 def dry_run(tmp_path, suite, stage, *more):

@@ -20,6 +20,7 @@ import torch
 
 from ... import backbones
 from ...backbones import DualEncoder
+from ...backbones.zero_shot import tokens_of
 from ...datasets import catalogue
 from ...datasets.staging import Stage, StageError
 from ...methods.base import Context, Method
@@ -450,8 +451,7 @@ class Attempt:
 def make_task(dataset: Any, encoder: Any, trainable: Literal["all", "image"]) -> Task:
     """What every method learns: the classes, their captions, and the images."""
     card = dataset.card
-    captions = [prompt.format(name) for name in card.class_names for prompt in card.prompts]
-    tokens = encoder.tokenize(captions).view(len(card.class_names), len(card.prompts), -1)  # (C, P, L)
+    tokens = tokens_of(encoder, card.class_names, card.prompts)
     return Task(card.class_names, card.prompts, tokens, dataset, trainable, encoder.cuts_text)
 
 

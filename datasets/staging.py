@@ -1,10 +1,11 @@
 """Copies of image files on a disk of this machine, read in place of those on a disk that many machines share.
 
-Below the folder that a user names, everything of this user and machine is in one folder, and a lock beside it:
+Below the folder that a user names, everything of this user and machine is in one folder, and a lock beside it, both
+hidden, so that they are no part of any data:
 
-    robustft-<machine>-<user>/files/<whole path of a folder>/<file>    copies, put in place when they are whole
-    robustft-<machine>-<user>/books/<sha256 of that path>              a line a copy, with what it is one of
-    robustft-<machine>-<user>.lock                                     held by every process that reads copies
+    .robustft-<machine>-<user>/files/<whole path of a folder>/<file>    copies, put in place when they are whole
+    .robustft-<machine>-<user>/books/<sha256 of that path>              a line a copy, with what it is one of
+    .robustft-<machine>-<user>.lock                                     held by every process that reads copies
 
 Whoever comes first copies, the others wait for it and take what is there. A copy is taken while source and copy have
 the sizes, times of change and inodes of the moment in which the bytes of both had one sha256, and the machine was not
@@ -133,7 +134,7 @@ class Stage:
 
     @property
     def _home(self) -> Path:
-        return self.place / f"robustft-{socket.gethostname()}-{os.geteuid()}"
+        return self.place / f".robustft-{socket.gethostname()}-{os.geteuid()}"
 
     @property
     def _lock_path(self) -> Path:
@@ -354,12 +355,13 @@ class Stage:
         read, written = hashlib.sha256(), hashlib.sha256()
         with open(source, "rb", buffering=0) as old, open(part, "xb", buffering=0) as new:
             before = _of_plain(os.fstat(old.fileno()), source)
-            while piece := old.read(_BUFFER):
+            buffer = min(_BUFFER, before[0] + 1)  # a larger one costs more than to read a small file
+            while piece := old.read(buffer):
                 read.update(piece)
                 if new.write(piece) != len(piece):
                     raise StageError(f"{self.place} is full.")
         with open(part, "rb", buffering=0) as new:
-            while piece := new.read(_BUFFER):
+            while piece := new.read(buffer):
                 written.update(piece)
         os.replace(part, copy)
         kept = _sign(copy)

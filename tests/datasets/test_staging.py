@@ -54,7 +54,7 @@ def stages(tmp_path, monkeypatch):
 
 def copies(tmp_path):
     """The copies that lie in the place."""
-    return sorted(path for path in (tmp_path / "disk").glob("mine/robustft-*/files/**/*") if path.is_file())
+    return sorted(path for path in (tmp_path / "disk").glob("mine/.robustft-*/files/**/*") if path.is_file())
 
 
 def overwrite(paths):
@@ -266,7 +266,7 @@ def test_a_place_that_cannot_be_used_is_named(shared, stages, tmp_path):
 
 @pytest.mark.parametrize("kind", ["link", "open to all"])
 def test_what_another_user_could_have_put_there_is_not_read_or_removed(shared, stages, tmp_path, kind):
-    place, name = tmp_path / "disk" / "mine", f"robustft-{socket.gethostname()}-{os.geteuid()}"
+    place, name = tmp_path / "disk" / "mine", f".robustft-{socket.gethostname()}-{os.geteuid()}"
     place.mkdir()
     other = tmp_path / "other"
     other.mkdir()

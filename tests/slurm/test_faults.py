@@ -493,7 +493,7 @@ def test_copies_on_a_nodes_disk_outlive_killed_jobs_and_go_with_the_last_one(clu
     for pid in [catch(cluster, folder) for folder in staged]:
         os.kill(pid, signal.SIGKILL)
     cluster.wait_for(lambda: not queue.listed(), "the jobs' end")
-    assert len(list(tmp_path.glob("mine/robustft-*/files/**/*.png"))) == 60
+    assert len(list(tmp_path.glob("mine/.robustft-*/files/**/*.png"))) == 60
     submit(staged, profile)
     finish(cluster, staged)
     logs = "".join(folder.log.read_text() for folder in staged)

@@ -1,16 +1,20 @@
 """Copies of image files on a node's own disk: made once, taken while they are right, and gone with the last reader."""
 
 import os
+import shutil
 import socket
 import threading
 from contextlib import ExitStack
 from types import SimpleNamespace
 
+import imagenet_kit
+import own_data_kit
 import pytest
 
-from robustft.datasets import staging
-from robustft.datasets.card import DataError
+from robustft.datasets import catalogue, decoding, staging
+from robustft.datasets.card import DataError, MissingData
 from robustft.datasets.staging import Brought, Stage, StageError, content, place_of
+from robustft.datasets.subset import FewShots, Rehearsal
 
 COUNT = 40
 
@@ -305,3 +309,59 @@ def test_no_copies_among_what_they_are_copies_of(tmp_path, pattern):
     with pytest.raises(DataError, match=r"stage: .*which is in the data root .*; name another"):
         place_of(pattern.format(tmp_path / "data"), {"the data root": tmp_path / "data"}, known=False)
     place_of(str(tmp_path), {"the data root": tmp_path / "data", "the folder of runs": None})
+
+
+# What datasets name for copying is what they read
+
+
+def imagenet(root, _):
+    imagenet_kit.write_tree(root)
+    return catalogue.get("imagenet", root=root, allow_partial=True, size=16)
+
+
+def wilds(_, iwildcam):
+    return catalogue.get("iwildcam", root=iwildcam, allow_partial=True, size=16)
+
+
+def waterbirds(root, _):
+    """With a list that names one image of train and one of test."""
+    base = root / "waterbirds"
+    rows = [("a.jpg", 0, 0, 0), ("b.jpg", 1, 2, 1)]
+    lines = [f"{i},{name},{y},{split},{place},x" for i, (name, y, split, place) in enumerate(rows)]
+    for name, *_ in rows:
+        imagenet_kit.picture(base / name, (9, 9, 9))
+    (base / "metadata.csv").write_text("\n".join(["img_id,img_filename,y,split,place,place_filename", *lines]))
+    return catalogue.get("waterbirds", root=root, allow_partial=True, size=16)
+
+
+def own_with_shift(root, _):
+    """Without a validation folder, a third of the images as a shift beside it, and a few shots of it."""
+    name = own_data_kit.folder(root / "mine", {"a": "zero", "b": "one"})
+    shutil.rmtree(root / "mine" / "validation")
+    (root / "mine" / "shift1").rename(root / "beside")
+    data = catalogue.get(catalogue.with_shifts(name, {"more": f"folder:{root}/beside"}), size=16)
+    return Rehearsal(FewShots(data, 3, 0), 4, 2)
+
+
+def domains(root, _):
+    for number, name in enumerate(("one", "two", "three")):
+        for item in range(12):
+            imagenet_kit.picture(root / "mine" / name / "ab"[item % 2] / f"{item}.png", (number * 50, item * 20, 1))
+    return catalogue.get(catalogue.with_shifts(f"domains:{root}/mine", {catalogue.POOL: "one,two"}), size=16)
+
+
+@pytest.mark.parametrize("made", [imagenet, wilds, waterbirds, own_with_shift, domains])
+def test_the_files_that_a_dataset_names_are_those_that_it_reads(tmp_path, iwildcam, made, monkeypatch):
+    data, read = made(tmp_path, iwildcam), []
+    monkeypatch.setattr(decoding, "staging", SimpleNamespace(content=lambda path: read.append(path) or content(path)))
+    if data.train_size:
+        data.train_images([(0, i) for i in range(data.train_size)], 0)
+    assert read == list(data.train_files()) and len(read) == data.train_size
+    for entry in data.card.sets:
+        try:
+            found = data.eval_data(entry.name)
+        except MissingData:
+            continue
+        read.clear()
+        found.images(0, len(found))
+        assert read == list(found.files()) and len(read) == len(found) > 0

@@ -78,7 +78,8 @@ def place_of(pattern: str, apart: Mapping[str, Path | None], known: bool = True)
             f"stage: ${unset[0]} is not set on {socket.gethostname()}, got '{pattern}'; name the folder by variables "
             "that jobs have there, or set it in the profile's setup."
         )
-    text = _VARIABLE.sub(lambda found: os.environ.get(found[1] or found[2]) or "unset", pattern)
+    anything = "/unset" if pattern.startswith("$") else "unset"
+    text = _VARIABLE.sub(lambda found: os.environ.get(found[1] or found[2]) or anything, pattern)
     place = Path(os.path.expanduser(text))
     if not place.is_absolute():
         raise DataError(

@@ -300,6 +300,10 @@ def test_variables_are_those_of_this_machine(monkeypatch, tmp_path):
     with pytest.raises(DataError, match=r"stage: \$SLURM_JOB_ID is not set on .*, got '/scratch/\$SLURM_JOB_ID'; name"):
         place_of("/scratch/$SLURM_JOB_ID", {})
     assert place_of("/scratch/$SLURM_JOB_ID", {}, known=False).parent.name == "scratch"
+    assert place_of("$NOT_SET_HERE/x", {}, known=False).name == "x"  # the node decides
+    monkeypatch.setenv("NOT_WHOLE", "a/b")
+    with pytest.raises(DataError, match=r"must be the whole path of a folder .*, got '\$NOT_WHOLE'; begin with /"):
+        place_of("$NOT_WHOLE", {})
 
 
 @pytest.mark.parametrize("pattern", ["{}", "{}/$UNSET_HERE", "{}/../data/x", "{}/link/x"])

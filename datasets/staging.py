@@ -3,9 +3,11 @@
 Below the folder that a user names, everything of this user and machine is in one folder, and a lock beside it, both
 hidden, so that they are no part of any data:
 
-    .robustft-<machine>-<user>/files/<whole path of a folder>/<file>    copies, put in place when they are whole
-    .robustft-<machine>-<user>/books/<sha256 of that path>              a line a copy, with what it is one of
+    .robustft-<machine>-<user>/files/<a hash for each folder>/<file>    copies, put in place when they are whole
+    .robustft-<machine>-<user>/books/<that hash>                        a line a copy, with what it is one of
     .robustft-<machine>-<user>.lock                                     held by every process that reads copies
+
+The hash is of whole path, device and inode of the folder: in two containers, one path may lead to two folders.
 
 Whoever comes first copies, the others wait for it and take what is there. A copy is taken while source and copy have
 the sizes, times of change and inodes of the moment in which the bytes of both had one sha256, and the machine was not
@@ -132,6 +134,8 @@ class Stage:
         self.pattern, self.apart = pattern, apart
         self.place = Path()
         self._lock: int | None = None
+        self._keys: dict[str, str] = {}
+        """Folder -> its hash."""
 
     @property
     def _home(self) -> Path:
@@ -164,6 +168,7 @@ class Stage:
             return Brought(0, 0, 0)
         lacking: list[_File] = []
         try:
+            self._keys |= {folder: _key(folder) for folder in wanted}
             if self._lock is None:
                 self.place = place_of(self.pattern, self.apart)
                 self._lock = self._enter(check_stop)
@@ -240,10 +245,10 @@ class Stage:
     # what is there
 
     def _copies_of(self, folder: str) -> str:
-        return f"{self._home}/files/{folder.lstrip('/')}"
+        return f"{self._home}/files/{self._keys[folder]}"
 
     def _book_of(self, folder: str) -> Path:
-        return self._home / "books" / hashlib.sha256(os.fsencode(folder)).hexdigest()
+        return self._home / "books" / self._keys[folder]
 
     def _is_of_this_start(self) -> bool:
         told = self._home / "boot"
@@ -378,6 +383,12 @@ def _by_folder(files: Iterable[_File]) -> dict[str, list[_File]]:
     for file in files:
         found.setdefault(file.folder, []).append(file)
     return found
+
+
+def _key(folder: str) -> str:
+    found = os.stat(folder)
+    about = os.path.abspath(folder), found.st_dev, found.st_ino
+    return hashlib.sha256(repr(about).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _read_book(path: Path) -> _Book:

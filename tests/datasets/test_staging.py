@@ -151,6 +151,22 @@ def test_a_copy_that_vanishes_later_is_read_where_it_came_from(shared, stages, t
     assert content(shared[0]) == before
 
 
+def test_what_is_another_folder_has_copies_of_its_own(shared, stages, tmp_path, monkeypatch):
+    """Of the same relative path, seen from elsewhere; of the same whole path, as two containers may have it."""
+    stages().bring(shared, never)
+    first = {path: path.read_bytes() for path in copies(tmp_path)}
+    (tmp_path / "shared" / "train").rename(tmp_path / "shared" / "before")
+    shutil.copytree(tmp_path / "shared" / "before", tmp_path / "shared" / "train")
+    overwrite(shared)
+    assert stages().bring(shared, never).copied == COUNT
+    assert content(shared[0]).startswith(b"xxx")
+    for name in ("before", "train"):
+        monkeypatch.chdir(tmp_path / "shared" / name)
+        stages().bring(["a/0 é.png"], never)
+        assert content("a/0 é.png") == (tmp_path / "shared" / name / "a" / "0 é.png").read_bytes()
+    assert {path: path.read_bytes() for path in first} == first
+
+
 def test_after_the_machine_was_started_anew_nothing_is_trusted(shared, stages, monkeypatch):
     one = stages()
     one.bring(shared, never)

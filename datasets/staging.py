@@ -164,6 +164,7 @@ class Stage:
         for path in files:
             folder, name = os.path.split(path)
             wanted.setdefault(folder, set()).add(name)
+            _copies.pop(folder, None)  # those of an earlier run: where there can be none now, the sources are read
         if not wanted:
             return Brought(0, 0, 0)
         lacking: list[_File] = []

@@ -251,6 +251,15 @@ def test_without_room_nothing_is_copied(shared, stages, tmp_path, monkeypatch):
     assert not copies(tmp_path)
 
 
+def test_where_a_later_run_can_have_no_copies_those_of_an_earlier_one_are_not_read(shared, stages, monkeypatch):
+    stage = stages()
+    stage.bring(shared, never)
+    overwrite(shared)
+    monkeypatch.setattr(Stage, "_amiss", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    assert "Input/output error" in refused(stage, shared)
+    assert content(shared[0]).startswith(b"xxx")
+
+
 def test_a_disk_that_is_full_all_the_same_is_given_back(shared, stages, tmp_path, monkeypatch):
     copy, left = Stage._copy_one, [5]
 

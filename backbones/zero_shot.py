@@ -1,6 +1,6 @@
 """The zero-shot head: class embeddings from prompts (mlfoundations/wise-ft:src/models/zeroshot.py)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 1024
 """Texts of a pass through the text tower. Passes of another size may differ in the last bits."""
+
+TOKENS_KEPT = 2
+"""Lists of texts whose tokens are remembered: those of a run's data, and those of another set beside it."""
+_tokens: dict[tuple[Hashable, ...], Tensor] = {}
+"""What decides over tokens -> the tokens, the last used last."""
 
 Between = Callable[[int, int], None]
 """Called between two passes with the texts that are done and all texts; what it raises ends the work."""
@@ -58,11 +63,22 @@ def build_head(
 
 
 def tokens_of(encoder: DualEncoder, class_names: Sequence[str], prompts: Sequence[str]) -> Tensor:
-    """(C, P, L) token ids of each class in each template; errors as `build_head`."""
+    """(C, P, L) token ids of each class in each template, in a tensor of the caller's own; errors as `build_head`.
+
+    ImageNet's 80,000 take seconds: what a tokenizer has made of the same texts in this process is given again.
+    """
     if not class_names or not prompts:
         raise ValueError(f"build_head: needs names and prompts, got {len(class_names)} and {len(prompts)}.")
-    tokens = encoder.tokenize([prompt.format(name) for name in class_names for prompt in prompts])
-    return tokens.view(len(class_names), len(prompts), -1)
+    key = encoder.tokenizer, encoder.cuts_text, tuple(class_names), tuple(prompts)
+    known = isinstance(encoder.tokenizer, Hashable)  # by itself, else by what it says it is equal to
+    made = _tokens.pop(key, None) if known else None
+    if made is None:
+        made = encoder.tokenize([prompt.format(name) for name in class_names for prompt in prompts])
+    if known:
+        _tokens[key] = made
+        while len(_tokens) > TOKENS_KEPT:
+            del _tokens[next(iter(_tokens))]
+    return made.clone().view(len(class_names), len(prompts), -1)
 
 
 @torch.no_grad()

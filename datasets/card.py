@@ -118,6 +118,13 @@ class EvalData(ABC):
         """Images there are on the disk of all that `expected` counts."""
         return len(self)
 
+    def files(self) -> Sequence[str]:
+        """The file of each image, as `decoding.read` is given it; () where images are in no files of their own.
+
+        What it names can be copied to a node's own disk (`staging`); all else is read where it is.
+        """
+        return ()
+
     @property
     def missing(self) -> int:
         """Images of the complete set that are not on the disk."""
@@ -193,6 +200,10 @@ class Dataset(ABC):
     def train_names(self) -> list[str] | None:
         """The sample id of each training image; None where images have no names that could be missing."""
         return None
+
+    def train_files(self) -> Sequence[str]:
+        """As `EvalData.files`, of the training images."""
+        return ()
 
     def as_retention(self, name: str) -> RetentionSet:
         """One of its sets as a question beside another dataset, by this one's class names and prompts.

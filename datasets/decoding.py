@@ -24,7 +24,6 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -33,6 +32,7 @@ import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
+from . import staging
 from .card import USUAL, DataError, Resizing
 from .randomness import uniforms
 from .resample import height_first, resample
@@ -67,7 +67,7 @@ def read(file: str | os.PathLike[str] | BinaryIO, name: str) -> np.ndarray:
         DataError: it is missing, damaged or no image; names it.
     """
     with naming(name):
-        data = Path(file).read_bytes() if isinstance(file, (str, os.PathLike)) else file.read()
+        data = staging.content(file) if isinstance(file, (str, os.PathLike)) else file.read()
         pixels = _plain_jpeg(data)
         if pixels is not None:
             return pixels

@@ -271,6 +271,10 @@ class WithShifts(OwnData):
         """The dataset's."""
         return self.data.train_labels()
 
+    def train_files(self) -> Sequence[str]:
+        """The dataset's."""
+        return self.data.train_files()
+
     def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
         """The dataset's."""
         return self.data.train_images(items, seed)

@@ -86,6 +86,10 @@ class HubPictures:
         """The row's number."""
         return f"{i:07d}"
 
+    def path(self, i: int) -> str:
+        """None of its own: what the library reads lies in its cache, or wherever the rows say."""
+        return ""
+
     def open(self, i: int) -> np.ndarray:
         """(H, W, 3) uint8: row i in RGB."""
         stored, name = self.rows[i][self.column], f"{self.place}, row {i}"

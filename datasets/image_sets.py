@@ -26,6 +26,9 @@ class Pictures(Protocol):
     def name(self, i: int) -> str:
         """The sample id of image i: its path below the set's folder, or its place in the set."""
 
+    def path(self, i: int) -> str:
+        """The file of image i, as it is read; "" where it is in no file of its own."""
+
     def open(self, i: int) -> np.ndarray:
         """(H, W, 3) uint8: image i in RGB; DataError that names it when it cannot be read."""
 
@@ -45,10 +48,14 @@ class TreePictures:
         """`<class folder>/<file>`."""
         return self.tree.name(i)
 
+    def path(self, i: int) -> str:
+        """Its file."""
+        return f"{self.tree.folder}/{self.tree.name(i)}"
+
     def open(self, i: int) -> np.ndarray:
         """Image i in RGB, without its border."""
-        path = self.tree.folder / self.tree.name(i)
-        return cut_border(read(path, str(path)), self.border, str(path))
+        path = self.path(i)
+        return cut_border(read(path, path), self.border, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +85,14 @@ class TreesPictures:
         tree, row = self._at(i)
         return f"{self.places[tree]}/{self.trees[tree].name(row)}"
 
+    def path(self, i: int) -> str:
+        """Its file."""
+        tree, row = self._at(i)
+        return f"{self.trees[tree].folder}/{self.trees[tree].name(row)}"
+
     def open(self, i: int) -> np.ndarray:
         """Image i in RGB."""
-        tree, row = self._at(i)
-        path = self.trees[tree].folder / self.trees[tree].name(row)
-        return read(path, str(path))
+        return read(self.path(i), self.path(i))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +109,19 @@ class Picked:
         """The other collection's name."""
         return self.pictures.name(int(self.rows[i]))
 
+    def path(self, i: int) -> str:
+        """The other collection's file."""
+        return self.pictures.path(int(self.rows[i]))
+
     def open(self, i: int) -> np.ndarray:
         """The other collection's image."""
         return self.pictures.open(int(self.rows[i]))
+
+
+def files_of(pictures: Pictures) -> list[str]:
+    """The file of each image; [] where they are in no files of their own."""
+    paths = [pictures.path(i) for i in range(len(pictures))]
+    return paths if all(paths) else []
 
 
 class ImageSet(EvalData):
@@ -147,6 +167,10 @@ class ImageSet(EvalData):
     def found(self) -> int:
         """Images on the disk: as the constructor was given them, else all of the set."""
         return len(self) if self._found is None else self._found
+
+    def files(self) -> list[str]:
+        """The file of each image."""
+        return files_of(self._pictures)
 
     @property
     def tree(self) -> Tree | None:
@@ -209,6 +233,10 @@ class TrainsOnPictures(Dataset):
         """The sample id of each training image."""
         pictures = self._trained[0]
         return [pictures.name(i) for i in range(len(pictures))]
+
+    def train_files(self) -> list[str]:
+        """The file of each training image."""
+        return files_of(self._trained[0])
 
     def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
         """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""

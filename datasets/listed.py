@@ -32,10 +32,13 @@ class ListedPictures:
         """The file's path below the folder."""
         return os.fsdecode(self.files[i])
 
+    def path(self, i: int) -> str:
+        """Its file."""
+        return f"{self.folder}/{self.name(i)}"
+
     def open(self, i: int) -> np.ndarray:
         """(H, W, 3) uint8: image i in RGB."""
-        path = self.folder / self.name(i)
-        return read(path, str(path))
+        return read(self.path(i), self.path(i))
 
 
 def on_disk(folder: Path, files: Iterable[str]) -> np.ndarray:

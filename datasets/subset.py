@@ -41,6 +41,10 @@ def few_shots(names: Sequence[str], labels: np.ndarray, shots: int, seed: int) -
     return np.flatnonzero(lowest_by_hash([f"shots {seed} {name}" for name in names], labels, lambda size: shots))
 
 
+def _taken(files: Sequence[str], rows: np.ndarray) -> list[str]:
+    return [files[row] for row in rows] if files else []
+
+
 class PartOfSet(EvalData):
     """An evaluation set of some of another one's images, at the rising positions `rows`."""
 
@@ -54,6 +58,10 @@ class PartOfSet(EvalData):
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 (stop - start, 3, H, W)."""
         return torch.cat([self._whole.images(i, i + 1) for i in map(int, self._rows[start:stop])])
+
+    def files(self) -> list[str]:
+        """Of the whole set's files those of its images."""
+        return _taken(self._whole.files(), self._rows)
 
     def project(self, logits: Tensor) -> Tensor:
         """As the whole set does."""
@@ -85,6 +93,10 @@ class _Part(Dataset):
         """The whole dataset's names of these images."""
         names = self._whole.train_names()
         return None if names is None else [names[row] for row in self._rows]
+
+    def train_files(self) -> list[str]:
+        """Of the whole dataset's files those of these images."""
+        return _taken(self._whole.train_files(), self._rows)
 
     def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
         """uint8 (B, 3, H, W) for [(epoch, index)]: the pictures that the whole dataset makes of these images."""

@@ -73,10 +73,13 @@ class WildsPictures:
         """The file's path below the dataset's folder."""
         return str(self.files[self.rows[i]])
 
+    def path(self, i: int) -> str:
+        """Its file."""
+        return f"{self.package.data_dir}/{self.name(i)}"
+
     def open(self, i: int) -> np.ndarray:
         """(H, W, 3) uint8: image i in RGB (the package leaves iWildCam's as they are)."""
-        path = f"{self.package.data_dir}/{self.name(i)}"
-        return read(path, path)
+        return read(self.path(i), self.path(i))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import UserError, resolve_name
 from ..executors.slurm import profile as slurm_profile
+from ..executors.slurm import stage as slurm_stage
 from ..executors.slurm.arrays import Cluster
 from .options import Asked
 
@@ -52,6 +53,7 @@ def choose(asked: Asked) -> Executor:
         profile = slurm_profile.load(asked.profile or "cpu")  # by default on processors, as on this machine
         if more:
             profile = slurm_profile.read(profile.with_keys(more), "--memory, --time")
+        slurm_stage.check(profile, asked.runs)
         cluster = Cluster(profile, asked.pack or 1, asked.live, asked.workers)
     elif asked.profile is not None or asked.pack is not None or asked.live or asked.keep_going or more:
         raise UserError(

@@ -113,7 +113,7 @@ def carry_out(
         if executor.cluster is not None:
             at, minutes = executor.runs, executor.checkpoint_minutes
             suite = benchmark.suite
-            known = (suite.cost, dataset(suite.dataset_of(plan[0].spec.recipe)).card)
+            known = (suite.cost, suite.dataset_of(plan[0].spec.recipe))
             slurm_command.dry_run(plan, folders, console, at, executor.cluster, executor.device, minutes, *known)
         return 0
     if len(done) == len(plan):

@@ -56,7 +56,7 @@ def head(
     # What every head of this tower and process begins with: no list of settings is as complete.
     tokens = tokens_of(encoder, class_names, prompts)
     first = head_of_tokens(encoder, tokens[:1])
-    check_stop()  # so many texts take seconds to tokenise
+    check_stop()  # so many texts may have taken seconds to tokenise
     path = _place(encoder, tokens, first)
     kept = None if path is None else _read(path, (len(class_names), first.shape[1]), first)
     if not World().largest(int(kept is None)) and kept is not None:

@@ -1,8 +1,8 @@
 """The processes that make one run together, on several GPUs or nodes: the first leads, the others follow.
 
-The leader holds the lease and writes. For training and for evaluation it calls the others, and each then goes through
-the same function with the same run folder; between calls they wait. Who starts the processes (SLURM's srun, or
-torchrun) says so in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+The leader holds the lease and writes. For copies of the data on each node, for training and for evaluation it calls the
+others, and each then goes through the same function with the same run folder; between calls they wait. Who starts the
+processes (SLURM's srun, or torchrun) says so in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
 """
 
 import datetime
@@ -46,8 +46,14 @@ class Team:
         self.calls = distributed.new_group(backend="gloo", timeout=LONG)
 
     def call(self, part: str, folder: Path) -> None:
-        """Called by the leader: all others start this part of the run: "train" or "measure"."""
+        """Called by the leader: all others start this part of the run: "stage", "train" or "measure"."""
         self._send(f"{part} {folder}")
+
+    def meet(self) -> None:
+        """Called by every process: each waits for all others, however long that takes."""
+        from torch import distributed
+
+        distributed.barrier(self.calls)
 
     def dismiss(self) -> None:
         """Called by the leader at the end: every process leaves its group."""

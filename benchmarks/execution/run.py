@@ -20,7 +20,9 @@ import torch
 
 from ... import backbones
 from ...backbones import DualEncoder
+from ...backbones.zero_shot import tokens_of
 from ...datasets import catalogue
+from ...datasets.staging import Stage, StageError
 from ...methods.base import Context, Method
 from ...methods.given import CHECKPOINT
 from ...methods.predictor import restore
@@ -34,6 +36,7 @@ from ...results.records.records import SCHEMA, publish_record, summarise, write_
 from ..errors import UserError
 from ..host import environment, plugins
 from ..host.plugin_files import Named
+from ..host.printed import counted
 from ..planning import captions, data_check
 from ..planning.benchmark import code_of, method_of
 from ..run_folder.folder import RunFolder
@@ -61,6 +64,8 @@ class Options:
     """The processes that share the training of each run; None is this one alone."""
     workers: int | None = None
     """Processes that load images ahead, in training and evaluation; 0 loads in this one. None: `data_check.loaders`."""
+    stage: Stage | None = None
+    """Where images are copied to and read from, on this machine's own disk; None reads them where they are."""
 
 
 class Attempt:
@@ -104,6 +109,9 @@ class Attempt:
     def _carry_out(self) -> None:
         dataset = self._data()
         self.tell("running", force=True)
+        if self.options.team is not None and self.options.stage is not None:
+            self.options.team.call("stage", self.folder.path)
+        self._stage(dataset)
         encoder = self._encoder()
         about = self._finished_training()
         if about is None:
@@ -121,8 +129,15 @@ class Attempt:
         self.tracker.record(record)
 
     def follow(self, part: str) -> None:
-        """This process's share of the training ("train") or the evaluation; the leading process writes the results."""
-        dataset, encoder = self._data(), self._encoder()
+        """This process's share of the training ("train") or the evaluation; the leading process writes the results.
+
+        Before them ("stage") it sees to it that its node has copies of the images.
+        """
+        dataset = self._data()
+        if part == "stage":
+            self._stage(dataset)
+            return
+        encoder = self._encoder()
         if part == "train":
             self._fit(dataset, encoder)
         else:
@@ -165,6 +180,35 @@ class Attempt:
             print(f"{self.same_captions}.", flush=True)
         self.about_data = data_check.about(whole, self.folder.path.parents[2]) if self.lease is not None else {}
         return data_check.part(whole, self.spec)
+
+    def _stage(self, dataset: Any) -> None:
+        """Has the run's images read from this machine's own disk, if it was asked for and can be."""
+        stage, team = self.options.stage, self.options.team
+        if stage is None or catalogue.comes_with_package(self.plan.dataset):
+            return
+
+        def check_stop() -> None:
+            self.tell("running")
+            if self.should_stop():
+                raise Stopped
+
+        def say(text: str) -> None:
+            print(f"stage: {text}", flush=True)
+
+        try:
+            trains = make_method(self.spec).trained and not self.folder.weights.exists()
+            files = data_check.files_read(dataset, self.spec, trains)
+            found = stage.bring(files, check_stop, say)
+            if not found.files:
+                say(f"{self.plan.dataset} is not read from image files; it is read where it is")
+            else:
+                copied = f"{counted(found.copied, 'image')} copied, {found.copied_bytes / 1e9:.2f} GB"
+                say(f"{counted(found.files, 'image')} read from {stage.place}; {copied}")
+        except StageError as error:
+            say(f"{error} The images are read where they are: that takes longer and changes no number.")
+        finally:
+            if team is not None:
+                team.meet()
 
     def _whole(self) -> Any:
         return whereabouts.find(self.plan, self.folder)
@@ -407,8 +451,7 @@ class Attempt:
 def make_task(dataset: Any, encoder: Any, trainable: Literal["all", "image"]) -> Task:
     """What every method learns: the classes, their captions, and the images."""
     card = dataset.card
-    captions = [prompt.format(name) for name in card.class_names for prompt in card.prompts]
-    tokens = encoder.tokenize(captions).view(len(card.class_names), len(card.prompts), -1)  # (C, P, L)
+    tokens = tokens_of(encoder, card.class_names, card.prompts)
     return Task(card.class_names, card.prompts, tokens, dataset, trainable, encoder.cuts_text)
 
 

@@ -84,7 +84,14 @@ def find(plan: Plan, folder: RunFolder) -> Dataset:
 
 
 def missing(plan: Plan, folder: RunFolder) -> str:
-    """One sentence where a run would fail for its data or weights, else ""."""
+    """One sentence, without its full stop, where a run would fail for its backbone, data or weights, else ""."""
+    try:
+        return _missing(plan, folder)
+    except backbones.BackboneError as error:  # it is gone, and with it the size of the pictures
+        return str(error).rstrip(".")
+
+
+def _missing(plan: Plan, folder: RunFolder) -> str:
     spec = plan.spec
     if not spec.given and backbones.weights_id(spec.backbone) != spec.weights:  # first: data depend on the backbone
         return (

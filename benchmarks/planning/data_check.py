@@ -305,6 +305,21 @@ def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
     return [] if spec.kind == "trial" else [entry.name for entry in data.card.sets if entry.name not in read]
 
 
+def files_read(data: Dataset, spec: RunSpec, trains: bool) -> Iterator[str]:
+    """The files of the images that a run reads, where images are files: paths as they are read.
+
+    Args:
+        data: what the run sees, as `part` gives it.
+        trains: whether training images are read.
+    """
+    if trains:
+        yield from data.train_files()
+    for entry, found in evaluation_sets(data, spec):
+        yield from found.files() if entry.role == "validation" else found.files()[: spec.limit]
+    for kept in data.retention if spec.kind == "run" else ():
+        yield from kept.data().files()
+
+
 def training_images(data: Dataset) -> dict[str, int]:
     """How many training images there are on the disk and should be, where somebody knows; {} else."""
     return {} if data.expected is None else {"train_found": data.found, "train_expected": data.expected}

@@ -10,8 +10,8 @@ from repository import golden
 from torch.nn.functional import normalize
 
 from robustft import backbones
-from robustft.backbones import tiny
-from robustft.backbones.zero_shot import average_prompts, build_head
+from robustft.backbones import tiny, zero_shot
+from robustft.backbones.zero_shot import average_prompts, build_head, tokens_of
 from robustft.datasets import digits
 from robustft.datasets.catalogue import get
 from robustft.datasets.loaders import eval_batches
@@ -122,6 +122,49 @@ def test_a_head_in_small_batches_is_the_head_in_one(batch_size):
     assert torch.allclose(build_head(encoder, names, prompts, batch_size), whole, rtol=1e-4, atol=1e-4)
     alone = build_head(encoder, names[3:4], prompts, batch_size)  # all of a caption is its template's beginning
     assert torch.allclose(alone, whole[3:4], rtol=1e-4, atol=1e-4)
+
+
+class Counted:
+    """A tokenizer that counts its calls."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.calls = tokenizer, 0
+
+    def __call__(self, texts):
+        self.calls += 1
+        return self.tokenizer(texts)
+
+
+class Unhashable(Counted):
+    __hash__ = None
+
+
+def test_the_same_texts_are_tokenised_once_a_process(monkeypatch):
+    monkeypatch.setattr(zero_shot, "_tokens", {})
+    first, second = backbones.load("tiny-vit-p8"), backbones.load("tiny-vit-p16")
+    names, prompts = ["two", "seven"], ["{}", "a photo of the {}"]
+    plain = first.tokenize([prompt.format(name) for name in names for prompt in prompts]).view(2, 2, -1)
+    first.tokenizer = second.tokenizer = counted = Counted(first.tokenizer)
+    found = tokens_of(first, names, prompts)
+    assert torch.equal(found, plain)
+    found.zero_()  # the caller's own
+    assert torch.equal(tokens_of(second, tuple(names), tuple(prompts)), plain) and counted.calls == 1
+    assert tokens_of(first, names, ["{}"]).shape[1] == 1 and counted.calls == 2
+    assert tokens_of(first, ["seven", "two"], prompts).tolist() == plain.flip(0).tolist() and counted.calls == 3
+    monkeypatch.setattr(type(second), "cuts_text", False)
+    whole = tokens_of(second, ["seven", "two"], prompts)
+    assert whole.shape[2] == second.clip.context_length > plain.shape[2] and counted.calls == 4
+    assert len(zero_shot._tokens) == zero_shot.TOKENS_KEPT
+
+
+@pytest.mark.parametrize("kind", [Counted, Unhashable])
+def test_another_tokenizer_has_tokens_of_its_own(kind):
+    encoder = backbones.load("tiny-vit-p8")
+    plain = encoder.tokenizer
+    for offset in range(2):
+        encoder.tokenizer = kind(lambda texts, offset=offset: plain(texts) + offset)
+        assert torch.equal(tokens_of(encoder, ["two"], ["{}"])[0], encoder.tokenize(["two"]))
+        assert encoder.tokenizer.calls == 2
 
 
 @pytest.mark.parametrize(("names", "prompts"), [([], ["{}"]), (["two"], [])])

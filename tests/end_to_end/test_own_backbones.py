@@ -9,12 +9,14 @@ from families_kit import write_tokenizer
 from own_data_kit import folder as data_folder
 from own_data_kit import suite
 from PIL import Image
-from runs_kit import call, folders
+from runs_kit import call, folders, run_here
 from safetensors.torch import save_file
 
 import robustft
 from robustft import backbones
 from robustft.backbones import places
+from robustft.benchmarks.executors.local import Launcher
+from robustft.benchmarks.run_folder.folder import RunFolder
 
 import open_clip  # isort: skip  (after robustft.backbones)
 
@@ -152,6 +154,40 @@ def test_a_folder_that_was_moved_or_replaced_is_found_by_its_name_and_hash(sigli
     monkeypatch.setenv("ROBUSTFT_WEIGHTS", str(moved.parent))
     assert export("found") == (0, "")
     assert (tmp_path / "found" / "open_clip_model.safetensors").is_file()
+
+
+def test_retry_starts_no_run_whose_folder_is_gone_and_makes_the_others(siglip, tmp_path, capsys, monkeypatch):
+    """Neither one of the backbone itself nor one of a checkpoint that needs its architecture."""
+    here, runs = tmp_path / "models" / siglip.name, tmp_path / "runs"
+    shutil.copytree(siglip, here)
+    data = data_folder(tmp_path / "data", {"a": "cat", "b": "dog"})
+    own = [f"local-dir:{here}", "tiny-vit-p16"]
+    made = suite(tmp_path / "mine.yaml", data, backbones=own, methods=["zero_shot"], **SHORT)
+    place, results = ("--runs", str(runs)), ("--results", str(tmp_path / "results"))
+    given = (here / "open_clip_model.safetensors").rename(tmp_path / "mine.safetensors")
+    shutil.copy(given, here / "open_clip_model.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(Launcher, "run", lambda launcher: launcher.jobs)
+        call("sweep", made, "--method", "zero_shot", *place, *results)
+        call("evaluate", given, "--benchmark", made, "--backbone", own[0], "--name", "mine", *place, *results)
+    planned = folders(runs)
+    assert len(planned) == 3
+    here.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(places, "_known", {})
+    for folder in planned:
+        RunFolder(folder).write_state(state="failed", reason="a bug that was mended")
+    capsys.readouterr()
+    monkeypatch.setattr(Launcher, "run", run_here)
+    assert call("retry", *place) == 1
+    said = f"backbone local-dir:tiny-siglip: is not there at {here}; put it back, or name with ROBUSTFT_WEIGHTS"
+    out = " ".join(capsys.readouterr().out.split())
+    assert (out.count("left out: "), out.count(said)) == (2, 2)
+    assert [(folder / "record.json").exists() for folder in planned] == [False, False, True]
+    assert [(folder / "log").exists() for folder in planned] == [False, False, True]
+    assert call("retry", *place) == 2
+    assert f"{said} the folder that has it as tiny-siglip; nothing was started." in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_what_cannot_be_meant_is_refused_when_it_is_planned(own_suite, tmp_path, capsys):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import own_data_kit
 import pandas as pd
 import pytest
 from cluster import PATIENCE, commands_of
@@ -473,6 +474,35 @@ def assert_made_by_two(folder, undisturbed, attempts=1):
     assert (ours - alone).abs().max().max() < 1e-5  # float sums in another order, over 80 steps
     assert abs(record["summary"]["nll_id"] - wanted["summary"]["nll_id"]) < 1e-4
     assert (starts(folder.path), folder.log.read_text().count(" done in ")) == (attempts, 1)
+
+
+def test_copies_on_a_nodes_disk_outlive_killed_jobs_and_go_with_the_last_one(cluster, tmp_path, monkeypatch):
+    """Two jobs at once read one set of copies; both are killed; those that go on find the copies, and remove them."""
+    monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    own_data_kit.folder(tmp_path / "data" / "mine", {"a": "zero", "b": "one", "c": "two"})
+    own = own_data_kit.suite(tmp_path / "own.yaml", "folder:mine", recipes={"common": STEPS})
+    benchmark = sweep.load(str(own))
+    runs = sweep.expand(benchmark, Request(("ft", "flyp"), (BACKBONE,), (0,)))
+    alone, staged = ([RunFolder.of(tmp_path / root / "runs", run.spec) for run in runs] for root in ("alone", "staged"))
+    for run, *folders in zip(runs, alone, staged, strict=True):
+        for folder in folders:
+            sweep.write_plan(benchmark, run, folder, None)
+    profile = PROFILE.model_copy(update={"stage": "$NODES_DISK/mine", "setup": [f"export NODES_DISK={tmp_path}"]})
+    submit(staged, profile)
+    for pid in [catch(cluster, folder) for folder in staged]:
+        os.kill(pid, signal.SIGKILL)
+    cluster.wait_for(lambda: not queue.listed(), "the jobs' end")
+    assert len(list(tmp_path.glob("mine/.robustft-*/files/**/*.png"))) == 60
+    submit(staged, profile)
+    finish(cluster, staged)
+    logs = "".join(folder.log.read_text() for folder in staged)
+    assert logs.count(f"stage: 60 images read from {tmp_path}/mine") == 4
+    assert (logs.count("; 60 images copied"), logs.count("; 0 images copied")) == (1, 3)
+    assert not (tmp_path / "mine").exists()
+    for folder in alone:
+        assert work(folder.path, Options(), lambda: False)["event"] == "done"
+    assert_once_and_the_same(staged, {folder.path.name: essence(folder.path) for folder in alone}, attempts=2)
 
 
 def test_with_accounts_a_limit_refuses_and_endings_are_known(accounts, plan, tmp_path):

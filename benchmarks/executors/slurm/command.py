@@ -12,14 +12,14 @@ from ....datasets.card import DatasetCard
 from ...execution.process_group import batch_text
 from ...host.printed import counted
 from ...host.redaction import discreet
-from ...planning.benchmark import method_of
+from ...planning.benchmark import dataset, method_of
 from ...planning.request import Planned
 from ...planning.suite.suite import Cost
 from ...run_folder.folder import RunFolder
 from ...run_folder.size import Size, of_run
 from ...run_folder.spec import RunSpec
 from . import client as queue
-from . import code_snapshot, submitit_api
+from . import code_snapshot, stage, submitit_api
 from .arrays import Array, Cluster, Outcome
 from .cost_estimate import estimate, readable
 from .profile import Profile
@@ -85,9 +85,13 @@ def dry_run(
     device: str,
     checkpoint_minutes: float,
     cost: Cost | None,
-    card: DatasetCard,
+    data: str,
 ) -> None:
-    """Show the arrays, what they will take, and the sbatch text of each; nothing is written."""
+    """Show the arrays, what they will take, and the sbatch text of each; nothing is written.
+
+    Args:
+        data: the dataset's name.
+    """
     submitter = Submitter(runs, cluster, device, checkpoint_minutes * 60, lambda text: None)
     arranger = submitter.arranger
     for planned in plan:
@@ -112,6 +116,7 @@ def dry_run(
         console.print(f"profile: {named} is of no run of this plan; look whether its name is right", markup=False)
     unit = "GPU-hours" if cluster.profile.gpus else "process-hours"
     rates = cost.image_seconds if cost else {}
+    card = dataset(data).card
     told = estimate(specs, runs, device, cluster.profile.array_parallelism, rates, partial(_size, card=card))
     known, of = [], f"of {counted(told.runs, 'run')}"
     if told.timed:
@@ -128,6 +133,8 @@ def dry_run(
     console.print(
         f"disk: {'; '.join(disk) or 'not known before the first run of such a kind has ended'}", soft_wrap=True
     )
+    for text in stage.told(arrays, arranger.specs, data):
+        console.print(text, markup=False, soft_wrap=True)
     shares = {
         batch_text(batch, array.profile.processes, array.profile.micro_batch): None
         for array in arrays

@@ -20,6 +20,7 @@ from ...host import environment
 from ...run_folder.folder import RunFolder
 from ...run_folder.lease import HEARTBEAT_SECONDS, Observer
 from . import client as queue
+from . import stage as staging
 from .array_folder import Batch
 
 BUSY_SECONDS = 90.0
@@ -62,16 +63,22 @@ def main(folders: list[Path]) -> None:
         meet()
         together = process_group.Team(device)
         device = together.device
-    options = Options(device, given["checkpoint_seconds"], given["micro_batch"], together, given.get("workers"))
-    if together is not None and together.rank:
-        worker.follow(together, options, signals)
-        sys.exit(0)
-    events = make_all(folders, options, signals)
-    if together is not None and "failed" not in events:
-        together.dismiss()
-    if "interrupted" in events or signals():
-        _end_interrupted(signals)
-    sys.exit(max(CODES[event] for event in events))
+    stage = staging.of_job(given.get("stage"), Path(os.environ["SUBMITIT_FOLDER"]).parents[1])
+    how = given["checkpoint_seconds"], given["micro_batch"], together, given.get("workers"), stage
+    options = Options(device, *how)
+    try:
+        if together is not None and together.rank:
+            worker.follow(together, options, signals)
+            sys.exit(0)
+        events = make_all(folders, options, signals)
+        if together is not None and "failed" not in events:
+            together.dismiss()
+        if "interrupted" in events or signals():
+            _end_interrupted(signals)
+        sys.exit(max(CODES[event] for event in events))
+    finally:
+        if stage is not None:  # after the job is queued again, for that must not come too late
+            stage.leave()
 
 
 def _end_interrupted(signals: Signals) -> None:

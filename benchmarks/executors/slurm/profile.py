@@ -84,6 +84,8 @@ class Keys(BaseModel):
     """How long before the end of its time a job is told to save; by default from how long saving took before."""
     micro_batch: Count | None = None
     """Images of one forward pass on a GPU, at most; only memory and the order of float sums depend on it."""
+    stage: Text | None = None
+    """A folder of the node's own disk, to which the images that runs read are copied: /scratch/$SLURM_JOB_ID."""
     python: str | None = None
     """The command that starts Python in a job, e.g. in a container; by default the Python that submits."""
     setup: list[str] = []
@@ -170,6 +172,13 @@ class Keys(BaseModel):
     def _is_time(cls, value: str) -> str:
         if _minutes(value) < 1:
             raise ValueError(f"must be at least a minute, as 90m, 24h, 2d or \"12:00:00\", got '{value}'")
+        return value
+
+    @field_validator("stage")
+    @classmethod
+    def _is_whole_path(cls, value: str | None) -> str | None:
+        if value is not None and value[:1] not in ("/", "~", "$"):
+            raise ValueError(f"must be the whole path of a folder of the node's own disk, got '{value}'")
         return value
 
     @field_validator("setup")

@@ -41,7 +41,7 @@ class Tower(TypedDict, total=False):
 
 
 GLYPH_VISION: dict[str, Tower] = {
-    "glyph-vit-p8": Tower(layers=4, width=80, head_width=20, patch_size=8, image_size=IMAGE_SIZE),
+    "glyph-vit-p8": Tower(layers=3, width=80, head_width=20, patch_size=8, image_size=IMAGE_SIZE),
     "glyph-vit-p16": Tower(layers=3, width=80, head_width=20, patch_size=16, image_size=IMAGE_SIZE),
     "glyph-rn": Tower(layers=[1, 1, 1, 1], width=8, head_width=32, image_size=IMAGE_SIZE),
 }

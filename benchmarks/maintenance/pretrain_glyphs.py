@@ -34,11 +34,11 @@ from ...methods.objectives import info_nce
 from ...methods.schedules import learning_rate
 
 BATCH, WEIGHT_DECAY, WARMUP = 128, 0.1, 100
-RECIPES = {"glyph-vit-p8": (4000, 1e-3), "glyph-vit-p16": (4000, 1e-3), "glyph-rn": (1300, 1.5e-3)}
+RECIPES = {"glyph-vit-p8": (4000, 1e-3), "glyph-vit-p16": (4000, 1e-3), "glyph-rn": (2600, 1.5e-3)}
 """Architecture -> (steps, peak learning rate)."""
 EASY = 0.3
 """Share of the steps in which captions name the character alone."""
-STREET = 0.16
+STREET = 0.08
 """Share of pretraining pictures on the ground of finetuning."""
 MAX_LOGIT_SCALE = 100.0
 SAVE_EVERY = 100

@@ -41,8 +41,8 @@ class Tower(TypedDict, total=False):
 
 
 GLYPH_VISION: dict[str, Tower] = {
-    "glyph-vit-p8": Tower(layers=4, width=80, head_width=20, patch_size=8, image_size=IMAGE_SIZE),
-    "glyph-vit-p16": Tower(layers=3, width=80, head_width=20, patch_size=16, image_size=IMAGE_SIZE),
+    "glyph-vit-deep": Tower(layers=3, width=80, head_width=20, patch_size=8, image_size=IMAGE_SIZE),
+    "glyph-vit-wide": Tower(layers=2, width=112, head_width=28, patch_size=8, image_size=IMAGE_SIZE),
     "glyph-rn": Tower(layers=[1, 1, 1, 1], width=8, head_width=32, image_size=IMAGE_SIZE),
 }
 """Architectures for `glyphs`. A backbone's name adds its pretraining seed: -1 and -2 are reported on, and the benchmark

@@ -1,7 +1,7 @@
 """`glyphs`: characters of 412 open-licensed typefaces; the typeface family is the unit of everything.
 
 Forty-seven classes: digits, capitals, and the lower case that does not look like a capital (the balanced set of EMNIST,
-Cohen et al. 2017). Twelve text families are finetuned on, in three fixed pictures of each character and without
+Cohen et al. 2017). Twelve text families are finetuned on, in two fixed pictures of each character and without
 augmentation, so that finetuning can learn its images by heart. No family, nor a sibling of it, is in two splits;
 `glyphs_families.json` has the split of each, its licence, and where it is from. The masks in `glyphs_masks.xz` are
 drawn from the outlines by `make glyphs` (`benchmarks/maintenance/glyphs.py`), and pictures from the masks when they are
@@ -44,7 +44,7 @@ PROMPTS = (
     "the character {}", "a photo of the character {}", "a picture of {}", "{}", "a printed {}", "an image of {}",
     "a drawing of {}", "the sign {}",
 )  # fmt: skip
-RENDERINGS = 3
+RENDERINGS = 2
 """Fixed pictures of each finetuning family and character."""
 JITTER = Jitter()
 

@@ -29,7 +29,8 @@ def tune(benchmark: Benchmark, request: Request, console: Console, executor: Exe
     methods, part = request.methods, dict(request.part)
     names = choose_methods(methods or ("all",), benchmark.suite, benchmark.facts)
     names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
-    chosen = choose_backbones(request.backbones, benchmark.suite, benchmark.facts)
+    named = choose_backbones(request.backbones, benchmark.suite, benchmark.facts)
+    chosen = list(dict.fromkeys(map(benchmark.suite.tuned_on, named)))
     tuning.refuse_to_replace(benchmark, names, chosen, request.recipe, part)
     if not executor.dry_run:
         _check_tuned_place(tuned_path(benchmark.path))

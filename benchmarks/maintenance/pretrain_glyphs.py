@@ -2,8 +2,8 @@
 
     python -m robustft.benchmarks.maintenance.pretrain_glyphs NAME ...
 
-Minutes of one core, by its own clock: about 21 for glyph-vit-p8, 11 for glyph-vit-p16 and 5 for glyph-rn; nearly two
-hours for three seeds of each.
+Minutes of one core, by its own clock: about 11 for either ViT and 8 for glyph-rn; an hour and a half for three seeds of
+each.
 
 A model is a function of its name: every picture and caption depends on (name, step, row) alone. A run that was cut goes
 on from its last checkpoint, in build/pretrain.
@@ -34,11 +34,11 @@ from ...methods.objectives import info_nce
 from ...methods.schedules import learning_rate
 
 BATCH, WEIGHT_DECAY, WARMUP = 128, 0.1, 100
-RECIPES = {"glyph-vit-p8": (4000, 1e-3), "glyph-vit-p16": (4000, 1e-3), "glyph-rn": (1300, 1.5e-3)}
+RECIPES = {"glyph-vit-deep": (3000, 1e-3), "glyph-vit-wide": (3000, 1e-3), "glyph-rn": (2600, 1.5e-3)}
 """Architecture -> (steps, peak learning rate)."""
 EASY = 0.3
 """Share of the steps in which captions name the character alone."""
-STREET = 0.16
+STREET = 0.08
 """Share of pretraining pictures on the ground of finetuning."""
 MAX_LOGIT_SCALE = 100.0
 SAVE_EVERY = 100

@@ -122,6 +122,7 @@ def gather(suite: Suite) -> Facts:
         ("backbones", "backbone", suite.backbones, encoders),
         ("methods_settings", "method", suite.methods_settings, known),
         ("tuning.space", "method", suite.tuning.space if suite.tuning else (), known),
+        ("tuning.on", "backbone", itertools.chain(*suite.tuning.on.items()) if suite.tuning else (), encoders),
     )
     for key, kind, listed, names in itertools.chain(checks, _listed(suite, known, encoders)):
         for name in listed:
@@ -200,6 +201,8 @@ class Benchmark:
         self.tuned: Tuned = self.base.tuned if self.base else load_tuned(self.path, self.suite)
         if extended := extended_path(self.path, self.suite):
             self.tuned = load_tuned(extended, load(extended)).with_entries(self.tuned.entries)
+        if self.suite.tuning:
+            self.tuned = self.tuned.model_copy(update={"on": self.suite.tuning.on})
         self.tuning_known: dict[tuple[str, str, str], bool] = {}
         """What `tuning.is_current` has found, by method, backbone and recipe."""
         self._resolvers: dict[tuple[str | None, str | None, str], Resolver] = {}

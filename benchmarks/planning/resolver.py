@@ -313,6 +313,7 @@ class Resolver:
         entry = self.tuned.entry(method.name, backbone, self.recipe)
         if rule is not None and rule in CHOOSING and entry is not None:
             where = f" ({self.suite.based_on})" if self.suite.based_on else ""
+            where += f" on {other}" if (other := self.tuned.on.get(backbone)) else ""
             part = f" of a rehearsal, {part_text(entry.part)}" if entry.part else ""
             layer(entry.choice(rule).values, f"tuned {rule}{where}{part}")
         return values, sources

@@ -249,6 +249,7 @@ def is_current(benchmark: Benchmark, method: str, backbone: str, recipe: str) ->
 
 def _is_of_today(benchmark: Benchmark, method: str, backbone: str, entry: TunedEntry) -> bool:
     """Whether the trials behind an entry are the ones that suite and code would make today, on the same images."""
+    backbone = benchmark.suite.tuned_on(backbone)
     try:
         search = Search(benchmark, [method], [backbone], entry.recipe, entry.part)
     except UserError:

@@ -54,6 +54,8 @@ class Tuning(Strict):
     which does not hold against a model that has learned its images by heart that it is too sure."""
     space: dict[str, dict[str, Annotated[list[Any], Field(min_length=1)]]]
     """Method -> key -> values; the trials of a method are all combinations."""
+    on: dict[str, str] = {}
+    """Backbone -> the one whose trials choose for it. A backbone that is not named has trials of its own."""
 
 
 class Cost(Strict):
@@ -132,6 +134,9 @@ class Suite(Strict):
             raise ValueError(f"tuning.shots must be given where shots is, and nowhere else, got {given}")
         if self.tuning and (self.grid or self.based_on):
             raise ValueError("tuning must not be there in a study with grid or based_on, got both: nothing is chosen")
+        for name, other in self.tuning.on.items() if self.tuning else ():
+            if other in self.tuning.on:
+                raise ValueError(f"tuning.on.{name} must name a backbone with trials of its own, got {other!r}")
         for name, source in self.shifts.items():
             if not catalogue.is_own(source) or catalogue.JOINT in source:
                 raise ValueError(f"shifts.{name} must be folder:<path> or huggingface:<name>, got {source!r}")
@@ -181,6 +186,10 @@ class Suite(Strict):
         """Under which the tuned values of a backbone stand: its name, and that of a recipe with a pool of its own."""
         beside = recipe != self.default_recipe and recipe in self.ranked_recipes
         return f"{backbone}, recipe {recipe}" if beside else backbone
+
+    def tuned_on(self, backbone: str) -> str:
+        """The backbone whose trials choose the values of this one."""
+        return self.tuning.on.get(backbone, backbone) if self.tuning else backbone
 
     def dataset_of(self, recipe: str) -> str:
         """The data that runs under a recipe are on, shifts of one's own and retention sets among them."""

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ....results.records.run_id import canonical_json
 from ...errors import UserError, explain
@@ -70,10 +70,12 @@ class Tuned(Strict):
     suite: str
     version: str
     entries: dict[str, dict[str, TunedEntry]]
+    on: dict[str, str] = Field(default={}, exclude=True)
+    """The suite's `tuning.on`, which is no part of the file."""
 
     def entry(self, method: str, backbone: str, recipe: str) -> TunedEntry | None:
-        """The entry of a method on a backbone under a recipe, or None where it was never tuned."""
-        of_method = self.entries.get(method, {})
+        """The entry that chooses for a method on a backbone under a recipe, or None where it was never tuned."""
+        of_method, backbone = self.entries.get(method, {}), self.on.get(backbone, backbone)
         found = (of_method.get(key) for key in (backbone, f"{backbone}, recipe {recipe}"))
         return next((entry for entry in found if entry is not None and entry.recipe == recipe), None)
 

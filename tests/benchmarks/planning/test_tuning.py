@@ -1,9 +1,11 @@
-"""What a trial is compared by."""
+"""What a trial is compared by, and whose trials choose for a backbone."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from animals_kit import make
+from runs_kit import BACKBONE, call, write_suite
 
 from robustft.benchmarks.planning.tuning import _trial
 from robustft.results.metrics import calibration
@@ -29,3 +31,31 @@ def test_a_trial_is_compared_by_the_metric_of_the_suite(metric, tmp_path):
     expected = np.concatenate(scaled if metric.endswith("scaled") else raw)
     assert np.allclose(trial.nll_per_sample, expected) and trial.trial_id == "0,1"
     assert np.mean(scaled[1]) < np.mean(raw[1]) - 0.1
+
+
+@pytest.mark.usefixtures("runs_here", "fresh_data")
+def test_a_backbone_takes_the_values_of_the_one_that_it_is_tuned_on(tmp_path, capsys):
+    make(tmp_path / "animals")
+    about = dict(name="animals", dataset=f"folder:{tmp_path / 'animals'}", backbones=["tiny-rn"], seeds=[0])
+    about |= dict(recipes={"common": {"steps": 2, "batch_size": 8, "lr": 1e-4, "weight_decay": 0.1}}, version="own")
+    tuning = {"trials": 2, "seeds": [100], "space": {"ft": {"lr": [1e-6, 2e-3]}}, "on": {"tiny-rn": BACKBONE}}
+    suite = write_suite(tmp_path, **about, tuning=tuning)
+    places = ("--runs", tmp_path / "runs")
+    assert call("tune", suite, "--method", "ft", *places) == 0
+    trials = {path.parent.parent.name for path in (tmp_path / "runs").rglob("record.json")}
+    assert trials == {BACKBONE}
+    capsys.readouterr()
+    assert call("sweep", suite, "--method", "ft", *places, "--dry-run") == 0
+    assert f"tuned one_se on {BACKBONE}" in capsys.readouterr().out
+    assert call("sweep", suite, "--method", "zero_shot,ft", *places, "--results", tmp_path / "results") == 0
+    out = capsys.readouterr().out
+    assert "not ranked" not in out and f"tuned one_se on {BACKBONE}" not in out
+    write_suite(tmp_path, **about, tuning=tuning | {"space": {"ft": {"lr": [1e-6, 1e-3]}}})
+    assert call("leaderboard", suite, *places, "--results", tmp_path / "results") == 0
+    assert "stale tuning" in (tmp_path / "results" / "leaderboard.md").read_text()
+    write_suite(tmp_path, **about, tuning=tuning | {"on": {"tiny-rn": BACKBONE, BACKBONE: "tiny-vit-p8"}})
+    assert call("sweep", suite, "--method", "ft", *places, "--dry-run") == 2
+    assert "tuning.on.tiny-rn must name a backbone with trials of its own" in capsys.readouterr().err
+    write_suite(tmp_path, **about, tuning=tuning | {"on": {"tiny-rn": "tiny-vit-p61"}})
+    assert call("sweep", suite, "--method", "ft", *places, "--dry-run") == 2
+    assert "tuning.on: " in capsys.readouterr().err

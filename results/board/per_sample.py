@@ -14,6 +14,7 @@ from ..records import predictions
 from ..records.records import REFERENCE
 from ..records.reference import ReferencePredictions, opened
 from ..statistics import jackknife
+from ..statistics.paired import Difference
 from .rows import JOINT, Row, Section
 
 _EDGES = bin_edges(15)
@@ -60,8 +61,22 @@ class _RunScores:
     sums: dict[str, np.ndarray | None] = field(default_factory=dict)
 
 
-_OF_REFERENCES: WeakKeyDictionary[ReferencePredictions, dict[tuple[str, str], _RunScores]] = WeakKeyDictionary()
-"""By run id and set: a process makes many boards, with the same reference on each."""
+@dataclass(frozen=True, eq=False)
+class _OfReference:
+    """What is kept of a reference as long as its files are the same: a process makes many boards with it on each.
+
+    Attributes:
+        runs: run id, set -> its scores.
+        rows: run ids, set, score -> the scores of these runs as one, made from these of `runs`.
+        differences: as `Outcomes.differences` says.
+    """
+
+    runs: dict[tuple[str, str], _RunScores] = field(default_factory=dict)
+    rows: dict[tuple[tuple[str, ...], str, str], tuple[list[_RunScores], SetScores]] = field(default_factory=dict)
+    differences: dict[tuple[object, ...], tuple[object, Difference]] = field(default_factory=dict)
+
+
+_KEPT: WeakKeyDictionary[ReferencePredictions, _OfReference] = WeakKeyDictionary()
 
 
 class Outcomes:
@@ -146,7 +161,7 @@ class Outcomes:
         return np.stack([self._scored[benchmark, row.provenance, name, run].right for run in row.runs.values()])
 
     def _read(self, benchmark: str, row: Row, name: str, score: str) -> SetScores | None:
-        sums = []
+        runs, sums = [], []
         for seed, run_id in row.runs.items():
             of_run = self._of_run(benchmark, row, name, run_id, score)
             if of_run is None:
@@ -158,18 +173,44 @@ class Outcomes:
                     f"run {run_id}: its predictions on {name} are {of_run.share:.6f} right and its record says "
                     f"{recorded}; run it again."
                 )
-            units, counts, made = of_run.units, of_run.counts, of_run.sums[score]
+            made = of_run.sums[score]
             recorded = row.values.get(f"{score}/{name}", {}).get(seed)
             if made is None or (score in jackknife.METRICS and recorded is None):
                 return None
-            found = made.sum() / counts.sum()
+            found = made.sum() / of_run.counts.sum()
             if score in jackknife.METRICS and abs(found - recorded) > 1e-9:
                 raise OutcomeError(
                     f"run {run_id}: its predictions on {name} have {score} {found:.6f} and its record says "
                     f"{recorded}; run it again."
                 )
+            runs.append(of_run)
             sums.append(made)
-        return SetScores(units, counts, np.stack(sums)) if sums else None
+        if not sums:
+            return None
+        key, kept = (
+            (tuple(row.runs.values()), name, score),
+            self._kept_of(self._reference_of(benchmark, row.provenance)),
+        )
+        if kept is not None and key in kept.rows and _all_same(kept.rows[key][0], runs):
+            return kept.rows[key][1]
+        scores = SetScores(of_run.units, of_run.counts, np.stack(sums))
+        if kept is not None:
+            kept.rows[key] = runs, scores
+        return scores
+
+    def differences(
+        self, benchmark: str, first: Row, second: Row
+    ) -> dict[tuple[object, ...], tuple[object, Difference]]:
+        """Where to keep how two rows differ, by the ids of objects that are kept beside it, so that no other has one's.
+
+        Of two rows of the reference it is there for the next board.
+        """
+        one, other = (self._kept_of(self._reference_of(benchmark, row.provenance)) for row in (first, second))
+        return one.differences if one is not None and one is other else {}
+
+    @staticmethod
+    def _kept_of(reference: ReferencePredictions | None) -> _OfReference | None:
+        return None if reference is None else _KEPT.setdefault(reference, _OfReference())
 
     def _of_run(self, benchmark: str, row: Row, name: str, run_id: str, score: str) -> _RunScores | None:
         """What a run of a row scored on a set, `score` among its sums; None where there is no file of it."""
@@ -177,11 +218,13 @@ class Outcomes:
         known = self._scored.get(key)
         if known is not None and score in known.sums:
             return known
-        data, kept = self._data(benchmark, row, name), self._reference_of(benchmark, row.provenance)
-        if kept is not None and run_id in kept and name in kept.sets:
-            layout = self._layout_of(data, kept.sets[name], run_id)
-            known = _OF_REFERENCES.get(kept, {}).get((run_id, name))
-            if known is not None and score in known.sums and _same(known.inverse, layout[1]):
+        data, reference = self._data(benchmark, row, name), self._reference_of(benchmark, row.provenance)
+        kept = self._kept_of(reference)
+        before = kept.runs.get((run_id, name)) if kept is not None else None
+        if reference is not None and before is not None:
+            if _same(before.inverse, self._layout_of(data, reference.sets[name], run_id)[1]):
+                known = before
+            if known is not None and score in known.sums:
                 self._scored[key] = known
                 return known
         columns = self.columns(benchmark, row.provenance, run_id, name)
@@ -189,14 +232,13 @@ class Outcomes:
             return None
         layout = self._layout_of(data, columns, run_id)
         right = columns["prediction"] == columns["label"]
-        found = _RunScores(*layout, right, float(right.mean()))
+        found = known or _RunScores(*layout, right, float(right.mean()))
         always = ("accuracy", "ece") if "confidence" in columns else ("accuracy",)  # while the file is open
-        found.sums.update({each: _sums(each, columns, layout[1], layout[2]) for each in {*always, score}})
-        if known is not None and _same(known.inverse, layout[1]):
-            found.sums.update(known.sums)
+        for each in {*always, score} - found.sums.keys():
+            found.sums[each] = _sums(each, columns, layout[1], layout[2])
         self._scored[key] = found
         if kept is not None:
-            _OF_REFERENCES.setdefault(kept, {})[run_id, name] = found
+            kept.runs[run_id, name] = found
         return found
 
     @staticmethod
@@ -358,6 +400,10 @@ def combined(terms: Mapping[str, Sequence[tuple[float, SetScores]]]) -> list[np.
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
     return one is other or np.array_equal(one, other)
+
+
+def _all_same(some: Sequence[object], others: Sequence[object]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ that copy, whatever became of the original. One version of a plug-in is active a
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -56,7 +58,7 @@ def include(given: str | Path, where: str = OPTION, start: Path | None = None) -
 def discover() -> None:
     """Make known what installed packages register by their entry points; one that cannot be imported is told once."""
     found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    every = importlib.metadata.entry_points()  # once: it reads a file of each installed package
+    every = _entry_points(tuple((os.path.abspath(folder), _changed_at(folder)) for folder in sys.path))
     for group, kind in GROUPS.items():
         for entry in every.select(group=group):
             about = f"{entry.dist.metadata['Name']} {entry.dist.version}" if entry.dist else "an installed package"
@@ -80,6 +82,19 @@ def discover() -> None:
             if str(error) not in _told:
                 warnings.warn(f"left out: {error}", stacklevel=2)
             _told.add(str(error))
+
+
+@lru_cache(maxsize=1)
+def _entry_points(folders: tuple[tuple[str, int], ...]) -> importlib.metadata.EntryPoints:
+    """Of all installed packages, each of which has a file to read: anew only where a folder of them has changed."""
+    return importlib.metadata.entry_points()
+
+
+def _changed_at(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _activate(plugin: Plugin, said: str) -> None:

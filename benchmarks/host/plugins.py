@@ -58,9 +58,9 @@ def include(given: str | Path, where: str = OPTION, start: Path | None = None) -
 def discover() -> None:
     """Make known what installed packages register by their entry points; one that cannot be imported is told once."""
     found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    every = _entry_points(tuple((os.path.abspath(folder), _changed_at(folder)) for folder in sys.path))
+    installed = _installed(tuple((os.path.abspath(folder), _changed_at(folder)) for folder in sys.path))
     for group, kind in GROUPS.items():
-        for entry in every.select(group=group):
+        for entry in installed[group]:
             about = f"{entry.dist.metadata['Name']} {entry.dist.version}" if entry.dist else "an installed package"
             top = entry.value.partition(":")[0].partition(".")[0].strip()
             found.setdefault((about, top), []).append((kind, entry.name, entry.value))
@@ -85,9 +85,10 @@ def discover() -> None:
 
 
 @lru_cache(maxsize=1)
-def _entry_points(folders: tuple[tuple[str, int], ...]) -> importlib.metadata.EntryPoints:
-    """Of all installed packages, each of which has a file to read: anew only where a folder of them has changed."""
-    return importlib.metadata.entry_points()
+def _installed(folders: tuple[tuple[str, int], ...]) -> dict[str, tuple[importlib.metadata.EntryPoint, ...]]:
+    """Group -> entry points of installed packages; their files are read anew where one of the folders has changed."""
+    every = importlib.metadata.entry_points()  # once: it reads a file of each installed package
+    return {group: tuple(every.select(group=group)) for group in GROUPS}
 
 
 def _changed_at(folder: str) -> int:

@@ -153,8 +153,10 @@ def _compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colu
     known = outcomes.differences(section.benchmark, first, second)
     key = (*(id(scores) for every in found for scores in every.values()), *map(tuple, kept))
     if key not in known:
-        taken = ({name: s.of_seeds(rows) for name, s in every.items()} for every, rows in zip(found, kept, strict=True))
-        known[key] = found, paired(tables(*taken, list(asked)))
+        one, other = (
+            {name: s.of_seeds(rows) for name, s in every.items()} for every, rows in zip(found, kept, strict=True)
+        )
+        known[key] = found, paired(tables(one, other, list(asked)))
     difference = known[key][1]
     whole = difference.seeds > 1 and not any(row.pooled for row in (first, second))
     return Comparison(tuple(shared), difference, random, not random or whole)

@@ -193,7 +193,7 @@ class Outcomes:
         )
         if kept is not None and key in kept.rows and _all_same(kept.rows[key][0], runs):
             return kept.rows[key][1]
-        scores = SetScores(of_run.units, of_run.counts, np.stack(sums))
+        scores = SetScores(runs[0].units, runs[0].counts, np.stack(sums))
         if kept is not None:
             kept.rows[key] = runs, scores
         return scores

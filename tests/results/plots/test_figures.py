@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from make_records import SHIFTS, make_record
+from matplotlib.figure import Figure
 from runs_kit import call
 
 from robustft.results.metrics.effective_robustness import LineError, check_span, fit
 from robustft.results.metrics.layer_similarity import SimilarityError, linear_cka, svcca
-from robustft.results.plots import gallery
+from robustft.results.plots import gallery, style
 from robustft.results.plots.board_figures import _paper
 from robustft.results.plots.figure_data import LAYERS, Material, Missing, without_doubles
 from robustft.results.plots.sample_figures import reliability
@@ -114,6 +115,11 @@ def test_a_figure_without_its_records_says_what_it_needs_and_how_to_make_it(name
 @pytest.mark.parametrize("name", ["paths", "dynamics", "forgetting"])
 def test_the_same_records_give_the_same_bytes(material, drawn, name):
     assert gallery.make(name, material.of("forgetting" if name == "forgetting" else "digits")) == drawn[name]
+
+
+def test_the_pass_that_lays_out_changes_no_byte_by_not_drawing(material, drawn, monkeypatch):
+    monkeypatch.setattr(style, "empty", lambda inches: Figure(figsize=inches, layout="constrained"))
+    assert gallery.make("forgetting", material.of("forgetting")) == drawn["forgetting"]
 
 
 def test_a_method_has_one_colour_in_every_figure(drawn):

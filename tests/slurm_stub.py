@@ -1,11 +1,12 @@
 """SLURM's commands as one small script that only keeps a queue: no job ever starts.
 
-`install` puts them first in PATH. The queue is a JSON file; its settings are `max_array` (MaxArraySize), `room` (how
-many jobs may wait), `silent` (the controller does not answer) and, if set, `wrong` (what sbatch has against any job)
-and `grumbles` (what scontrol says of jobs that it releases all the same).
+`install` puts them first in PATH. A command imports hardly anything, for it starts for longer than it works. The queue
+is a file with a literal of Python; its settings are `max_array` (MaxArraySize), `room` (how many jobs may wait),
+`silent` (the controller does not answer) and, if set, `wrong` (what sbatch has against any job) and `grumbles` (what
+scontrol says of jobs that it releases all the same).
 """
 
-import json
+import ast
 import os
 import stat
 import sys
@@ -13,20 +14,22 @@ from pathlib import Path
 
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "srun")
 SCRIPT = """#!{python} -SE
-import fcntl, json, os, re, sys
-from pathlib import Path
-place = Path({place!r})
-lock = open(place / "lock", "w")
+import fcntl, os, sys
+place = {place!r}
+lock = open(place + "/lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX)
-world = json.loads((place / "world.json").read_text())
-command, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+world = eval(open(place + "/world").read())
+command, arguments = sys.argv[0].rpartition("/")[2], sys.argv[1:]
+def keep():
+    open(place + "/world", "w").write(repr(world))
 if world["silent"]:
     sys.exit(command + ": error: Unable to contact slurm controller (connect failure)")
 if command == "sbatch":
-    text = Path(arguments[-1]).read_text()
+    text = open(arguments[-1]).read()
     if "wrong" in world:
         sys.exit(world["wrong"])
-    options = dict(re.findall(r"#SBATCH --([a-z-]+)(?:=(.*))?", text))
+    given = [line[len("#SBATCH --"):] for line in text.splitlines() if line.startswith("#SBATCH --")]
+    options = dict(line.partition("=")[::2] for line in given)
     count = int(options.get("array", "0-0").split("%")[0].split("-")[1]) + 1
     if count > world["max_array"]:
         sys.exit("sbatch: error: Batch job submission failed: Invalid job array specification")
@@ -50,7 +53,7 @@ elif command == "scontrol" and arguments[0] == "release":
         if job.split("_")[0] == arguments[1]:
             about["held"] = False
     if "grumbles" in world:
-        (place / "world.json").write_text(json.dumps(world))
+        keep()
         sys.exit(arguments[1] + ": " + world["grumbles"])
 elif command == "scontrol" and "partition" in arguments:
     print("PartitionName=normal Default=YES PreemptMode=REQUEUE State=UP")
@@ -61,7 +64,7 @@ elif command == "scontrol":
 elif command == "scancel":
     for job in arguments:
         world["jobs"].pop(job, None)
-(place / "world.json").write_text(json.dumps(world))
+keep()
 """
 
 
@@ -69,15 +72,15 @@ class Stub:
     """The queue of the commands that `install` made."""
 
     def __init__(self, place):
-        self.path = Path(place) / "world.json"
+        self.path = Path(place) / "world"
 
     @property
     def world(self):
-        return json.loads(self.path.read_text())
+        return ast.literal_eval(self.path.read_text())
 
     def set(self, **fields):
         """Change settings, or `jobs`."""
-        self.path.write_text(json.dumps({**self.world, **fields}))
+        self.path.write_text(repr({**self.world, **fields}))
 
     @property
     def jobs(self):
@@ -96,8 +99,8 @@ def install(place, monkeypatch):
     """The stub in a folder of its own, its commands first in PATH."""
     place = Path(place)
     (place / "bin").mkdir(parents=True)
-    (place / "world.json").write_text(
-        json.dumps({"jobs": {}, "last": 0, "calls": 0, "max_array": 1001, "room": 10**6, "silent": False})
+    (place / "world").write_text(
+        repr({"jobs": {}, "last": 0, "calls": 0, "max_array": 1001, "room": 10**6, "silent": False})
     )
     for name in COMMANDS:
         path = place / "bin" / name

@@ -8,11 +8,13 @@ that copy, whatever became of the original. One version of a plug-in is active a
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -56,9 +58,9 @@ def include(given: str | Path, where: str = OPTION, start: Path | None = None) -
 def discover() -> None:
     """Make known what installed packages register by their entry points; one that cannot be imported is told once."""
     found: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    every = importlib.metadata.entry_points()  # once: it reads a file of each installed package
+    installed = _installed(tuple((os.path.abspath(folder), _changed_at(folder)) for folder in sys.path))
     for group, kind in GROUPS.items():
-        for entry in every.select(group=group):
+        for entry in installed[group]:
             about = f"{entry.dist.metadata['Name']} {entry.dist.version}" if entry.dist else "an installed package"
             top = entry.value.partition(":")[0].partition(".")[0].strip()
             found.setdefault((about, top), []).append((kind, entry.name, entry.value))
@@ -80,6 +82,20 @@ def discover() -> None:
             if str(error) not in _told:
                 warnings.warn(f"left out: {error}", stacklevel=2)
             _told.add(str(error))
+
+
+@lru_cache(maxsize=1)
+def _installed(folders: tuple[tuple[str, int], ...]) -> dict[str, tuple[importlib.metadata.EntryPoint, ...]]:
+    """Group -> entry points of installed packages; their files are read anew where one of the folders has changed."""
+    every = importlib.metadata.entry_points()  # once: it reads a file of each installed package
+    return {group: tuple(every.select(group=group)) for group in GROUPS}
+
+
+def _changed_at(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _activate(plugin: Plugin, said: str) -> None:

@@ -65,12 +65,14 @@ class ReferenceFiles:
     """The test sets of a run in a reference, as `publish` writes it; no validation set, no path."""
 
     def __init__(self, kept: ReferencePredictions, run_id: str) -> None:
-        joined = kept.samples | kept.read(run_id)
-        self._joined, self._of = joined, joined.pop("set")
+        self._sets, self._of_run = kept.sets, kept.read(run_id)
 
     def columns(self, name: str) -> Columns | None:
-        rows = self._of == name
-        return {key: values[rows] for key, values in self._joined.items()} if rows.any() else None
+        if name not in self._sets:
+            return None
+        samples = dict(self._sets[name])
+        rows = samples.pop("rows")
+        return samples | {key: values[rows] for key, values in self._of_run.items()}
 
     def path(self, name: str, parameter: str) -> None:
         return None

@@ -141,17 +141,25 @@ def _compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colu
     else:
         shared = sorted((first if seeds[0] else second).runs)
     found: list[dict[str, SetScores]] = []
+    kept: list[list[int]] = []
     for row, varies in zip((first, second), seeds, strict=True):
         read = {name: outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()}
         every = {name: scores for name, scores in read.items() if scores is not None}
         if not shared or len(every) < len(asked) or any(len(scores.units) < 2 for scores in every.values()):
             return None  # of one source, as on some sets of a rehearsal, no interval is known
-        keep = [list(row.runs).index(seed) for seed in shared] if varies else [0]
-        found.append({name: scores.of_seeds(keep) for name, scores in every.items()})
+        kept.append([list(row.runs).index(seed) for seed in shared] if varies else [0])
+        found.append(every)
     random = any(not row.is_reference_method for row in (first, second))
-    difference = paired(tables(found[0], found[1], list(asked)))
-    known = difference.seeds > 1 and not any(row.pooled for row in (first, second))
-    return Comparison(tuple(shared), difference, random, not random or known)
+    known = outcomes.differences(section.benchmark, first, second)
+    key = (*(id(scores) for every in found for scores in every.values()), *map(tuple, kept))
+    if key not in known:
+        one, other = (
+            {name: s.of_seeds(rows) for name, s in every.items()} for every, rows in zip(found, kept, strict=True)
+        )
+        known[key] = found, paired(tables(one, other, list(asked)))
+    difference = known[key][1]
+    whole = difference.seeds > 1 and not any(row.pooled for row in (first, second))
+    return Comparison(tuple(shared), difference, random, not random or whole)
 
 
 def best_rows(rows: Sequence[Row], column: str) -> frozenset[int]:

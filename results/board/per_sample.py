@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ..metrics.metrics import bin_edges, binned
 from ..records import predictions
 from ..records.records import REFERENCE
-from ..records.reference import PREDICTIONS, SAMPLES, ReferencePredictions
+from ..records.reference import ReferencePredictions, opened
 from ..statistics import jackknife
+from ..statistics.paired import Difference
 from .rows import JOINT, Row, Section
 
 _EDGES = bin_edges(15)
@@ -41,8 +43,44 @@ class SetScores:
         return SetScores(self.units, self.counts, self.sums[rows])
 
 
+@dataclass(frozen=True, eq=False)
+class _RunScores:
+    """What one run scored on one set.
+
+    Attributes:
+        units, inverse, counts: as `Outcomes._layout_of`.
+        right: (N,) whether each sample is right. share: of them that are.
+        sums: score -> (M,) as `_sums`, of the scores that were asked for.
+    """
+
+    units: np.ndarray
+    inverse: np.ndarray
+    counts: np.ndarray
+    right: np.ndarray
+    share: float
+    sums: dict[str, np.ndarray | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _OfReference:
+    """What is kept of a reference as long as its files are the same: a process makes many boards with it on each.
+
+    Attributes:
+        runs: run id, set -> its scores.
+        rows: run ids, set, score -> the scores of these runs as one, made from these of `runs`.
+        differences: as `Outcomes.differences` says.
+    """
+
+    runs: dict[tuple[str, str], _RunScores] = field(default_factory=dict)
+    rows: dict[tuple[tuple[str, ...], str, str], tuple[list[_RunScores], SetScores]] = field(default_factory=dict)
+    differences: dict[tuple[object, ...], tuple[object, Difference]] = field(default_factory=dict)
+
+
+_KEPT: WeakKeyDictionary[ReferencePredictions, _OfReference] = WeakKeyDictionary()
+
+
 class Outcomes:
-    """Reads the per-sample files that lie beside records; every file once.
+    """Reads the per-sample files that lie beside records; every file once for the scores that all boards ask for.
 
     Args:
         runs: root of all run folders, for local rows.
@@ -59,11 +97,10 @@ class Outcomes:
     ) -> None:
         self._runs, self._reference, self._folders = runs, Path(reference), dict(folders or {})
         self._places: dict[str, dict[str, Path]] = {}  # benchmark -> run id -> run folder
-        self._samples: dict[str, dict[str, dict[str, np.ndarray]]] = {}  # benchmark -> set -> columns
         self._kept: dict[str, ReferencePredictions | None] = {}  # of benchmarks; None where there are none
         self._read_runs: dict[tuple[str, str], dict[str, np.ndarray]] = {}  # of the reference, whole
         self._layouts: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
-        self._right: dict[tuple[str, str, str, str], np.ndarray] = {}
+        self._scored: dict[tuple[str, str, str, str], _RunScores] = {}
         self._scores: dict[tuple[str, str, str, tuple[str, ...], str], SetScores | None] = {}
         self.compared: dict[tuple[int, int, int, str], tuple[tuple[Section, Row, Row], object]] = {}
         self._at_points: dict[tuple[str, str, str, str], dict[float, np.ndarray] | None] = {}
@@ -121,36 +158,88 @@ class Outcomes:
         """(n, N) whether each seed of a row was right on each sample of a set, in the set's own order."""
         if self.scores(benchmark, row, name) is None:
             return None
-        return np.stack([self._right[benchmark, row.provenance, name, run_id] for run_id in row.runs.values()])
+        return np.stack([self._scored[benchmark, row.provenance, name, run].right for run in row.runs.values()])
 
     def _read(self, benchmark: str, row: Row, name: str, score: str) -> SetScores | None:
-        sums = []
+        runs, sums = [], []
         for seed, run_id in row.runs.items():
-            columns = self.columns(benchmark, row.provenance, run_id, name)
-            if columns is None:
+            of_run = self._of_run(benchmark, row, name, run_id, score)
+            if of_run is None:
                 return None
-            units, inverse, counts = self._layout_of(self._data(benchmark, row, name), columns, run_id)
-            right = columns["prediction"] == columns["label"]
             recorded = row.values.get(f"acc/{name}", {}).get(seed)
             # Both are a whole number over N.
-            if recorded is None or abs(right.mean() - recorded) > 1e-9:
+            if recorded is None or abs(of_run.share - recorded) > 1e-9:
                 raise OutcomeError(
-                    f"run {run_id}: its predictions on {name} are {right.mean():.6f} right and its record says "
+                    f"run {run_id}: its predictions on {name} are {of_run.share:.6f} right and its record says "
                     f"{recorded}; run it again."
                 )
-            self._right[benchmark, row.provenance, name, run_id] = right
-            made = _sums(score, columns, inverse, counts)
+            made = of_run.sums[score]
             recorded = row.values.get(f"{score}/{name}", {}).get(seed)
             if made is None or (score in jackknife.METRICS and recorded is None):
                 return None
-            found = made.sum() / counts.sum()
+            found = made.sum() / of_run.counts.sum()
             if score in jackknife.METRICS and abs(found - recorded) > 1e-9:
                 raise OutcomeError(
                     f"run {run_id}: its predictions on {name} have {score} {found:.6f} and its record says "
                     f"{recorded}; run it again."
                 )
+            runs.append(of_run)
             sums.append(made)
-        return SetScores(units, counts, np.stack(sums)) if sums else None
+        if not sums:
+            return None
+        key, kept = (
+            (tuple(row.runs.values()), name, score),
+            self._kept_of(self._reference_of(benchmark, row.provenance)),
+        )
+        if kept is not None and key in kept.rows and _all_same(kept.rows[key][0], runs):
+            return kept.rows[key][1]
+        scores = SetScores(runs[0].units, runs[0].counts, np.stack(sums))
+        if kept is not None:
+            kept.rows[key] = runs, scores
+        return scores
+
+    def differences(
+        self, benchmark: str, first: Row, second: Row
+    ) -> dict[tuple[object, ...], tuple[object, Difference]]:
+        """Where to keep how two rows differ, by the ids of objects that are kept beside it, so that no other has one's.
+
+        Of two rows of the reference it is there for the next board.
+        """
+        one, other = (self._kept_of(self._reference_of(benchmark, row.provenance)) for row in (first, second))
+        return one.differences if one is not None and one is other else {}
+
+    @staticmethod
+    def _kept_of(reference: ReferencePredictions | None) -> _OfReference | None:
+        return None if reference is None else _KEPT.setdefault(reference, _OfReference())
+
+    def _of_run(self, benchmark: str, row: Row, name: str, run_id: str, score: str) -> _RunScores | None:
+        """What a run of a row scored on a set, `score` among its sums; None where there is no file of it."""
+        key = (benchmark, row.provenance, name, run_id)
+        known = self._scored.get(key)
+        if known is not None and score in known.sums:
+            return known
+        data, reference = self._data(benchmark, row, name), self._reference_of(benchmark, row.provenance)
+        kept = self._kept_of(reference)
+        before = kept.runs.get((run_id, name)) if kept is not None else None
+        if reference is not None and before is not None:
+            if _same(before.inverse, self._layout_of(data, reference.sets[name], run_id)[1]):
+                known = before
+            if known is not None and score in known.sums:
+                self._scored[key] = known
+                return known
+        columns = self.columns(benchmark, row.provenance, run_id, name)
+        if columns is None:
+            return None
+        layout = self._layout_of(data, columns, run_id)
+        right = columns["prediction"] == columns["label"]
+        found = known or _RunScores(*layout, right, float(right.mean()))
+        always = ("accuracy", "ece") if "confidence" in columns else ("accuracy",)  # while the file is open
+        for each in {*always, score} - found.sums.keys():
+            found.sums[each] = _sums(each, columns, layout[1], layout[2])
+        self._scored[key] = found
+        if kept is not None:
+            kept.runs[run_id, name] = found
+        return found
 
     @staticmethod
     def _data(benchmark: str, row: Row, name: str) -> tuple[str, ...]:
@@ -207,24 +296,19 @@ class Outcomes:
             self._places[benchmark] = {path.name.rpartition("-")[2]: path for path in found}
         return self._places[benchmark]
 
-    def _reference_columns(self, benchmark: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
-        folder = self._folders.get(benchmark, self._reference / benchmark)
+    def _reference_of(self, benchmark: str, provenance: str) -> ReferencePredictions | None:
+        """The predictions of the reference, where a row's runs are its, and it has them."""
+        if provenance != "reference":
+            return None
         if benchmark not in self._kept:
-            there = (folder / PREDICTIONS).is_file() and (folder / SAMPLES).is_file()
-            self._kept[benchmark] = ReferencePredictions(folder) if there else None
-        kept = self._kept[benchmark]
-        if kept is None or run_id not in kept:
+            self._kept[benchmark] = opened(self._folders.get(benchmark, self._reference / benchmark))
+        return self._kept[benchmark]
+
+    def _reference_columns(self, benchmark: str, run_id: str, name: str) -> dict[str, np.ndarray] | None:
+        kept = self._reference_of(benchmark, "reference")
+        if kept is None or run_id not in kept or name not in kept.sets:
             return None
-        if benchmark not in self._samples:
-            every = kept.samples
-            order = {key: np.flatnonzero(every["set"] == key) for key in dict.fromkeys(every["set"])}
-            self._samples[benchmark] = {
-                key: {"rows": rows} | {column: every[column][rows] for column in ("sample_id", "unit_id", "label")}
-                for key, rows in order.items()
-            }
-        samples = self._samples[benchmark].get(name)
-        if samples is None:
-            return None
+        samples = kept.sets[name]
         if (benchmark, run_id) not in self._read_runs:
             self._read_runs[benchmark, run_id] = kept.read(run_id)
         return samples | {key: values[samples["rows"]] for key, values in self._read_runs[benchmark, run_id].items()}
@@ -265,6 +349,10 @@ class GroupOutcomes(Outcomes):
         if bundle is None:
             return super().columns(benchmark, owner, run_id, name)
         return bundle.columns(benchmark, "local", run_id, name)
+
+    def _reference_of(self, benchmark: str, provenance: str) -> ReferencePredictions | None:
+        owner = provenance.split(JOINT)[0]
+        return None if (owner, benchmark) in self._bundles else super()._reference_of(benchmark, owner)
 
     def along(
         self, benchmark: str, provenance: str, run_id: str, name: str, parameter: str
@@ -312,6 +400,10 @@ def combined(terms: Mapping[str, Sequence[tuple[float, SetScores]]]) -> list[np.
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
     return one is other or np.array_equal(one, other)
+
+
+def _all_same(some: Sequence[object], others: Sequence[object]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def adaptive_ece(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) ->
     if not len(confidence):
         raise MetricError("adaptive_ece: no samples; pass at least one.")
     values, place, count = np.unique(confidence.astype(np.float64), return_inverse=True, return_counts=True)
-    gap = (np.bincount(place, weights=correct) / count - values)[np.sort(place)]
+    gap = np.repeat(np.bincount(place, weights=correct) / count - values, count)
     parts = np.array_split(gap, min(bins, len(gap)))
     return float(sum(abs(part.sum()) for part in parts) / len(gap))
 
@@ -171,7 +171,7 @@ def expected_ece(confidence: np.ndarray, name: str, bins: int = 15, draws: int =
     want = np.add.reduceat(kept.astype(np.float64), starts)
     total = 0.0
     for numbers in _numbers(name, len(kept), draws):
-        right = np.add.reduceat(numbers < kept, starts, axis=1, dtype=np.int64)
+        right = np.add.reduceat((numbers < kept).view(np.uint8), starts, axis=1, dtype=np.int32)
         for gap in np.abs(right - want).sum(axis=1).tolist():  # one after the other: their order decides the last bits
             total += gap
     return total / draws / len(kept)

@@ -96,14 +96,32 @@ def drawing() -> Iterator[None]:
         yield
 
 
+def empty(inches: tuple[float, float]) -> Figure:
+    """A figure whose panels are laid out when it is saved.
+
+    Before it saves, matplotlib draws once with a renderer that puts nothing down, for the layout alone; here that pass
+    is the layout alone.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    class LaidOut(Figure):
+        def draw(self, renderer: Any) -> None:
+            engine = self.get_layout_engine()
+            if isinstance(engine, ConstrainedLayoutEngine) and self.canvas.is_saving():
+                engine.execute(self)
+            else:  # then another engine stands in its place, and it is drawn
+                super().draw(renderer)
+
+    return LaidOut(figsize=inches, layout="constrained")
+
+
 def panels(count: int, columns: int = 3, width: float = 3.1, height: float = 3.0) -> tuple[Figure, list[Any]]:
     """A figure with `count` panels, at most `columns` side by side."""
-    from matplotlib.figure import Figure
-
     columns = min(columns, count)
     width = max(width, 4.6) if columns == 1 else width  # room for the legend
     lines = math.ceil(count / columns)
-    figure = Figure(figsize=(width * columns + 0.4, height * lines + 0.8), layout="constrained")
+    figure = empty((width * columns + 0.4, height * lines + 0.8))
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_axis_off()

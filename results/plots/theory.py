@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .style import save_figure
+from .style import empty, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,10 +115,8 @@ def _style() -> Iterator[Callable[[tuple[float, float]], Figure]]:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
     with matplotlib.rc_context({"svg.hashsalt": "robustft", "font.size": 9}):
-        yield lambda size: Figure(figsize=size, layout="constrained")
+        yield empty
 
 
 def _line(axis: Axes, name: str, positions: Sequence[float], values: Sequence[float]) -> None:

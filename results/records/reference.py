@@ -10,7 +10,7 @@ results/reference/<benchmark>/ holds of its runs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,24 @@ class ReferencePredictions:
         Raises:
             PredictionError: missing or damaged.
         """
-        return predictions.read(self.folder / SAMPLES)
+        found = predictions.read(self.folder / SAMPLES)
+        for values in found.values():
+            values.flags.writeable = False  # of all that read them
+        return found
+
+    @cached_property
+    def sets(self) -> dict[str, dict[str, np.ndarray]]:
+        """Set -> `rows`, the places of its samples in `samples`, and their sample_id, unit_id and label.
+
+        Raises:
+            PredictionError: as `samples`.
+        """
+        names = self.samples["set"]
+        places = {name: np.flatnonzero(names == name) for name in dict.fromkeys(names)}
+        return {
+            name: {"rows": rows} | {key: self.samples[key][rows] for key in ("sample_id", "unit_id", "label")}
+            for name, rows in places.items()
+        }
 
     @cached_property
     def runs(self) -> dict[str, int]:
@@ -82,9 +99,24 @@ class ReferencePredictions:
         return PredictionError(f"{path}: cannot be read ({error}); take it from the repository again.")
 
 
+def opened(folder: Path) -> ReferencePredictions | None:
+    """Those of a folder, the same object as long as its files are the same; None where one of them is not there."""
+    files = Path(folder) / SAMPLES, Path(folder) / PREDICTIONS
+    if not all(path.is_file() for path in files):
+        return None
+    about = [path.stat() for path in files]
+    return _opened(Path(folder), tuple((of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns) for of in about))
+
+
+@lru_cache(maxsize=4)
+def _opened(folder: Path, files: tuple[tuple[int, ...], ...]) -> ReferencePredictions:
+    return ReferencePredictions(folder)
+
+
 def read_reference_predictions(benchmark: str, run_id: str, reference: Path = REFERENCE) -> dict[str, np.ndarray]:
     """Columns set, sample_id, unit_id and label of a reference run, and those of `ReferencePredictions.read`."""
-    kept = ReferencePredictions(Path(reference) / benchmark)
+    folder = Path(reference) / benchmark
+    kept = opened(folder) or ReferencePredictions(folder)  # which says what is missing
     return kept.samples | kept.read(run_id)
 
 

@@ -1,16 +1,20 @@
 """The real command line, from flags to a board, with runs of a second."""
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
-from runs_kit import BACKBONE, QUICK, SUITE, call, essence, folders, program, starts, write_suite
+from runs_kit import BACKBONE, QUICK, SUITE, call, essence, folders, run_here, starts, write_suite
 
 from robustft.backbones import tiny
 from robustft.benchmarks import cli
 from robustft.benchmarks.commands import sweep as sweeps
+from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.planning import tuning
 from robustft.benchmarks.planning.request import Request
 from robustft.results.records.predictions import read
@@ -21,13 +25,22 @@ SETS = {"validation", "id", "fresh", "renditions", "sketches", "reversed", "writ
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """One real sweep of every method: its folder, suite and output."""
+    """One sweep of every method: its folder, suite and output."""
     root = tmp_path_factory.mktemp("swept")
     suite = write_suite(root)
-    started = program("sweep", suite, "--method", "all", *QUICK, "--jobs", "1", cwd=root)
-    output, errors = started.communicate(timeout=300)
-    assert started.returncode == 0, errors
-    return root, suite, output
+
+    def run_and_tell(launcher):
+        with launcher.reporter.following(launcher.jobs):
+            for job in launcher.jobs:
+                run_here(SimpleNamespace(jobs=[job]))
+                launcher.reporter.ended(job)
+        return launcher.jobs
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+        patch.setattr(Launcher, "run", run_and_tell)
+        patch.chdir(root)
+        assert call("sweep", suite, "--method", "all", *QUICK, "--jobs", "1") == 0
+    return root, suite, output.getvalue()
 
 
 def test_a_sweep_of_all_methods_leaves_a_true_record_each(swept):

@@ -31,8 +31,11 @@ def encoder(kind="vit", seed=0):
     Args:
         kind: of OpenAI's shape, "vit" or "rn", or one of `families_kit`.
     """
-    if kind not in VISION:
-        return families_kit.trainable(kind)
+    return families_kit.trainable(kind) if kind not in VISION else copy.deepcopy(_made(kind, seed))
+
+
+@cache
+def _made(kind, seed):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         text = CLIPTextCfg(context_length=16, vocab_size=tiny.vocabulary_size(), width=32, heads=2, layers=1)

@@ -205,8 +205,10 @@ def write_distribution(site, name="their_methods"):
 
 
 def test_installed_packages_are_included_by_their_entry_points(tmp_path, monkeypatch, capsys):
-    write_distribution(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    assert call("list") == 0
+    assert "theirs" not in capsys.readouterr().out
+    write_distribution(tmp_path)
     assert call("list") == 0
     assert ": method theirs\n" in (told := capsys.readouterr().out) and "plug-in their-methods 1.2 (sha256 " in told
     assert call("list", "theirs") == 0

@@ -10,7 +10,7 @@ from robustft.results.metrics.calibration import confidence_at
 from robustft.results.metrics.metrics import bin_edges
 from robustft.results.records import predictions, rounding
 from robustft.results.records.predictions import PredictionError
-from robustft.results.records.reference import PREDICTIONS, SAMPLES, ReferencePredictions, write_predictions
+from robustft.results.records.reference import PREDICTIONS, SAMPLES, ReferencePredictions, opened, write_predictions
 
 pytestmark = pytest.mark.computes
 SETS = np.repeat(["id", "fresh"], [1500, 900]).astype(object)
@@ -121,6 +121,19 @@ def test_runs_with_the_same_outcomes_are_kept_once(folder):
     one, same, other = (kept.read(run_id) for run_id in ("aaa", "bbb", "ccc"))
     assert all(np.array_equal(one[name], same[name]) for name in one)
     assert not np.array_equal(one["confidence"], other["confidence"])
+
+
+def test_a_reference_is_opened_once_until_one_of_its_files_is_another(folder):
+    first = opened(folder)
+    assert opened(folder) is first and opened(folder / "none") is None
+    with pytest.raises(ValueError, match="read-only"):
+        first.samples["label"][0] = 1  # what all that read it see
+    for path in (folder / PREDICTIONS, folder / SAMPLES):
+        before, content = opened(folder), path.read_bytes()
+        path.unlink()
+        assert opened(folder) is None
+        path.write_bytes(content)
+        assert opened(folder) is not before
 
 
 def test_a_reference_that_is_damaged_is_one_sentence(folder):

@@ -3,6 +3,7 @@
 import csv
 import io
 import random
+import shutil
 
 import pytest
 from make_records import SHIFTS, make_record
@@ -13,6 +14,7 @@ from robustft.results.board.oracle import at_best_points, runs_of_paths
 from robustft.results.board.per_sample import Outcomes
 from robustft.results.board.rows import ASIDE, GRID, ORACLE, PUBLISHED, natural
 from robustft.results.records.records import REFERENCE, gather_reference, publish_record, read_record
+from robustft.results.records.reference import PREDICTIONS, write_predictions
 from robustft.results.statistics.setting_selection import RULES
 from robustft.results.tables.leaderboard import FILES, build, write
 
@@ -301,11 +303,16 @@ def test_forgetting_is_accuracy_on_the_old_task_before_minus_after():
     assert "forgotten" not in build([make_record("flyp")]).to_markdown()
 
 
-def test_the_committed_reference_boards_come_from_their_records():
+def test_the_committed_reference_boards_come_from_their_records(tmp_path):
+    """Also where another board of this process has read the files before, and where none has."""
     (folder,) = REFERENCE.glob("digits")
-    board = build([], gather_reference("digits"), Outcomes())
-    assert board.to_csv() == (folder / "leaderboard.csv").read_text()
-    assert board.to_markdown() == (folder / "leaderboard.md").read_text()
+    shutil.copytree(folder, tmp_path / "digits", ignore=shutil.ignore_patterns("*.png", "*.svgz"))
+    for _ in ("read", "known"):
+        board = build([], gather_reference("digits"), Outcomes(reference=tmp_path))
+        assert board.to_csv() == (folder / "leaderboard.csv").read_text()
+        assert board.to_markdown() == (folder / "leaderboard.md").read_text()
+    write_predictions(tmp_path / "digits" / PREDICTIONS, {})
+    assert build([], gather_reference("digits"), Outcomes(reference=tmp_path)).to_csv() != board.to_csv()
 
 
 # rows beside those that a rule chose

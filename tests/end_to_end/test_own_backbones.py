@@ -158,7 +158,7 @@ def test_a_folder_that_was_moved_or_replaced_is_found_by_its_name_and_hash(sigli
 
 def test_retry_starts_no_run_whose_folder_is_gone_and_makes_the_others(siglip, tmp_path, capsys, monkeypatch):
     """Neither one of the backbone itself nor one of a checkpoint that needs its architecture."""
-    here, runs = tmp_path / "models" / siglip.name, tmp_path / "runs"
+    here, runs = tmp_path / "models" / "moved-away", tmp_path / "runs"
     shutil.copytree(siglip, here)
     data = data_folder(tmp_path / "data", {"a": "cat", "b": "dog"})
     own = [f"local-dir:{here}", "tiny-vit-p16"]
@@ -179,13 +179,13 @@ def test_retry_starts_no_run_whose_folder_is_gone_and_makes_the_others(siglip, t
     capsys.readouterr()
     monkeypatch.setattr(Launcher, "run", run_here)
     assert call("retry", *place) == 1
-    said = f"backbone local-dir:tiny-siglip: is not there at {here}; put it back, or name with ROBUSTFT_WEIGHTS"
+    said = f"backbone local-dir:moved-away: is not there at {here}; put it back, or name with ROBUSTFT_WEIGHTS"
     out = " ".join(capsys.readouterr().out.split())
     assert (out.count("left out: "), out.count(said)) == (2, 2)
     assert [(folder / "record.json").exists() for folder in planned] == [False, False, True]
     assert [(folder / "log").exists() for folder in planned] == [False, False, True]
     assert call("retry", *place) == 2
-    assert f"{said} the folder that has it as tiny-siglip; nothing was started." in " ".join(
+    assert f"{said} the folder that has it as moved-away; nothing was started." in " ".join(
         capsys.readouterr().err.split()
     )
 

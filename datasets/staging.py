@@ -50,6 +50,16 @@ _copies: dict[str, str] = {}
 """Folder, as datasets name it -> the folder of its copies; processes that load images inherit it."""
 
 
+def readable(count: int) -> str:
+    """Bytes for a person."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
 class StageError(DataError):
     """There can be no copies here; one sentence. Whoever wanted them reads the sources."""
 
@@ -74,14 +84,16 @@ def place_of(pattern: str, apart: Mapping[str, Path | None], known: bool = True)
     Raises:
         DataError: a variable is not set, or the folder is no place for copies.
     """
-    unset = [name for found in _VARIABLE.finditer(pattern) if not os.environ.get(name := found[1] or found[2])]
+    if "$" in _VARIABLE.sub("", pattern):
+        raise DataError(f"stage: must name variables as $NAME or ${{NAME}}, got '{pattern}'; correct it.")
+    unset = [name for found in _VARIABLE.finditer(pattern) if not _value(name := found[1] or found[2])]
     if unset and known:
         raise DataError(
             f"stage: ${unset[0]} is not set on {socket.gethostname()}, got '{pattern}'; name the folder by variables "
             "that jobs have there, or set it in the profile's setup."
         )
     anything = "/unset" if pattern.startswith("$") else "unset"
-    text = _VARIABLE.sub(lambda found: os.environ.get(found[1] or found[2]) or anything, pattern)
+    text = _VARIABLE.sub(lambda found: _value(found[1] or found[2]) or anything, pattern)
     place = Path(os.path.expanduser(text))
     if not place.is_absolute():
         raise DataError(
@@ -90,10 +102,16 @@ def place_of(pattern: str, apart: Mapping[str, Path | None], known: bool = True)
     for what, folder in apart.items():
         if folder is not None and _inside(place, folder):
             raise DataError(
-                f"stage: must be a folder of the node's own disk, got '{pattern}', which is in {what} {folder}; name "
+                f"stage: must be a folder of the node's own disk, got '{pattern}', which is in {what}, '{folder}'; name "
                 "another, or leave stage out."
             )
     return place
+
+
+def _value(variable: str) -> str | None:
+    """Of the environment. SLURM gives a job that is in no array no number of one; it is taken as an array by itself."""
+    found = os.environ.get(variable)
+    return found or (os.environ.get("SLURM_JOB_ID") if variable == "SLURM_ARRAY_JOB_ID" else None)
 
 
 def _inside(place: Path, folder: Path) -> bool:
@@ -316,8 +334,8 @@ class Stage:
         free = max(0, disk.f_bavail * disk.f_frsize - KEPT_FREE)
         if size > free or (disk.f_files and len(lacking) > disk.f_favail):
             raise StageError(
-                f"{self.place} has room for {free / 1e9:.1f} GB in {disk.f_favail} files, and {size / 1e9:.1f} "
-                f"GB in {len(lacking)} files are to be copied."
+                f"{self.place} has room for {readable(free)} in {disk.f_favail} files, and {readable(size)} in "
+                f"{len(lacking)} files are to be copied."
             )
         for folder in dict.fromkeys(file.folder for file in lacking):
             os.makedirs(self._copies_of(folder), mode=0o700, exist_ok=True)
@@ -333,7 +351,7 @@ class Stage:
                 done += written
                 if time.monotonic() - told > SIGN_SECONDS:
                     told = time.monotonic()
-                    tell(f"{done / 1e9:.1f} of {size / 1e9:.1f} GB copied")
+                    tell(f"{readable(done)} of {readable(size)} copied")
         except (OSError, StageError):  # others want the disk, and nobody reads these copies
             pool.shutdown(cancel_futures=True)
             for file in lacking:

@@ -31,6 +31,9 @@ def tune(benchmark: Benchmark, request: Request, console: Console, executor: Exe
     names = tuning.tunable(benchmark, names, explicit="all" not in methods and bool(methods))
     named = choose_backbones(request.backbones, benchmark.suite, benchmark.facts)
     chosen = list(dict.fromkeys(map(benchmark.suite.tuned_on, named)))
+    for name in named:
+        if (other := benchmark.suite.tuned_on(name)) != name:
+            console.print(f"{name} takes the values of {other}, whose trials these are", markup=False, soft_wrap=True)
     tuning.refuse_to_replace(benchmark, names, chosen, request.recipe, part)
     if not executor.dry_run:
         _check_tuned_place(tuned_path(benchmark.path))

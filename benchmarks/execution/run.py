@@ -22,7 +22,7 @@ from ... import backbones
 from ...backbones import DualEncoder
 from ...backbones.zero_shot import tokens_of
 from ...datasets import catalogue
-from ...datasets.staging import Stage, StageError
+from ...datasets.staging import Stage, StageError, readable
 from ...methods.base import Context, Method
 from ...methods.given import CHECKPOINT
 from ...methods.predictor import restore
@@ -202,7 +202,7 @@ class Attempt:
             if not found.files:
                 say(f"{self.plan.dataset} is not read from image files; it is read where it is")
             else:
-                copied = f"{counted(found.copied, 'image')} copied, {found.copied_bytes / 1e9:.2f} GB"
+                copied = f"{counted(found.copied, 'image')} copied, {readable(found.copied_bytes)}"
                 say(f"{counted(found.files, 'image')} read from {stage.place}; {copied}")
         except StageError as error:
             say(f"{error} The images are read where they are: that takes longer and changes no number.")

@@ -122,7 +122,10 @@ def gather(suite: Suite) -> Facts:
         ("backbones", "backbone", suite.backbones, encoders),
         ("methods_settings", "method", suite.methods_settings, known),
         ("tuning.space", "method", suite.tuning.space if suite.tuning else (), known),
-        ("tuning.on", "backbone", itertools.chain(*suite.tuning.on.items()) if suite.tuning else (), encoders),
+        *(
+            (f"tuning.on.{name}", "backbone", (name, other), encoders)
+            for name, other in (suite.tuning.on.items() if suite.tuning else ())
+        ),
     )
     for key, kind, listed, names in itertools.chain(checks, _listed(suite, known, encoders)):
         for name in listed:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..board.rows import FIXED, REFERENCE_METHOD
 from ..records import manifest
+from ..records.records import TUNED, tuned_on
 from ..records.run_id import canonical_json
 from ..statistics.setting_selection import RULES
 
@@ -96,7 +96,7 @@ def _contradiction(entries: Entries, record: Record) -> str:
     read = [entries[name][key] for name, key in keys if key is not None]
     values = {**record["spec"], **record["spec"].get("hyper", {})}
     for key, source in record["sources"].items():
-        if match := re.fullmatch(r"tuned (\w+)( of .+)?", source):
+        if match := TUNED.fullmatch(source):
             rule = match[1]
             told = [entry[rule]["values"].get(key) for entry in (own, *read) if rule in RULES]
             if values.get(key) not in told:
@@ -144,8 +144,8 @@ def _entry_of(entries: Entries, record: Record) -> Entry | None:
 
 
 def _key_of(entries: Entries, method: str, record: Record) -> str | None:
-    """Under which the entry of a method stands that a run's backbone has: of its recipe alone, where there is one."""
-    of_method, backbone = entries.get(method, {}), record["backbone"]
+    """Under which the entry of a method stands that chose for a run: of its recipe alone, where there is one."""
+    of_method, backbone = entries.get(method, {}), tuned_on(record)
     return next((key for key in (f"{backbone}, recipe {record['recipe']}", backbone) if of_method.get(key)), None)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..records.records import RecordError, summarise
+from ..records.records import RecordError, summarise, tuned_on
 from ..records.schema import CLUSTERS
 from ..statistics.seed_summary import mean_of_all
 from . import absent_classes, interpolation_paths, provenances
@@ -379,6 +379,7 @@ def _row(records: Sequence[Record], provenance: str, table: _Table) -> Row:
     kind = _kind_of(first)
     of_grid = {key for key, source in first["sources"].items() if source.startswith("grid of ")} if kind == GRID else ()
     selections = [record["selection"] for record in by_seed.values()]
+    elsewhere = "" if (other := tuned_on(first)) == first["backbone"] else f" on {other}"
     return Row(
         method=first["method"],
         method_version=first["method_version"],
@@ -390,7 +391,7 @@ def _row(records: Sequence[Record], provenance: str, table: _Table) -> Row:
         tuned=dict(sorted(tuned.items())),
         chosen=dict(sorted(chosen.items())),
         settings=settings,
-        tuning=tuple(sorted({s["tuning"] for s in selections if s.get("tuning")})),
+        tuning=tuple(sorted({f"{s['tuning']}{elsewhere}" for s in selections if s.get("tuning")})),
         trials=max(s.get("trials", 0) for s in selections),
         evaluated=_evaluated(first),
         kind=kind,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -219,3 +220,13 @@ def _read_all(paths: list[Path], report: Callable[[str], None]) -> Iterator[Reco
         if first != path:
             report(f"{path}: holds the same run as {first}; find out which is right and remove the other.")
         yield record
+
+
+TUNED = re.compile(r"tuned (\w+)(?: on (\S+?),?)?( of .+)?")
+"""Where a tuned value of a record is from: the rule, the backbone of the trials if it is another, and whose they were."""
+
+
+def tuned_on(record: Record) -> str:
+    """The backbone whose trials chose a run's values: its own, unless its sources name another (`tuning.on`)."""
+    found = (TUNED.fullmatch(source) for source in record["sources"].values())
+    return next((match[2] for match in found if match and match[2]), record["backbone"])

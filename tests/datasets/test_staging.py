@@ -247,7 +247,7 @@ def test_without_room_nothing_is_copied(shared, stages, tmp_path, monkeypatch):
     whole = os.statvfs(tmp_path)
     few = SimpleNamespace(f_bavail=10, f_frsize=100, f_favail=whole.f_favail, f_files=whole.f_files)
     monkeypatch.setattr(staging.os, "statvfs", lambda _: few)
-    assert "has room for 0.0 GB in" in refused(stages(), shared)
+    assert "has room for 0 B in" in refused(stages(), shared)
     assert not copies(tmp_path)
 
 
@@ -326,6 +326,13 @@ def test_variables_are_those_of_this_machine(monkeypatch, tmp_path):
         place_of("/scratch/$SLURM_JOB_ID", {})
     assert place_of("/scratch/$SLURM_JOB_ID", {}, known=False).parent.name == "scratch"
     assert place_of("$NOT_SET_HERE/x", {}, known=False).name == "x"  # the node decides
+    with pytest.raises(DataError, match=r"must name variables as \$NAME or \$\{NAME\}, got '/scratch/\$\{X:-d\}'"):
+        place_of("/scratch/${X:-d}", {}, known=False)
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")  # a job that is in no array
+    assert place_of("/scratch/$SLURM_ARRAY_JOB_ID", {}).name == "17"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
+    assert place_of("/scratch/${SLURM_ARRAY_JOB_ID}", {}).name == "16"
     monkeypatch.setenv("NOT_WHOLE", "a/b")
     with pytest.raises(DataError, match=r"must be the whole path of a folder .*, got '\$NOT_WHOLE'; begin with /"):
         place_of("$NOT_WHOLE", {})
@@ -335,7 +342,7 @@ def test_variables_are_those_of_this_machine(monkeypatch, tmp_path):
 def test_no_copies_among_what_they_are_copies_of(tmp_path, pattern):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "link").symlink_to(tmp_path / "data")
-    with pytest.raises(DataError, match=r"stage: .*which is in the data root .*; name another"):
+    with pytest.raises(DataError, match=r"stage: .*which is in the data root, '.*'; name another"):
         place_of(pattern.format(tmp_path / "data"), {"the data root": tmp_path / "data"}, known=False)
     place_of(str(tmp_path), {"the data root": tmp_path / "data", "the folder of runs": None})
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from .... import backbones
 from ....datasets.card import DatasetCard
+from ....datasets.staging import readable
 from ...execution.process_group import batch_text
 from ...host.printed import counted
 from ...host.redaction import discreet
@@ -21,7 +22,7 @@ from ...run_folder.spec import RunSpec
 from . import client as queue
 from . import code_snapshot, stage, submitit_api
 from .arrays import Array, Cluster, Outcome
-from .cost_estimate import estimate, readable
+from .cost_estimate import estimate
 from .profile import Profile
 from .submission import LIMITS, PREFIX, Submitter
 

@@ -141,13 +141,3 @@ def _bytes(folder: Path) -> Iterable[int]:
     for place, _, files in os.walk(folder):
         for name in files:
             yield (Path(place) / name).stat().st_size
-
-
-def readable(count: int) -> str:
-    """Bytes for a person."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -7,13 +7,12 @@ from pathlib import Path
 from ....datasets import catalogue
 from ....datasets.card import DataError
 from ....datasets.image_folders import ROOT_VARIABLE
-from ....datasets.staging import Stage, place_of
+from ....datasets.staging import Stage, place_of, readable
 from ...host.printed import counted
 from ...planning import data_check
 from ...planning.benchmark import dataset_for, method_of
 from ...run_folder.spec import RunSpec
 from .arrays import Array
-from .cost_estimate import readable
 from .profile import Profile
 
 WEIGHED = 2000

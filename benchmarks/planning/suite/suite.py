@@ -136,7 +136,9 @@ class Suite(Strict):
             raise ValueError("tuning must not be there in a study with grid or based_on, got both: nothing is chosen")
         for name, other in self.tuning.on.items() if self.tuning else ():
             if other in self.tuning.on:
-                raise ValueError(f"tuning.on.{name} must name a backbone with trials of its own, got {other!r}")
+                raise ValueError(
+                    f"tuning.on.{name} must name a backbone with trials of its own, got {other}, which tuning.on has, too"
+                )
         for name, source in self.shifts.items():
             if not catalogue.is_own(source) or catalogue.JOINT in source:
                 raise ValueError(f"shifts.{name} must be folder:<path> or huggingface:<name>, got {source!r}")

@@ -42,14 +42,19 @@ def test_a_backbone_takes_the_values_of_the_one_that_it_is_tuned_on(tmp_path, ca
     suite = write_suite(tmp_path, **about, tuning=tuning)
     places = ("--runs", tmp_path / "runs")
     assert call("tune", suite, "--method", "ft", *places) == 0
+    assert f"tiny-rn takes the values of {BACKBONE}, whose trials these are" in capsys.readouterr().out
     trials = {path.parent.parent.name for path in (tmp_path / "runs").rglob("record.json")}
     assert trials == {BACKBONE}
-    capsys.readouterr()
     assert call("sweep", suite, "--method", "ft", *places, "--dry-run") == 0
     assert f"tuned one_se on {BACKBONE}" in capsys.readouterr().out
     assert call("sweep", suite, "--method", "zero_shot,ft", *places, "--results", tmp_path / "results") == 0
     out = capsys.readouterr().out
     assert "not ranked" not in out and f"tuned one_se on {BACKBONE}" not in out
+    assert f" on {BACKBONE} (2) |" in (tmp_path / "results" / "leaderboard.md").read_text()
+    assert call("bundle", tmp_path / "bundle", "--benchmark", suite, *places) == 0
+    assert call("verify", tmp_path / "bundle") == 0
+    assert call("leaderboard", "--merge", tmp_path / "bundle", "--results", tmp_path / "merged") == 0
+    assert "does not hold the tuned values" not in (tmp_path / "merged" / "leaderboard.md").read_text()
     write_suite(tmp_path, **about, tuning=tuning | {"space": {"ft": {"lr": [1e-6, 1e-3]}}})
     assert call("leaderboard", suite, *places, "--results", tmp_path / "results") == 0
     assert "stale tuning" in (tmp_path / "results" / "leaderboard.md").read_text()
@@ -58,4 +63,4 @@ def test_a_backbone_takes_the_values_of_the_one_that_it_is_tuned_on(tmp_path, ca
     assert "tuning.on.tiny-rn must name a backbone with trials of its own" in capsys.readouterr().err
     write_suite(tmp_path, **about, tuning=tuning | {"on": {"tiny-rn": "tiny-vit-p61"}})
     assert call("sweep", suite, "--method", "ft", *places, "--dry-run") == 2
-    assert "tuning.on: " in capsys.readouterr().err
+    assert "tuning.on.tiny-rn: " in capsys.readouterr().err

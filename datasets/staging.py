@@ -102,8 +102,8 @@ def place_of(pattern: str, apart: Mapping[str, Path | None], known: bool = True)
     for what, folder in apart.items():
         if folder is not None and _inside(place, folder):
             raise DataError(
-                f"stage: must be a folder of the node's own disk, got '{pattern}', which is in {what}, '{folder}'; name "
-                "another, or leave stage out."
+                f"stage: must be a folder of the node's own disk, got '{pattern}', which is in {what}, '{folder}'; "
+                "name another, or leave stage out."
             )
     return place
 

@@ -223,7 +223,7 @@ def _read_all(paths: list[Path], report: Callable[[str], None]) -> Iterator[Reco
 
 
 TUNED = re.compile(r"tuned (\w+)(?: on (\S+?),?)?( of .+)?")
-"""Where a tuned value of a record is from: the rule, the backbone of the trials if it is another, and whose they were."""
+"""Where a tuned value is from: the rule, the backbone of the trials if it is another, and whose trials they were."""
 
 
 def tuned_on(record: Record) -> str:

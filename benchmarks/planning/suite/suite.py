@@ -137,7 +137,7 @@ class Suite(Strict):
         for name, other in self.tuning.on.items() if self.tuning else ():
             if other in self.tuning.on:
                 raise ValueError(
-                    f"tuning.on.{name} must name a backbone with trials of its own, got {other}, which tuning.on has, too"
+                    f"tuning.on.{name} must name a backbone with trials of its own, got {other}, which is in tuning.on"
                 )
         for name, source in self.shifts.items():
             if not catalogue.is_own(source) or catalogue.JOINT in source:

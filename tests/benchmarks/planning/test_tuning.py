@@ -53,7 +53,7 @@ def test_a_backbone_takes_the_values_of_the_one_that_it_is_tuned_on(tmp_path, ca
     assert f" on {BACKBONE} (2) |" in (tmp_path / "results" / "leaderboard.md").read_text()
     assert call("bundle", tmp_path / "bundle", "--benchmark", suite, *places) == 0
     assert call("verify", tmp_path / "bundle") == 0
-    assert call("leaderboard", "--merge", tmp_path / "bundle", "--results", tmp_path / "merged") == 0
+    assert call("merge", tmp_path / "bundle", "--results", tmp_path / "merged") == 0
     assert "does not hold the tuned values" not in (tmp_path / "merged" / "leaderboard.md").read_text()
     write_suite(tmp_path, **about, tuning=tuning | {"space": {"ft": {"lr": [1e-6, 1e-3]}}})
     assert call("leaderboard", suite, *places, "--results", tmp_path / "results") == 0

@@ -226,7 +226,7 @@ TUNED = re.compile(r"tuned (\w+)(?: on (\S+?),?)?( of .+)?")
 """Where a tuned value is from: the rule, the backbone of the trials if it is another, and whose trials they were."""
 
 
-def tuned_on(record: Record) -> str:
+def tuned_on(record: Mapping[str, Any]) -> str:
     """The backbone whose trials chose a run's values: its own, unless its sources name another (`tuning.on`)."""
     found = (TUNED.fullmatch(source) for source in record["sources"].values())
-    return next((match[2] for match in found if match and match[2]), record["backbone"])
+    return next((match[2] for match in found if match and match[2]), str(record["backbone"]))

@@ -134,8 +134,9 @@ class Suite(Strict):
             raise ValueError(f"tuning.shots must be given where shots is, and nowhere else, got {given}")
         if self.tuning and (self.grid or self.based_on):
             raise ValueError("tuning must not be there in a study with grid or based_on, got both: nothing is chosen")
-        for name, other in self.tuning.on.items() if self.tuning else ():
-            if other in self.tuning.on:
+        on = self.tuning.on if self.tuning else {}
+        for name, other in on.items():
+            if other in on:
                 raise ValueError(
                     f"tuning.on.{name} must name a backbone with trials of its own, got {other}, which is in tuning.on"
                 )

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from robustft import backbones
 from robustft.backbones.cost import Cost
 from robustft.benchmarks.commands import sweep
-from robustft.benchmarks.executors.slurm.cost_estimate import readable
 from robustft.benchmarks.planning import tuning
 from robustft.benchmarks.planning.benchmark import Benchmark, dataset, method_of
 from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder import size
 from robustft.benchmarks.run_folder.spec import RunSpec
+from robustft.datasets.staging import readable
 from robustft.datasets.card import Dataset
 from robustft.results.records import records
 

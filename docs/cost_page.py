@@ -23,8 +23,8 @@ from robustft.benchmarks.planning.benchmark import Benchmark, dataset, method_of
 from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder import size
 from robustft.benchmarks.run_folder.spec import RunSpec
-from robustft.datasets.staging import readable
 from robustft.datasets.card import Dataset
+from robustft.datasets.staging import readable
 from robustft.results.records import records
 
 BACKBONES = ("RN50", "ViT-B-16", "ViT-L-14")

@@ -35,6 +35,16 @@ _BUFFER = 1 << 20
 _TRIES = 3
 
 
+def readable(count: int) -> str:
+    """Bytes for a person."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
 def of_files(folder: Path, names: Sequence[str], what: str) -> np.ndarray:
     """(N, 32) uint8: the sha256 of each file.
 
@@ -142,12 +152,13 @@ def _unsigned(sign: Sign) -> Sign:
 
 def _sign(path: Path) -> Sign:
     try:
-        return _of_stat(os.stat(path))
+        return sign_of(os.stat(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file or take it away.") from None
 
 
-def _of_stat(found: os.stat_result) -> Sign:
+def sign_of(found: os.stat_result) -> Sign:
+    """What a file is, by what is told of it."""
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
@@ -157,10 +168,10 @@ def _read(path: Path) -> tuple[Sign, bytes, bool]:
         for _ in range(_TRIES):
             begun, digest = time.time_ns(), hashlib.sha256()
             with open(path, "rb", buffering=0) as file:
-                before = _of_stat(os.fstat(file.fileno()))
+                before = sign_of(os.fstat(file.fileno()))
                 while part := file.read(_BUFFER):
                     digest.update(part)
-                after = _of_stat(os.fstat(file.fileno()))
+                after = sign_of(os.fstat(file.fileno()))
             if before == after == _sign(path):
                 return before, digest.digest(), begun - max(before[1:3]) > SETTLED_NS
     except OSError as error:
@@ -248,7 +259,7 @@ def _progress(what: str, files: int, size: int) -> Iterator[Callable[[int], None
         if many:
             where = cache_folder()
             kept = f" (what is found is kept in {where})" if where else ""
-            note = f"robustft: {what}: reading {files} images, {size / 1e9:.1f} GB, once, to know their content{kept}"
+            note = f"robustft: {what}: reading {files} images, {readable(size)}, once, to know their content{kept}"
             print(note, file=sys.stderr, flush=True)
         yield lambda _: None
         return

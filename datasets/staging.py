@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .card import DataError
-from .contents import SETTLED_NS, SLICE, THREADS, Sign
+from .contents import SETTLED_NS, SLICE, THREADS, Sign, readable, sign_of
 
 KEPT_FREE = 64 * 2**20
 """Bytes of the disk that copies leave free."""
@@ -48,16 +48,6 @@ _FOLDERS_AT_ONCE = 64
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _copies: dict[str, str] = {}
 """Folder, as datasets name it -> the folder of its copies; processes that load images inherit it."""
-
-
-def readable(count: int) -> str:
-    """Bytes for a person."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 class StageError(DataError):
@@ -432,7 +422,7 @@ def _sign(path: str) -> Sign | None:
 def _of_plain(found: os.stat_result, path: str) -> Sign:
     if not stat.S_ISREG(found.st_mode):
         raise StageError(f"{path} is no plain file.")
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return sign_of(found)
 
 
 def _boot() -> str:

@@ -24,7 +24,7 @@ from robustft.benchmarks.planning.request import Request
 from robustft.benchmarks.run_folder import size
 from robustft.benchmarks.run_folder.spec import RunSpec
 from robustft.datasets.card import Dataset
-from robustft.datasets.staging import readable
+from robustft.datasets.contents import readable
 from robustft.results.records import records
 
 BACKBONES = ("RN50", "ViT-B-16", "ViT-L-14")

@@ -22,7 +22,8 @@ from ... import backbones
 from ...backbones import DualEncoder
 from ...backbones.zero_shot import tokens_of
 from ...datasets import catalogue
-from ...datasets.staging import Stage, StageError, readable
+from ...datasets.contents import readable
+from ...datasets.staging import Stage, StageError
 from ...methods.base import Context, Method
 from ...methods.given import CHECKPOINT
 from ...methods.predictor import restore

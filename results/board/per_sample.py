@@ -187,10 +187,8 @@ class Outcomes:
             sums.append(made)
         if not sums:
             return None
-        key, kept = (
-            (tuple(row.runs.values()), name, score),
-            self._kept_of(self._reference_of(benchmark, row.provenance)),
-        )
+        key = (tuple(row.runs.values()), name, score)
+        kept = self._kept_of(self._reference_of(benchmark, row.provenance))
         if kept is not None and key in kept.rows and _all_same(kept.rows[key][0], runs):
             return kept.rows[key][1]
         scores = SetScores(runs[0].units, runs[0].counts, np.stack(sums))

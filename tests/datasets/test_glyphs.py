@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustft.benchmarks.maintenance import glyph_outlines
+from robustft.benchmarks.maintenance import glyph_outlines, pretrain_glyphs
 from robustft.benchmarks.maintenance import glyphs as maker
 from robustft.benchmarks.maintenance.glyphs_windows import WINDOWS, judge
 from robustft.datasets import glyphs
@@ -33,6 +33,11 @@ def units(data, name):
 def test_the_pictures_are_those_of_the_committed_card(name):
     card = get(name).card
     assert (card.version, card.fingerprint) == (CARD[name]["version"], CARD[name]["fingerprint"])
+
+
+def test_the_card_says_how_often_pretraining_shows_the_street(data):
+    shown = {entry.in_pretraining for entry in data.card.sets}
+    assert shown == {"yes", "no", f"1 in {int(1 / pretrain_glyphs.STREET)}"}
 
 
 def test_every_family_is_looked_at_licensed_and_in_one_split_at_most():

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from .... import backbones
 from ....datasets.card import DatasetCard
-from ....datasets.staging import readable
+from ....datasets.contents import readable
 from ...execution.process_group import batch_text
 from ...host.printed import counted
 from ...host.redaction import discreet

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ....datasets import catalogue
 from ....datasets.card import DataError
+from ....datasets.contents import readable
 from ....datasets.image_folders import ROOT_VARIABLE
-from ....datasets.staging import Stage, place_of, readable
+from ....datasets.staging import Stage, place_of
 from ...host.printed import counted
 from ...planning import data_check
 from ...planning.benchmark import dataset_for, method_of

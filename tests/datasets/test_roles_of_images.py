@@ -555,7 +555,7 @@ def test_sets_of_one_image_are_run(own, tmp_path):
 
 
 def test_a_file_that_never_stops_changing_is_named(own, monkeypatch):
-    real = contents._of_stat
-    monkeypatch.setattr(contents, "_of_stat", lambda found: (*real(found)[:3], time.perf_counter_ns()))
+    real = contents.sign_of
+    monkeypatch.setattr(contents, "sign_of", lambda found: (*real(found)[:3], time.perf_counter_ns()))
     with pytest.raises(DataError, match=r"\.bmp: changes while it is read; wait until whatever writes it is done"):
         Folder(own).card  # noqa: B018

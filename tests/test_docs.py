@@ -48,3 +48,25 @@ def test_the_picture_and_the_table_have_every_room():
 def test_arrows_that_another_way_tells_are_left_out():
     graph = {"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": set()}
     assert house.direct(graph) == {"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": set()}
+
+
+def test_the_lines_in_the_readme_are_those_of_the_committed_board():
+    """What the first command prints: rows of the reference to the digit, and a local one as near as another machine's."""
+    readme = (house.ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```text\n(method .*?)\n```", readme, re.M | re.S)
+    head, title, *rows = [re.split(r"\s{2,}", line.strip()) for line in block.splitlines()]
+    board = (house.ROOT / "results" / "reference" / "digits" / "leaderboard.md").read_text(encoding="utf-8")
+    first = board.split(f"\n#### {title[0].strip('[]')}\n")[1].split("\n#### ")[0]
+    lines = [
+        [cell.strip(" *") for cell in line.strip("|").split("|")] for line in first.splitlines() if line[:1] == "|"
+    ]
+    kept = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
+    assert len(rows) == 5 and {row[1] for row in rows} == {"local", "reference"}
+    for method, provenance, _, *cells in rows:
+        told = [kept[method][column].replace(" ", "") for column in head[3:]]
+        if provenance == "reference":
+            assert cells == told, method
+        else:
+            for mine, other in zip(cells, told, strict=True):
+                value, expected = float(mine.split("±")[0].rstrip("≈")), float(other.split("±")[0].rstrip("≈"))
+                assert abs(value - expected) <= (0.5 if value > 1 else 0.01), method

@@ -51,7 +51,7 @@ def test_arrows_that_another_way_tells_are_left_out():
 
 
 def test_the_lines_in_the_readme_are_those_of_the_committed_board():
-    """What the first command prints: rows of the reference to the digit, and a local one as near as another machine's."""
+    """What the first command prints: reference rows to the digit, a local one nearly."""
     readme = (house.ROOT / "README.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```text\n(method .*?)\n```", readme, re.M | re.S)
     head, title, *rows = [re.split(r"\s{2,}", line.strip()) for line in block.splitlines()]

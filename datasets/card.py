@@ -119,7 +119,7 @@ class EvalData(ABC):
         return len(self)
 
     def files(self) -> Sequence[str]:
-        """The file of each image, as `decoding.read` is given it; () where images are in no files of their own.
+        """The file of each image, or its shard; () where images are in none that this package reads.
 
         What it names can be copied to a node's own disk (`staging`); all else is read where it is.
         """

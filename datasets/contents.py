@@ -59,8 +59,8 @@ def of_files(folder: Path, names: Sequence[str], what: str) -> np.ndarray:
     book = _Book(f"files {os.path.realpath(folder)}")
     digests = np.zeros((len(names), 32), dtype=np.uint8)
     slices = [range(start, min(start + SLICE, len(names))) for start in range(0, len(names), SLICE)]
-    with _threads() as pool:
-        look = pool.map(lambda rows: [_sign(folder / names[i]) for i in rows], slices)
+    with threads() as pool:
+        look = pool.map(lambda rows: [sign_at(folder / names[i]) for i in rows], slices)
         signs = [sign for found in look for sign in found]
         unknown = []
         for i, (name, sign) in enumerate(zip(names, signs, strict=True)):
@@ -70,7 +70,8 @@ def of_files(folder: Path, names: Sequence[str], what: str) -> np.ndarray:
             else:
                 digests[i] = np.frombuffer(known, dtype=np.uint8)
         saved = time.monotonic()
-        with _progress(what, len(unknown), sum(signs[i][0] for i in unknown)) as advance:
+        size = sum(signs[i][0] for i in unknown)
+        with progress(what, f"content of {len(unknown)} images", len(unknown), size) as advance:
             some = [unknown[start : start + 16] for start in range(0, len(unknown), 16)]
             read = pool.map(lambda rows: [_read(folder / names[i]) for i in rows], some)
             for rows, found in zip(some, read, strict=True):
@@ -97,7 +98,7 @@ def of_rows(
         key: which values of these files they are.
         what: they are, for a person who waits.
     """
-    signs = [_sign(Path(file)) for file in files]
+    signs = [sign_at(Path(file)) for file in files]
     book = _Book(f"rows {key} of {' '.join(map(os.path.realpath, files))}")
     sizes, contents, inodes, numbers = zip((0, 0, 0, 0), *signs, strict=True)
     sign = sum(sizes), sum(contents), sum(inodes), sum(numbers)
@@ -107,7 +108,8 @@ def of_rows(
         return np.frombuffer(b"".join(known), dtype=np.uint8).reshape(count, 32).copy()
     begun, values = time.time_ns(), rows()
     digests: list[bytes] = []
-    with _threads() as pool, _progress(what, count, sum(size for size, *_ in signs)) as advance:
+    about, size = f"content of {count} images", sum(size for size, *_ in signs)
+    with threads() as pool, progress(what, about, count, size) as advance:
         while some := list(itertools.islice(values, SLICE)):
             digests += pool.map(lambda value: hashlib.sha256(value).digest(), some)
             advance(sum(map(len, some)))
@@ -144,13 +146,13 @@ Sign = tuple[int, int, int, int]
 """Size, time of the last change of content and of inode in nanoseconds, and inode of a file."""
 
 
-def _unsigned(sign: Sign) -> Sign:
+def unsigned(sign: Sign) -> Sign:
     """As the file of a book has it."""
     size, content, inode, number = sign
     return size % 2**64, content % 2**64, inode % 2**64, number % 2**64
 
 
-def _sign(path: Path) -> Sign:
+def sign_at(path: Path) -> Sign:
     try:
         return sign_of(os.stat(path))
     except OSError as error:
@@ -172,11 +174,44 @@ def _read(path: Path) -> tuple[Sign, bytes, bool]:
                 while part := file.read(_BUFFER):
                     digest.update(part)
                 after = sign_of(os.fstat(file.fileno()))
-            if before == after == _sign(path):
+            if before == after == sign_at(path):
                 return before, digest.digest(), begun - max(before[1:3]) > SETTLED_NS
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file or take it away.") from None
     raise DataError(f"{path}: changes while it is read; wait until whatever writes it is done.")
+
+
+def kept_in(path: Path) -> dict[str, np.ndarray]:
+    """What `keep` wrote; {} where there is no such file, or it is damaged."""
+    with suppress(OSError, ValueError, KeyError):
+        content = path.read_bytes()
+        whole, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() == whole:
+            with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+                return {name: kept[name] for name in kept.files}
+    return {}
+
+
+def keep(path: Path, **arrays: np.ndarray) -> None:
+    """Writes a file of the cache, whole or not at all; of several processes that do it at once, the last one's stays.
+
+    Nothing is said where it cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed while it wrote
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
+        try:
+            with open(temporary, "xb") as file:
+                file.write(hashlib.sha256(content.getvalue()).digest())
+                file.write(content.getvalue())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class _Book:
@@ -188,26 +223,23 @@ class _Book:
             if folder else None  # fmt: skip
         self.known: dict[bytes, tuple[Sign, bytes]] = {}
         self.changed = False
-        with suppress(OSError, ValueError, KeyError):
-            content = self.path.read_bytes() if self.path else b""
-            whole, content = content[:32], content[32:]
-            if hashlib.sha256(content).digest() == whole:
-                with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-                    signs: list[Sign] = [
-                        (size, content, inode, number) for size, content, inode, number in kept["signs"].tolist()
-                    ]
-                    digests = kept["digests"].tobytes()
-                    parts = (digests[start : start + 32] for start in range(0, len(digests), 32))
-                    self.known = dict(zip(kept["names"].tolist(), zip(signs, parts, strict=True), strict=True))
+        with suppress(ValueError, KeyError):
+            kept = kept_in(self.path) if self.path else {}
+            signs: list[Sign] = [
+                (size, content, inode, number) for size, content, inode, number in kept["signs"].tolist()
+            ]
+            digests = kept["digests"].tobytes()
+            parts = (digests[start : start + 32] for start in range(0, len(digests), 32))
+            self.known = dict(zip(kept["names"].tolist(), zip(signs, parts, strict=True), strict=True))
 
     def get(self, name: str, sign: Sign) -> bytes | None:
         """The digest of a file that has not changed since it was read; None for any other."""
         kept = self.known.get(os.fsencode(name))
-        return kept[1] if kept is not None and kept[0] == _unsigned(sign) else None
+        return kept[1] if kept is not None and kept[0] == unsigned(sign) else None
 
     def put(self, name: str, sign: Sign, digest: bytes) -> None:
         """Keep what a file is and what was read."""
-        self.known[os.fsencode(name)] = _unsigned(sign), digest
+        self.known[os.fsencode(name)] = unsigned(sign), digest
         self.changed = True
 
     def save(self, names: Sequence[str] | None = None) -> None:
@@ -217,33 +249,19 @@ class _Book:
         if names is not None:
             there = set(map(os.fsencode, names))
             self.known = {name: kept for name, kept in self.known.items() if name in there}
-        content = io.BytesIO()
-        np.savez(
-            content,
+        keep(
+            self.path,
             names=np.array(list(self.known), dtype=bytes),
             signs=np.array([sign for sign, _ in self.known.values()], dtype=np.uint64).reshape(-1, 4),
             digests=np.frombuffer(b"".join(digest for _, digest in self.known.values()), dtype=np.uint8),
         )
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}-{uuid.uuid4().hex}")
-        with suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            for left in self.path.parent.glob(f".{self.path.name}.*"):  # by a process that was killed while it wrote
-                if time.time() - left.stat().st_mtime > 3600:
-                    left.unlink()
-            try:
-                with open(temporary, "xb") as file:
-                    file.write(hashlib.sha256(content.getvalue()).digest())
-                    file.write(content.getvalue())
-                os.replace(temporary, self.path)
-            finally:
-                temporary.unlink(missing_ok=True)
         self.changed = False
 
 
 @contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
+def threads(count: int = THREADS) -> Iterator[ThreadPoolExecutor]:
     """Threads that begin nothing more once something went wrong."""
-    pool = ThreadPoolExecutor(THREADS)
+    pool = ThreadPoolExecutor(count)
     try:
         yield pool
     finally:
@@ -251,21 +269,26 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 
 @contextmanager
-def _progress(what: str, files: int, size: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, one line elsewhere where it may take minutes; gives the function to call with the size of
-    each file that was read."""
-    many = files > MANY_FILES or size > MANY_BYTES
+def progress(what: str, about: str, steps: int, size: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, one line elsewhere where it may take minutes; gives the function to call with the bytes that
+    were read of each of so many steps.
+
+    Args:
+        what: it is that is read.
+        about: what is to be known of it.
+        size: bytes in all.
+    """
     if not sys.stderr.isatty():
-        if many:
+        if steps > MANY_FILES or size > MANY_BYTES:
             where = cache_folder()
             kept = f" (what is found is kept in {where})" if where else ""
-            note = f"robustft: {what}: reading {files} images, {readable(size)}, once, to know their content{kept}"
+            note = f"robustft: {what}: reading {about}, {readable(size)}, once{kept}"
             print(note, file=sys.stderr, flush=True)
         yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True, disable=files < 1000) as bars:
-        task = bars.add_task(f"{what}: content of {files} images", total=max(1, size))
+    with Progress(console=Console(stderr=True), transient=True, disable=max(steps, size // 10**6) < 1000) as bars:
+        task = bars.add_task(f"{what}: {about}", total=max(1, size))
         yield lambda done: bars.advance(task, done)

@@ -22,7 +22,7 @@ from functools import cached_property
 
 import numpy as np
 
-from . import contents, overlaps
+from . import overlaps
 from .card import DataError, DatasetCard, EvalSet, is_set_name
 from .decoding import Decode
 from .folder import DEFAULT_PROMPTS, read_classes, read_prompts
@@ -174,10 +174,7 @@ class Domains(TrainsOnPictures, OwnData):
     @cached_property
     def _contents(self) -> dict[str, np.ndarray]:
         """Domain -> (N, 32) uint8 sha256 of its files."""
-        return {
-            name: contents.of_files(tree.folder, [tree.name(i) for i in range(len(tree))], f"{self.name}, {name}")
-            for name, tree in self.trees.items()
-        }
+        return {name: tree.contents(f"{self.name}, {name}") for name, tree in self.trees.items()}
 
     @property
     def passed_over(self) -> dict[str, tuple[int, str]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from . import contents, hub_splits, overlaps
+from . import hub_splits, overlaps
 from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
 from .decoding import Decode
 from .folder import ID_FOLDERS, read_classes
@@ -80,8 +80,7 @@ def of_folder(source: str, path: Path) -> OwnShift:
         raise DataError(f"{source}: {listed} has no line for the folder {strange[0]!r}; add one.")
     names = tuple(known.get(composed(folder), folder) for folder in tree.classes)
     labels = tree.class_of.astype(np.int64)
-    digests = contents.of_files(path, [tree.name(i) for i in range(len(tree))], source)
-    return OwnShift(source, names, TreePictures(tree), labels, digests)
+    return OwnShift(source, names, TreePictures(tree), labels, tree.contents(source))
 
 
 def of_hub(source: str, hub: Hub) -> OwnShift:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import contents, overlaps
+from . import overlaps
 from .card import DataError, DatasetCard, EvalSet, Metric, is_set_name, is_template
 from .decoding import Decode
 from .image_folders import Tree, composed, expanded, kinds_text, relabel, scan, subfolders
@@ -169,10 +169,7 @@ class Folder(TrainsOnPictures, OwnData):
     @cached_property
     def _contents(self) -> dict[str, np.ndarray]:
         """Role -> (N, 32) uint8 sha256 of its files."""
-        return {
-            role: contents.of_files(tree.folder, [tree.name(i) for i in range(len(tree))], f"{self.name}, {role}")
-            for role, tree in self.trees.items()
-        }
+        return {role: tree.contents(f"{self.name}, {role}") for role, tree in self.trees.items()}
 
     @cached_property
     def parts(self) -> list[overlaps.Part]:

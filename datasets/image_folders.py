@@ -1,5 +1,7 @@
-"""Where images lie on disk: the data root, folders with one subfolder a class, and how many images there should be."""
+"""Where images lie on disk: the data root, folders with one subfolder a class or in shards, and how many images there
+should be."""
 
+import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from . import contents, plain_yaml, shards
 from .card import DataError, MissingData
+from .shards import Format, Shards, is_junk
 
 StrPath = str | os.PathLike[str]
 ROOT_VARIABLE = "ROBUSTFT_DATA"
@@ -22,13 +26,16 @@ NOT_READ = frozenset(
     ".rgba .bw .ras .xbm .xpm .eps .wmf .emf .fits .dcm .nii .npy .npz".split()
 )
 """Endings of images that are not read, because their pixels would depend on the decoder, or nobody asked for them."""
-JUNK = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx", "@eadir", "lost+found"})
-"""What systems leave in folders, in lower case; the rest of it is hidden."""
 _BEGINNINGS = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
     b"\0\0\0\x0cJXL ", b"\xff\x0a", b"8BPS", b"qoif", b"P4\n", b"P5\n", b"P6\n",
 )  # fmt: skip
 ARCHIVES = (".tar", ".tgz", ".tar.gz", ".zip")
+FORMATS_FILE = "formats.yaml"
+"""In the data root, where a set is there in several forms: `imagenet: {format: parquet}`."""
+MAY_BE_SHARDS = ("imagenet", "imagenet_v2", "imagenet_r", "imagenet_a", "imagenet_sketch", "objectnet")
+"""What that file may name; imagenet is train and validation."""
+FORMATS: tuple[Format, ...] = ("folder", "tar", "parquet")
 
 
 def data_root(root: str | os.PathLike[str] | None) -> Path:
@@ -67,6 +74,39 @@ class Source:
     classes: int
     supplier: str
     """What to download and from whom."""
+    patterns: tuple[str, ...] = ()
+    """Where else shards of it may lie below the data root, as others give them out."""
+    synsets: tuple[str, ...] = ()
+    """ImageNet's wnids in class order, where shards may have its own names (`shards`)."""
+
+    def scan(self, root: str | os.PathLike[str] | None) -> "Tree":
+        """Its images: of the first place that has any form of it, or the one that `formats.yaml` of the data root says.
+
+        Raises:
+            MissingData: there is no such place.
+            DataError: as `scan`, or `formats.yaml` is not what it must be.
+        """
+        base = data_root(root)
+        wanted = read_formats(base).get(self.name.partition(" ")[0])
+        if wanted is None and any(os.path.isdir(base / folder) for folder in self.folders):
+            return scan(self.find(root), synsets=self.synsets)
+        for folder in self.folders if wanted is not None else ():
+            place = self._inner(base / folder)
+            if os.path.isdir(place) and wanted in _forms(place):
+                ending = shards.ENDINGS.get(wanted)
+                names = [entry.name for entry in _entries(place) if ending and entry.name.lower().endswith(ending)]
+                return _scan_shards(place, sorted(names), SUFFIXES, self.synsets) if names else scan(place)
+        for pattern in self.patterns if wanted != "folder" else ():
+            found = sorted(base.glob(pattern))
+            if found and (wanted is None or pattern.endswith(shards.ENDINGS[wanted])):
+                return _scan_shards(found[0].parent, [path.name for path in found], SUFFIXES, self.synsets)
+        if wanted is not None:
+            places = ", ".join((*(str(base / folder) for folder in self.folders), *self.patterns))
+            raise MissingData(
+                f"{self.name}: {base / FORMATS_FILE} says {wanted}, and none of {places} has it; correct the file, or "
+                f"get {self.supplier}."
+            )
+        return scan(self.find(root), synsets=self.synsets)
 
     def find(self, root: str | os.PathLike[str] | None) -> Path:
         """The folder on this machine; MissingData with what to download where there is none."""
@@ -80,7 +120,12 @@ class Source:
                 f"{self.name}: no folder {base / self.folders[0]}{also}; {get} "
                 f"there, or set {ROOT_VARIABLE} to the folder that holds it."
             )
-        inner = found / found.name  # an archive unpacked into a folder of its own name
+        return self._inner(found)
+
+    @staticmethod
+    def _inner(found: Path) -> Path:
+        """The folder in it, where an archive was unpacked into a folder of its own name."""
+        inner = found / found.name
         return inner if os.path.isdir(inner) else found
 
     def _archive(self, base: Path) -> str:
@@ -138,6 +183,8 @@ class Tree:
     """Class folders that hold such files and no image that is read."""
     astray: tuple[int, str] = (0, "")
     """How many images lie outside of class folders, or folders inside of them, and the first of these entries."""
+    shards: Shards | None = None
+    """Where the images are, if they are in no files of their own."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -148,14 +195,69 @@ class Tree:
 
     def take(self, rows: np.ndarray) -> "Tree":
         """The images at these positions, in this order."""
-        return replace(self, class_of=self.class_of[rows], files=self.files[rows])
+        some = None if self.shards is None else self.shards.take(rows)
+        return replace(self, class_of=self.class_of[rows], files=self.files[rows], shards=some)
+
+    def path(self, i: int) -> str:
+        """The file that image i is, or is in."""
+        return f"{self.folder}/{self.name(i)}" if self.shards is None else self.shards.file(i)
+
+    def contents(self, what: str) -> np.ndarray:
+        """(N, 32) uint8: the sha256 of the bytes of each image, the same in whatever holds it.
+
+        Args:
+            what: they are, for a person who waits.
+        """
+        if self.shards is None:
+            return contents.of_files(self.folder, [self.name(i) for i in range(len(self))], what)
+        held, key = self.shards, hashlib.sha256(self.class_of.tobytes())
+        key.update(self.files.tobytes())
+        values = lambda: (held.content(i) for i in range(len(self)))  # noqa: E731
+        return contents.of_rows(len(self), values, held.files, key.hexdigest(), what)
 
 
-def scan(folder: Path, endings: tuple[str, ...] = SUFFIXES) -> Tree:
-    """Lists the images of a folder of class folders, those with one of the endings; opens none of them.
+def read_formats(base: Path) -> dict[str, Format]:
+    """Set -> form, of `formats.yaml` in a data root; {} where there is none.
 
     Raises:
-        DataError: a folder that may not be read, or a name that is no UTF-8.
+        DataError: it says anything else.
+    """
+    path = base / FORMATS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        said = plain_yaml.read_mapping(path)
+    except plain_yaml.YamlError as error:
+        raise DataError(f"{path}: {error}") from None
+    found: dict[str, Format] = {}
+    for name, value in said.items():
+        if name not in MAY_BE_SHARDS:
+            raise DataError(f"{path}: {name!r} is none of {', '.join(MAY_BE_SHARDS)}; correct or remove it.")
+        chosen = value.get("format") if isinstance(value, dict) and len(value) == 1 else None
+        form = next((form for form in FORMATS if form == chosen), None)
+        if form is None:
+            raise DataError(f"{path}: {name} must be {{format: folder}}, tar or parquet, got {value!r}; correct it.")
+        found[name] = form
+    return found
+
+
+def _forms(folder: Path) -> set[Format]:
+    """In which forms a folder holds images, by the names in it."""
+    entries = _entries(folder)
+    found = {form for form, ending in shards.ENDINGS.items() if any(e.name.lower().endswith(ending) for e in entries)}
+    return found | ({"folder"} if any(map(_is_folder, entries)) else set())
+
+
+def scan(folder: Path, endings: tuple[str, ...] = SUFFIXES, synsets: Sequence[str] = ()) -> Tree:
+    """Lists the images of a folder of class folders, those with one of the endings; opens none of them.
+
+    Where there is no class folder, and shards are, those in the shards.
+
+    Args:
+        synsets: as `Source` has them.
+
+    Raises:
+        DataError: a folder or shard that cannot be read, or a name that is no UTF-8.
     """
     folder, listed = Path(folder), []
     unread: Counter[str] = Counter()
@@ -165,6 +267,8 @@ def scan(folder: Path, endings: tuple[str, ...] = SUFFIXES) -> Tree:
     top = {entry.name: _is_folder(entry) for entry in _entries(folder)}
     classes = sorted(name for name, is_folder in top.items() if is_folder)
     outside = [name for name, is_folder in top.items() if not is_folder]
+    if not classes and (held := shards.in_folder(outside, folder)):
+        return _scan_shards(folder, held, endings, synsets, sorted(set(outside) - set(held)))
     for name in classes:
         names = [e.name for e in _entries(folder / name)]  # not asked what they are: that may take long on a cluster
         images = [f for f in names if f.lower().endswith(endings)]
@@ -187,6 +291,33 @@ def scan(folder: Path, endings: tuple[str, ...] = SUFFIXES) -> Tree:
     kinds = tuple(sorted(unread.items(), key=lambda kind: (-kind[1], kind[0])))
     aside = (len(astray), min(astray)) if astray else (0, "")
     return Tree(folder, tuple(classes), class_of, files, over, kinds, tuple(lost), aside)
+
+
+def _scan_shards(
+    folder: Path, names: Sequence[str], endings: tuple[str, ...], synsets: Sequence[str], beside: Sequence[str] = ()
+) -> Tree:
+    """What these shards of a folder hold, as `scan` gives what lies in class folders; `beside` them lie other files."""
+    found = shards.look(folder, names, endings, synsets)
+    over = [*beside, *found.over]
+    kinds: Counter[str] = Counter()
+    lost: set[str] = set()
+    for name in found.over:
+        ending = os.path.splitext(name)[1].lower()
+        if ending in NOT_READ:
+            kinds[ending] += 1
+            lost.update([name.partition("/")[0]] if name.count("/") == 1 else [])
+    astray = [name for name in over if name.lower().endswith(endings)]
+    return Tree(
+        folder,
+        found.classes,
+        found.class_of,
+        found.files,
+        (len(over), over[0]) if over else (0, ""),
+        tuple(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))),
+        tuple(sorted(lost - set(found.classes))),
+        (len(astray), min(astray)) if astray else (0, ""),
+        found.shards,
+    )
 
 
 def _unread(folder: Path, names: list[str]) -> Counter[str]:
@@ -238,7 +369,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What is in a folder, neither hidden nor left there by a system."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if entry.name[0] != "." and entry.name.lower() not in JUNK]
+            return [entry for entry in entries if not is_junk(entry.name)]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); make it readable.") from None
 

@@ -1,6 +1,7 @@
 """What the datasets on disk share: evaluation sets and training pictures made from image files."""
 
 import hashlib
+import io
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Pictures(Protocol):
         """The sample id of image i: its path below the set's folder, or its place in the set."""
 
     def path(self, i: int) -> str:
-        """The file of image i, as it is read; "" where it is in no file of its own."""
+        """The file of image i, or its shard, as it is read; "" where it is in no file that is read here."""
 
     def open(self, i: int) -> np.ndarray:
         """(H, W, 3) uint8: image i in RGB; DataError that names it when it cannot be read."""
@@ -49,13 +50,13 @@ class TreePictures:
         return self.tree.name(i)
 
     def path(self, i: int) -> str:
-        """Its file."""
-        return f"{self.tree.folder}/{self.tree.name(i)}"
+        """Its file, or shard."""
+        return self.tree.path(i)
 
     def open(self, i: int) -> np.ndarray:
         """Image i in RGB, without its border."""
-        path = self.path(i)
-        return cut_border(read(path, path), self.border, path)
+        pixels, name = _open(self.tree, i)
+        return cut_border(pixels, self.border, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,23 @@ class TreesPictures:
         return f"{self.places[tree]}/{self.trees[tree].name(row)}"
 
     def path(self, i: int) -> str:
-        """Its file."""
+        """Its file, or shard."""
         tree, row = self._at(i)
-        return f"{self.trees[tree].folder}/{self.trees[tree].name(row)}"
+        return self.trees[tree].path(row)
 
     def open(self, i: int) -> np.ndarray:
         """Image i in RGB."""
-        return read(self.path(i), self.path(i))
+        tree, row = self._at(i)
+        return _open(self.trees[tree], row)[0]
+
+
+def _open(tree: Tree, i: int) -> tuple[np.ndarray, str]:
+    """(H, W, 3) uint8: image i of a tree in RGB, and what it is called in messages."""
+    path = tree.path(i)
+    if tree.shards is None:
+        return read(path, path), path
+    name = f"{path}: {tree.name(i)}"
+    return read(io.BytesIO(tree.shards.content(i)), name), name
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +130,7 @@ class Picked:
 
 
 def files_of(pictures: Pictures) -> list[str]:
-    """The file of each image; [] where they are in no files of their own."""
+    """The file or shard of each image; [] where they are in none that is read here."""
     paths = [pictures.path(i) for i in range(len(pictures))]
     return paths if all(paths) else []
 
@@ -169,7 +180,7 @@ class ImageSet(EvalData):
         return len(self) if self._found is None else self._found
 
     def files(self) -> list[str]:
-        """The file of each image."""
+        """The file or shard of each image."""
         return files_of(self._pictures)
 
     @property
@@ -235,7 +246,7 @@ class TrainsOnPictures(Dataset):
         return [pictures.name(i) for i in range(len(pictures))]
 
     def train_files(self) -> list[str]:
-        """The file of each training image."""
+        """The file or shard of each training image."""
         return files_of(self._trained[0])
 
     def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:

@@ -8,6 +8,9 @@ Below the data root (first name that exists; the others are layouts of earlier c
     imagenetv2-matched-frequency-format-val/<0..999>
     imagenet-r/<wnid>   imagenet-a/<wnid>   sketch/<wnid>   objectnet-1.0/images/<name> with objectnet-1.0/mappings
 
+Each of these folders may hold shards in place of class folders (`shards`), with the same samples and bits. Train and
+validation are also found as imagenet-1k/data/*.parquet and imagenet-1k-wds/*.tar, as the hub gives them out.
+
 Of every class, the 26 training images whose "<wnid>/<file>" has the smallest sha256 are withheld as ID validation:
 the size that model soups use. It is a rule and not a list that ships with the package, because a list could not be
 checked against images that are not here; the first run writes the list beside the runs. The ID test set is ImageNet's
@@ -24,7 +27,7 @@ import numpy as np
 
 from .card import DataError, DatasetCard, EvalSet
 from .decoding import Decode
-from .image_folders import Source, Tree, relabel, scan
+from .image_folders import Source, Tree, relabel
 from .image_sets import ImageSet, TrainsOnPictures, TreePictures, lowest_by_hash
 from .imagenet_metadata import imagenet_names, imagenet_prompts, imagenet_subset, imagenet_synsets
 from .objectnet import BORDER, read_maps
@@ -34,14 +37,18 @@ VERSION = "imagenet-v1"
 WITHHELD_PER_CLASS = 26
 CLASSES = 1000
 
+_SYNSETS = imagenet_synsets()
 _IMAGENET = "ILSVRC2012 (ImageNet-1k) from image-net.org"
 SOURCES = {
     "train": Source("imagenet train", ("ILSVRC2012/train", "imagenet/train", "imagenet-1k/train",
                                        "ILSVRC/Data/CLS-LOC/train"),
-                    1_281_167, CLASSES, f"the training images of {_IMAGENET}, one folder a wnid"),
+                    1_281_167, CLASSES, f"the training images of {_IMAGENET}, one folder a wnid",
+                    ("imagenet-1k/data/train-*.parquet", "imagenet-1k-wds/imagenet1k-train-*.tar"), _SYNSETS),
     "imagenet": Source("imagenet", ("ILSVRC2012/val_dirs", "ILSVRC2012/val", "imagenet/val_in_folder", "imagenet/val",
                                     "imagenet-1k/val", "ILSVRC/Data/CLS-LOC/val"),
-                       50_000, CLASSES, f"the validation images of {_IMAGENET}, sorted into one folder a wnid"),
+                       50_000, CLASSES, f"the validation images of {_IMAGENET}, sorted into one folder a wnid",
+                       ("imagenet-1k/data/validation-*.parquet", "imagenet-1k-wds/imagenet1k-validation-*.tar"),
+                       _SYNSETS),
     "imagenet_v2": Source("imagenet_v2", ("imagenetv2-matched-frequency-format-val", "imagenet-v2"),
                           10_000, CLASSES, "ImageNetV2, matched-frequency variant, from its authors (modestyachts)"),
     "imagenet_r": Source("imagenet_r", ("imagenet-r",), 30_000, 200, "ImageNet-R from Dan Hendrycks' archive"),
@@ -160,7 +167,7 @@ class ImageNet(TrainsOnPictures):
 
     def _checked(self, source: Source, known: list[str]) -> tuple[Tree, np.ndarray]:
         """All images of a source and their labels, positions in `known`; DataError where they are not complete."""
-        tree = scan(source.find(self.root))
+        tree = source.scan(self.root)
         labels = relabel(tree, source.name, known)
         source.check(tree, labels, known, self.allow_partial)
         return tree, labels
@@ -187,9 +194,8 @@ class ImageNet(TrainsOnPictures):
 
     def _objectnet(self) -> ImageSet:
         source = SOURCES["objectnet"]
-        folder = source.find(self.root)
-        maps = read_maps(folder.parent / "mappings")
-        tree = scan(folder)
+        tree = source.scan(self.root)
+        maps = read_maps(tree.folder.parent / "mappings")
         known = [*maps.folders, *sorted(maps.all_folders - set(maps.folders))]
         everything = relabel(tree, source.name, known)
         kept = np.flatnonzero(everything < len(maps.folders))

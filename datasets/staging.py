@@ -1,4 +1,4 @@
-"""Copies of image files on a disk of this machine, read in place of those on a disk that many machines share.
+"""Copies of image files and shards on a disk of this machine, read in place of those on one that many machines share.
 
 Below the folder that a user names, everything of this user and machine is in one folder, and a lock beside it, both
 hidden, so that they are no part of any data:
@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from .card import DataError
@@ -40,6 +41,8 @@ KEPT_FREE = 64 * 2**20
 WAIT_SECONDS = 0.5
 SIGN_SECONDS = 30.0
 """Between the lines that say how far copying is."""
+OPEN_FILES = 128
+"""Files read in parts that a process keeps open; a limit of 1,024 for all is common."""
 _BUFFER = 1 << 20
 _AT_ONCE = 16
 """Files that a thread copies before it says so."""
@@ -62,6 +65,70 @@ def content(path: str | os.PathLike[str]) -> bytes:
         with suppress(OSError):
             return Path(copies, name).read_bytes()
     return Path(path).read_bytes()
+
+
+def where(path: str, sign: Sign) -> str:
+    """Of a file that is read in parts: its copy where one is read in its place, else itself.
+
+    Raises:
+        DataError: the file is gone, or no longer what it was when somebody noted where its parts are.
+    """
+    try:
+        now = sign_of(os.stat(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file.") from None
+    if now != sign:
+        raise DataError(f"{path}: was changed since it was looked through; start the command again.")
+    folder, name = os.path.split(path)
+    copies = _copies.get(folder)
+    if copies is not None:
+        with suppress(OSError):
+            if os.stat(f"{copies}/{name}").st_size == sign[0]:
+                return f"{copies}/{name}"
+    return path
+
+
+def part(path: str, sign: Sign, start: int, size: int) -> bytes:
+    """So many bytes of a file from a position on, from its copy where one is read in its place.
+
+    The file stays open for the next part. No position is kept with it, so processes that inherit it, and threads, do
+    not disturb each other.
+
+    Raises:
+        DataError: as `where`, or the file ends too early.
+    """
+    try:
+        data = _open(path, sign, _copies.get(os.path.dirname(path))).read(start, size)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file.") from None
+    if len(data) != size:
+        raise DataError(f"{path}: ends too early; it was changed or cut off: fetch it again.")
+    return data
+
+
+class _Opened:
+    """A file that is open as long as somebody may read parts of it."""
+
+    def __init__(self, path: str) -> None:
+        self._file = -1
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, start: int, size: int) -> bytes:
+        parts = []
+        while size and (data := os.pread(self._file, size, start)):
+            parts.append(data)
+            start, size = start + len(data), size - len(data)
+        return b"".join(parts)
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def _open(path: str, sign: Sign, copies: str | None) -> _Opened:
+    """`copies` tells files that are read from a copy from those that are not."""
+    return _Opened(where(path, sign))
 
 
 def place_of(pattern: str, apart: Mapping[str, Path | None], known: bool = True) -> Path:
@@ -200,6 +267,7 @@ class Stage:
         mine = f"{self._home}/"
         for folder in [folder for folder, copies in _copies.items() if copies.startswith(mine)]:
             del _copies[folder]
+        _open.cache_clear()  # a copy that is open takes its room on the disk
         with suppress(OSError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: somebody else reads them
             shutil.rmtree(self._home, ignore_errors=True)

@@ -1,5 +1,5 @@
 """The command line: `robustft list | run | sweep | evaluate | tune | leaderboard | compare | rescore | bundle |
-verify | merge | export | status | retry | cancel`.
+verify | merge | export | status | retry | cancel | doctor | data`.
 
 A mistake of the user is one sentence on stderr and exit code 2, before any work starts. Other codes: 0 all
 done, 1 a run failed, 130 stopped by Ctrl-C or SIGTERM. Heavy imports happen inside the commands, so that
@@ -22,6 +22,7 @@ from .commands.boards import compare, merge, rescore, verify
 from .commands.boards import figures as drawing
 from .commands.boards import report as reports
 from .commands.console import complain, make_console, speak_plainly
+from .commands.doctor import pack as packing
 from .errors import UserError, is_mistake, resolve_name
 from .host import environment, places, plugins, printed
 from .host.redaction import discreet
@@ -307,6 +308,7 @@ robustft.add_command(verify.bundle)
 robustft.add_command(verify.verify)
 robustft.add_command(exports.command)
 robustft.add_command(merge.command)
+robustft.add_command(packing.data)
 
 
 @robustft.command()

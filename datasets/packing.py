@@ -42,6 +42,12 @@ class Packed:
     kept: int
     """Shards that an earlier call had written."""
 
+    @property
+    def empty(self) -> list[str]:
+        """Class folders without an image, of which nothing is in shards."""
+        there = {self.tree.classes[number] for number in np.unique(self.tree.class_of)}
+        return [name for name in self.tree.classes if name not in there]
+
 
 def pack(source: Path, target: Path, form: Literal["tar", "parquet"], advance: Callable[[int, int], object]) -> Packed:
     """Writes the images of a folder of class folders, or of shards, as shards of one form.

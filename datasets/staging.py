@@ -27,11 +27,12 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Event
 
 from .card import DataError
 from .contents import SETTLED_NS, SLICE, THREADS, Sign, readable, sign_of
@@ -397,41 +398,42 @@ class Stage:
             )
         for folder in dict.fromkeys(file.folder for file in lacking):
             os.makedirs(self._copies_of(folder), mode=0o700, exist_ok=True)
-        some = [
-            chunk
-            for files in _by_folder(lacking).values()
-            for chunk in (files[first : first + _AT_ONCE] for first in range(0, len(files), _AT_ONCE))
-        ]
         pool, done, told = ThreadPoolExecutor(THREADS), 0, time.monotonic()
+        halt = Event()
         try:
-            for written in pool.map(self._copy_some, some):
+            some = [pool.submit(self._copy_some, few, halt) for few in _few_at_once(lacking)]
+            for copied in some:
                 check_stop()
-                done += written
+                while wait([copied], WAIT_SECONDS).not_done:
+                    check_stop()  # also while a shard is copied
+                done += copied.result()
                 if time.monotonic() - told > SIGN_SECONDS:
                     told = time.monotonic()
                     tell(f"{readable(done)} of {readable(size)} copied")
         except (OSError, StageError):  # others want the disk, and nobody reads these copies
+            halt.set()
             pool.shutdown(cancel_futures=True)
             for file in lacking:
                 with suppress(OSError):
                     os.unlink(f"{self._copies_of(file.folder)}/{file.name}")
             raise
         finally:
+            halt.set()
             pool.shutdown(cancel_futures=True)
 
-    def _copy_some(self, files: list[_File]) -> int:
+    def _copy_some(self, files: list[_File], halt: Event) -> int:
         """Copies some files of one folder, then writes them down; their bytes."""
         lines = []
         for file in files:
             begun = time.time_ns()
-            source, copy, digest = self._copy_one(file)
+            source, copy, digest = self._copy_one(file, halt)
             if begun - max(source[1:3]) > SETTLED_NS:  # else it may change without another time
                 lines.append("\n" + json.dumps([file.name, source, copy, digest]))
         with open(self._book_of(files[0].folder), "ab", buffering=0) as book:
             book.write("".join(lines).encode())  # in one call: several threads write in one book
         return sum(file.size for file in files)
 
-    def _copy_one(self, file: _File) -> tuple[Sign, Sign, str]:
+    def _copy_one(self, file: _File, halt: Event) -> tuple[Sign, Sign, str]:
         """What source and copy are, and the sha256 of both."""
         source, copy = f"{file.folder}/{file.name}", f"{self._copies_of(file.folder)}/{file.name}"
         part = self._home / "parts" / uuid.uuid4().hex
@@ -441,6 +443,8 @@ class Stage:
             buffer = min(_BUFFER, before[0] + 1)  # a larger one costs more than to read a small file
             while piece := old.read(buffer):
                 read.update(piece)
+                if halt.is_set():
+                    raise StageError(f"{source} was not copied whole.")
                 if new.write(piece) != len(piece):
                     raise StageError(f"{self.place} is full.")
         with open(part, "rb", buffering=0) as new:
@@ -455,11 +459,19 @@ class Stage:
         return before, kept, read.hexdigest()
 
 
-def _by_folder(files: Iterable[_File]) -> dict[str, list[_File]]:
-    found: dict[str, list[_File]] = {}
+def _few_at_once(files: Iterable[_File]) -> Iterator[list[_File]]:
+    """The files, some of one folder at a time: many small ones, or a large one."""
+    of_folder: dict[str, list[_File]] = {}
     for file in files:
-        found.setdefault(file.folder, []).append(file)
-    return found
+        of_folder.setdefault(file.folder, []).append(file)
+    for several in of_folder.values():
+        few: list[_File] = []
+        for file in several:
+            if few and (len(few) == _AT_ONCE or few[0].size > _BUFFER):
+                yield few
+                few = []
+            few.append(file)
+        yield few
 
 
 def _key(folder: str) -> str:

@@ -203,8 +203,8 @@ class Attempt:
             if not found.files:
                 say(f"{self.plan.dataset} is not read from image files; it is read where it is")
             else:
-                copied = f"{counted(found.copied, 'image')} copied, {readable(found.copied_bytes)}"
-                say(f"{counted(found.files, 'image')} read from {stage.place}; {copied}")
+                copied = f"{counted(found.copied, 'file')} copied, {readable(found.copied_bytes)}"
+                say(f"{counted(found.files, 'file')} read from {stage.place}; {copied}")
         except StageError as error:
             say(f"{error} The images are read where they are: that takes longer and changes no number.")
         finally:

@@ -184,7 +184,8 @@ def test_of_a_file_that_was_just_written_the_copy_is_for_this_process_alone(shar
 def test_several_processes_at_once_copy_each_file_once(shared, stages, monkeypatch):
     """Threads here: a lock is one of an open file, and each has its own."""
     copied, found, copy = [], [], Stage._copy_one
-    monkeypatch.setattr(Stage, "_copy_one", lambda self, file: (copied.append(file.name), copy(self, file))[1])
+    note = lambda self, file, halt: (copied.append(file.name), copy(self, file, halt))[1]  # noqa: E731
+    monkeypatch.setattr(Stage, "_copy_one", note)
     every = [stages() for _ in range(6)]
     threads = [threading.Thread(target=lambda s=s: found.append(s.bring(shared, never))) for s in every]
     for thread in threads:
@@ -236,6 +237,36 @@ def test_a_stop_leaves_what_was_copied_to_whoever_goes_on(shared, stages, monkey
     assert stages().bring(shared, never).copied < COUNT
 
 
+def test_a_stop_is_heard_while_a_shard_is_copied(tmp_path, stages, monkeypatch):
+    """What is left of it is no copy."""
+    shard = tmp_path / "train.tar"
+    shard.write_bytes(bytes(8 * staging._BUFFER))
+    reading, halts, sha256 = threading.Event(), [], staging.hashlib.sha256
+    monkeypatch.setattr(staging, "Event", lambda: halts.append(threading.Event()) or halts[-1])
+
+    class Slow:
+        def __init__(self, *about):
+            self.made = sha256(*about)
+            self.digest, self.hexdigest = self.made.digest, self.made.hexdigest
+
+        def update(self, piece):
+            reading.set()
+            halts[0].wait()
+            self.made.update(piece)
+
+    def check_stop():
+        if reading.is_set():
+            raise Stopped
+
+    stage = stages()
+    monkeypatch.setattr(staging.hashlib, "sha256", Slow)
+    with pytest.raises(Stopped):
+        stage.bring([str(shard)], check_stop)
+    monkeypatch.setattr(staging.hashlib, "sha256", sha256)
+    assert not copies(tmp_path)
+    assert stages().bring([str(shard)], never).copied == 1
+
+
 def refused(stage, files):
     with pytest.raises(StageError) as error:
         stage.bring(files, never)
@@ -263,11 +294,11 @@ def test_where_a_later_run_can_have_no_copies_those_of_an_earlier_one_are_not_re
 def test_a_disk_that_is_full_all_the_same_is_given_back(shared, stages, tmp_path, monkeypatch):
     copy, left = Stage._copy_one, [5]
 
-    def until_full(self, file):
+    def until_full(self, file, halt):
         left[0] -= 1
         if left[0] < 0:
             raise OSError(28, "No space left on device")
-        return copy(self, file)
+        return copy(self, file, halt)
 
     monkeypatch.setattr(Stage, "_copy_one", until_full)
     assert refused(stages(), shared) == f"{tmp_path}/disk/mine cannot be used (No space left on device)."

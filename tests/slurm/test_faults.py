@@ -497,8 +497,8 @@ def test_copies_on_a_nodes_disk_outlive_killed_jobs_and_go_with_the_last_one(clu
     submit(staged, profile)
     finish(cluster, staged)
     logs = "".join(folder.log.read_text() for folder in staged)
-    assert logs.count(f"stage: 60 images read from {tmp_path}/mine") == 4
-    assert (logs.count("; 60 images copied"), logs.count("; 0 images copied")) == (1, 3)
+    assert logs.count(f"stage: 60 files read from {tmp_path}/mine") == 4
+    assert (logs.count("; 60 files copied"), logs.count("; 0 files copied")) == (1, 3)
     assert not (tmp_path / "mine").exists()
     for folder in alone:
         assert work(folder.path, Options(), lambda: False)["event"] == "done"

@@ -72,4 +72,4 @@ def _copied(specs: list[RunSpec], dataset: str) -> str:
     some = sorted(files)[:: -(-len(files) // WEIGHED)]
     size = sum(os.stat(file).st_size for file in some) * len(files) // len(some)
     about = f"about {readable(size)}, by {len(some)} of them" if len(some) < len(files) else readable(size)
-    return f"up to {counted(len(files), 'image')} ({about}) would be copied, once a node, and removed at the end"
+    return f"up to {counted(len(files), 'file')} ({about}) would be copied, once a node, and removed at the end"

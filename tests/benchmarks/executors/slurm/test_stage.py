@@ -91,7 +91,7 @@ def test_copies_are_read_and_the_numbers_are_the_same(in_a_job, undisturbed, dat
     monkeypatch.setenv("NODES_DISK", str(tmp_path / "disk"))
     code, folder = in_a_job("$NODES_DISK")
     assert code == 0
-    said = f"stage: {IMAGES} images read from {tmp_path}/disk; {IMAGES} images copied, "
+    said = f"stage: {IMAGES} files read from {tmp_path}/disk; {IMAGES} files copied, "
     assert said in folder.log.read_text()
     sources, copies = told.read_text().split("copy\n", 1)
     assert sources == "source\n" * 4  # the first image of each set, looked at before
@@ -152,7 +152,7 @@ def test_the_processes_of_a_run_share_the_copies_of_their_node(tmp_path, data):
     ]
     told = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    copied = sorted(int(number) for number in re.findall(r"; (\d+) images copied", folder.log.read_text() + told[1]))
+    copied = sorted(int(number) for number in re.findall(r"; (\d+) files copied", folder.log.read_text() + told[1]))
     assert copied == [0, IMAGES]
     assert not (tmp_path / "disk").exists()
 
@@ -167,13 +167,13 @@ def dry_run(tmp_path, suite, stage, *more):
 def test_a_dry_run_says_what_would_be_copied(data, tmp_path, capsys, monkeypatch):
     assert dry_run(tmp_path, data[1], "/scratch/$SLURM_JOB_ID") == 0
     size = sum(path.stat().st_size for path in data[0].rglob("*.png"))
-    line = f"stage /scratch/$SLURM_JOB_ID: up to {IMAGES} images ({size / 1e3:.0f} kB) would be copied, once a node"
+    line = f"stage /scratch/$SLURM_JOB_ID: up to {IMAGES} files ({size / 1e3:.0f} kB) would be copied, once a node"
     assert line in capsys.readouterr().out
     assert dry_run(tmp_path, data[1], "/scratch", "--set", "limit=2") == 0
     assert f"up to {3 * (8 + 4) + 2 + 2} images (" in capsys.readouterr().out
     monkeypatch.setattr(slurm_stage, "WEIGHED", 7)
     assert dry_run(tmp_path, data[1], "/scratch") == 0
-    assert f"up to {IMAGES} images (about " in (told := capsys.readouterr().out) and " kB, by 7 of them)" in told
+    assert f"up to {IMAGES} files (about " in (told := capsys.readouterr().out) and " kB, by 7 of them)" in told
     assert dry_run(tmp_path, "digits", "/scratch") == 0
     assert "stage /scratch: nothing is copied, the images come with the package" in capsys.readouterr().out
 

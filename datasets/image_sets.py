@@ -135,6 +135,11 @@ def files_of(pictures: Pictures) -> list[str]:
     return paths if all(paths) else []
 
 
+def tree_of(pictures: Pictures) -> Tree | None:
+    """The class folders that images lie in, each in one file or in shards; None where they lie in no such."""
+    return pictures.tree if isinstance(pictures, TreePictures) else None
+
+
 class ImageSet(EvalData):
     """An evaluation set of image files, in the order of `pictures`.
 
@@ -186,7 +191,7 @@ class ImageSet(EvalData):
     @property
     def tree(self) -> Tree | None:
         """The class folders that its images lie in; None where they lie in no such."""
-        return self._pictures.tree if isinstance(self._pictures, TreePictures) else None
+        return tree_of(self._pictures)
 
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 (stop - start, 3, size, size), the evaluation view."""
@@ -248,6 +253,11 @@ class TrainsOnPictures(Dataset):
     def train_files(self) -> list[str]:
         """The file or shard of each training image."""
         return files_of(self._trained[0])
+
+    @property
+    def train_tree(self) -> Tree | None:
+        """The class folders that its training images lie in; None where they lie in no such."""
+        return tree_of(self._trained[0])
 
     def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> Tensor:
         """uint8 (B, 3, size, size) for [(epoch, index)]; a function of (seed, epoch, index) alone."""

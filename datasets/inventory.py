@@ -7,10 +7,13 @@ import numpy as np
 import torch
 
 from .card import DataError, Dataset, EvalData, MissingData
+from .image_sets import ImageSet, TrainsOnPictures
 from .loaders import eval_batches
+from .shards import ENDINGS
 
 BATCH = 64
 TRAIN = "train"
+SHARDS = tuple(ENDINGS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,10 @@ class Holding:
     """Whether nothing of it is on this machine."""
     used: int | None = None
     """Images of the set, where it is a part of those counted; None where it is all of them."""
+    shards: int = 0
+    """Shards that its images lie in."""
+    compressed: int = 0
+    """Images of which none can be read without many others (`shards`)."""
 
 
 class _Train(EvalData):
@@ -65,12 +72,18 @@ def _count(data: Dataset, name: str) -> Holding:
     columns = len(data.card.class_names)
     if name == TRAIN:
         labels, images, expected = data.train_labels(), data.found, data.expected
+        files, tree = data.train_files(), data.train_tree if isinstance(data, TrainsOnPictures) else None
     else:
         found = data.eval_data(name)
         labels, images, expected = found.labels, found.found, found.expected
+        files, tree = found.files(), found.tree if isinstance(found, ImageSet) else None
         columns = found.project(torch.zeros(1, columns)).shape[1]
     used = len(labels) if len(labels) != images else None
-    return Holding(name, images, expected, len(np.unique(labels)), columns, used=used)
+    held = {file for file in files if file.lower().endswith(SHARDS)}
+    compressed = tree.shards.compressed if tree is not None and tree.shards is not None else 0
+    return Holding(
+        name, images, expected, len(np.unique(labels)), columns, used=used, shards=len(held), compressed=compressed
+    )
 
 
 def first_unreadable(data: Dataset, name: str, workers: int = 0) -> str:

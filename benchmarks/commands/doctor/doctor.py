@@ -125,6 +125,10 @@ class Doctor:
             self.say(f"{name}: nothing of it is there")
         else:
             self.console.print(_table(name, found))
+        for entry in found:
+            if entry.compressed:
+                slow = f"{counted(entry.compressed, 'image')} in compressed tables, each read with its row group"
+                self.say(f"{name}, {entry.name}: {slow}; in shards of `robustft data pack` each is read alone")
         for sentence in dict.fromkeys(entry.problem for entry in found if entry.problem):
             self.fault(sentence)
         for part, (count, first) in data_check.passed_over(partial).items():
@@ -188,6 +192,7 @@ def _table(name: str, found: list[Holding]) -> Table:
     for entry in found:
         counts = [entry.images, entry.expected, entry.classes, entry.of_classes]
         cells = ["" if n is None else str(n) for n in counts]
+        cells[0] += f" in {counted(entry.shards, 'shard')}" if entry.shards else ""
         cells[0] += "" if entry.used is None else f", {entry.used} of them in it"
         table.add_row(entry.name, *cells, _state(entry))
     return table

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from animals_kit import make
@@ -14,8 +15,10 @@ from robustft import backbones
 from robustft.benchmarks.commands.doctor import prefetch, zero_shot_check
 from robustft.benchmarks.planning.benchmark import Benchmark
 from robustft.benchmarks.planning.suite.suite import find, load
+from robustft.datasets import packing
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
+from robustft.datasets.image_folders import scan
 from robustft.datasets.imagenet import ImageNet
 from robustft.datasets.inventory import Holding, first_unreadable, holdings
 from robustft.datasets.wilds_data import Camelyon17
@@ -48,6 +51,32 @@ def test_the_first_unreadable_file_is_named_unless_fast(own, capsys):
     assert f"! first unreadable file of fog: {own[0]}/fog/bee/0.png: cannot be read as an image" in out
     assert "folder:animals, night: every image can be read" in out and "see ! above" in out
     assert call("doctor", own[1], "--fast") == 0
+
+
+def test_shards_are_counted_and_every_image_in_them_is_read(own, capsys, monkeypatch):
+    monkeypatch.setattr(packing, "SHARD_BYTES", 1)  # an image a shard
+    for name, form in (("fog", "tar"), ("night", "parquet"), ("id_test", "parquet")):
+        (own[0] / name).rename(own[0].parent / name)
+        if name == "fog":
+            (own[0].parent / "fog" / "bee" / "0.png").write_bytes(b"<html>")
+        packing.pack(own[0].parent / name, own[0] / name, form, lambda *_: None)
+    for path in (own[0] / "id_test").iterdir():
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(path), path, compression="gzip")
+    assert call("doctor", own[1]) == 1
+    out = capsys.readouterr().out
+    counts = {
+        line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if line.startswith("│")
+    }
+    for name in ("fog", "night", "id_test"):
+        held = scan(own[0] / name)
+        assert counts["id" if name == "id_test" else name] == f"{len(held)} in {len(held.shards.files)} shards"
+    assert "shard" not in counts["train"]
+    fog = scan(own[0] / "fog")
+    bad = next(i for i in range(len(fog)) if fog.name(i) == "bee/0.png")
+    assert f"! first unreadable file of fog: {fog.path(bad)}: bee/0.png: cannot be read as an image" in out
+    assert "folder:animals, night: every image can be read" in out
+    slow = f"id: {len(scan(own[0] / 'id_test'))} images in compressed tables, each read with its row group"
+    assert slow in out and "night: 3 images in compressed" not in out
 
 
 def test_what_is_passed_over_and_what_is_withheld_is_said(own, capsys):

@@ -170,7 +170,7 @@ def test_a_dry_run_says_what_would_be_copied(data, tmp_path, capsys, monkeypatch
     line = f"stage /scratch/$SLURM_JOB_ID: up to {IMAGES} files ({size / 1e3:.0f} kB) would be copied, once a node"
     assert line in capsys.readouterr().out
     assert dry_run(tmp_path, data[1], "/scratch", "--set", "limit=2") == 0
-    assert f"up to {3 * (8 + 4) + 2 + 2} images (" in capsys.readouterr().out
+    assert f"up to {3 * (8 + 4) + 2 + 2} files (" in capsys.readouterr().out
     monkeypatch.setattr(slurm_stage, "WEIGHED", 7)
     assert dry_run(tmp_path, data[1], "/scratch") == 0
     assert f"up to {IMAGES} files (about " in (told := capsys.readouterr().out) and " kB, by 7 of them)" in told

@@ -155,10 +155,11 @@ class Source:
             raise MissingData(f"{self.name}: no images in class folders under {folder}{loose}; get {self.supplier}.")
         if (len(labels), len(present)) != (self.images, self.classes) and not allow_partial:
             missing = next((f", none in {name}" for i, name in enumerate(known) if i not in present), "")
+            again = "unpack the archive again" if tree.shards is None else "fetch or pack the shards again"
             raise DataError(
                 f"{self.name}: expected {self.images} images in {self.classes} classes under {folder}, found "
-                f"{len(labels)} in {len(present)}{missing}; unpack the archive again, or pass --allow-partial to run "
-                "on what is there."
+                f"{len(labels)} in {len(present)}{missing}; {again}, or pass --allow-partial to run on what is "
+                "there."
             )
 
 

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,7 +85,8 @@ def pack(source: Path, target: Path, form: Literal["tar", "parquet"], advance: C
                 if path.exists():
                     kept += 1
                 else:
-                    _write_checked(path, tree, range(start, stop), form, sizes, lambda n, d=done: advance(d + n, total))
+                    rows = range(start, stop)
+                    _write_checked(path, tree, rows, form, sizes, partial(_advance, advance, done, total))
                 done += int(sizes[start:stop].sum())
                 advance(done, total)
             os.rename(parts, target)
@@ -92,6 +94,10 @@ def pack(source: Path, target: Path, form: Literal["tar", "parquet"], advance: C
     except OSError as error:
         raise DataError(f"{error.filename or target}: cannot be written ({error.strerror}).") from None
     return Packed(tree, len(starts), total, kept)
+
+
+def _advance(advance: Callable[[int, int], object], before: int, total: int, done: int) -> None:
+    advance(before + done, total)
 
 
 def _found(tree: Tree) -> tuple[np.ndarray, np.ndarray]:

@@ -276,7 +276,7 @@ def _members(path: str) -> Iterator[tuple[str, int, int]]:
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # else a million of them stay in memory
+                tar.members.clear()  # type: ignore[attr-defined]  # else a million of them stay in memory
                 name = member.name.removeprefix("./").strip("/")
                 if member.isreg() and not member.issparse():
                     yield name, member.offset_data, member.size

@@ -10,6 +10,7 @@ import own_data_kit
 import pytest
 from runs_kit import call
 
+from robustft.benchmarks.commands.doctor import pack as command
 from robustft.datasets import packing
 from robustft.datasets.card import DataError
 from robustft.datasets.image_folders import scan
@@ -44,7 +45,8 @@ def named(tree):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_command_says_what_it_wrote(folder, tmp_path, form, capsys):
+def test_the_command_says_what_it_wrote(folder, tmp_path, form, capsys, monkeypatch):
+    monkeypatch.setattr(command, "TELL_SECONDS", -1)
     assert call("data", "pack", str(folder), str(tmp_path / "deep" / "out"), "--format", form) == 0
     told, made = capsys.readouterr(), files(tmp_path / "deep" / "out")
     assert (

@@ -145,7 +145,10 @@ def test_what_the_hub_has_of_imagenet_is_read(roots, of_folders, tmp_path, optio
     assert data.train_names() == of_folders["names"]
     pictures = data.train_images([(1, int(i)) for i in np.random.default_rng(0).permutation(data.train_size)], 3)
     assert pictures.numpy().tobytes() == of_folders["train"]
-    tree = data.eval_data("validation").tree
+    held = data.eval_data("validation")
+    there = b"".join(batch.numpy().tobytes() for _, batch, _ in eval_batches(held, 5, workers=2))
+    assert there == of_folders["validation"][3]
+    tree = held.tree
     assert tree.shards.compressed == (len(tree) if "snappy" in options.values() else 0)
 
 

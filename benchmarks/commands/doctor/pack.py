@@ -1,6 +1,7 @@
 """`robustft data pack`: class folders into shards."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +13,8 @@ import click
 from ...host.places import Place
 from ...host.printed import counted
 from ..console import make_console
+
+TELL_SECONDS = 30.0
 
 
 @click.group()
@@ -49,15 +52,14 @@ def pack(folder: Path, target: Path, form: Literal["tar", "parquet"]) -> int:
 
 @contextmanager
 def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line for each tenth elsewhere; gives the function to call with bytes done and in all."""
+    """A bar on a terminal, a line now and then elsewhere; gives the function to call with bytes done and in all."""
     if not sys.stderr.isatty():
-        told = [0]
+        told = [time.monotonic()]
 
         def tell(done: int, total: int) -> None:
-            tenth = 10 * done // max(1, total)
-            if tenth > told[0]:
-                told[0] = tenth
-                print(f"robustft: {title}: {10 * tenth} %", file=sys.stderr, flush=True)
+            if time.monotonic() - told[0] > TELL_SECONDS:
+                told[0] = time.monotonic()
+                print(f"robustft: {title}: {100 * done // max(1, total)} %", file=sys.stderr, flush=True)
 
         yield tell
         return

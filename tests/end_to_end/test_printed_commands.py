@@ -91,7 +91,6 @@ RULES = (
     ),
     Rule("robustft evaluate .*", code=2, says="no weights at their_flyp.pt; correct the path"),
     Rule("robustft doctor --prefetch .*", code=2, says="no network"),
-    Rule("robustft data pack", "--help", says="Usage: robustft"),
     Rule("robustft data pack .*", code=2, says="there is no such folder; name the one that holds"),
     Rule("robustft doctor", says="torch"),
     Rule("robustft doctor .*", code=1, says="something is missing or wrong"),

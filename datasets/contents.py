@@ -153,6 +153,7 @@ def unsigned(sign: Sign) -> Sign:
 
 
 def sign_at(path: Path) -> Sign:
+    """What the file of a path is now; DataError where there is none that can be looked at."""
     try:
         return sign_of(os.stat(path))
     except OSError as error:

@@ -438,8 +438,8 @@ def _name_of_row(path: str, row: int, name: Any, label: Any, classes: list[str] 
 
 
 def _places(path: str, column: Any, values: Any) -> list[tuple[int, int]] | None:
-    """(first byte, bytes) in the file of each value of a column that is not compressed; None where one is not whole
-    there, which no writer is known to do."""
+    """(first byte, bytes) in the file of each value of a column that is not compressed; None where one is not
+    found there, as where equal images are stored once."""
     first = min(at for at in (column.dictionary_page_offset, column.data_page_offset) if at is not None)
     with open(path, "rb") as file:
         file.seek(first)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .image_parts import image_parts
+from .image_parts import image_parts, recomputes
 from .torchvision_ops import declare_missing_operators
 from .traits import Traits
 
@@ -196,6 +196,7 @@ class DualEncoder(nn.Module):
             clip_tokens=clip_tokens,
             image_projection=self.image_projection is not None,
             text_projection=self.text_projection is not None,
+            recomputes=recomputes(self.visual),
             blocks=0 if parts is None else len(parts.blocks),
         )
 

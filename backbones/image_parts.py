@@ -16,6 +16,11 @@ class Parts(NamedTuple):
     """Trained tensors behind the last block: last norm and projection, or attention pool."""
 
 
+def recomputes(visual: Any) -> bool:
+    """Whether open_clip's switch for that does something: in a ViT as OpenAI's, and a trunk of timm that has one."""
+    return hasattr(visual, "transformer") or hasattr(getattr(visual, "trunk", None), "set_grad_checkpointing")
+
+
 def image_parts(visual: Any) -> Parts | None:
     """An image tower cut into blocks: a ViT or ResNet as OpenAI's, or a ViT of timm; None of all others.
 

@@ -160,7 +160,9 @@ def resizing(name: str) -> tuple[str, str]:
 def traits(name: str) -> Traits:
     """What methods must know of a bundled backbone."""
     layers = _vision(name)["layers"]
-    return Traits(name, blocks=layers if isinstance(layers, int) else sum(layers))
+    if isinstance(layers, int):
+        return Traits(name, blocks=layers)
+    return Traits(name, recomputes=False, blocks=sum(layers))
 
 
 def image_size(name: str) -> int:

@@ -15,5 +15,7 @@ class Traits:
     image_projection: bool = True
     text_projection: bool = True
     """Whether the last layer of each tower is a matrix into the shared space."""
+    recomputes: bool = True
+    """Whether its image tower can compute blocks again on the way back, in place of keeping what is inside them."""
     blocks: int = 0
     """Blocks of its image tower, one after the other; 0 where it is built otherwise."""

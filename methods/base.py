@@ -101,6 +101,13 @@ class Settings:
     micro_batch: int | None = None
     """Images a forward pass, at most; None is the whole batch. Loss and gradients stay those of the whole batch
     up to the order of float sums."""
+    checkpoint_activations: bool = False
+    """Keeps of each block its input alone and computes it again on the way back: less memory, the same bits."""
+    unique_captions: bool = False
+    """A caption that stands several times in a batch goes through the text tower once. Embeddings and gradients stay
+    those of the whole batch up to the order of float sums."""
+    compile: bool = False
+    """torch.compile of the image towers: the same function in other kernels, whose float sums have another order."""
     seed: int = 0
     device: str = "cpu"
     log_every: int = 25

@@ -60,15 +60,15 @@ class StarStudent(TwoTower):
     """A dual encoder that also reads the spurious caption of each image.
 
     Args:
-        encoder, trainable: as for `TwoTower`.
+        encoder, trainable, unique_captions: as for `TwoTower`.
         tokens: (C, S, L) of every class in every context.
         seed: the run's.
     """
 
     tokens: Tensor
 
-    def __init__(self, encoder: DualEncoder, trainable: str, tokens: Tensor, seed: int):
-        super().__init__(encoder, trainable)
+    def __init__(self, encoder: DualEncoder, trainable: str, tokens: Tensor, seed: int, unique_captions: bool = False):
+        super().__init__(encoder, trainable, unique_captions)
         self.register_buffer("tokens", tokens, persistent=False)
         self._key = stable_key("spurious", seed)
 
@@ -77,7 +77,7 @@ class StarStudent(TwoTower):
         visits = (column.cpu().numpy().astype(np.int64) for column in (batch.epoch, batch.sample_ids))
         drawn = uniforms(derive(self._key, *visits), 1)[:, 0] * self.tokens.shape[1]
         chosen = torch.from_numpy(drawn.astype(np.int64)).to(self.tokens.device)
-        return Outputs(pairs, unit(self.encoder.text_features(self.tokens[batch.labels, chosen])))
+        return Outputs(pairs, unit(self.text_features(self.tokens[batch.labels, chosen])))
 
 
 @register("starft")
@@ -97,7 +97,8 @@ class StarFT(TwoTowerMethod):
         tokens = encoder.tokenize(spurious_captions(names)).view(len(names), len(CONTEXTS), -1)
         device = encoder.clip.logit_scale.device
         self._scale = encoder.logit_scale.detach().clone()
-        return StarStudent(encoder, context.task.trainable, tokens.to(device), context.settings.seed)
+        settings, tokens = context.settings, tokens.to(device)
+        return StarStudent(encoder, context.task.trainable, tokens, settings.seed, settings.unique_captions)
 
     def teacher(self, student: TwoTower, settings: Settings) -> StaticTeacher:
         """The pretrained model."""

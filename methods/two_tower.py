@@ -4,6 +4,7 @@ rebuilt head."""
 import math
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -30,11 +31,12 @@ class TwoTower(nn.Module):
     Args:
         encoder: trained in place.
         trainable: "image" freezes the text tower, logit_scale and bias.
+        unique_captions: encode captions that are the same tokens once; a GPU is waited for to know which are.
     """
 
-    def __init__(self, encoder: DualEncoder, trainable: str = "all"):
+    def __init__(self, encoder: DualEncoder, trainable: str = "all", unique_captions: bool = False):
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.unique_captions = encoder, unique_captions
         if trainable == "image":
             for parameter in (*encoder.text_parameters(), *encoder.logit_parameters()):
                 parameter.requires_grad_(False)
@@ -42,10 +44,17 @@ class TwoTower(nn.Module):
     def forward(self, batch: "Batch") -> Pairs:
         """(B, D) unit embeddings of both modalities, at least float32, the logit scale, and the bias if any."""
         encoder = self.encoder
-        image, text = unit(encoder.image_features(batch.images)), unit(encoder.text_features(batch.tokens))
+        image, text = unit(encoder.image_features(batch.images)), unit(self.text_features(batch.tokens))
         if encoder.logit_bias is not None:
             return SigmoidEmbeddings(image, text, encoder.logit_scale, encoder.logit_bias)
         return Embeddings(image, text, encoder.logit_scale)
+
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """(N, D) of (N, L) token ids, as the encoder has them."""
+        if not self.unique_captions:
+            return self.encoder.text_features(tokens)
+        once, places = torch.unique(tokens, dim=0, return_inverse=True)
+        return self.encoder.text_features(once)[places]
 
 
 @hyperparameters
@@ -114,7 +123,7 @@ class TwoTowerMethod(Method[TwoTower, Pairs]):
 
     def student(self, context: Context) -> TwoTower:
         """The whole dual encoder."""
-        return TwoTower(context.encoder, context.task.trainable)
+        return TwoTower(context.encoder, context.task.trainable, context.settings.unique_captions)
 
     def penalty(self, student: TwoTower, start: Start) -> LossTerms:
         """The projection penalties whose weight is not 0."""

@@ -25,6 +25,7 @@ class Executor:
         keep: what stays of a finished run; None: its final weights.
         cluster: None: this machine.
         workers: processes of each run that load images ahead; None: as the run itself decides.
+        checkpoint_activations: less memory in training for more time, with the same numbers.
         keep_going: with a cluster, watch and submit again until all is done.
     """
 
@@ -36,6 +37,7 @@ class Executor:
     checkpoint_minutes: float = MINUTES["local"]
     cluster: Cluster | None = None
     workers: int | None = None
+    checkpoint_activations: bool = False
     keep_going: bool = False
 
 
@@ -54,7 +56,7 @@ def choose(asked: Asked) -> Executor:
         if more:
             profile = slurm_profile.read(profile.with_keys(more), "--memory, --time")
         slurm_stage.check(profile, asked.runs)
-        cluster = Cluster(profile, asked.pack or 1, asked.live, asked.workers)
+        cluster = Cluster(profile, asked.pack or 1, asked.live, asked.workers, asked.checkpoint_activations)
     elif asked.profile is not None or asked.pack is not None or asked.live or asked.keep_going or more:
         raise UserError(
             "--profile, --pack, --live, --keep-going, --memory, --time: are for a cluster; add --executor slurm or "
@@ -63,4 +65,5 @@ def choose(asked: Asked) -> Executor:
     device = asked.device or (cluster.profile.device if cluster else "cpu")
     minutes = MINUTES[executor] if asked.checkpoint_minutes is None else asked.checkpoint_minutes
     work = asked.runs, asked.jobs, asked.dry_run, asked.keep
-    return Executor(*work, device, minutes, cluster, asked.workers, asked.keep_going)
+    how = asked.workers, asked.checkpoint_activations, asked.keep_going
+    return Executor(*work, device, minutes, cluster, *how)

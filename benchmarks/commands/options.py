@@ -70,6 +70,7 @@ class Asked:
     live: bool = False
     checkpoint_minutes: float | None = None
     workers: int | None = None
+    checkpoint_activations: bool = False
     memory: str | None = None
     time: str | None = None
     keep_going: bool = False
@@ -168,6 +169,9 @@ work = together(
     place,
     click.option("--keep", type=click.Choice(KEEP), help="Of a finished run: its final weights by default."),
     click.option("--workers", type=click.IntRange(min=0), default=None, help="Processes that load images, for a run."),
+    click.option(
+        "--checkpoint-activations", is_flag=True, help="Train in less memory and more time, with the same numbers."
+    ),
     click.option("--dry-run", is_flag=True, help="Print the plan and each value's source; start nothing."),
 )
 wandb = click.option("--wandb", type=click.Choice(MODES), help="Follow the runs with Weights & Biases; off by default.")

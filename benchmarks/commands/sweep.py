@@ -215,6 +215,18 @@ def _check_place(plan: list[Planned], executor: Executor) -> None:
     """Refuse what would fail in every run, before any starts."""
     if executor.cluster is None:
         check_device(executor.device)
+        if any(planned.spec.compile for planned in plan):
+            from ...methods.training.towers import lacks_compiler
+
+            if lacking := lacks_compiler(executor.device):
+                raise UserError(f"compile: {lacking}.")
+    if executor.checkpoint_activations:
+        for backbone in dict.fromkeys(planned.spec.backbone for planned in plan if planned.spec.steps):
+            if not backbones.traits(backbone).recomputes:
+                raise UserError(
+                    f"--checkpoint-activations: must be left out for {backbone}, whose image tower has no blocks that "
+                    "can be computed again; leave it out or choose another backbone."
+                )
     for backbone in {planned.spec.backbone for planned in plan if not planned.spec.given}:
         backbones.check(backbone)
 
@@ -231,6 +243,8 @@ def _launch(
     limit = min(executor.jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
     console.print(f"{counted(len(plan), 'run')}, {len(done)} finished earlier, {limit} side by side")
     more = () if executor.workers is None else ("--workers", str(executor.workers))
+    if executor.checkpoint_activations:
+        more += ("--checkpoint-activations",)
     seconds = executor.checkpoint_minutes * 60
     arguments = ("--device", executor.device, "--checkpoint-seconds", str(seconds), *more)
     launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)

@@ -65,6 +65,9 @@ class Options:
     """The processes that share the training of each run; None is this one alone."""
     workers: int | None = None
     """Processes that load images ahead, in training and evaluation; 0 loads in this one. None: `data_check.loaders`."""
+    checkpoint_activations: bool = False
+    """The training keeps of each block its input alone and computes it again on the way back: less memory, the same
+    bits."""
     stage: Stage | None = None
     """Where images are copied to and read from, on this machine's own disk; None reads them where they are."""
 
@@ -365,7 +368,7 @@ class Attempt:
         return Context(
             encoder,
             make_task(dataset, encoder, spec.trainable),
-            make_settings(spec, device, self.options.micro_batch),
+            make_settings(spec, device, self.options.micro_batch, self.options.checkpoint_activations),
             lambda predictor: validation_nll(predictor, validation, device=device, workers=self.workers),
             {CHECKPOINT: self._given()} if spec.given else {n: load_input(self.folder, spec, n) for n in spec.inputs},
             check_stop,
@@ -422,6 +425,7 @@ class Attempt:
                 "threads": torch.get_num_threads(),
                 **({"processes": self.options.team.size} if self.options.team is not None else {}),
                 **({"micro_batch": self.options.micro_batch} if self.options.micro_batch is not None else {}),
+                **({"checkpoint_activations": True} if self.options.checkpoint_activations else {}),
             },
             "cost": {
                 "wall_seconds": self.wall_seconds(),
@@ -471,7 +475,9 @@ def builds_head(method: Method, trained_text: bool) -> bool:
     return trained_text or isinstance(method, (TwoTowerMethod, ZeroShot))
 
 
-def make_settings(spec: RunSpec, device: str, micro_batch: int | None = None) -> Settings:
+def make_settings(
+    spec: RunSpec, device: str, micro_batch: int | None = None, checkpoint_activations: bool = False
+) -> Settings:
     """The trainer's settings of a spec; a method without training gets neutral ones."""
     return Settings(
         total_steps=spec.steps or 1,
@@ -484,6 +490,9 @@ def make_settings(spec: RunSpec, device: str, micro_batch: int | None = None) ->
         precision=spec.precision or "fp32",
         bn=spec.bn,
         micro_batch=micro_batch,
+        checkpoint_activations=checkpoint_activations,
+        unique_captions=spec.unique_captions,
+        compile=spec.compile,
         seed=spec.seed,
         device=device,
     )

@@ -288,6 +288,7 @@ def follow(team: Team, options: Any, should_stop: Callable[[], bool]) -> None:
 @click.option("--checkpoint-seconds", default=30.0)
 @click.option("--micro-batch", type=click.IntRange(min=1), default=None, help="Images of a forward pass, at most.")
 @click.option("--workers", type=click.IntRange(min=0), default=None, help="Processes that load images.")
+@click.option("--checkpoint-activations", is_flag=True, help="Compute blocks again on the way back.")
 @click.option("--parent", type=int, default=None, help="Stop when this process is no longer the parent.")
 @click.option("--answers", type=int, default=None, help="The open file that answers go to; stdout by default.")
 def main(
@@ -296,6 +297,7 @@ def main(
     checkpoint_seconds: float,
     micro_batch: int | None,
     workers: int | None,
+    checkpoint_activations: bool,
     parent: int | None,
     answers: int | None,
 ) -> None:
@@ -307,7 +309,8 @@ def main(
 
     # torchrun starts several of these, which make each run together; a launcher's children work alone.
     together = process_group.Team(device) if parent is None and process_group.size() > 1 else None
-    options = Options(together.device if together else device, checkpoint_seconds, micro_batch, together, workers)
+    where = together.device if together else device
+    options = Options(where, checkpoint_seconds, micro_batch, together, workers, checkpoint_activations)
     if together is not None and together.rank:
         follow(together, options, should_stop)
         return

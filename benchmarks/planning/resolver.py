@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ..errors import UserError, explain, resolve_name
 from ..host.printed import counted
-from ..run_folder.spec import OTHER_FIELDS, TRAINING_FIELDS, RunSpec
+from ..run_folder.spec import KERNELS, OTHER_FIELDS, TRAINING_FIELDS, RunSpec
 from . import set_flags
 from .limit import shrink
 from .request import (
@@ -295,7 +295,7 @@ class Resolver:
             for entries, where in self.suite.recipes[self.recipe].layers(backbone):
                 layer(entries, f"recipe {self.recipe}{where}")
         else:
-            layer(dict.fromkeys(TRAINING_FIELDS), f"recipe {self.recipe}, which does not give it")
+            layer(dict.fromkeys(key for key in TRAINING_FIELDS if key not in KERNELS), f"recipe {self.recipe}, which does not give it")
         if post_hoc(method):
             for name in method.inputs(method.Hyper()):
                 theirs, why = self._layers(self.facts.methods[name], backbone, self._input_rule(method, rule))

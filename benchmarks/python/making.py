@@ -36,6 +36,7 @@ def run(
     keep: Literal["none", "final", "all"] | None = None,
     checkpoint_minutes: float = MINUTES["local"],
     workers: int | None = None,
+    checkpoint_activations: bool = False,
     progress: bool | None = None,
 ) -> "list[Record]":
     """Make what has no record yet, one run after the other in this process, and return the record of each.
@@ -51,6 +52,8 @@ def run(
         keep: what stays of a finished run: "none", "final" (its final weights; the default) or "all".
         checkpoint_minutes: between checkpoints.
         workers: processes that load images ahead; by default as the data need.
+        checkpoint_activations: train in less memory and more time, with the same numbers; for towers of transformer
+            blocks.
         progress: whether to show how far it is, on stdout; by default where that is a terminal or a notebook.
 
     Returns:
@@ -85,7 +88,7 @@ def run(
         for job in jobs:
             job.earlier = job.state == "done"
         with _interruptible() as stop, _reported(jobs, progress) as reporter, _as_before(device):
-            _make(jobs, reporter, stop, _options(device, checkpoint_minutes, workers))
+            _make(jobs, reporter, stop, _options(device, checkpoint_minutes, workers, checkpoint_activations))
     return [read_record(folder.record) for folder in folders.values()]
 
 
@@ -104,10 +107,15 @@ def _ordered(planned: dict[str, PlannedRun]) -> list[PlannedRun]:
     return list(found.values())
 
 
-def _options(device: str, minutes: float, workers: int | None) -> Any:
+def _options(device: str, minutes: float, workers: int | None, checkpoint_activations: bool) -> Any:
     from ..execution.run import Options
 
-    return Options(device=device, checkpoint_seconds=60 * minutes, workers=workers)
+    return Options(
+        device=device,
+        checkpoint_seconds=60 * minutes,
+        workers=workers,
+        checkpoint_activations=checkpoint_activations,
+    )
 
 
 def _make(jobs: list[Job], reporter: Reporter | None, stop: "_Stop", options: Any) -> None:

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from ...results.records.run_id import canonical, folder_name, run_id
 
+KERNELS = ("unique_captions", "compile")
+"""How a step is computed where that changes the order of float sums; false, and not written, unless somebody asks."""
 # How a model is trained, the same names for every method; a method without any training has None in each.
 TRAINING_FIELDS = (
     "steps",
@@ -17,11 +19,12 @@ TRAINING_FIELDS = (
     "clip_norm",
     "precision",
     "bn",
+    *KERNELS,
 )
 # Fields that `--set` can reach although they are no training field.
 OTHER_FIELDS = ("threads", "trainable", "limit", "train_limit", "allow_partial", "decode", "shots")
 
-LATER = ("given", "plugins", "method_code", "shots")
+LATER = ("given", "plugins", "method_code", "shots", *KERNELS)
 """Fields that few runs have, and that are written only there."""
 
 Positive = Annotated[int, Field(ge=1)]
@@ -97,6 +100,10 @@ class RunSpec(BaseModel):
     shots: Positive | None = None
     """So many training images of each class, drawn by the run's seed (`datasets/subset.py`), and no more of each class
     to choose on; None is all."""
+    unique_captions: bool = False
+    """A caption that stands several times in a batch goes through the text tower once."""
+    compile: bool = False
+    """torch.compile of the image towers in training."""
     given: Given | None = None
     """Of `robustft evaluate`: what is evaluated in place of a trained method. `method` is then its free name, and
     `seed` counts the checkpoints of that name."""

@@ -15,6 +15,7 @@ from ..schedules import clip_limit, learning_rate
 from ..teachers import StaticTeacher
 from .named_state import load_optimizer, optimizer_state, packed, unpacked
 from .parallel import UnsupportedSettings, World, backward_in_parts, check_settings, cut, join
+from .towers import compile_image_towers, compute_plainly, keep_activations
 
 
 class NonFinite(ArithmeticError):
@@ -62,6 +63,24 @@ class Training:
         self._group_start = [copy.deepcopy({k: v for k, v in group.items() if k != "params"}) for group in groups]
         if self.world.size > 1:
             self._share_state()
+        # After the teacher was made, which has nothing to compute again.
+        if settings.checkpoint_activations:
+            keep_activations(student, False)
+        if settings.compile:
+            for model in self._models():
+                compile_image_towers(model)
+
+    def end(self) -> None:
+        """From now on the towers compute as they did before: what is evaluated does not depend on how it was trained.
+        """
+        if self.settings.checkpoint_activations:
+            keep_activations(self.student, True)
+        if self.settings.compile:
+            for model in self._models():
+                compute_plainly(model)
+
+    def _models(self) -> list[nn.Module]:
+        return [self.student, *([] if self.teacher is None else [self.teacher.model])]
 
     def _share_state(self) -> None:
         """What `prepare` left in the method is the first process's everywhere."""

@@ -182,6 +182,7 @@ def fit(
             save()
     training.checked_state(step)
     elapsed = seconds()
+    training.end()
     evaluated = training.teacher if method.evaluates == "teacher" else None
     model = training.student if evaluated is None else evaluated.model
     classifier = method.finish(model, context).eval()

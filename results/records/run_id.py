@@ -23,6 +23,8 @@ INTRODUCED: dict[str, Any] = {
     "plugins": [],
     "method_code": None,
     "shots": None,
+    "unique_captions": False,
+    "compile": False,
 }
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

@@ -28,7 +28,8 @@ class Cluster:
     live: bool = False
     """Run the installed code as it is when a job starts, not a snapshot."""
     workers: int | None = None
-    """Processes of each run that load images ahead, as run.Options has them."""
+    checkpoint_activations: bool = False
+    """Both as run.Options has them."""
 
 
 @dataclass

@@ -64,8 +64,8 @@ def main(folders: list[Path]) -> None:
         together = process_group.Team(device)
         device = together.device
     stage = staging.of_job(given.get("stage"), Path(os.environ["SUBMITIT_FOLDER"]).parents[1])
-    how = given["checkpoint_seconds"], given["micro_batch"], together, given.get("workers"), stage
-    options = Options(device, *how)
+    how = given["checkpoint_seconds"], given["micro_batch"], together, given.get("workers")
+    options = Options(device, *how, given.get("checkpoint_activations", False), stage)
     try:
         if together is not None and together.rank:
             worker.follow(together, options, signals)

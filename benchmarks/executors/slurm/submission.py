@@ -118,6 +118,7 @@ class Submitter:
             "checkpoint_seconds": self.checkpoint_seconds,
             "micro_batch": array.profile.micro_batch,
             "workers": self.cluster.workers,
+            **({"checkpoint_activations": True} if self.cluster.checkpoint_activations else {}),
             "stage": discreet(array.profile.stage or "") or None,
             "pack": self.cluster.pack,
             "profile": json.loads(discreet(json.dumps(array.profile.model_dump(exclude_defaults=True)))),

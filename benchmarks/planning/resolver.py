@@ -295,7 +295,10 @@ class Resolver:
             for entries, where in self.suite.recipes[self.recipe].layers(backbone):
                 layer(entries, f"recipe {self.recipe}{where}")
         else:
-            layer(dict.fromkeys(key for key in TRAINING_FIELDS if key not in KERNELS), f"recipe {self.recipe}, which does not give it")
+            layer(
+                dict.fromkeys(key for key in TRAINING_FIELDS if key not in KERNELS),
+                f"recipe {self.recipe}, which does not give it",
+            )
         if post_hoc(method):
             for name in method.inputs(method.Hyper()):
                 theirs, why = self._layers(self.facts.methods[name], backbone, self._input_rule(method, rule))

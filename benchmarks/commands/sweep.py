@@ -242,9 +242,9 @@ def _launch(
     gpus = visible_gpus(executor.device)
     limit = min(executor.jobs or len(gpus) or max(1, cores() // threads), len(plan) - len(done))
     console.print(f"{counted(len(plan), 'run')}, {len(done)} finished earlier, {limit} side by side")
-    more = () if executor.workers is None else ("--workers", str(executor.workers))
+    more = [] if executor.workers is None else ["--workers", str(executor.workers)]
     if executor.checkpoint_activations:
-        more += ("--checkpoint-activations",)
+        more.append("--checkpoint-activations")
     seconds = executor.checkpoint_minutes * 60
     arguments = ("--device", executor.device, "--checkpoint-seconds", str(seconds), *more)
     launcher = Launcher([(p, folders[p.spec.run_id]) for p in plan], limit, Reporter(console), arguments, gpus)

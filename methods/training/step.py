@@ -71,7 +71,7 @@ class Training:
                 compile_image_towers(model)
 
     def end(self) -> None:
-        """From now on the towers compute as they did before: what is evaluated does not depend on how it was trained."""
+        """From now on the towers compute as before: what is evaluated does not depend on how it was trained."""
         if self.settings.checkpoint_activations:
             keep_activations(self.student, True)
         if self.settings.compile:

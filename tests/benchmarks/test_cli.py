@@ -87,6 +87,25 @@ def test_the_board_is_a_function_of_the_records(swept, tmp_path, capsys, monkeyp
     assert "zero_shot" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--set", "compile=true"), "compile: needs a C++ compiler for cpu, got no 'no-such-compiler'"),
+        (
+            ("--backbone", "tiny-rn", "--checkpoint-activations"),
+            "--checkpoint-activations: must be left out for tiny-rn, whose image tower has no blocks",
+        ),
+    ],
+)
+def test_a_step_that_this_place_or_tower_cannot_make_is_refused_first(options, said, tmp_path, monkeypatch, capsys):
+    suite = write_suite(tmp_path, backbones=[BACKBONE, "tiny-rn"])
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert call("sweep", suite, "--method", "ft", *QUICK, *options, "--runs", tmp_path / "runs") == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not list((tmp_path / "runs").rglob("spec.json"))
+
+
 def test_a_damaged_record_is_named_and_neither_run_over_nor_counted(swept, tmp_path, capsys):
     root, suite, _ = swept
     shutil.copytree(root / "runs", tmp_path / "runs")

@@ -20,6 +20,7 @@ from robustft.benchmarks.execution.run import Options, make_settings
 from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan, input_path
+from robustft.benchmarks.run_folder.spec import RunSpec
 from robustft.datasets.card import EvalData
 from robustft.datasets.projection import Projection
 from robustft.methods.classifier import Classifier
@@ -33,9 +34,9 @@ from robustft.results.records.records import RecordError, read_record, validate
 pytestmark = [pytest.mark.computes, pytest.mark.usefixtures("few_probes")]
 
 
-def plan_runs(root, method):
+def plan_runs(root, method, *settings):
     """Runs of six steps, evaluated on 16 samples of each set."""
-    return plan(root, method, *(["limit=16"] if method == "zero_shot" else ["limit=16", "steps=6"]))
+    return plan(root, method, *settings, *(["limit=16"] if method == "zero_shot" else ["limit=16", "steps=6"]))
 
 
 def finish(folders, options=None):
@@ -159,18 +160,25 @@ def test_dynamics_on_id_validation_are_in_a_distilling_runs_record_also_after_a_
 
 
 def test_batch_norm_is_the_specs_and_the_micro_batch_the_commands(finished):
-    spec = SimpleNamespace(**finished[2]["spec"])
+    spec = RunSpec.model_validate(finished[2]["spec"])
     assert (make_settings(spec, "cpu").bn, make_settings(spec, "cpu").micro_batch) == ("frozen", None)
-    spec.bn = "released"
-    settings = make_settings(spec, "cpu", 16)
+    settings = make_settings(spec.model_copy(update={"bn": "released"}), "cpu", 16)
     assert (settings.bn, settings.micro_batch) == ("released", 16)
 
 
-def test_micro_batches_are_named_in_the_record(tmp_path, finished):
+def test_what_saves_memory_is_named_in_the_record(tmp_path, finished):
     (folder,) = plan_runs(tmp_path, "flyp")
-    record = finish([folder], Options(micro_batch=8))
-    assert record["environment"]["micro_batch"] == 8
-    assert "micro_batch" not in finished[2]["environment"]
+    record = finish([folder], Options(micro_batch=8, checkpoint_activations=True))
+    assert (record["environment"]["micro_batch"], record["environment"]["checkpoint_activations"]) == (8, True)
+    assert not {"micro_batch", "checkpoint_activations"} & finished[2]["environment"].keys()
+
+
+def test_captions_once_each_are_the_specs(tmp_path, finished):
+    """Written where they are, and nowhere else."""
+    (folder,) = plan_runs(tmp_path, "flyp", "unique_captions=true")
+    spec = finish([folder])["spec"]
+    assert spec["unique_captions"] is True and make_settings(RunSpec.model_validate(spec), "cpu").unique_captions
+    assert not {"unique_captions", "compile"} & finished[2]["spec"].keys()
 
 
 # a set's own classes and groups

@@ -14,7 +14,7 @@ from robustft.benchmarks.planning.resolver import Facts, Request, Resolver
 from robustft.benchmarks.planning.selection_rules import Selector
 from robustft.benchmarks.planning.suite.suite import Suite
 from robustft.benchmarks.planning.suite.tuned_values import Choice, TrialResult, Tuned, TunedEntry
-from robustft.benchmarks.run_folder.spec import RunSpec
+from robustft.benchmarks.run_folder.spec import KERNELS, RunSpec
 from robustft.methods.base import NoHyper, hyperparameters
 
 
@@ -379,8 +379,19 @@ def test_every_value_of_a_run_has_a_source():
     for run in expand("all", tuned=tuned_file()):
         values = {key for key in (*run.spec.hyper, *grid.OTHER_FIELDS)} - {"shots"}  # of which nothing is said here
         if run.spec.steps is not None:
-            values |= set(grid.TRAINING_FIELDS)
+            values |= set(grid.TRAINING_FIELDS) - set(KERNELS)  # of which nothing is said unless somebody asks
         assert set(run.sources) == values
+
+
+@pytest.mark.parametrize("key", KERNELS)
+def test_another_order_of_float_sums_is_another_run_where_somebody_asks_for_it(key):
+    plain, off, on = ([*expand("wise_ft")], *(expand("wise_ft", settings=(f"{key}={v}",)) for v in ("false", "true")))
+    assert [run.spec.run_id for run in off] == [run.spec.run_id for run in plain]
+    assert all(key not in run.spec.model_dump(mode="json") for run in (*plain, *off))
+    assert [run.spec.model_dump(mode="json")[key] for run in on] == [True, True]  # what it reads, too
+    assert not {run.spec.run_id for run in plain} & {run.spec.run_id for run in on}
+    (zero_shot,) = expand("zero_shot", "ft", settings=(f"{key}=true",))[:1]
+    assert zero_shot.spec.run_id == expand("zero_shot")[0].spec.run_id  # nothing is trained there
 
 
 def test_tuned_values_hold_for_their_backbone_and_recipe_alone():

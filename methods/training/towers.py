@@ -43,8 +43,8 @@ def keep_activations(model: nn.Module, keep: bool) -> None:
 def compile_image_towers(model: nn.Module) -> None:
     """Have torch compile the model's image towers for every shape of a batch by itself.
 
-    The shapes are few and the kernels depend on them alone, not on what came before: a resumed run has the same. The
-    text tower stays as it is: its captions are of another length at nearly every step.
+    The shapes are few, and each is traced by itself, so that a resumed run traces what an undisturbed one does. The text
+    tower stays as it is: its captions are of another length at nearly every step.
 
     Raises:
         UnsupportedSettings: there is no compiler for the model's device.

@@ -106,8 +106,6 @@ class Settings:
     unique_captions: bool = False
     """A caption that stands several times in a batch goes through the text tower once. Embeddings and gradients stay
     those of the whole batch up to the order of float sums."""
-    compile: bool = False
-    """torch.compile of the image towers: the same function in other kernels, whose float sums have another order."""
     seed: int = 0
     device: str = "cpu"
     log_every: int = 25

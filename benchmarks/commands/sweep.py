@@ -215,11 +215,6 @@ def _check_place(plan: list[Planned], executor: Executor) -> None:
     """Refuse what would fail in every run, before any starts."""
     if executor.cluster is None:
         check_device(executor.device)
-        if any(planned.spec.compile for planned in plan):
-            from ...methods.training.towers import lacks_compiler
-
-            if lacking := lacks_compiler(executor.device):
-                raise UserError(f"compile: {lacking}.")
     if executor.checkpoint_activations:
         for backbone in dict.fromkeys(planned.spec.backbone for planned in plan if planned.spec.steps):
             if not backbones.traits(backbone).recomputes:

@@ -492,7 +492,6 @@ def make_settings(
         micro_batch=micro_batch,
         checkpoint_activations=checkpoint_activations,
         unique_captions=spec.unique_captions,
-        compile=spec.compile,
         seed=spec.seed,
         device=device,
     )

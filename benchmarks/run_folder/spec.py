@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from ...results.records.run_id import canonical, folder_name, run_id
 
-KERNELS = ("unique_captions", "compile")
+KERNELS = ("unique_captions",)
 """How a step is computed where that changes the order of float sums; false, and not written, unless somebody asks."""
 # How a model is trained, the same names for every method; a method without any training has None in each.
 TRAINING_FIELDS = (
@@ -102,8 +102,6 @@ class RunSpec(BaseModel):
     to choose on; None is all."""
     unique_captions: bool = False
     """A caption that stands several times in a batch goes through the text tower once."""
-    compile: bool = False
-    """torch.compile of the image towers in training."""
     given: Given | None = None
     """Of `robustft evaluate`: what is evaluated in place of a trained method. `method` is then its free name, and
     `seed` counts the checkpoints of that name."""

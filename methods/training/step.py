@@ -15,7 +15,7 @@ from ..schedules import clip_limit, learning_rate
 from ..teachers import StaticTeacher
 from .named_state import load_optimizer, optimizer_state, packed, unpacked
 from .parallel import UnsupportedSettings, World, backward_in_parts, check_settings, cut, join
-from .towers import compile_image_towers, compute_plainly, keep_activations
+from .towers import keep_activations
 
 
 class NonFinite(ArithmeticError):
@@ -66,20 +66,11 @@ class Training:
         # After the teacher was made, which has nothing to compute again.
         if settings.checkpoint_activations:
             keep_activations(student, False)
-        if settings.compile:
-            for model in self._models():
-                compile_image_towers(model)
 
     def end(self) -> None:
         """From now on the towers compute as before: what is evaluated does not depend on how it was trained."""
         if self.settings.checkpoint_activations:
             keep_activations(self.student, True)
-        if self.settings.compile:
-            for model in self._models():
-                compute_plainly(model)
-
-    def _models(self) -> list[nn.Module]:
-        return [self.student, *([] if self.teacher is None else [self.teacher.model])]
 
     def _share_state(self) -> None:
         """What `prepare` left in the method is the first process's everywhere."""

@@ -24,7 +24,6 @@ INTRODUCED: dict[str, Any] = {
     "method_code": None,
     "shots": None,
     "unique_captions": False,
-    "compile": False,
 }
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

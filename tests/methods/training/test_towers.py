@@ -1,16 +1,14 @@
-"""How towers compute in training: blocks again on the way back, captions once each, compiled image towers."""
+"""How towers compute in training: blocks again on the way back, captions once each."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 from methods_kit import batches, encoder, run, settings, task
-from torch._dynamo.utils import counters
 
 from robustft.backbones import clip, tiny
 from robustft.methods import registry
 from robustft.methods.base import Context
-from robustft.methods.training import towers
 from robustft.methods.training.parallel import UnsupportedSettings
 from robustft.methods.training.trainer import Training
 
@@ -115,42 +113,3 @@ def test_the_text_tower_sees_a_caption_once():
     training.step(0, batch)
     different = len({tuple(row) for row in batch.tokens.tolist()})
     assert seen == [different] and different < len(batch.tokens)
-
-
-# Compiled image towers
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """Towers go through torch.compile, but no kernel is built: eager kernels of the graph that was traced."""
-    monkeypatch.setattr(towers, "BACKEND", "eager")
-    torch.compiler.reset()
-    counters.clear()
-    yield counters
-    torch.compiler.reset()
-
-
-def test_compiled_towers_compute_the_same_function_in_graphs_that_do_not_hang_on_the_past(traced):
-    """Captions are of another length at each step; whatever a resumed run sees first, its kernels are the same."""
-    plain = stepped("tracer", dtype=torch.float64)
-    assert not traced["frames"]
-    agree(plain, stepped("tracer", dtype=torch.float64, compile=True))
-    # Of student and teacher one each, for all steps.
-    assert traced["stats"]["unique_graphs"] == 2 and not traced["graph_break"]
-
-
-def test_what_comes_after_the_training_is_not_compiled(traced):
-    training, data, _ = begun("ft", compile=True)
-    training.end()
-    training.student(batches(data, 1)[0])
-    assert not traced["frames"]
-
-
-def test_a_machine_without_a_compiler_is_told(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(
-        UnsupportedSettings, match="compile: needs a C\\+\\+ compiler for cpu, got no 'no-such-compiler'"
-    ):
-        begun("flyp", compile=True)
-    monkeypatch.setattr(towers, "find_spec", lambda name: None)
-    assert towers.lacks_compiler("cuda:1").startswith("needs Triton for cuda:1")

@@ -40,6 +40,10 @@ class Tower(TypedDict, total=False):
     image_size: int
 
 
+CONV_STEM = ("glyph-vit-deep", "glyph-vit-wide")
+"""Bundled ViTs whose patches are made by convolutions (`tiny.conv_stem`)."""
+
+
 GLYPH_VISION: dict[str, Tower] = {
     "glyph-vit-deep": Tower(layers=3, width=80, head_width=20, patch_size=8, image_size=IMAGE_SIZE),
     "glyph-vit-wide": Tower(layers=2, width=112, head_width=28, patch_size=8, image_size=IMAGE_SIZE),
@@ -48,7 +52,7 @@ GLYPH_VISION: dict[str, Tower] = {
 """Architectures for `glyphs`. A backbone's name adds its pretraining seed: -1 and -2 are reported on, and the benchmark
 was shaped and is tuned on -dev."""
 
-PRETRAINED_ON_GLYPHS = ("glyph-rn-dev",)
+PRETRAINED_ON_GLYPHS = ("glyph-vit-deep-dev", "glyph-vit-wide-dev", "glyph-rn-dev")
 """Those whose weights are in this repository."""
 
 VISION: dict[str, Tower] = {

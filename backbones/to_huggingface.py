@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .encoder import DualEncoder
 from .errors import BackboneError
+from .to_open_clip import check_stem
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
@@ -107,6 +108,7 @@ def check(encoder: DualEncoder) -> None:
     transformer = getattr(visual, "transformer", None)
     if transformer is None or hasattr(visual, "trunk"):
         raise _refusal(encoder, f"its image tower is a {type(visual).__name__}, and CLIPModel has ViTs only")
+    check_stem(encoder, "huggingface")
     if getattr(visual, "attn_pool", None) is not None or getattr(visual, "pool_type", "tok") != "tok":
         raise _refusal(encoder, "its image tower is not read at the class token")
     if isinstance(visual.ln_pre, nn.Identity) or getattr(visual, "final_ln_after_pool", False):

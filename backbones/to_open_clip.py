@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import _family
 from .encoder import DualEncoder
@@ -41,8 +41,9 @@ def config(encoder: DualEncoder) -> dict[str, Any]:
     """`model_cfg` and `preprocess_cfg`: pixels as the image tower had them here, at training and at evaluation.
 
     Raises:
-        BackboneError: code of others built it, which says no configuration.
+        BackboneError: code of others built it, which says no configuration; or its stem has none.
     """
+    check_stem(encoder, "open_clip")
     if encoder.name in BROUGHT:
         raise BackboneError(
             f"open_clip: {encoder.name} is built by a plug-in, which says no configuration of open_clip; export it "
@@ -59,6 +60,15 @@ def config(encoder: DualEncoder) -> dict[str, Any]:
             "resize_mode": encoder.resizing[0],
         },
     }
+
+
+def check_stem(encoder: DualEncoder, layout: str) -> None:
+    """BackboneError where convolutions make the patches, which no layout of others has a place for."""
+    if isinstance(getattr(encoder.clip.visual, "conv1", None), nn.Sequential):
+        raise BackboneError(
+            f"{layout}: convolutions make the patches of {encoder.name}, which {layout} has no configuration for; take "
+            "the run's weights/final.safetensors."
+        )
 
 
 def own_merges(name: str) -> Path | None:

@@ -49,16 +49,16 @@ RENDERINGS = 2
 JITTER = Jitter()
 
 SETS = (
-    EvalSet("validation", "validation", "ID process, other text families; every choice is made here", "1 in 12", "yes"),
-    EvalSet("id", "id", "ID process on unseen text families", "1 in 12", "yes"),
-    EvalSet("monospace", "shift", "ID process on monospaced families", "1 in 12", "no"),
-    EvalSet("handwriting", "shift", "ID process on handwritten families", "1 in 12", "no"),
-    EvalSet("display", "shift", "ID process on display families", "1 in 12", "no"),
+    EvalSet("validation", "validation", "ID process, other text families; every choice is made here", "seldom", "yes"),
+    EvalSet("id", "id", "ID process on unseen text families", "seldom", "yes"),
+    EvalSet("monospace", "shift", "ID process on monospaced families", "seldom", "no"),
+    EvalSet("handwriting", "shift", "ID process on handwritten families", "seldom", "no"),
+    EvalSet("display", "shift", "ID process on display families", "seldom", "no"),
     EvalSet("renditions", "shift", "striped, dotted and faded ink on plain grounds: forgetting", "yes", "no"),
     EvalSet("sketches", "shift", "outlines on plain grounds: forgetting", "yes", "no"),
     EvalSet("grounds", "shift", "coloured, checked and sloped grounds: forgetting", "yes", "no"),
     EvalSet("digits", "shift", "ID process on real handwritten digits, among ten classes", "no", "no"),
-    EvalSet("fresh", "diagnostic", "ID process, further text families: i.i.d., outside the OOD mean", "1 in 12", "yes"),
+    EvalSet("fresh", "diagnostic", "ID process, further text families: i.i.d., outside the OOD mean", "seldom", "yes"),
 )  # fmt: skip
 _STREET = list(GROUNDS).index("street")
 _SOLID = list(TEXTURES).index("solid")
@@ -322,7 +322,7 @@ class Development(Glyphs):
     handwritten = "development"
     sets = (
         *(entry for entry in SETS if entry.name != "fresh"),
-        EvalSet("train", "diagnostic", "the finetuning images: whether they are learned by heart", "1 in 12", "all"),
+        EvalSet("train", "diagnostic", "the finetuning images: whether they are learned by heart", "seldom", "all"),
     )
     sources = {
         name: ({"id": "validation", "test": "development"}.get(split, split), style, painter)

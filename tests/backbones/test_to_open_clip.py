@@ -10,7 +10,7 @@ from families_kit import FAMILIES, PADDED, encoder, small, write_tokenizer
 from PIL import Image
 
 from robustft import backbones
-from robustft.backbones import places, registered, to_open_clip
+from robustft.backbones import places, registered, to_huggingface, to_open_clip
 from robustft.benchmarks.commands import export
 from robustft.datasets.decoding import eval_view
 
@@ -62,3 +62,11 @@ def test_open_clip_and_a_run_read_what_was_written(family, tmp_path, monkeypatch
         assert model.logit_bias is None or torch.equal(model.logit_bias, wanted.logit_bias)
     said = json.loads((folder / to_open_clip.CONFIG).read_text())["preprocess_cfg"]
     assert (said["resize_mode"], said["interpolation"]) == wanted.resizing
+
+
+@pytest.mark.parametrize("layout", [to_open_clip, to_huggingface])
+def test_a_tower_whose_patches_are_made_by_convolutions_has_no_layout_of_others(layout):
+    encoder = backbones.empty("glyph-vit-deep-dev")
+    assert encoder.visual.conv1(torch.zeros(2, 3, 32, 32)).shape == (2, 80, 4, 4)  # as patches of 8 would be
+    with pytest.raises(backbones.BackboneError, match="convolutions make the patches of glyph-vit-deep-dev"):
+        layout.config(encoder)

@@ -179,5 +179,5 @@ check: lint types docs test test-programs test-processors test-faults test-slurm
 
 .PHONY: clean
 clean: ## remove caches and generated boards; environments and runs stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis $(addprefix results/leaderboard,.csv _long.csv _published.csv .md .tex .html)
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis $(addprefix results/leaderboard,.csv _long.csv _models.csv _published.csv .md .tex .html)
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -114,6 +114,21 @@ def sets_of(section: Section, column: str) -> dict[str, str] | None:
     return {name: metric} if metric in ("accuracy", *METRICS) else None
 
 
+def scores_of(outcomes: Outcomes, section: Section, row: Row, column: str) -> dict[str, SetScores] | None:
+    """Set -> per-sample scores of a row that a column is made of; None where one is missing, or is of one source.
+
+    Raises:
+        OutcomeError, PredictionError: as `Outcomes.scores`.
+    """
+    asked = sets_of(section, column)
+    if asked is None:
+        return None
+    read = {name: outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()}
+    # Of one source, as on some sets of a rehearsal, no interval is known.
+    known = {name: scores for name, scores in read.items() if scores is not None and len(scores.units) > 1}
+    return known if len(known) == len(asked) else None
+
+
 def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, column: str) -> Comparison | None:
     """First minus second on a column; None where a per-sample file, or a shared seed, is missing.
 
@@ -132,8 +147,7 @@ def compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colum
 
 
 def _compare(outcomes: Outcomes, section: Section, first: Row, second: Row, column: str) -> Comparison | None:
-    asked = sets_of(section, column)
-    if asked is None:
+    if sets_of(section, column) is None:
         return None
     seeds = [row.varies for row in (first, second)]
     if all(seeds):
@@ -143,10 +157,9 @@ def _compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colu
     found: list[dict[str, SetScores]] = []
     kept: list[list[int]] = []
     for row, varies in zip((first, second), seeds, strict=True):
-        read = {name: outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()}
-        every = {name: scores for name, scores in read.items() if scores is not None}
-        if not shared or len(every) < len(asked) or any(len(scores.units) < 2 for scores in every.values()):
-            return None  # of one source, as on some sets of a rehearsal, no interval is known
+        every = scores_of(outcomes, section, row, column)
+        if not shared or every is None:
+            return None
         kept.append([list(row.runs).index(seed) for seed in shared] if varies else [0])
         found.append(every)
     random = any(not row.is_reference_method for row in (first, second))
@@ -156,7 +169,7 @@ def _compare(outcomes: Outcomes, section: Section, first: Row, second: Row, colu
         one, other = (
             {name: s.of_seeds(rows) for name, s in every.items()} for every, rows in zip(found, kept, strict=True)
         )
-        known[key] = found, paired(tables(one, other, list(asked)))
+        known[key] = found, paired(tables(one, other, list(one)))
     difference = known[key][1]
     whole = difference.seeds > 1 and not any(row.pooled for row in (first, second))
     return Comparison(tuple(shared), difference, random, not random or whole)
@@ -176,11 +189,9 @@ def best_rows(rows: Sequence[Row], column: str) -> frozenset[int]:
 
 def testable(outcomes: Outcomes, section: Section, row: Row, column: str) -> bool:
     """Whether a row can be tested on a column: it competes, what its seeds vary is known, and its samples are there."""
-    asked = sets_of(section, column)
-    if asked is None or not row.competes or row.pooled or (row.varies and len(row.seeds) < 2):
+    if not row.competes or row.pooled or (row.varies and len(row.seeds) < 2):
         return False
-    found = [outcomes.scores(section.benchmark, row, name, score) for name, score in asked.items()]
-    return all(scores is not None and len(scores.units) > 1 for scores in found)
+    return scores_of(outcomes, section, row, column) is not None
 
 
 def verdict(outcomes: Outcomes, section: Section, rows: Sequence[Row], column: str) -> Verdict:
@@ -235,12 +246,16 @@ def resolution(outcomes: Outcomes, section: Section, rows: Sequence[Row]) -> str
     if not sizes:
         return ""
     count, many = (" to ".join(str(n) for n in sorted({min(group), max(group)})) for group in (seeds, images))
-    many += f" source images and {sources} sources of images" if sources else " source images"
     return (
-        f"Smallest OOD-mean difference that {count} paired seeds on {many} resolve ({level_text(tests)}, "
-        f"80 % power): {middle.median(sizes):.1f} points, median over pairs of rows; {min(sizes):.1f} to "
-        f"{max(sizes):.1f}."
+        f"Smallest OOD-mean difference that {count} paired seeds on {images_text(many, sources)} resolve "
+        f"({level_text(tests)}, 80 % power): {middle.median(sizes):.1f} points, median over pairs of rows; "
+        f"{min(sizes):.1f} to {max(sizes):.1f}."
     )
+
+
+def images_text(many: str, sources: int) -> str:
+    """600 source images and 3 sources of images"""
+    return f"{many} source images and {sources} sources of images" if sources else f"{many} source images"
 
 
 class Judge:
@@ -278,6 +293,11 @@ class Judge:
         if key not in self._found:
             self._found[key] = self._checked(lambda: verdict(outcomes, section, rows, column)) or Verdict()
         return self._found[key]
+
+    def scores(self, section: Section, row: Row, column: str) -> dict[str, SetScores] | None:
+        """`scores_of`; None also where no file is known of at all, or a file contradicts its record."""
+        outcomes = self._outcomes
+        return None if outcomes is None else self._checked(lambda: scores_of(outcomes, section, row, column))
 
     def matched(self, section: Section, row: Row, curve: Curve) -> Matched | None:
         """`matched`; of the seeds alone where there are no files, or they contradict their records."""

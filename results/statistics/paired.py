@@ -23,6 +23,8 @@ from .seed_summary import StatisticsError
 class Difference:
     """A mean paired difference with what it is known to; arrays of the leading shape of the tables, or scalars.
 
+    Rows of the tables are seeds, or models; what is said of seeds holds for them.
+
     Attributes:
         mean: the difference, in the unit of the tables.
         error, df: standard error over seeds and images, and the degrees of freedom of its t interval; NaN for one
@@ -78,11 +80,7 @@ def paired(parts: Sequence[ArrayLike], level: float = 0.95) -> Difference:
     Raises:
         StatisticsError: no part, shapes that differ, or fewer than two images in a part.
     """
-    tables = [np.asarray(part, dtype=np.float64) for part in parts]
-    if not tables or len({table.shape[:-1] for table in tables}) != 1 or tables[0].ndim < 2:
-        raise StatisticsError(f"paired difference: tables (..., seeds, images) must agree, got {_shapes(tables)}.")
-    if min(table.shape[-1] for table in tables) < 2:
-        raise StatisticsError(f"paired difference: needs at least two source images a part, got {_shapes(tables)}.")
+    tables = _checked(parts)
     n = tables[0].shape[-2]
     by_seed = sum(table.mean(axis=-1) for table in tables)  # (..., n)
     mean = by_seed.mean(axis=-1)
@@ -107,13 +105,49 @@ def paired(parts: Sequence[ArrayLike], level: float = 0.95) -> Difference:
     seed = np.maximum(seed_term - residual, 0)
     variance = seed + image
     df = np.maximum(np.floor(_satterthwaite(variance, [(seed_term, n - 1), *image_terms, *residual_terms])), 1)
-    upper = (1 + level) / 2
-    quantile = special.stdtrit(n - 1.0, upper) * seed
-    quantile = quantile + sum(term * special.stdtrit(float(freedom), upper) for term, freedom in image_terms)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cochran = special.stdtridf(upper, np.where(variance > 0, quantile / variance, np.nan))
-    df = np.where(np.isfinite(cochran), np.minimum(df, cochran), df)
+    df = _lowered(df, variance, [(seed, n - 1), *image_terms], level)
     return Difference(mean, np.sqrt(variance), df, np.sqrt(image), image_df, n, images)
+
+
+def over_models(parts: Sequence[ArrayLike], level: float = 0.95) -> Difference:
+    """The mean difference of two methods over pretrained models and source images, to be on the safe side.
+
+    Args:
+        parts: tables (..., G, M_k) as in `paired`, a row per model: the mean over its seeds, which are seeds of that
+            model alone. What seeds add is in the differences between models.
+        level: as in `paired`.
+
+    The variance is that between models, s_G^2 / G of the models' mean differences, plus that between images, the sum
+    over parts of s_M^2 / M of the images' differences averaged over models. Each holds the interaction of models and
+    images once, so that their sum holds it once too often: it is never too small in the mean, whatever the components
+    are. That is the variance of resampling models and images independently (Owen 2007, "The pigeonhole bootstrap",
+    Annals of Applied Statistics 1, 386), which no resampling of crossed samples can have unbiased (McCullagh 2000), but
+    for one more interaction. Degrees of freedom are Satterthwaite's, rounded down and lowered as in `paired`.
+
+    `paired` takes the interaction out and has shorter intervals, whose p values are too small where Holm asks for
+    0.3 %: simulated with four models, such p values are up to twice as frequent as they should be, here up to 1.3 times
+    (six models: 1.2 and 1.2). Simulated coverage is 95 to 99.6 % at four and six models, the upper end where methods
+    differ on no image more than by chance.
+
+    Raises:
+        StatisticsError: as `paired`, or fewer than two models.
+    """
+    tables = _checked(parts)
+    models = tables[0].shape[-2]
+    if models < 2:
+        raise StatisticsError(f"difference over models: needs at least two models, got {_shapes(tables)}.")
+    by_model = sum(table.mean(axis=-1) for table in tables)  # (..., G)
+    model_term = by_model.var(axis=-1, ddof=1) / models
+    image_terms = [
+        (table.mean(axis=-2).var(axis=-1, ddof=1) / table.shape[-1], table.shape[-1] - 1) for table in tables
+    ]
+    image = sum(term for term, _ in image_terms)
+    terms = [(model_term, models - 1), *image_terms]
+    variance = model_term + image
+    df = _lowered(np.maximum(np.floor(_satterthwaite(variance, terms)), 1), variance, terms, level)
+    images = sum(table.shape[-1] for table in tables)
+    image_df = _satterthwaite(image, image_terms)
+    return Difference(by_model.mean(axis=-1), np.sqrt(variance), df, np.sqrt(image), image_df, models, images)
 
 
 def resolvable(error: float, df: float, power: float = 0.8, level: float = 0.05) -> float:
@@ -155,6 +189,28 @@ def holm(p: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = highest
     return adjusted
+
+
+def _checked(parts: Sequence[ArrayLike]) -> list[np.ndarray]:
+    tables = [np.asarray(part, dtype=np.float64) for part in parts]
+    if not tables or len({table.shape[:-1] for table in tables}) != 1 or tables[0].ndim < 2:
+        raise StatisticsError(f"paired difference: tables (..., seeds, images) must agree, got {_shapes(tables)}.")
+    if min(table.shape[-1] for table in tables) < 2:
+        raise StatisticsError(f"paired difference: needs at least two source images a part, got {_shapes(tables)}.")
+    return tables
+
+
+def _lowered(
+    df: np.ndarray, variance: np.ndarray, components: Sequence[tuple[np.ndarray, int]], level: float
+) -> np.ndarray:
+    """Degrees of freedom whose quantile is no smaller than the mean of the components' own (Cochran and Cox)."""
+    upper = (1 + level) / 2
+    (first, freedom), *rest = components
+    quantile = special.stdtrit(float(freedom), upper) * first
+    quantile = quantile + sum(term * special.stdtrit(float(freedom), upper) for term, freedom in rest)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cochran = special.stdtridf(upper, np.where(variance > 0, quantile / variance, np.nan))
+    return np.where(np.isfinite(cochran), np.minimum(df, cochran), df)
 
 
 def _satterthwaite(variance: np.ndarray, terms: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:

@@ -30,7 +30,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell; `best` of its column, and a sign behind it (`cells.TIED` or `cells.UNTESTED`)."""
+    """What stands in a cell; `best` of its column, or claimed, and a sign behind it: `cells.TIED` or `UNTESTED`."""
 
     text: str
     best: bool = False

@@ -20,6 +20,7 @@ from ..board.rows import SHOWN, Section
 from ..records.atomic import write_atomic
 from ..statistics.setting_selection import RULES
 from .blocks import Block
+from .models_tables import models_csv
 from .page import ASIDE_TEXT, FIXED_TEXT, HEADER, POOLED_TEXT, RULE_TEXT, TITLES, UNRANKED_TEXT, blocks
 from .published_tables import published_csv
 from .to_console import ConsoleBoard
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 FILES = ("leaderboard.csv", "leaderboard_long.csv", "leaderboard.md", "leaderboard.tex", "leaderboard.html")
+MODELS_FILE = "leaderboard_models.csv"
+"""Written beside the first of `FILES` where a section has a summary over its models."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Board:
     def to_long_csv(self) -> str:
         """One line per run, dataset and metric."""
         return "".join(long(self.entries))
+
+    def to_models_csv(self) -> str:
+        """One line per metric and row over all models of a section; empty where no section has a summary over them."""
+        return models_csv(self.sections, self.judge)
 
     def to_published_csv(self) -> str:
         """One line per printed number of a paper and row of ours beside it."""
@@ -178,9 +185,11 @@ def save(board: Board, folder: Path, files: Iterable[str] = FILES) -> None:
         files: which of `FILES`.
     """
     texts = (board.to_csv, None, board.to_markdown, board.to_latex, board.to_html)
-    for name, text in zip(FILES, texts, strict=True):
+    for name, made in zip(FILES, texts, strict=True):
         if name in files:
-            parts = [text()] if text else long(board.entries)
+            parts = [made()] if made else long(board.entries)
             write_atomic(Path(folder) / name, (part.encode() for part in parts))
+    if FILES[0] in files and (text := board.to_models_csv()):
+        write_atomic(Path(folder) / MODELS_FILE, text.encode())
     if board.published:
         write_atomic(Path(folder) / "leaderboard_published.csv", board.to_published_csv().encode())

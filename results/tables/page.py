@@ -10,7 +10,7 @@ from ..board.provenances import shares_name
 from ..board.rows import ASIDE, FIXED, GRID, ORACLE, PUBLISHED, TRANSDUCTIVE, Row, Section, natural, settings_text
 from ..published import rows as rows_module
 from ..statistics.setting_selection import RULES
-from . import published_tables
+from . import models_tables, published_tables
 from .blocks import Block, Cell, Heading, Notes, Table, Text
 from .cells import (
     ASIDE_TITLES,
@@ -107,6 +107,7 @@ def blocks(
         yield Heading(2, section.title + data)
         for remark in remarks(section):
             yield Text(remark)
+        yield from models_tables.beside(section, judge)
         for rule in RULES if section.shows_rules else ():
             yield from _of_rule(section, rule, judge)
         yield from _side_by_side(section)

@@ -14,7 +14,7 @@ from ..board.comparison import Judge
 from ..board.rows import ASIDE, HOME, ORACLE, Row, Section
 from ..published import rows as rows_module
 from ..statistics.setting_selection import RULES
-from . import published_tables
+from . import models_tables, published_tables
 from .blocks import Block, Cell, Heading, Notes
 from .blocks import Table as Cells
 from .cells import ASIDE_TITLES, footnotes, marks_text, metric_columns, remarks
@@ -45,6 +45,8 @@ class ConsoleBoard:
             yield Text(f"{section.title}{data}", style="bold")
             for remark in remarks(section):
                 yield Text(remark, style="dim")
+            for block in _blocks(models_tables.beside(section, self.judge, explained=False), options.max_width):
+                yield from (Text(""), block)
             groups = self._groups(section)
             for group in groups:
                 yield Text("")
@@ -148,7 +150,7 @@ def _blocks(blocks: Iterable[Block], width: int) -> Iterator[Text | Table]:
             for i, heading in enumerate(block.head):
                 table.add_column(heading, justify="right" if i in block.numbers else "left", overflow="fold")
             for row in block.rows:
-                table.add_row(*(Text(cell.text) for cell in row))
+                table.add_row(*map(number, row))
             yield from [table] if keep_words(table, width) else as_lines(table)
         elif isinstance(block, Notes):
             yield from (Text(item, style="dim") for item in block.items)

@@ -288,17 +288,17 @@ def page_findings(bundle: Bundle, records: list[Record]) -> tuple[list[str], lis
     Args:
         records: as they were read, so that rows must be the same to the letter; `rescored` checks their numbers.
 
-    Every line of leaderboard_long.csv and every row of a table is compared, and the text around them too: it must be
+    Every line of the other CSV files and every row of a table is compared, and the text around them too: it must be
     the same where the same code made the pages, and is told of where another one did. Files that are not there are not
     missed.
     """
     try:
         board = bundle.build(records)
-        texts = (board.to_long_csv(), board.to_markdown(), board.to_latex(), board.to_html())
+        texts = (board.to_long_csv(), board.to_markdown(), board.to_latex(), board.to_html(), board.to_models_csv())
     except (BoardError, OutcomeError, PredictionError):
         return [], []  # `board_findings` has said so
     compared, findings = [], []
-    for name, text in zip(leaderboard.FILES[1:], texts, strict=True):
+    for name, text in zip((*leaderboard.FILES[1:], leaderboard.MODELS_FILE), texts, strict=True):
         path = bundle.folder / name
         lines = str.splitlines if path.suffix == ".csv" else _table_rows
         try:

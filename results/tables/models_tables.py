@@ -159,8 +159,9 @@ def _resolution(section: Section, found: Summary, column: str, heading: str) -> 
     sources = sum(section.clusters.get(name, 0) for name in names if name)
     images, level = images_text(str(tested[0].images - sources), sources), level_text(found.tests[column])
     return (
-        f"Smallest difference of {heading} from {BASELINE} that {len(found.models)} models on {images} resolve ({level}, "
-        f"80 % power): {middle.median(sizes):.2f} points, median over rows; {min(sizes):.2f} to {max(sizes):.2f}."
+        f"Smallest difference of {heading} from {BASELINE} that {len(found.models)} models on {images} resolve "
+        f"({level}, 80 % power): {middle.median(sizes):.2f} points, median over rows; {min(sizes):.2f} to "
+        f"{max(sizes):.2f}."
     )
 
 

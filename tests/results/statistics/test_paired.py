@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from robustft.results.statistics.paired import holm, paired, resolvable
+from robustft.results.statistics.paired import holm, over_models, paired, resolvable
 from robustft.results.statistics.seed_summary import StatisticsError
 
 pytestmark = pytest.mark.computes
@@ -130,6 +130,76 @@ def test_the_interval_never_lies_inside_that_of_these_checkpoints(n, images, see
     low, high = found.interval()
     inner_low, inner_high = found.image_interval()
     assert low <= inner_low + 1e-12 and inner_high - 1e-12 <= high
+
+
+# Over models
+
+
+def of_models(rng, models, ratio, image_sd=0.3, rest_sd=0.3, images=60, shape=(REPLICATES,)):
+    """(*shape, models, images) tables around EFFECT: what a model and its two seeds add is `ratio` times the rest."""
+    rest = image_sd**2 / images + rest_sd**2 / (models * images)
+    model = rng.normal(scale=np.sqrt(ratio * rest * models / 2), size=(*shape, models, 1))
+    seeds = rng.normal(scale=np.sqrt(ratio * rest * models), size=(*shape, models, 2)).mean(axis=-1, keepdims=True)
+    image = rng.normal(scale=image_sd, size=(*shape, 1, images))
+    return EFFECT + model + seeds + image + rng.normal(scale=rest_sd, size=(*shape, models, images))
+
+
+@pytest.mark.parametrize("models", [4, 6])
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 4.0, 100.0])
+@pytest.mark.parametrize("rest_sd", [0.3, 1.0])
+def test_the_interval_over_models_covers_a_known_effect(models, ratio, rest_sd):
+    found = over_models([of_models(np.random.default_rng([5, models, int(ratio)]), models, ratio, rest_sd=rest_sd)])
+    assert 0.945 <= coverage(found, EFFECT) <= 0.995
+
+
+def test_over_models_it_covers_the_mean_of_shifts_some_of_which_share_their_images():
+    rng = np.random.default_rng(6)
+    model = rng.normal(scale=0.03, size=(REPLICATES, 6, 1))
+    shared = tables(rng, 6, 60, 0, 0.3, 0.2, start=model) * 3 / 5
+    others = [tables(rng, 6, m, 0, 0.3, 0.3, start=model) / 5 for m in (30, 3)]
+    assert 0.945 <= coverage(over_models([shared, *others]), EFFECT) <= 0.995
+
+
+@pytest.mark.parametrize(("ratio", "least"), [(0.0, 0.99), (100.0, 0.94)])
+def test_over_models_that_agree_on_every_image_but_for_chance_it_is_cautious(ratio, least):
+    found = over_models([of_models(np.random.default_rng(7), 6, ratio, image_sd=0.0)])
+    assert least <= coverage(found, EFFECT) <= 0.998
+
+
+@pytest.mark.parametrize("ratio", [0.0, 4.0, 20.0])
+def test_orders_over_six_models_are_claimed_falsely_on_one_board_in_twenty_at_most(ratio):
+    """16 rows that are as good as the one that all are compared with, by Holm and by signs that are one."""
+    rng, boards = np.random.default_rng([8, int(ratio)]), 1000
+    table = of_models(rng, 6, ratio, shape=(boards, 17))
+    difference = table[:, 1:] - table[:, :1]
+    one_sign = np.abs(np.sign(difference.mean(axis=-1)).sum(axis=-1)) == 6
+    adjusted = np.array([holm(p.tolist()) for p in over_models([difference]).p])
+    assert np.mean(((adjusted <= 0.05) & one_sign).any(axis=1)) <= 0.05
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0.945, 0.98), (0.5, 0.90, 0.94), (1.0, 0.82, 0.88)])
+def test_six_models_of_three_architectures_are_as_few_as_three_where_those_decide(share, least, most):
+    """What docs/protocol.md says of it: two pretraining seeds of one architecture share a part of the variance."""
+    rng = np.random.default_rng(9)
+    architecture = np.repeat(rng.normal(scale=np.sqrt(share), size=(REPLICATES, 3, 1)), 2, axis=1)
+    model = 0.05 * (architecture + rng.normal(scale=np.sqrt(1 - share), size=(REPLICATES, 6, 1)))
+    table = model + rng.normal(scale=0.1, size=(REPLICATES, 1, 60)) + rng.normal(scale=0.1, size=(REPLICATES, 6, 60))
+    assert least <= coverage(over_models([table]), 0) <= most
+
+
+def test_the_variance_over_models_by_hand():
+    """The table of `test_the_three_variances_by_hand`: the interaction stays in both terms."""
+    table = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]) + 0.5 * np.array([[1, -1, 0], [-1, 1, 0]])
+    found = over_models([table])
+    assert found.mean == pytest.approx(3.0)
+    assert found.error**2 == pytest.approx(np.var([2, 4], ddof=1) / 2 + np.var([2, 3, 4], ddof=1) / 3)
+    assert found.error > paired([table]).error and (found.seeds, found.images) == (2, 3)
+    assert 1 <= found.df <= (1 + 1 / 3) ** 2 / (1**2 / 1 + (1 / 3) ** 2 / 2)
+
+
+def test_one_model_says_nothing_of_others():
+    with pytest.raises(StatisticsError, match="at least two models"):
+        over_models([np.zeros((1, 5))])
 
 
 def test_tables_that_do_not_fit_are_refused():

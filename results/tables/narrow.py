@@ -32,7 +32,7 @@ def as_lines(table: Table) -> Iterator[Text]:
     """The same, a row after the other: what it is of, then heading and value of each further column that has one."""
     if table.title:
         yield Text(_plain(table.title))
-    headings = [_plain(column.header) for column in table.columns]
+    headings = [_plain(column.header).replace("\n", " ") for column in table.columns]
     for row in zip_longest(*(map(_plain, column.cells) for column in table.columns), fillvalue=""):
         yield Text(row[0], style="bold")
         said = [f"{heading} {cell}".strip() for heading, cell in zip(headings[1:], row[1:], strict=True) if cell]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
@@ -45,8 +46,10 @@ class ConsoleBoard:
             yield Text(f"{section.title}{data}", style="bold")
             for remark in remarks(section):
                 yield Text(remark, style="dim")
-            for block in _blocks(models_tables.beside(section, self.judge, explained=False), options.max_width):
-                yield from (Text(""), block)
+            for block in models_tables.beside(section, self.judge, explained=False):
+                if isinstance(block, (Heading, Cells)):
+                    yield Text("")
+                yield from _blocks([block], options.max_width, whole=True)
             groups = self._groups(section)
             for group in groups:
                 yield Text("")
@@ -142,13 +145,20 @@ def _has_own(group: Group) -> bool:
     return any(map(_is_own, group.rows))
 
 
-def _blocks(blocks: Iterable[Block], width: int) -> Iterator[Text | Table]:
-    """Blocks of the page as they are."""
+def _blocks(blocks: Iterable[Block], width: int, whole: bool = False) -> Iterator[Text | Table]:
+    """Blocks of the page as they are.
+
+    Args:
+        whole: whether a number and its interval stay on one line.
+    """
     for block in blocks:
         if isinstance(block, Cells):
             table = Table(title=Text(block.caption), title_justify="left", box=None, pad_edge=False)
             for i, heading in enumerate(block.head):
-                table.add_column(heading, justify="right" if i in block.numbers else "left", overflow="fold")
+                kept = whole and i in block.numbers
+                heading = heading.replace(" ", "\n") if kept else heading
+                justify: Literal["left", "right"] = "right" if i in block.numbers else "left"
+                table.add_column(heading, justify=justify, overflow="fold", no_wrap=kept)
             for row in block.rows:
                 table.add_row(*map(number, row))
             yield from [table] if keep_words(table, width) else as_lines(table)

@@ -29,7 +29,8 @@ class Against:
         interval: at the `level` of its column; None where it could not be tested.
         p: Holm's adjusted p value over the column; None as `interval`.
         claimed: whether an order is: the interval excludes 0, and the sign is one on all models.
-        resolvable: the true difference that Holm separates first with 80 % power; None as `interval`.
+        resolvable: the true difference that Holm separates first with 80 % power; None as `interval`, and where the row
+            is plain finetuning, image by image, which says nothing of noise.
     """
 
     difference: float
@@ -171,7 +172,7 @@ def _compared(
                 interval=_ends(found, levels[column]),
                 p=adjusted[i],
                 claimed=adjusted[i] <= LEVEL and plain.same == len(rows[i].rows),
-                resolvable=resolvable(float(found.error), float(found.df), level=LEVEL / len(tested)),
+                resolvable=resolvable(float(found.error), float(found.df), level=LEVEL / len(tested)) or None,
             )
     return [replace(row, against=against.get(i, {})) for i, row in enumerate(rows)], tests, levels
 

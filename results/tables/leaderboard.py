@@ -189,7 +189,10 @@ def save(board: Board, folder: Path, files: Iterable[str] = FILES) -> None:
         if name in files:
             parts = [made()] if made else long(board.entries)
             write_atomic(Path(folder) / name, (part.encode() for part in parts))
-    if FILES[0] in files and (text := board.to_models_csv()):
-        write_atomic(Path(folder) / MODELS_FILE, text.encode())
+    if FILES[0] in files:
+        if text := board.to_models_csv():
+            write_atomic(Path(folder) / MODELS_FILE, text.encode())
+        else:  # an earlier board's would be read as this one's
+            (Path(folder) / MODELS_FILE).unlink(missing_ok=True)
     if board.published:
         write_atomic(Path(folder) / "leaderboard_published.csv", board.to_published_csv().encode())

@@ -151,8 +151,7 @@ def _number(value: float | None, column: str, sign: str = "") -> str:
 def _resolution(section: Section, found: Summary, column: str, heading: str) -> str:
     """A sentence on what the models and images of a column resolve; empty where nothing was tested."""
     tested = [row.against[column] for row in found.rows if row.against and row.against[column].p is not None]
-    # A row that is plain finetuning, image by image, says nothing of noise.
-    sizes = [100 * size for against in tested if (size := against.resolvable)]
+    sizes = [100 * against.resolvable for against in tested if against.resolvable is not None]
     if not sizes:
         return ""
     names = section.shifts if column == section.ood_column else (section.id_set,)

@@ -16,7 +16,7 @@ from robustft.results.board.per_sample import Outcomes
 from robustft.results.metrics import set_metrics
 from robustft.results.records import predictions
 from robustft.results.records.records import publish_record, read_record, record_paths, summarise
-from robustft.results.tables.leaderboard import build
+from robustft.results.tables.leaderboard import build, save
 
 pytestmark = pytest.mark.computes
 
@@ -27,6 +27,7 @@ AHEAD = {
     "up": (0.08, 0.09, 0.10, 0.11, 0.12, 0.10),
     "split": (0.10, 0.10, 0.10, 0.10, 0.10, -0.01),  # an interval above 0, and one model against it
     "same": (0.02, -0.02, 0.01, -0.01, 0.02, -0.03),
+    "twin": (0.0,) * 6,  # ft, image by image, as WiSE-FT at alpha 1
     "lost": (0.05,) * 6,  # without a file of one run
     "short": (0.20,) * 5,  # on five models
 }
@@ -115,6 +116,9 @@ def test_an_order_is_claimed_where_all_models_have_one_sign_and_the_interval_exc
         assert float(found["same"]["difference_low"]) < 0 < float(found["same"]["difference_high"])
         assert float(found["up"]["difference_low"]) > 0 and float(found["up"]["resolved_difference"]) > 0
     assert lines["lost", "acc_ood_mean_percent"]["difference_low"] == ""
+    twin = lines["twin", "acc_id_percent"]
+    fields = ("difference", "p_holm", "models_same_sign", "verdict", "resolved_difference")
+    assert [twin[field] for field in fields] == ["0.0000", "1", "0", "no order claimed", ""]
     assert lines["ft", "acc_id_percent"]["verdict"] == "the baseline"
 
 
@@ -139,8 +143,8 @@ def test_a_row_that_lacks_a_model_is_named_and_neither_averaged_nor_tested(six):
     block = page[page.index("### Over 6 models") : page.index("### Selection rule")]
     assert "because they do not compete on every model: short (local) on 5 of 6." in block
     assert block.count("short") == 1
-    # And it has no part in the others' tests: up, split and same are three rows on the shifts.
-    assert "two-sided 5 % / 3, the level at which Holm" in block
+    # And it has no part in the others' tests: up, split, same and twin are four rows on the shifts.
+    assert "two-sided 5 % / 4, the level at which Holm" in block
 
 
 def test_the_summary_stands_first_in_every_form(six):
@@ -172,11 +176,13 @@ def test_without_samples_there_are_means_and_no_claims(six):
 
 
 @pytest.mark.parametrize("models", [1, 3])
-def test_few_models_have_no_summary(six, models, tmp_path):
-    board = board_of(six, MODELS[:models])
-    assert "Over" not in board.to_markdown() and board.to_models_csv() == ""
-    four = board_of(six, MODELS[:4])
-    assert "### Over 4 models" in four.to_markdown() and "Not averaged" not in four.to_markdown()
+def test_few_models_have_no_summary_nor_an_earlier_boards(six, models, tmp_path):
+    four, board = board_of(six, MODELS[:4]), board_of(six, MODELS[:models])
+    save(four, tmp_path)
+    assert "### Over 4 models" in four.to_markdown() and "Neither averaged" not in four.to_markdown()
+    assert (tmp_path / "leaderboard_models.csv").exists()
+    save(board, tmp_path)
+    assert "Over" not in board.to_markdown() and not (tmp_path / "leaderboard_models.csv").exists()
 
 
 def test_without_plain_finetuning_there_is_nothing_to_compare_with(six):

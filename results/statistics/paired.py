@@ -120,9 +120,9 @@ def over_models(parts: Sequence[ArrayLike], level: float = 0.95) -> Difference:
     The variance is that between models, s_G^2 / G of the models' mean differences, plus that between images, the sum
     over parts of s_M^2 / M of the images' differences averaged over models. Each holds the interaction of models and
     images once, so that their sum holds it once too often: it is never too small in the mean, whatever the components
-    are. That is the variance of resampling models and images independently (Owen 2007, "The pigeonhole bootstrap",
-    Annals of Applied Statistics 1, 386), which no resampling of crossed samples can have unbiased (McCullagh 2000), but
-    for one more interaction. Degrees of freedom are Satterthwaite's, rounded down and lowered as in `paired`.
+    are. Resampling models and images independently errs to the same side, by the interaction twice (Owen 2007, "The
+    pigeonhole bootstrap", Annals of Applied Statistics 1, 386); no resampling of crossed samples is exact (McCullagh
+    2000). Degrees of freedom are Satterthwaite's, rounded down and lowered as in `paired`.
 
     `paired` takes the interaction out and has shorter intervals, whose p values are too small where Holm asks for
     0.3 %: simulated with four models, such p values are up to twice as frequent as they should be, here up to 1.3 times

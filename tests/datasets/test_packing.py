@@ -44,6 +44,16 @@ def named(tree):
     return [tree.name(i) for i in range(len(tree))], tree.contents("images").tobytes()
 
 
+def test_names_that_webdataset_would_take_for_one_sample_are_found(tmp_path):
+    for name in ("plain.png", "dots.0.png", "dots.1.png", "same.png", "same.jpg", "one.two.png"):
+        (tmp_path / "set" / "c").mkdir(parents=True, exist_ok=True)
+        own_data_kit.picture(0, 0, 0).save(tmp_path / "set" / "c" / name)
+    made = packing.pack(tmp_path / "set", tmp_path / "out", "tar", quietly)
+    assert {name.removeprefix("c/") for name in made.unlike_webdataset} == {
+        "dots.0.png", "dots.1.png", "same.png", "same.jpg", "one.two.png",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_command_says_what_it_wrote(folder, tmp_path, form, capsys, monkeypatch):
     monkeypatch.setattr(command, "TELL_SECONDS", -1)
@@ -55,6 +65,7 @@ def test_the_command_says_what_it_wrote(folder, tmp_path, form, capsys, monkeypa
     )
     assert "1 entry passed over, no images in a class folder, as README" in told.out
     assert "not in the shards: 1 class folder without an image, as 1" in told.out
+    assert ("caution: 12 images, as 0/0.é.png, cannot be told apart by other readers" in told.out) == (form == "tar")
     assert f"robustft: {form} of {folder}: 100 %" in told.err
     assert sorted(made) == [f"out-{i:05d}-of-{len(made):05d}.{form}" for i in range(len(made))] and len(made) > 2
     assert os.listdir(tmp_path / "deep") == ["out"]
@@ -127,7 +138,7 @@ def test_what_was_begun_of_other_images_is_not_gone_on_with(folder, tmp_path):
     path = next((folder / "2").iterdir())
     path.write_bytes(path.read_bytes())  # another date
     os.utime(path, (1, 1))
-    with pytest.raises(DataError, match=r"\.out\.packing: is what an earlier call left that packed something else"):
+    with pytest.raises(DataError, match=r"\.out\.packing: is left by an earlier call that packed other images"):
         packing.pack(folder, tmp_path / "out", "tar", quietly)
 
 

@@ -47,6 +47,11 @@ def pack(folder: Path, target: Path, form: Literal["tar", "parquet"]) -> int:
         say(f"{counted(count, 'entry', 'entries')} passed over, no images in a class folder, as {first}")
     if made.empty:
         say(f"not in the shards: {counted(len(made.empty), 'class folder')} without an image, as {made.empty[0]}")
+    if form == "tar" and (merged := made.unlike_webdataset):
+        say(
+            f"caution: {counted(len(merged), 'image')}, as {merged[0]}, cannot be told apart by other readers of "
+            "WebDataset, for which a name ends at its first dot; robustft reads them. --format parquet has no such names."
+        )
     return 0
 
 

@@ -177,7 +177,7 @@ def test_run_id_is_the_same_on_every_machine_and_in_every_version():
 @given(st.permutations(list(RunSpec.model_fields)))
 def test_run_id_ignores_the_order_of_keys(order):
     spec = expand("tracer")[0].spec
-    rare = {"given": None, "plugins": [], "method_code": None, "shots": None, "unique_captions": False}  # seldom written
+    rare = {"given": None, "plugins": [], "method_code": None, "shots": None, "unique_captions": False}  # seldom there
     values = {**rare, **spec.model_dump()}
     shuffled = {key: values[key] for key in order}
     shuffled["hyper"] = dict(reversed(values["hyper"].items()))

@@ -50,7 +50,7 @@ def pack(folder: Path, target: Path, form: Literal["tar", "parquet"]) -> int:
     if form == "tar" and (merged := made.unlike_webdataset):
         say(
             f"caution: {counted(len(merged), 'image')}, as {merged[0]}, cannot be told apart by other readers of "
-            "WebDataset, for which a name ends at its first dot; robustft reads them. --format parquet has no such names."
+            "WebDataset, whose names end at their first dot; robustft reads them. --format parquet has no such limit."
         )
     return 0
 

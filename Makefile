@@ -116,7 +116,7 @@ docs: ## build the documentation into build/site; a dead link or an undocumented
 	@echo "wrote build/site/index.html"
 
 .PHONY: pretrain
-pretrain: $(STAMP) ## make the bundled backbones again (25 minutes of one core for digits, 5 to 6 for each of glyphs)
+pretrain: $(STAMP) ## make the bundled backbones again (25 minutes of one core for digits, 5 to 7 for each of glyphs)
 	@$(PY) -m robustft.benchmarks.maintenance.pretrain
 	@$(PY) -m robustft.benchmarks.maintenance.pretrain_glyphs
 

@@ -434,7 +434,11 @@ def traits(name: str) -> Traits:
     return found
 
 
-TRAITS = {name: Traits(name, blocks=blocks) for name, blocks in (("RN50", 16), ("ViT-B-16", 12), ("ViT-L-14", 24))}
+TRAITS = {
+    "RN50": Traits("RN50", recomputes=False, blocks=16),
+    "ViT-B-16": Traits("ViT-B-16", blocks=12),
+    "ViT-L-14": Traits("ViT-L-14", blocks=24),
+}
 """Of the registered ones without open_clip, which is slow to import."""
 
 

@@ -216,12 +216,7 @@ def _check_place(plan: list[Planned], executor: Executor) -> None:
     if executor.cluster is None:
         check_device(executor.device)
     if executor.checkpoint_activations:
-        for backbone in dict.fromkeys(planned.spec.backbone for planned in plan if planned.spec.steps):
-            if not backbones.traits(backbone).recomputes:
-                raise UserError(
-                    f"--checkpoint-activations: must be left out for {backbone}, whose image tower has no blocks that "
-                    "can be computed again; leave it out or choose another backbone."
-                )
+        check_recomputes([planned.spec for planned in plan])
     for backbone in {planned.spec.backbone for planned in plan if not planned.spec.given}:
         backbones.check(backbone)
 
@@ -337,6 +332,16 @@ def tell_result(benchmark: Benchmark, plan: list[Planned], runs: Path, console: 
     console.print(f"{', '.join(parts)}: {folder.record}", soft_wrap=True)
     if reason := unranked.reason({**record, "selection": selection_of(benchmark, spec)}, benchmark):
         console.print(f"{reason}.", soft_wrap=True)
+
+
+def check_recomputes(specs: list[RunSpec]) -> None:
+    """UserError where `--checkpoint-activations` is for a tower that cannot compute its blocks again."""
+    for backbone in dict.fromkeys(spec.backbone for spec in specs if spec.steps):
+        if not backbones.traits(backbone).recomputes:
+            raise UserError(
+                f"--checkpoint-activations: must be left out for {backbone}, whose image tower has no blocks that can "
+                "be computed again; leave it out or choose another backbone."
+            )
 
 
 def check_device(device: str) -> None:

@@ -35,7 +35,7 @@ from ...results.records.records import Record, gather, record_paths
 from ...results.statistics.seed_summary import paired_difference
 
 CARD = Path(__file__).resolve().parents[2] / "datasets" / "glyphs_card.json"
-ROWS, DEVELOPMENT, SCRATCH = "glyphs", "glyphs_development", "glyphs_scratch"
+DEVELOPMENT, SCRATCH = "glyphs_development", "glyphs_scratch"
 REGISTERED = ("zero_shot", "ft", "flyp")
 """The only methods that may have run on this data before the windows were committed."""
 Bounds = tuple[float, float]
@@ -75,20 +75,22 @@ class Run:
 
 
 def read(root: Path) -> list[Run]:
-    """The development runs below a folder, and what rows' backbones score as they are.
+    """The development runs below a folder.
 
     Raises:
-        SystemExit: a method that is not REGISTERED has run on the development data.
+        SystemExit: a method that is not REGISTERED has run on this data.
     """
     found = []
     for path in record_paths(root):
         record: Record = json.loads(path.read_text())
-        method, spec = record["method"], record["spec"]
-        if record["benchmark"] in (DEVELOPMENT, SCRATCH) and method not in REGISTERED:
-            raise SystemExit(f"{path}: {method} has run on the development data; the windows are for before that.")
-        if record["benchmark"] in (DEVELOPMENT, SCRATCH) or (record["benchmark"], method) == (ROWS, "zero_shot"):
+        if not record["benchmark"].startswith("glyphs"):
+            continue
+        if record["method"] not in REGISTERED:
+            raise SystemExit(f"{path}: {record['method']} has run on this data; the windows are for before that.")
+        if record["benchmark"] in (DEVELOPMENT, SCRATCH):
+            spec = record["spec"]
             found.append(
-                Run(record["backbone"], method, record["benchmark"], spec["lr"], spec["steps"],
+                Run(record["backbone"], record["method"], record["benchmark"], spec["lr"], spec["steps"],
                     spec["batch_size"], spec["seed"], {s: v["accuracy"] for s, v in record["sets"].items()},
                     record["sets"]["id"]["ece"], path.parent)
             )  # fmt: skip
@@ -241,10 +243,9 @@ def validity(records: Sequence[Record], published: dict[str, float]) -> dict[str
 
 
 def card(runs: Sequence[Run]) -> dict[str, Any]:
-    """The committed card as JSON: both datasets, what rows' backbones score as they are, and the windows of each
-    development backbone."""
+    """The committed card as JSON: both datasets, and the windows of each development backbone."""
     out: dict[str, Any] = {}
-    for name in (ROWS, DEVELOPMENT):
+    for name in ("glyphs", DEVELOPMENT):
         about = get(name).card
         sets = {
             s.name: {"role": s.role, "measures": s.measures, "in pretraining": s.in_pretraining,
@@ -253,14 +254,10 @@ def card(runs: Sequence[Run]) -> dict[str, Any]:
         }  # fmt: skip
         out[name] = {"version": about.version, "fingerprint": about.fingerprint, "prompts": list(about.prompts),
                      "sets": sets, "backbones": {}}  # fmt: skip
-    for run in sorted((run for run in runs if run.benchmark == ROWS), key=lambda run: run.backbone):
-        scores = {s: round(value / 100, 4) for s, value in accuracies([run]).items()} | {"ece": round(run.ece, 4)}
-        row: dict[str, Any] = {"weights": backbones.weights_id(run.backbone), "zero_shot": scores}
-        out[ROWS]["backbones"][run.backbone] = row
     for backbone in sorted({run.backbone for run in runs if run.benchmark == DEVELOPMENT}):
         mine = [run for run in runs if run.backbone == backbone and run.benchmark == DEVELOPMENT]
         steps = min((run.steps for run in mine if run.method != "zero_shot"), default=0)
-        row = {"weights": backbones.weights_id(backbone)}
+        row: dict[str, Any] = {"weights": backbones.weights_id(backbone)}
         for method in REGISTERED:
             rates = by_rate([r for r in mine if r.method == method and (method == "zero_shot" or r.steps == steps)])
             if rates:

@@ -2,7 +2,7 @@
 
     python -m robustft.benchmarks.maintenance.pretrain_glyphs NAME ...
 
-Minutes of one core, by its own clock: about 5 for either ViT and 6 for glyph-rn; 50 for three seeds of each.
+Minutes of one core, by its own clock: about 5 for either ViT and 7 for glyph-rn; 50 for three seeds of each.
 
 A model is a function of its name: every picture and caption depends on (name, step, row) alone. A run that was cut goes
 on from its last checkpoint, in build/pretrain.

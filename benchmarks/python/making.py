@@ -77,6 +77,8 @@ def run(
     if unfinished:
         sweep.check_inputs(list(planned.values()), folders, keep)
         sweep.check_device(device)
+        if checkpoint_activations:
+            sweep.check_recomputes([each.spec for each in unfinished])
         for benchmark in {id(each.benchmark): each.benchmark for each in unfinished}.values():
             sweep.check_data(benchmark, [each.spec for each in unfinished if each.benchmark is benchmark])
         sweep.check_writable(root)

@@ -35,8 +35,7 @@ def test_the_bundled_files_are_small():
 def test_weights_are_those_of_the_card_and_zero_shot_numbers_too(name):
     """The file's hash, and accuracy on ID and validation to the image: the card's numbers are of these weights."""
     torch.set_num_threads(1)
-    glyphs = "glyphs_development" if name.endswith("-dev") else "glyphs"
-    data = get(PRETRAINED_FOR.get(name, glyphs if name.startswith("glyph-") else "digits"))
+    data = get(PRETRAINED_FOR.get(name, "glyphs_development" if name.startswith("glyph-") else "digits"))
     listed = CARD[data.card.name]["backbones"][name]
     assert backbones.weights_id(name) == listed["weights"]
     encoder = backbones.load(name)

@@ -71,6 +71,13 @@ def test_a_mistake_is_one_error_with_one_sentence(suite, more, says, capfd):
     assert not str(caught.value).startswith("-") and capfd.readouterr() == ("", "")
 
 
+def test_activations_that_a_tower_cannot_compute_again_are_refused_before_a_folder_is_made(tmp_path):
+    planned = robustft.plan(write_suite(tmp_path, backbones=["tiny-rn"]), "ft", seeds=[0])
+    with pytest.raises(robustft.UserError, match="checkpoint-activations: must be left out for tiny-rn"):
+        robustft.run(planned, tmp_path / "runs", checkpoint_activations=True)
+    assert not list((tmp_path / "runs").rglob("spec.json"))
+
+
 def test_an_unknown_suite_is_such_a_mistake():
     with pytest.raises(robustft.UserError, match="digit"):
         robustft.plan("digitz", "ft")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from methods_kit import batches, encoder, run, settings, task
 
+from robustft import backbones
 from robustft.backbones import clip, tiny
 from robustft.methods import registry
 from robustft.methods.base import Context
@@ -94,8 +95,10 @@ def test_the_plan_knows_which_can(name):
     assert tiny.traits(name).recomputes == tiny.build(name).traits().recomputes == (name != "tiny-rn")
 
 
-def test_the_plan_knows_which_of_open_clips_can():
-    assert [clip.traits(name).recomputes for name in ("RN50", "ViT-B-16")] == [False, True]
+@pytest.mark.parametrize("name", list(backbones.TRAITS))
+def test_what_the_plan_knows_of_openais_is_what_open_clip_says(name):
+    assert backbones.traits(name) == clip.traits(name)
+    assert backbones.traits(name).recomputes == (name != "RN50")
 
 
 # Captions once each

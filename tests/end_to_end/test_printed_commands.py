@@ -54,6 +54,7 @@ RULES = (
     Rule("robustft .*--include my_method.py.*", code=2, says="my_method.py: there is no such file or package"),
     Rule("robustft (tune|sweep) mine.yaml .*", code=2, says="'mine.yaml': no such file"),
     Rule("robustft (run|sweep|tune|evaluate|compare|bundle|export|verify|merge)", "--help", says="Usage: robustft"),
+    Rule("robustft data pack", "--help", says="Usage: robustft"),
     Rule("robustft run digits .*", "--limit 32 --set steps=3", says="OOD mean accuracy .*record.json"),
     Rule("robustft (sweep|tune) (own_data|domainbed).*", code=2, says=NO_FOLDER),
     Rule("robustft sweep .*--dry-run", says="dry run: nothing was started"),

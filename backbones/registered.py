@@ -49,8 +49,8 @@ GLYPH_VISION: dict[str, Tower] = {
     "glyph-vit-wide": Tower(layers=2, width=112, head_width=28, patch_size=8, image_size=IMAGE_SIZE),
     "glyph-rn": Tower(layers=[1, 1, 1, 1], width=8, head_width=32, image_size=IMAGE_SIZE),
 }
-"""Architectures for `glyphs`. A backbone's name adds its pretraining seed: -1 and -2 are reported on, and the benchmark
-was shaped and is tuned on -dev."""
+"""Architectures for `glyphs`. A backbone's name adds its pretraining seed: -3 and -4 are reported on, the benchmark was
+shaped and is tuned on -dev, and others were looked at while it was shaped (docs/glyphs.md)."""
 
 PRETRAINED_ON_GLYPHS = ("glyph-vit-deep-dev", "glyph-vit-wide-dev", "glyph-rn-dev")
 """Those whose weights are in this repository."""

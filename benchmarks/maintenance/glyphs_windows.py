@@ -11,6 +11,9 @@ interpolates was run on this data. A window that is not met is named on the card
 The learning rate is selected by the mean negative log-likelihood on the validation set after temperature scaling of
 each run (`validation_nll_scaled`, the metric of the suite's tuning), over the tuning seeds.
 
+Accuracies differ by ten points and more between pretraining seeds of one recipe, so what a window says of them (SPREAD)
+holds for the mean over development seeds. Their weights do not ship; `glyphs_development.yaml` says how they are made.
+
 The validity test asks afterwards whether the order of methods agrees with the literature on CLIP. It is run once on the
 reference's records, passed or failed; nothing is reshaped by it without new families and new pretraining seeds.
 """
@@ -56,6 +59,9 @@ WINDOWS: dict[str, Bounds] = {
     "pairs of one class a row of the batch": (0, 1.5),
 }
 """Name -> lowest and highest value, in points of percent where it is an accuracy. All must hold on each backbone."""
+SPREAD = ("zero-shot ID accuracy", "zero-shot ID ECE", "FT - zero-shot, ID", "FT - zero-shot, OOD mean",
+          "shifts that rise with FT", "shifts that fall with FT", "FT train accuracy")  # fmt: skip
+"""Windows for the mean over pretraining seeds of development; the others look at the weights that ship alone."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Run:
     """What the windows read of a record: its setting, accuracies in [0, 1] by set, and where its predictions lie."""
 
     backbone: str
+    weights: str
     method: str
     benchmark: str
     lr: float
@@ -90,9 +97,9 @@ def read(root: Path) -> list[Run]:
         if record["benchmark"] in (DEVELOPMENT, SCRATCH):
             spec = record["spec"]
             found.append(
-                Run(record["backbone"], record["method"], record["benchmark"], spec["lr"], spec["steps"],
-                    spec["batch_size"], spec["seed"], {s: v["accuracy"] for s, v in record["sets"].items()},
-                    record["sets"]["id"]["ece"], path.parent)
+                Run(record["backbone"], record["backbone_weights"], record["method"], record["benchmark"], spec["lr"],
+                    spec["steps"], spec["batch_size"], spec["seed"],
+                    {s: v["accuracy"] for s, v in record["sets"].items()}, record["sets"]["id"]["ece"], path.parent)
             )  # fmt: skip
     return found
 
@@ -140,29 +147,51 @@ def _losses(runs: Sequence[Run]) -> tuple[np.ndarray, list[str]]:
     return np.concatenate(losses), units
 
 
-def values(runs: Sequence[Run], backbone: str) -> dict[str, float]:
-    """The value of every window on one backbone; those whose runs are not there are left out."""
+def by_seed(runs: Sequence[Run], backbone: str) -> list[dict[str, float]]:
+    """Of each pretraining seed of development what the windows in SPREAD look at: those of the weights that ship first.
+
+    The rate is the one that the weights that ship select, on which alone a whole grid is run.
+    """
+    ours = backbones.weights_id(backbone)
     mine = [run for run in runs if run.backbone == backbone and run.benchmark == DEVELOPMENT]
     steps = min((run.steps for run in mine if run.method == "ft"), default=0)
+    finetuned = [run for run in mine if run.method == "ft" and run.steps == steps]
+    rates = by_rate([run for run in finetuned if run.weights == ours])
+    shifts = get("glyphs").card.names("shift")
+    out = []
+    for weights in sorted({run.weights for run in mine}, key=lambda weights: (weights != ours, weights)):
+        zeros = [run for run in mine if run.method == "zero_shot" and run.weights == weights]
+        zero = accuracies(zeros)
+        row = {"zero-shot ID accuracy": zero["id"], "zero-shot ID ECE": fmean(run.ece for run in zeros)}
+        if rates:
+            ft = accuracies([run for run in finetuned if run.weights == weights and run.lr == select(rates)])
+            change = {s: ft[s] - zero[s] for s in ("id", "ood", *shifts)}
+            row |= {
+                "FT - zero-shot, ID": change["id"],
+                "FT - zero-shot, OOD mean": change["ood"],
+                "shifts that rise with FT": sum(change[s] > 0 for s in shifts),
+                "shifts that fall with FT": sum(change[s] < 0 for s in shifts),
+                "FT train accuracy": ft["train"],
+            }
+        out.append(row)
+    return out
+
+
+def values(runs: Sequence[Run], backbone: str) -> dict[str, float]:
+    """The value of every window on one backbone; those whose runs are not there are left out."""
+    seeds = by_seed(runs, backbone)
+    out = {name: fmean(row[name] for row in seeds) for name in seeds[0]}
+    ours = backbones.weights_id(backbone)
+    mine = [r for r in runs if r.backbone == backbone and r.benchmark == DEVELOPMENT and r.weights == ours]
+    steps = min((run.steps for run in mine if run.method == "ft"), default=0)
     usual = {m: by_rate([r for r in mine if r.method == m and r.steps == steps]) for m in ("ft", "flyp")}
-    zero = accuracies([run for run in mine if run.method == "zero_shot"])
-    out = {
-        "zero-shot ID accuracy": zero["id"],
-        "zero-shot ID ECE": fmean(run.ece for run in mine if run.method == "zero_shot"),
-    }
     if not usual["ft"]:
         return out
+    zero = accuracies([run for run in mine if run.method == "zero_shot"])
     chosen = usual["ft"][select(usual["ft"])]
     ft, shifts = accuracies(chosen), get("glyphs").card.names("shift")
     change = {s: ft[s] - zero[s] for s in ("id", "ood", *shifts)}
-    out |= {
-        "FT - zero-shot, ID": change["id"],
-        "FT - zero-shot, OOD mean": change["ood"],
-        "shifts that rise with FT": sum(change[s] > 0 for s in shifts),
-        "shifts that fall with FT": sum(change[s] < 0 for s in shifts),
-        "FT train accuracy": ft["train"],
-        "pairs of one class a row of the batch": (chosen[0].batch_size - 1) / len(get("glyphs").card.class_names),
-    }
+    out["pairs of one class a row of the batch"] = (chosen[0].batch_size - 1) / len(get("glyphs").card.class_names)
     scratch = [r for r in runs if r.benchmark == SCRATCH and r.backbone == f"{backbone}-scratch"]
     if scratch:
         rates = by_rate(scratch)
@@ -255,15 +284,17 @@ def card(runs: Sequence[Run]) -> dict[str, Any]:
         out[name] = {"version": about.version, "fingerprint": about.fingerprint, "prompts": list(about.prompts),
                      "sets": sets, "backbones": {}}  # fmt: skip
     for backbone in sorted({run.backbone for run in runs if run.benchmark == DEVELOPMENT}):
-        mine = [run for run in runs if run.backbone == backbone and run.benchmark == DEVELOPMENT]
+        ours = backbones.weights_id(backbone)
+        mine = [r for r in runs if r.backbone == backbone and r.benchmark == DEVELOPMENT and r.weights == ours]
         steps = min((run.steps for run in mine if run.method != "zero_shot"), default=0)
-        row: dict[str, Any] = {"weights": backbones.weights_id(backbone)}
+        row: dict[str, Any] = {"weights": ours}
         for method in REGISTERED:
             rates = by_rate([r for r in mine if r.method == method and (method == "zero_shot" or r.steps == steps)])
             if rates:
                 chosen = rates[select(rates)]
                 row[method] = {"lr": chosen[0].lr} if method != "zero_shot" else {}
                 row[method] |= {s: round(value / 100, 4) for s, value in accuracies(chosen).items()}
+        row["seeds"] = [{name: round(x, 3) for name, x in of.items()} for of in by_seed(runs, backbone)]
         out[DEVELOPMENT]["backbones"][backbone] = row | {"windows": judge(values(runs, backbone))}
     return out
 
@@ -288,7 +319,8 @@ def main() -> None:
             print(f"no runs of {DEVELOPMENT} below {arguments.runs}: run `robustft sweep {DEVELOPMENT} --method all`")
         found = {name: judge(values(runs, name)) for name in names}
         for backbone, judged in found.items():
-            print(backbone)
+            seeds = len(by_seed(runs, backbone))
+            print(f"{backbone}, with {seeds} pretraining seed{'s' * (seeds > 1)}")
             for name, row in judged.items():
                 low, high = row["bounds"]
                 print(f"  {'ok  ' if row['holds'] else 'MISS'} {name}: {row['value']}  [{low:g}, {high:g}]")

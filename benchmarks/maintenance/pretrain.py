@@ -174,10 +174,15 @@ def place(name: str) -> Path:
     return folder / f"{name}.safetensors"
 
 
-def write(encoder: DualEncoder) -> None:
-    """Writes the weights as float16 to their place, and of those that ship their hash into the manifest."""
+def save(encoder: DualEncoder, path: Path) -> None:
+    """Writes the weights as float16."""
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, place(encoder.name))
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+
+
+def write(encoder: DualEncoder) -> None:
+    """Writes the weights to their place, and of those that ship their hash into the manifest."""
+    save(encoder, place(encoder.name))
     if encoder.name in MADE_HERE:
         return
     manifest = json.loads(tiny.MANIFEST.read_text()) if tiny.MANIFEST.exists() else {}

@@ -5,7 +5,8 @@
 Minutes of one core, by its own clock: about 5 for either ViT and 7 for glyph-rn; 50 for three seeds of each.
 
 A model is a function of its name: every picture and caption depends on (name, step, row) alone. A run that was cut goes
-on from its last checkpoint, in build/pretrain.
+on from its last checkpoint, in build/pretrain. There the weights of a name that does not ship are written too, as
+NAME.safetensors.
 
 The first part of the steps shows plain pictures with captions that name the character alone, and counts all pairs of
 one character as matches: without it small ViTs learn colours and grounds, and never characters. After that captions
@@ -148,7 +149,7 @@ def pretrain(name: str, folder: Path) -> DualEncoder:
 
 def main() -> None:
     """The named backbones, one after the other."""
-    from .pretrain import make_merges, write
+    from .pretrain import make_merges, save, write
 
     parser = argparse.ArgumentParser(description="Pretrain the backbones of the glyphs benchmark.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="all that ship, by default")
@@ -162,7 +163,11 @@ def main() -> None:
             parser.error(f"{name}: must be an architecture and a seed, as in {next(iter(RECIPES))}-dev.")
     make_merges(vocabulary(), tiny.merges_of(names[0]))
     for name in names:
-        write(pretrain(name, arguments.folder))
+        encoder = pretrain(name, arguments.folder)
+        if name in PRETRAINED_ON_GLYPHS:
+            write(encoder)
+        else:
+            save(encoder, arguments.folder / f"{name}.safetensors")
 
 
 if __name__ == "__main__":

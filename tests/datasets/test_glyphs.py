@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from robustft.benchmarks.maintenance import glyph_outlines, pretrain_glyphs
+from robustft import backbones
+from robustft.benchmarks.maintenance import glyph_outlines, glyphs_windows, pretrain_glyphs
 from robustft.benchmarks.maintenance import glyphs as maker
 from robustft.benchmarks.maintenance.glyphs_windows import WINDOWS, judge
+from robustft.benchmarks.planning.suite import suite
 from robustft.datasets import glyphs
 from robustft.datasets.card import DataError
 from robustft.datasets.catalogue import get
+from robustft.methods import registry
 
 pytestmark = pytest.mark.computes
 
@@ -146,10 +149,36 @@ def test_a_missed_window_is_told_with_its_distance():
     assert not judge({})["FT train accuracy"]["holds"]
 
 
-def test_before_the_windows_are_frozen_all_methods_are_those_that_they_look_at():
-    """`--method all` on this data must not run what distils, averages or interpolates."""
-    from robustft.benchmarks.maintenance.glyphs_windows import REGISTERED
-    from robustft.benchmarks.planning.suite import suite
+def test_windows_of_accuracies_hold_for_the_mean_over_pretraining_seeds(monkeypatch):
+    """The rate is selected on the weights that ship; runs of other weights under the same name are further seeds."""
+    ours = backbones.weights_id("glyph-rn-dev")
 
-    for name in ("glyphs", "glyphs_development", "glyphs_scratch"):
-        assert set(suite.load(suite.find(name)).methods) <= set(REGISTERED), name
+    def made(weights, method, lr, at_id):
+        where = ("glyph-rn-dev", weights, method, glyphs_windows.DEVELOPMENT)
+        accuracy = {s.name: 0.5 for s in get("glyphs_development").card.sets} | {"id": at_id, "train": 1.0}
+        return glyphs_windows.Run(*where, lr, 200, 64, 100, accuracy, 0.05, Path(f"{lr:g}"))
+
+    runs = [made(ours, "zero_shot", 0, 0.60), made(ours, "ft", 1e-3, 0.70), made(ours, "ft", 3e-3, 0.65)]
+    runs += [made("sha256:0", "zero_shot", 0, 0.70), made("sha256:0", "ft", 1e-3, 0.76)]
+    # The lower loss is the one of 1e-3.
+    losses = {Path("0.001"): 1.0, Path("0.003"): 2.0}
+    monkeypatch.setattr(
+        glyphs_windows, "_losses", lambda of: (np.array([losses[r.folder] for r in of] * 2), ["a", "b"])
+    )
+    found = glyphs_windows.values(runs, "glyph-rn-dev")
+    assert found["zero-shot ID accuracy"] == pytest.approx(65) and found["FT - zero-shot, ID"] == pytest.approx(8)
+    assert found["ft: steps of the grid from the selected rate to an end"] == 0
+    assert [row["zero-shot ID accuracy"] for row in glyphs_windows.by_seed(runs, "glyph-rn-dev")] == [60, 70]
+
+
+def test_the_development_data_see_no_method_that_could_shape_them():
+    """The windows were registered before anything that distils, averages or interpolates ran."""
+    for name in ("glyphs_development", "glyphs_scratch"):
+        assert set(suite.load(suite.find(name)).methods) <= set(glyphs_windows.REGISTERED), name
+
+
+def test_every_method_that_trains_has_twelve_trials_on_glyphs():
+    loaded = suite.load(suite.find("glyphs"))
+    assert {name for name in loaded.methods if registry.get(name).trained} <= set(loaded.tuning.space)
+    for name, space in loaded.tuning.space.items():
+        assert not registry.get(name).trained or np.prod([len(values) for values in space.values()]) == 12, name

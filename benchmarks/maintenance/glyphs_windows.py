@@ -60,7 +60,8 @@ WINDOWS: dict[str, Bounds] = {
 }
 """Name -> lowest and highest value, in points of percent where it is an accuracy. All must hold on each backbone."""
 SPREAD = ("zero-shot ID accuracy", "zero-shot ID ECE", "FT - zero-shot, ID", "FT - zero-shot, OOD mean",
-          "shifts that rise with FT", "shifts that fall with FT", "FT train accuracy")  # fmt: skip
+          "shifts that rise with FT", "shifts that fall with FT", "FT - FT from random weights, ID",
+          "FT train accuracy")  # fmt: skip
 """Windows for the mean over pretraining seeds of development; the others look at the weights that ship alone."""
 
 
@@ -158,6 +159,7 @@ def by_seed(runs: Sequence[Run], backbone: str) -> list[dict[str, float]]:
     finetuned = [run for run in mine if run.method == "ft" and run.steps == steps]
     rates = by_rate([run for run in finetuned if run.weights == ours])
     shifts = get("glyphs").card.names("shift")
+    scratch = by_rate([r for r in runs if r.benchmark == SCRATCH and r.backbone == f"{backbone}-scratch"])
     out = []
     for weights in sorted({run.weights for run in mine}, key=lambda weights: (weights != ours, weights)):
         zeros = [run for run in mine if run.method == "zero_shot" and run.weights == weights]
@@ -173,6 +175,8 @@ def by_seed(runs: Sequence[Run], backbone: str) -> list[dict[str, float]]:
                 "shifts that fall with FT": sum(change[s] < 0 for s in shifts),
                 "FT train accuracy": ft["train"],
             }
+            if scratch:
+                row["FT - FT from random weights, ID"] = ft["id"] - accuracies(scratch[select(scratch)])["id"]
         out.append(row)
     return out
 
@@ -192,10 +196,6 @@ def values(runs: Sequence[Run], backbone: str) -> dict[str, float]:
     ft, shifts = accuracies(chosen), get("glyphs").card.names("shift")
     change = {s: ft[s] - zero[s] for s in ("id", "ood", *shifts)}
     out["pairs of one class a row of the batch"] = (chosen[0].batch_size - 1) / len(get("glyphs").card.class_names)
-    scratch = [r for r in runs if r.benchmark == SCRATCH and r.backbone == f"{backbone}-scratch"]
-    if scratch:
-        rates = by_rate(scratch)
-        out["FT - FT from random weights, ID"] = ft["id"] - accuracies(rates[select(rates)])["id"]
     for method, rates in usual.items():
         if len(rates) > 1:
             inside, errors = edge(rates)

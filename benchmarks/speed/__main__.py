@@ -5,7 +5,7 @@ import time
 import click
 
 SCRIPTS = {"step": "step", "text": "text_tower", "head": "head", "teacher": "teacher_update",
-           "decode": "decode", "path": "path", "commands": "commands"}  # fmt: skip
+           "decode": "decode", "path": "path", "commands": "commands", "released": "released"}  # fmt: skip
 """Name on the command line -> module."""
 
 
@@ -23,6 +23,12 @@ SCRIPTS = {"step": "step", "text": "text_tower", "head": "head", "teacher": "tea
     help="Of the CPU; with one, CPU time.",
 )
 @click.option("--backbone", default="ViT-B-16", show_default=True, help="Its shape; the weights are random.")
+@click.option(
+    "--released",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="A checkout of TRACER's released code, for the script of that name.",
+)
 def main(names: tuple[str, ...], **options) -> None:
     """Ratios of the parts' speed, one line each; without NAMES all of them."""
     from importlib import import_module

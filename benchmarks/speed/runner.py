@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from ...backbones import DualEncoder, clip, resolve
+from ...backbones import DualEncoder, empty
 from ...datasets.imagenet_metadata import imagenet_names, imagenet_prompts
 from ..host.environment import peak_memory_bytes, start_peak_memory
 
@@ -30,10 +30,12 @@ class Settings:
     """Rounds; each times every alternative once."""
     threads: int = 2
     backbone: str = "ViT-B-16"
+    released: str | None = None
+    """Folder of the authors' code."""
 
     def encoder(self) -> DualEncoder:
         """The backbone's architecture with random weights, on the device."""
-        return clip.untrained(resolve(self.backbone)).to(self.device)
+        return empty(self.backbone, self.device)
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""

@@ -4,6 +4,9 @@
                          class: folder name, tab, class name); without either, a folder's name is its class name
     huggingface:<name>   a dataset of the hub or a YAML file (`hub`); of its splits the one called `id` there
 
+Groups are those of <path>/groups.txt or ../groups.txt (one line an image: its path below that file's folder, tab,
+group), or of the column that the YAML file names; a shift that has them is judged by its worst group.
+
 Classes are matched with the dataset's by name, or by what its files call them (ImageNet: the wnid), whatever the
 order. A shift may lack classes; all columns of the dataset count in it, or those alone of which it has an image, where
 a suite says so (`classes: {<shift>: present}`): logits are then cut before softmax, as for ImageNet-R and -A. The same
@@ -19,6 +22,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +31,7 @@ from torch import Tensor
 from . import hub_splits, overlaps
 from .card import USUAL, DataError, Dataset, DatasetCard, EvalData, EvalSet
 from .decoding import Decode
-from .folder import ID_FOLDERS, read_classes
+from .folder import ID_FOLDERS, OF_GROUPS, read_classes, read_groups, refuse_left, take_groups
 from .hub import Hub
 from .hub_splits import HubPictures
 from .image_folders import Tree, composed, kinds_text, own_place, scan
@@ -50,6 +54,8 @@ class OwnShift:
     """(N,) int64 positions in `names`."""
     digests: np.ndarray
     """(N, 32) uint8: sha256 of the bytes of each image."""
+    groups: list[str] | None = None
+    """The group of each image, "" for none; None without groups."""
 
     @property
     def content(self) -> str:
@@ -82,13 +88,25 @@ def of_folder(source: str, path: Path) -> OwnShift:
         raise DataError(f"{source}: {listed} has no line for the folder {strange[0]!r}; add one.")
     names = tuple(known.get(composed(folder), folder) for folder in tree.classes)
     labels = tree.class_of.astype(np.int64)
-    return OwnShift(source, names, TreePictures(tree), labels, tree.contents(source))
+    return OwnShift(source, names, TreePictures(tree), labels, tree.contents(source), _groups(source, path, tree))
+
+
+def _groups(source: str, path: Path, tree: Tree) -> list[str] | None:
+    """The group of each image by the groups.txt in a folder, or by the one beside it, which may name other folders."""
+    if (path / "groups.txt").is_file():
+        before, listed = "", read_groups(path / "groups.txt", source)
+    else:
+        before, every = f"{composed(path.name)}/", read_groups(path.parent / "groups.txt", source)
+        listed = {image: group for image, group in every.items() if image.startswith(before)}
+    groups = take_groups(listed, before, tree, source)
+    refuse_left(listed, source)
+    return groups
 
 
 def of_hub(source: str, hub: Hub) -> OwnShift:
     """The split `id` of a dataset that the hub's library reads; the others are not loaded."""
-    pictures, names, labels = hub.id_alone()
-    return OwnShift(source, names, pictures, labels, pictures.contents())
+    pictures, names, labels, groups = hub.id_alone()
+    return OwnShift(source, names, pictures, labels, pictures.contents(), groups)
 
 
 def positions(shift: OwnShift, data: Dataset) -> np.ndarray:
@@ -187,8 +205,10 @@ class WithShifts(OwnData):
             where = f"{len(classes)} of {len(card.class_names)} classes"
             count = "these columns" if name in self.cut else "all columns"
             about = f"{shift.source}, {len(shift.labels)} images of {where}, {count} count"
-            sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN))
+            about, metric = (about, "accuracy") if shift.groups is None else (f"{about}, by group", OF_GROUPS)
+            sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN, metric))
             parts.append([name, self._classes[name].tolist(), shift.content, self.size])
+            parts += [] if shift.groups is None else [["groups", *shift.groups]]
         if self.cut:
             # Of registered sets the name is enough: their version says which images they have, and no file is read.
             of_name = {name: self._own is None and name not in self.shifts for name in self.cut}
@@ -301,8 +321,9 @@ class WithShifts(OwnData):
         """The set before it is cut."""
         if name not in self.shifts:
             return self.data.eval_data(name)
-        pictures, labels = self.shifts[name].pictures, self._classes[name]
-        return ImageSet(name, pictures, labels, self.size, decode=self.decode, resizing=self.resizing)
+        shift, labels = self.shifts[name], self._classes[name]
+        about: dict[str, Any] = {"groups": shift.groups, "decode": self.decode, "resizing": self.resizing}
+        return ImageSet(name, shift.pictures, labels, self.size, **about)
 
 
 def load(source: str, root: str | os.PathLike[str] | None, start: str | os.PathLike[str] | None = None) -> OwnShift:

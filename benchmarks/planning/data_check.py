@@ -234,6 +234,9 @@ def doubts(data: Dataset) -> Iterator[str]:
                 f"class folders or folders inside of them, first {tree.astray[1]!r}; move the images into their class "
                 "folders."
             )
+    right, sentence = as_published(data)
+    if not right:
+        yield sentence
     must_have_all = {TRAIN, *(entry.name for entry in data.card.sets)} - {*_may_lack(data)}
     yield from _absent_texts(data, must_have_all)
     for pair in shared(data):
@@ -242,6 +245,11 @@ def doubts(data: Dataset) -> Iterator[str]:
                 f"{where}: {pair.text()}, first {pair.example[0]} as {pair.example[1]}; take the copies away, or say "
                 "so beside the numbers."
             )
+
+
+def as_published(data: Dataset) -> tuple[bool, str]:
+    """Whether one's own data have as many images as the published data that they are by their domains' names."""
+    return data.as_published if isinstance(data, OwnData) else (True, "")
 
 
 def copies_in_train(data: Dataset) -> Iterator[str]:

@@ -136,6 +136,9 @@ class Doctor:
             self.say(f"{partial.card.name}, {part}: {about}")
         for sentence in data_check.doubts(partial):
             self.fault(sentence)
+        right, sentence = data_check.as_published(partial)
+        if right and sentence:
+            self.say(sentence)
         for sentence in (*data_check.permitted(partial), *data_check.copies_in_train(partial)):
             self.say(sentence)
         validation = partial.card.names("validation")

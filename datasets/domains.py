@@ -43,8 +43,7 @@ and 24,788. The domains: KaiyangZhou/Dassl.pytorch:dassl/data/datasets/dg/pacs.p
 muse1998/Source-Free-Domain-Generalization:image_list/VLCS, image_list/Terra (fb4fa20; the latter also khanrc/miro,
 issue 9) and thuml/CDAN:data/office-home (c904cd3)."""
 LATER = {"Terra Incognita": 24_330}
-"""What its download script gives since the archive of Terra Incognita was exchanged (khanrc/miro, issue 9; facebookresearch/
-DomainBed, issue 58); nobody has printed how many of each domain."""
+"""What DomainBed's download script gives by now (khanrc/miro, issue 9); a count by domain was not found."""
 
 
 class Domains(TrainsOnPictures, OwnData):
@@ -222,9 +221,7 @@ class Domains(TrainsOnPictures, OwnData):
         found, total = {domain: len(tree) for domain, tree in self.trees.items()}, sum(PUBLISHED[name].values())
         images = sum(found.values())
         if images == LATER.get(name):
-            text = (
-                f"as many as DomainBed's script gives now; its paper's table has {total:,}, numbers from which differ"
-            )
+            text = f"as many as DomainBed's script gives now; its table has {total:,}, which are other images"
             return True, f"{self.name}: {images:,} images of {name}, {text}."
         wrong = [f"{found[d]:,} of {d} and not {n:,}" for d, n in PUBLISHED[name].items() if found[d] != n]
         if not wrong:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from . import hub_splits, overlaps
-from .card import USUAL, DataError, Dataset, DatasetCard, EvalData, EvalSet
+from .card import USUAL, DataError, Dataset, DatasetCard, EvalData, EvalSet, Metric
 from .decoding import Decode
 from .folder import ID_FOLDERS, OF_GROUPS, read_classes, read_groups, refuse_left, take_groups
 from .hub import Hub
@@ -205,7 +205,8 @@ class WithShifts(OwnData):
             where = f"{len(classes)} of {len(card.class_names)} classes"
             count = "these columns" if name in self.cut else "all columns"
             about = f"{shift.source}, {len(shift.labels)} images of {where}, {count} count"
-            about, metric = (about, "accuracy") if shift.groups is None else (f"{about}, by group", OF_GROUPS)
+            metric: Metric = "accuracy" if shift.groups is None else OF_GROUPS
+            about += "" if shift.groups is None else ", by group"
             sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN, metric))
             parts.append([name, self._classes[name].tolist(), shift.content, self.size])
             parts += [] if shift.groups is None else [["groups", *shift.groups]]

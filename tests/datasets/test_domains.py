@@ -178,7 +178,7 @@ def test_doctor_counts_the_images_of_domainbeds_data(tmp_path, monkeypatch, caps
     monkeypatch.setitem(domains.PUBLISHED["PACS"], "photo", 10)
     monkeypatch.setitem(domains.LATER, "PACS", 32)
     right, sentence = Domains(tmp_path / "PACS", size=8).as_published
-    assert right and "as many as DomainBed's script gives now; its paper's table has 34" in sentence
+    assert right and "as many as DomainBed's script gives now; its table has 34, which are other images" in sentence
 
 
 def test_the_counts_of_domains_are_those_of_domainbeds_table():

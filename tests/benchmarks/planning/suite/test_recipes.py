@@ -184,6 +184,13 @@ def test_every_published_value_says_where_it_is_from(where):
     assert run.spec.bn == "released"
 
 
+def test_a_backbone_without_values_is_told_which_has_some():
+    with pytest.raises(
+        UserError, match="on ViT-B-16 for no method, got ftp; take --backbone RN50, or the recipe common"
+    ):
+        resolve("domainnet", "as_published", "ftp", "ViT-B-16")
+
+
 def test_what_no_source_gives_is_marked_as_our_choice():
     def ours(*where):
         return {key for key, source in resolve(*where).sources.items() if "our choice" in source}

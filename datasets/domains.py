@@ -212,7 +212,7 @@ class Domains(TrainsOnPictures, OwnData):
         return overlaps.shared(self.parts)
 
     @property
-    def as_published(self) -> tuple[bool, str]:
+    def counted(self) -> tuple[bool, str]:
         """Whether it has the images of DomainBed's data, where its domains are those of one of them, and a sentence on
         that."""
         name = next((name for name, counts in PUBLISHED.items() if counts.keys() == self.trees.keys()), None)

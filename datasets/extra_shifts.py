@@ -270,9 +270,9 @@ class WithShifts(OwnData):
         return sorted(set(self._whole(name).labels.tolist()))
 
     @property
-    def as_published(self) -> tuple[bool, str]:
+    def counted(self) -> tuple[bool, str]:
         """The dataset's."""
-        return self._own.as_published if self._own else (True, "")
+        return self._own.counted if self._own else (True, "")
 
     @property
     def own_shifts(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class OwnData(Dataset):
         return sorted(set(self.eval_data(name).labels.tolist()))
 
     @property
-    def as_published(self) -> tuple[bool, str]:
+    def counted(self) -> tuple[bool, str]:
         """Whether it has as many images as the published data that it is by its domains' names, and a sentence on that;
         (True, "") where it is none."""
         return True, ""

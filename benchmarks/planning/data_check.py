@@ -234,7 +234,7 @@ def doubts(data: Dataset) -> Iterator[str]:
                 f"class folders or folders inside of them, first {tree.astray[1]!r}; move the images into their class "
                 "folders."
             )
-    right, sentence = as_published(data)
+    right, sentence = counts(data)
     if not right:
         yield sentence
     must_have_all = {TRAIN, *(entry.name for entry in data.card.sets)} - {*_may_lack(data)}
@@ -247,9 +247,9 @@ def doubts(data: Dataset) -> Iterator[str]:
             )
 
 
-def as_published(data: Dataset) -> tuple[bool, str]:
+def counts(data: Dataset) -> tuple[bool, str]:
     """Whether one's own data have as many images as the published data that they are by their domains' names."""
-    return data.as_published if isinstance(data, OwnData) else (True, "")
+    return data.counted if isinstance(data, OwnData) else (True, "")
 
 
 def copies_in_train(data: Dataset) -> Iterator[str]:

@@ -177,7 +177,7 @@ def test_doctor_counts_the_images_of_domainbeds_data(tmp_path, monkeypatch, caps
     assert "domains:PACS: 32 images of PACS, of each domain as many as DomainBed's." in capsys.readouterr().out
     monkeypatch.setitem(domains.PUBLISHED["PACS"], "photo", 10)
     monkeypatch.setitem(domains.LATER, "PACS", 32)
-    right, sentence = Domains(tmp_path / "PACS", size=8).as_published
+    right, sentence = Domains(tmp_path / "PACS", size=8).counted
     assert right and "as many as DomainBed's script gives now; its table has 34, which are other images" in sentence
 
 
@@ -188,4 +188,4 @@ def test_the_counts_of_domains_are_those_of_domainbeds_table():
 
 
 def test_other_domains_are_no_published_data(place):
-    assert Domains(place, size=8).as_published == (True, "")
+    assert Domains(place, size=8).counted == (True, "")

@@ -146,7 +146,7 @@ def test_a_further_shift_has_the_groups_of_its_own_list_or_of_the_one_beside_it(
     ):
         place.write_text(text)
         data = beside(f"folder:{far / 'own'}")
-        assert data.eval_data("far").groups == list(PLACES) * 4
+        assert data.eval_data("far").groups == list(PLACES) * 4 and data.passed_over == {}
         assert data.card.sets[-1].metric == "worst_group_accuracy" and data.card.sets[-1].measures.endswith("by group")
         prints.add(data.card.fingerprint)
         place.unlink()

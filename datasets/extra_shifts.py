@@ -315,7 +315,7 @@ class WithShifts(OwnData):
         whole = self._whole(name)
         if name not in self.cut:
             return whole
-        classes = len(self.card.class_names)
+        classes = len(self.data.card.class_names)
         has = whole.project(torch.zeros(1, classes)).shape[1]
         if has != classes:
             raise DataError(

@@ -127,7 +127,7 @@ def with_shifts(name: str, shifts: Mapping[str, str], present: Iterable[str] = (
     """The name of a dataset with further shifts: set -> `folder:<path>` or `huggingface:<name>`.
 
     Args:
-        present: shifts of one's own whose logits are cut to the classes that they have.
+        present: shifts whose logits are cut to the classes that they have.
         pool: domains that are trained on.
     """
     said = {PRESENT: ",".join(present), POOL: ",".join(pool)}
@@ -256,13 +256,15 @@ def is_own(name: str) -> bool:
 
 def has_own(name: str) -> bool:
     """Whether any of it is one's own data: the dataset, shifts or retention sets beside it."""
-    return is_own(name) or bool(parts(name)[1]) or any(map(is_own, retention_of(name)[1].values()))
+    beside = set(parts(name)[1]) - {PRESENT, POOL}
+    return is_own(name) or bool(beside) or any(map(is_own, retention_of(name)[1].values()))
 
 
 def comes_with_package(name: str) -> bool:
     """Whether it needs no file from outside: all of it is in this package, or is made by who registered it."""
-    (base, retained), known = retention_of(name), embedded()
-    return base in known and all(source.partition("/")[0] in known for source in retained.values())
+    (rest, retained), known = retention_of(name), embedded()
+    base, shifts = parts(rest)
+    return {base, *(source.partition("/")[0] for source in retained.values())} <= {*known} and not {*shifts} - {PRESENT}
 
 
 def same_files(name: str) -> str:

@@ -32,6 +32,19 @@ from .own_data import OwnData
 
 _UNKNOWN = "not known"
 
+PUBLISHED = {
+    "PACS": {"art_painting": 2048, "cartoon": 2344, "photo": 1670, "sketch": 3929},
+    "VLCS": {"Caltech101": 1415, "LabelMe": 2656, "SUN09": 3282, "VOC2007": 3376},
+    "Office-Home": {"Art": 2427, "Clipart": 4365, "Product": 4439, "Real World": 4357},
+    "Terra Incognita": {"location_100": 4879, "location_38": 9767, "location_43": 4020, "location_46": 6122},
+}
+"""DomainBed's data: domain -> images. The sums are those of its paper's table (arXiv:2007.01434): 9,991, 10,729, 15,588
+and 24,788. The domains: KaiyangZhou/Dassl.pytorch:dassl/data/datasets/dg/pacs.py (21ed5af); lines of the lists
+muse1998/Source-Free-Domain-Generalization:image_list/VLCS, image_list/Terra (fb4fa20; the latter also khanrc/miro,
+issue 9) and thuml/CDAN:data/office-home (c904cd3)."""
+LATER = {"Terra Incognita": 24_330}
+"""What DomainBed's download script gives by now (khanrc/miro, issue 9); a count by domain was not found."""
+
 
 class Domains(TrainsOnPictures, OwnData):
     """Images in class folders of several domains below one path.
@@ -197,6 +210,24 @@ class Domains(TrainsOnPictures, OwnData):
     def shared(self) -> list[overlaps.Shared]:
         """The pairs of sets that share images."""
         return overlaps.shared(self.parts)
+
+    @property
+    def counted(self) -> tuple[bool, str]:
+        """Whether it has the images of DomainBed's data, where its domains are those of one of them, and a sentence on
+        that."""
+        name = next((name for name, counts in PUBLISHED.items() if counts.keys() == self.trees.keys()), None)
+        if name is None:
+            return True, ""
+        found, total = {domain: len(tree) for domain, tree in self.trees.items()}, sum(PUBLISHED[name].values())
+        images = sum(found.values())
+        if images == LATER.get(name):
+            text = f"as many as DomainBed's script gives now; its table has {total:,}, which are other images"
+            return True, f"{self.name}: {images:,} images of {name}, {text}."
+        wrong = [f"{found[d]:,} of {d} and not {n:,}" for d, n in PUBLISHED[name].items() if found[d] != n]
+        if not wrong:
+            return True, f"{self.name}: {images:,} images of {name}, of each domain as many as DomainBed's."
+        fix = "unpack its archive again, or say beside the numbers that they are of other images"
+        return False, f"{self.name}: DomainBed's {name} has {total:,} images, here are {', '.join(wrong)}; {fix}."
 
     def _of_pool(self, role: str) -> tuple[Picked, np.ndarray, list[str]]:
         """Pictures, labels and domains of train, validation or id, domain by domain."""

@@ -4,10 +4,14 @@
                          class: folder name, tab, class name); without either, a folder's name is its class name
     huggingface:<name>   a dataset of the hub or a YAML file (`hub`); of its splits the one called `id` there
 
+Groups are those of <path>/groups.txt or ../groups.txt (one line an image: its path below that file's folder, tab,
+group), or of the column that the YAML file names; a shift that has them is judged by its worst group.
+
 Classes are matched with the dataset's by name, or by what its files call them (ImageNet: the wnid), whatever the
 order. A shift may lack classes; all columns of the dataset count in it, or those alone of which it has an image, where
-a suite says so (`classes: {<shift>: present}`): logits are then cut before softmax, as for ImageNet-R and -A. A class
-that the dataset has not, or a name that stands for two of its classes, is refused.
+a suite says so (`classes: {<shift>: present}`): logits are then cut before softmax, as for ImageNet-R and -A. The same
+may be said of the dataset's own shifts. A class that the dataset has not, or a name that stands for two of its classes,
+is refused.
 """
 
 import hashlib
@@ -18,18 +22,20 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from . import hub_splits, overlaps
-from .card import DataError, Dataset, DatasetCard, EvalData, EvalSet
+from .card import USUAL, DataError, Dataset, DatasetCard, EvalData, EvalSet, Metric
 from .decoding import Decode
-from .folder import ID_FOLDERS, read_classes
+from .folder import ID_FOLDERS, OF_GROUPS, read_classes, read_groups, refuse_left, take_groups
 from .hub import Hub
 from .hub_splits import HubPictures
 from .image_folders import Tree, composed, kinds_text, own_place, scan
-from .image_sets import ImageSet, Pictures, TreePictures, cut_to_present
+from .image_sets import CutToPresent, ImageSet, Pictures, TreePictures
 from .own_data import OwnData
 
 _UNKNOWN = "not known"
@@ -48,6 +54,8 @@ class OwnShift:
     """(N,) int64 positions in `names`."""
     digests: np.ndarray
     """(N, 32) uint8: sha256 of the bytes of each image."""
+    groups: list[str] | None = None
+    """The group of each image, "" for none; None without groups."""
 
     @property
     def content(self) -> str:
@@ -80,13 +88,25 @@ def of_folder(source: str, path: Path) -> OwnShift:
         raise DataError(f"{source}: {listed} has no line for the folder {strange[0]!r}; add one.")
     names = tuple(known.get(composed(folder), folder) for folder in tree.classes)
     labels = tree.class_of.astype(np.int64)
-    return OwnShift(source, names, TreePictures(tree), labels, tree.contents(source))
+    return OwnShift(source, names, TreePictures(tree), labels, tree.contents(source), _groups(source, path, tree))
+
+
+def _groups(source: str, path: Path, tree: Tree) -> list[str] | None:
+    """The group of each image by the groups.txt in a folder, or by the one beside it, which may name other folders."""
+    if (path / "groups.txt").is_file():
+        before, listed = "", read_groups(path / "groups.txt", source)
+    else:
+        before, every = f"{composed(path.name)}/", read_groups(path.parent / "groups.txt", source)
+        listed = {image: group for image, group in every.items() if image.startswith(before)}
+    groups = take_groups(listed, before, tree, source)
+    refuse_left(listed, source)
+    return groups
 
 
 def of_hub(source: str, hub: Hub) -> OwnShift:
     """The split `id` of a dataset that the hub's library reads; the others are not loaded."""
-    pictures, names, labels = hub.id_alone()
-    return OwnShift(source, names, pictures, labels, pictures.contents())
+    pictures, names, labels, groups = hub.id_alone()
+    return OwnShift(source, names, pictures, labels, pictures.contents(), groups)
 
 
 def positions(shift: OwnShift, data: Dataset) -> np.ndarray:
@@ -144,10 +164,10 @@ class WithShifts(OwnData):
         shifts: name of the set -> its images.
         size: side of the shifts' pictures in pixels.
         decode: how they are made, see `pixels`.
-        present: shifts of one's own, of either kind, whose logits are cut to the classes that they have.
+        present: shifts, the dataset's or further ones, whose logits are cut to the classes that they have.
 
     Raises:
-        DataError: a name is taken, or what is to be cut is no shift of one's own.
+        DataError: a name is taken, or what is to be cut is no shift.
     """
 
     def __init__(
@@ -164,12 +184,13 @@ class WithShifts(OwnData):
         taken = {"train", *(entry.name for entry in data.card.sets)} & set(shifts)
         if taken:
             raise DataError(f"shifts: {sorted(taken)[0]!r} is a set of {data.card.name} already; give another name.")
-        known = [*(data.card.names("shift") if self._own else ()), *shifts]
+        known = [*data.card.names("shift"), *shifts]
         wrong = [name for name in present if name not in known]
         if wrong:
-            listed = f"it may be {', '.join(known)}" if known else "there is none"
-            raise DataError(f"classes: {wrong[0]!r} must be a shift of one's own; {listed}.")
-        self._present = tuple(present)
+            raise DataError(
+                f"classes: {wrong[0]!r} must be a shift of {data.card.name}; it may be {', '.join(known) or 'none'}."
+            )
+        self.cut = tuple(present)
 
     @cached_property
     def card(self) -> DatasetCard:
@@ -182,13 +203,20 @@ class WithShifts(OwnData):
         for name, shift in self.shifts.items():
             classes = np.unique(self._classes[name]).tolist()
             where = f"{len(classes)} of {len(card.class_names)} classes"
-            count = "these columns" if name in self._present else "all columns"
+            count = "these columns" if name in self.cut else "all columns"
             about = f"{shift.source}, {len(shift.labels)} images of {where}, {count} count"
-            sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN))
+            metric: Metric = "accuracy" if shift.groups is None else OF_GROUPS
+            about += "" if shift.groups is None else ", by group"
+            sets.append(EvalSet(name, "shift", about, _UNKNOWN, _UNKNOWN, metric))
             parts.append([name, self._classes[name].tolist(), shift.content, self.size])
-        if self._present:
-            cut = {name: list(classes) for name, classes in sorted(self.cut.items())}
-            parts.append(["classes present", json.dumps(cut)])
+            parts += [] if shift.groups is None else [["groups", *shift.groups]]
+        if self.cut:
+            # Of registered sets the name is enough: their version says which images they have, and no file is read.
+            of_name = {name: self._own is None and name not in self.shifts for name in self.cut}
+            cut = {name: [] if of_name[name] else self.present(name) for name in sorted(self.cut)}
+            # Pictures of a cut set were once brought to size in CLIP's way whatever the backbone's: those are others.
+            again = [] if self.resizing == USUAL else ["resized"]
+            parts.append(["classes present", json.dumps(cut), *again])
         overlaps.refuse_folders_of_others(card.name, self._own_trees, self.trees)
         pictures = {name: shift.pictures for name, shift in self.shifts.items()}
         tables = {name: table for name, table in pictures.items() if isinstance(table, HubPictures)}
@@ -197,7 +225,7 @@ class WithShifts(OwnData):
         fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         before = [
             replace(entry, measures=f"{entry.measures}, the columns of its classes count")
-            if entry.name in self._present
+            if entry.name in self.cut
             else entry
             for entry in card.sets
         ]
@@ -237,10 +265,14 @@ class WithShifts(OwnData):
         """Set -> (N,) int64 classes of the dataset."""
         return {name: positions(shift, self.data)[shift.labels] for name, shift in self.shifts.items()}
 
-    @cached_property
-    def cut(self) -> Mapping[str, Sequence[int]]:
-        """Shift -> the classes that it has, of those that are cut to them."""
-        return {name: np.unique(self._whole(name).labels).tolist() for name in self._present}
+    def present(self, name: str) -> list[int]:
+        """The classes that a set has an image of, by the card's numbers."""
+        return sorted(set(self._whole(name).labels.tolist()))
+
+    @property
+    def counted(self) -> tuple[bool, str]:
+        """The dataset's."""
+        return self._own.counted if self._own else (True, "")
 
     @property
     def own_shifts(self) -> tuple[str, ...]:
@@ -281,14 +313,23 @@ class WithShifts(OwnData):
     def eval_data(self, name: str) -> EvalData:
         """The evaluation set of that name; DataError where there is none."""
         whole = self._whole(name)
-        return cut_to_present(whole) if name in self._present and isinstance(whole, ImageSet) else whole
+        if name not in self.cut:
+            return whole
+        classes = len(self.data.card.class_names)
+        has = whole.project(torch.zeros(1, classes)).shape[1]
+        if has != classes:
+            raise DataError(
+                f"classes: {name!r} is cut to {has} of {classes} classes by its own protocol already; leave it out."
+            )
+        return CutToPresent(whole)
 
     def _whole(self, name: str) -> EvalData:
         """The set before it is cut."""
         if name not in self.shifts:
             return self.data.eval_data(name)
-        pictures, labels = self.shifts[name].pictures, self._classes[name]
-        return ImageSet(name, pictures, labels, self.size, decode=self.decode, resizing=self.resizing)
+        shift, labels = self.shifts[name], self._classes[name]
+        about: dict[str, Any] = {"groups": shift.groups, "decode": self.decode, "resizing": self.resizing}
+        return ImageSet(name, shift.pictures, labels, self.size, **about)
 
 
 def load(source: str, root: str | os.PathLike[str] | None, start: str | os.PathLike[str] | None = None) -> OwnShift:

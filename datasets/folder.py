@@ -21,7 +21,7 @@ other data. No folder may stand for two sets, and no set may be a copy of anothe
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -143,21 +143,10 @@ class Folder(TrainsOnPictures, OwnData):
         """
         left, found = dict(self._group_of), {}
         for folder, (tree, _) in self._sets.items():
-            names = [f"{folder}/{composed(tree.name(i))}" for i in range(len(tree))]
-            groups = [left.pop(name, None) for name in names]
-            lacking = [name for name, group in zip(names, groups, strict=True) if group is None]
-            if len(lacking) == len(names):
-                continue
-            if lacking:
-                raise DataError(
-                    f"{self.name}: groups.txt names {len(names) - len(lacking)} of {len(names)} images of {folder}, "
-                    f"and not {lacking[0]!r}; give each image of a folder its group, or none."
-                )
-            found[folder] = [group for group in groups if group is not None]
-        if left:
-            raise DataError(
-                f"{self.name}: groups.txt names {next(iter(left))!r}, which is no image of a set; correct it."
-            )
+            groups = take_groups(left, f"{folder}/", tree, self.name)
+            if groups is not None:
+                found[folder] = groups
+        refuse_left(left, self.name)
         return found
 
     @property
@@ -273,6 +262,35 @@ def read_groups(path: Path, where: str) -> dict[str, str]:
                     f"{line!r}."
                 )
     return groups
+
+
+def take_groups(left: dict[str, str], before: str, tree: Tree, where: str) -> list[str] | None:
+    """Takes the group of each image of a folder out of `left`; None where it names no image of it.
+
+    Args:
+        left: image -> group, as `read_groups` gives it.
+        before: what stands before the names of the folder's images there: "" or "<folder>/".
+        where: begins messages.
+
+    Raises:
+        DataError: it names some images of the folder and not all.
+    """
+    names = [before + composed(tree.name(i)) for i in range(len(tree))]
+    lacking = [name for name in names if name not in left]
+    if len(lacking) == len(names):
+        return None
+    if lacking:
+        raise DataError(
+            f"{where}: groups.txt names {len(names) - len(lacking)} of {len(names)} images of {tree.folder.name}, and "
+            f"not {lacking[0]!r}; give each image of a folder its group, or none."
+        )
+    return [left.pop(name) for name in names]
+
+
+def refuse_left(left: Mapping[str, str], where: str) -> None:
+    """DataError where a groups.txt named something that was no image."""
+    if left:
+        raise DataError(f"{where}: groups.txt names {next(iter(left))!r}, which is no image of a set; correct it.")
 
 
 def read_classes(path: Path, where: str) -> dict[str, str]:

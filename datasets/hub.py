@@ -189,11 +189,19 @@ class Hub(TrainsOnPictures, OwnData):
         """Pictures and (N,) int64 labels of `train` or a set as they are stored, nothing withheld."""
         return self._loaded[name]
 
-    def id_alone(self) -> tuple[HubPictures, tuple[str, ...], np.ndarray]:
-        """The split `id`, no other one loaded: pictures, class names, and (N,) int64 positions in them."""
-        pictures, stored, raw, _ = self._load(self._of_main_part(self.columns.id))
+    def id_alone(self) -> tuple[HubPictures, tuple[str, ...], np.ndarray, list[str] | None]:
+        """The split `id`, no other one loaded: pictures, class names, (N,) int64 positions in them, and groups.
+
+        DataError where the file names a column of groups that the split has not.
+        """
+        pictures, stored, raw, groups = self._load(self._of_main_part(self.columns.id))
+        if self.columns.groups and groups is None:
+            raise DataError(
+                f"{self.name}: groups must be a column of the split {self.columns.id}, got {self.columns.groups!r}; "
+                "correct the file."
+            )
         names = self._names(stored)
-        return pictures, names, self._positions(pictures, stored, raw, stored, names)
+        return pictures, names, self._positions(pictures, stored, raw, stored, names), groups
 
     def _of_main_part(self, split: str) -> Split:
         c = self.columns

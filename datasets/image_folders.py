@@ -30,6 +30,8 @@ _BEGINNINGS = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ",
     b"\0\0\0\x0cJXL ", b"\xff\x0a", b"8BPS", b"qoif", b"P4\n", b"P5\n", b"P6\n",
 )  # fmt: skip
+LISTS = ("classes.txt", "groups.txt", "prompts.txt")
+"""What may lie beside class folders and is read: nothing that is passed over."""
 ARCHIVES = (".tar", ".tgz", ".tar.gz", ".zip")
 FORMATS_FILE = "formats.yaml"
 """In the data root, where a set is there in several forms: `imagenet: {format: parquet}`."""
@@ -267,7 +269,7 @@ def scan(folder: Path, endings: tuple[str, ...] = SUFFIXES, synsets: Sequence[st
     astray: list[str] = []
     top = {entry.name: _is_folder(entry) for entry in _entries(folder)}
     classes = sorted(name for name, is_folder in top.items() if is_folder)
-    outside = [name for name, is_folder in top.items() if not is_folder]
+    outside = [name for name, is_folder in top.items() if not is_folder and name not in LISTS]
     if not classes and (held := shards.in_folder(outside, folder)):
         return _scan_shards(folder, held, endings, synsets, sorted(set(outside) - set(held)))
     for name in classes:

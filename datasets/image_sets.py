@@ -201,21 +201,42 @@ class ImageSet(EvalData):
             row[:] = eval_view(self._pictures.open(i), self.size, self.sample_ids[i], self._decode, self._resizing)
         return torch.from_numpy(out)
 
-    def relabelled(self, labels: np.ndarray, projection: Projection) -> "ImageSet":
-        """The same images under labels of classes of their own."""
-        about: dict[str, Any] = {"found": self._found, "expected": self.expected, "groups": self.groups}
-        about |= {"unit_ids": self.unit_ids, "projection": projection, "decode": self._decode}
-        return ImageSet(self.name, self._pictures, labels, self.size, **about)
-
     def project(self, logits: Tensor) -> Tensor:
         """(B, K) logits over the set's own classes; unchanged where these are the card's."""
         return logits if self.projection is None else self.projection(logits)
 
 
-def cut_to_present(whole: ImageSet) -> ImageSet:
-    """The set with logits over the classes that it has an image of, in their order, and labels that count these."""
-    present, labels = np.unique(whole.labels, return_inverse=True)
-    return whole.relabelled(labels, Projection.subset(present.tolist()))
+class CutToPresent(EvalData):
+    """A set with logits over the classes that it has an image of, in their order, and labels that count these."""
+
+    def __init__(self, whole: EvalData) -> None:
+        self.name, self.whole, self.expected = whole.name, whole, whole.expected
+        self.sample_ids, self.unit_ids, self.groups = whole.sample_ids, whole.unit_ids, whole.groups
+        present, labels = np.unique(whole.labels, return_inverse=True)
+        self.labels, self._kept = labels.astype(np.int64), Projection.subset(present.tolist())
+
+    @property
+    def found(self) -> int:
+        """The whole set's."""
+        return self.whole.found
+
+    def images(self, start: int, stop: int) -> Tensor:
+        """The whole set's."""
+        return self.whole.images(start, stop)
+
+    def files(self) -> Sequence[str]:
+        """The whole set's."""
+        return self.whole.files()
+
+    def project(self, logits: Tensor) -> Tensor:
+        """(B, K) logits over the classes that are there, of those that the whole set has."""
+        return self._kept(self.whole.project(logits))
+
+
+def folders_of(data: EvalData) -> Tree | None:
+    """The class folders that a set's images lie in; None where they lie in no such."""
+    whole = data.whole if isinstance(data, CutToPresent) else data
+    return whole.tree if isinstance(whole, ImageSet) else None
 
 
 class TrainsOnPictures(Dataset):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from .card import DataError, Dataset, EvalData, MissingData
-from .image_sets import ImageSet, TrainsOnPictures
+from .image_sets import TrainsOnPictures, folders_of
 from .loaders import eval_batches
 from .shards import ENDINGS
 
@@ -76,7 +76,7 @@ def _count(data: Dataset, name: str) -> Holding:
     else:
         found = data.eval_data(name)
         labels, images, expected = found.labels, found.found, found.expected
-        files, tree = found.files(), found.tree if isinstance(found, ImageSet) else None
+        files, tree = found.files(), folders_of(found)
         columns = found.project(torch.zeros(1, columns)).shape[1]
     used = len(labels) if len(labels) != images else None
     held = {file for file in files if file.lower().endswith(SHARDS)}

@@ -1,7 +1,5 @@
 """Data that somebody brings: bytes and folders of all sets are there to be compared."""
 
-from collections.abc import Mapping, Sequence
-
 from .card import Dataset
 from .image_folders import Tree
 from .overlaps import Part, Shared
@@ -9,6 +7,9 @@ from .overlaps import Part, Shared
 
 class OwnData(Dataset):
     """A dataset of one's own, or another one with shifts of one's own beside it. Its fingerprint is of the content."""
+
+    cut: tuple[str, ...] = ()
+    """Names of the shifts whose logits are cut to the classes that they have."""
 
     @property
     def parts(self) -> list[Part]:
@@ -30,10 +31,15 @@ class OwnData(Dataset):
         """Set or folder -> how many entries in it are no images of a class, and the first; only where there are any."""
         return {}
 
+    def present(self, name: str) -> list[int]:
+        """The classes that a set has an image of, by the card's numbers."""
+        return sorted(set(self.eval_data(name).labels.tolist()))
+
     @property
-    def cut(self) -> Mapping[str, Sequence[int]]:
-        """Shift -> the classes that it has, of those shifts whose logits are cut to them."""
-        return {}
+    def counted(self) -> tuple[bool, str]:
+        """Whether it has as many images as the published data that it is by its domains' names, and a sentence on that;
+        (True, "") where it is none."""
+        return True, ""
 
     @property
     def own_shifts(self) -> tuple[str, ...]:

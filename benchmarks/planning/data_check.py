@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets import catalogue
-from ...datasets.card import USUAL, Dataset, EvalData, EvalSet, MissingData
+from ...datasets.card import USUAL, DataError, Dataset, EvalData, EvalSet, MissingData
 from ...datasets.image_folders import Tree
-from ...datasets.image_sets import ImageSet
+from ...datasets.image_sets import folders_of
 from ...datasets.inventory import TRAIN
 from ...datasets.overlaps import Shared, refuse_folders_of_others
 from ...datasets.own_data import OwnData
@@ -146,7 +146,7 @@ def about(data: Dataset, folder: Path) -> dict[str, Any]:
             name: {"of": of, "names": names} | ({"cut": True} if name in _cut(data) else {})
             for name, of, names in absent(data)
         },
-        "fingerprint_of": "content" if isinstance(data, OwnData) else "",
+        "fingerprint_of": "content" if catalogue.is_own(data.card.name) or _own_shifts(data) else "",
         "own_metrics": {entry.name: OWN[entry.metric] for entry in data.card.sets if entry.metric in OWN},
         CLUSTERS: {entry.name: list(entry.clusters) for entry in data.card.sets if entry.clusters},
     }
@@ -168,7 +168,7 @@ def passed_over(data: Dataset) -> dict[str, tuple[int, str]]:
     return data.passed_over if isinstance(data, OwnData) else {}
 
 
-def _cut(data: Dataset) -> Collection[str]:
+def _cut(data: Dataset) -> tuple[str, ...]:
     """The shifts whose logits are cut to the classes that they have."""
     return data.cut if isinstance(data, OwnData) else ()
 
@@ -180,16 +180,19 @@ def _own_shifts(data: Dataset) -> tuple[str, ...]:
 def absent(data: Dataset) -> Iterator[tuple[str, int, list[str]]]:
     """(set, classes, names of those without an image) of train and each set of one's own that lacks any.
 
-    Also of shifts of one's own beside other data; of registered sets nobody looks.
+    Also of shifts of one's own beside other data; of registered sets nobody looks, unless they are cut.
     """
-    own, beside = catalogue.is_own(data.card.name), _own_shifts(data)
-    if not own and not beside:
+    if not isinstance(data, OwnData):
         return
-    classes = data.card.class_names
+    own, classes = catalogue.is_own(data.card.name), data.card.class_names
     for name in ([TRAIN] if own else []) + [entry.name for entry in data.card.sets]:
-        if own or name in beside:
-            cut = data.cut.get(name) if isinstance(data, OwnData) else None
-            there = set(cut or (data.train_labels() if name == TRAIN else data.eval_data(name).labels).tolist())
+        if own or name in data.own_shifts or name in data.cut:
+            try:
+                there = set(data.train_labels().tolist() if name == TRAIN else data.present(name))
+            except DataError:
+                if own or name in data.own_shifts:
+                    raise
+                continue  # a registered set that is not there may be planned on
             lacking = [title for i, title in enumerate(classes) if i not in there]
             if lacking:
                 yield name, len(classes), lacking
@@ -231,6 +234,9 @@ def doubts(data: Dataset) -> Iterator[str]:
                 f"class folders or folders inside of them, first {tree.astray[1]!r}; move the images into their class "
                 "folders."
             )
+    right, sentence = counts(data)
+    if not right:
+        yield sentence
     must_have_all = {TRAIN, *(entry.name for entry in data.card.sets)} - {*_may_lack(data)}
     yield from _absent_texts(data, must_have_all)
     for pair in shared(data):
@@ -239,6 +245,11 @@ def doubts(data: Dataset) -> Iterator[str]:
                 f"{where}: {pair.text()}, first {pair.example[0]} as {pair.example[1]}; take the copies away, or say "
                 "so beside the numbers."
             )
+
+
+def counts(data: Dataset) -> tuple[bool, str]:
+    """Whether one's own data have as many images as the published data that they are by their domains' names."""
+    return data.counted if isinstance(data, OwnData) else (True, "")
 
 
 def copies_in_train(data: Dataset) -> Iterator[str]:
@@ -297,7 +308,7 @@ def check(data: Dataset, spec: RunSpec, trains: bool) -> list[str]:
             data.train_images([(0, 0)], 0)
     read = {}
     for entry, found in evaluation_sets(data, spec):
-        read[entry.name] = found.tree if isinstance(found, ImageSet) else None
+        read[entry.name] = folders_of(found)
         if own or entry.name in beside:
             found.images(0, 1)
     trees = {name: tree for name, tree in read.items() if tree is not None}

@@ -328,9 +328,11 @@ class Resolver:
         entries = published.layers(method.name, backbone)
         if not entries and learns(method):
             known = [name for name in published.methods if published.layers(name, backbone)]
+            elsewhere = ", ".join(published.methods.get(method.name, {}))
+            fix = f"take --backbone {elsewhere}" if elsewhere else "choose another method"
             raise UserError(
                 f"--recipe {self.recipe}: has published values on {backbone} for {', '.join(known) or 'no method'}, "
-                f"got {method.name}; choose another method, or the recipe {self.suite.default_recipe}."
+                f"got {method.name}; {fix}, or the recipe {self.suite.default_recipe}."
             )
         for key, value, origin in entries[len(published.values) if post_hoc(method) else 0 :]:
             layer({key: value}, f"recipe {self.recipe}: {origin}")

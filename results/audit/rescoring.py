@@ -176,8 +176,8 @@ def completed(record: Record, files: Files, metrics: Collection[str]) -> Record:
         except PredictionError:
             continue
         if columns is not None and all(key in columns for key in NEEDED):
-            scored = rescore_set(name, found, columns)
-            sets[name] = {**found, **{metric: scored[metric] for metric in lacking if metric in scored}}
+            lost = ("nll", "brier") if _underflows(columns) else ()
+            sets[name] = {**found, **set_metrics.some(columns, [key for key in lacking if key not in lost])}
             changed = True
     return {**record, "sets": sets} if changed else record
 

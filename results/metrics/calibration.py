@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -109,8 +109,9 @@ def smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
     at = np.minimum(confidence.astype(np.float64), 1.0)
     weights = np.stack([at - correct, np.ones(len(at))])
 
-    def smoothed(width: float) -> float:
-        points = max(2000, round(20 / width)) // 2 + 1
+    @cache
+    def spectrum(points: int) -> np.ndarray:
+        """(2, F) of residual and density on the mesh, which most widths share, reflected at both ends."""
         low = np.clip((at * (points - 1)).astype(np.int64), 0, points - 2)
         share = at * (points - 1) - low
         both = np.concatenate([low, low + 1])
@@ -118,13 +119,20 @@ def smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
             np.bincount(both, weights=np.concatenate([(1 - share) * each, share * each]), minlength=points)
             for each in weights
         ])  # fmt: skip
-        away = np.linspace(0, 1, points) - 0.5
-        kernel = np.exp(-(away**2) / (2 * width**2)) / (np.sqrt(2 * np.pi) * width)
-        mirrored = np.concatenate([values[:, :0:-1], values, values[:, -2::-1]], axis=1)
-        smooth = _convolved(mirrored, kernel)[:, points // 2 : points // 2 + points]
+        return _spectrum(np.concatenate([values[:, :0:-1], values, values[:, -2::-1]], axis=1), points)
+
+    @cache
+    def smoothed(width: float) -> float:
+        points = max(2000, round(20 / width)) // 2 + 1
+        mesh, kernel = _kernel(width, points)
+        # The bits of scipy.signal's `fftconvolve(..., "valid")`, whose import takes longer than a set's evaluation.
+        whole = fft.irfft(spectrum(points) * kernel, _fft_size(points))[:, points - 1 : 3 * points - 2]
+        smooth = whole[:, points // 2 : points // 2 + points]
         read = np.linspace(0, 1, max(round(10 / width), 200))
-        residual, density = (np.interp(read, np.linspace(0, 1, points), line) for line in smooth)
+        residual, density = (np.interp(read, mesh, line) for line in smooth)
         return float(np.abs(residual).sum() / (density + 1e-4).sum())
+
+    from scipy import fft
 
     wide, narrow = 1.0, 0.0
     if smoothed(wide) > wide:
@@ -138,17 +146,26 @@ def smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
     return smoothed(wide)
 
 
-def _convolved(lines: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """(K, N - M + 1) convolution of each of K lines (K, N) with a kernel (M,), where it lies on the line as a whole.
+@lru_cache(maxsize=64)
+def _kernel(width: float, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """(points,) mesh of [0, 1] and the spectrum of the kernel on it: the bisections of all sets begin with the same."""
+    mesh = np.linspace(0, 1, points)
+    away = mesh - 0.5
+    return mesh, _spectrum(np.exp(-(away**2) / (2 * width**2)) / (np.sqrt(2 * np.pi) * width), points)
 
-    The bits of scipy.signal's `fftconvolve(..., "valid")`, whose import takes longer than the evaluation of a set.
-    """
+
+def _spectrum(lines: np.ndarray, points: int) -> np.ndarray:
+    """Of lines of up to 3 points - 2 numbers, long enough to convolve them with a kernel of as many as points."""
     from scipy import fft
 
-    whole = lines.shape[1] + len(kernel) - 1
-    size = fft.next_fast_len(whole, True)
-    product = fft.rfft(lines, size) * fft.rfft(kernel, size)
-    return fft.irfft(product, size)[:, len(kernel) - 1 : lines.shape[1]]
+    return fft.rfft(lines, _fft_size(points))
+
+
+@cache
+def _fft_size(points: int) -> int:
+    from scipy import fft
+
+    return int(fft.next_fast_len(4 * points - 3, True))
 
 
 def expected_ece(confidence: np.ndarray, name: str, bins: int = 15, draws: int = DRAWS) -> float:

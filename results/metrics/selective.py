@@ -14,6 +14,9 @@ import numpy as np
 
 from .metrics import MetricError
 
+SELECTIVE = ("aurc", "e_aurc", "coverage_at_5_risk", "risk_at_80_coverage", "failure_auroc", "failure_fpr95")
+"""What `selective` gives."""
+
 
 def selective(confidence: np.ndarray, correct: np.ndarray) -> dict[str, float]:
     """Every number of selective prediction of (N,) confidences, compared in float32, and (N,) bool.

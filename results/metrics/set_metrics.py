@@ -6,20 +6,28 @@ A run scores its columns before they are rounded to the file's precision; from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import calibration
 from .metrics import Meter
-from .selective import selective
+from .selective import SELECTIVE, selective
 
 LISTED_GROUPS = 16
 """A set of more groups has the worst one's accuracy in its record, and not each one's."""
 BATCH_SIZE = 512
 """Of the lineage's calibration error, where a record does not say."""
 Columns = Mapping[str, np.ndarray]
+
+OF_CONFIDENCE: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "ece_adaptive": calibration.adaptive_ece,
+    "mce": calibration.mce,
+    "ece_debiased": calibration.debiased_ece,
+    "ece_smooth": calibration.smooth_ece,
+}
+"""Metrics of confidences, as a file has them, and what is right."""
 
 
 def basic(columns: Columns) -> dict[str, Any]:
@@ -50,22 +58,34 @@ def score(columns: Columns, name: str, batch_size: int, more: bool = True) -> di
     correct, confidence = columns["prediction"] == columns["label"], columns["confidence"]
     found = basic(columns) | {
         "ece_expected": calibration.expected_ece(confidence, name),
-        "ece_adaptive": calibration.adaptive_ece(confidence.astype(np.float32), correct),
+        **some(columns, ("ece_adaptive",)),
         lineage_key(batch_size): calibration.batch_averaged_ece(confidence, correct, batch_size),
     }
     if more:
-        kept = confidence.astype(np.float32)  # as a file has them: what is of one confidence there is so here
-        found |= {
-            "mce": calibration.mce(kept, correct),
-            "ece_debiased": calibration.debiased_ece(kept, correct),
-            "ece_smooth": calibration.smooth_ece(kept, correct),
-            **selective(kept, correct),
-        }
-    if "confidence_scaled" in columns:
-        found["ece_scaled"] = calibration.ece(columns["confidence_scaled"], correct)
+        found |= some(columns, ("mce", "ece_debiased", "ece_smooth", *SELECTIVE))
+    found |= some(columns, ("ece_scaled",))
     if "group" in columns:
         found |= by_group(columns, columns["group"])
     return found
+
+
+def some(columns: Columns, wanted: Collection[str]) -> dict[str, Any]:
+    """Those of the metrics `wanted` that the columns give, with the bits of `score` and without the time of the others.
+
+    Args:
+        columns: as `score` has them.
+        wanted: of OF_CONFIDENCE, `selective` and ece_scaled; any others are looked for in `basic`.
+    """
+    correct = columns["prediction"] == columns["label"]
+    kept = columns["confidence"].astype(np.float32)  # as a file has them: what is of one confidence there is so here
+    found: dict[str, Any] = {key: OF_CONFIDENCE[key](kept, correct) for key in wanted if key in OF_CONFIDENCE}
+    if set(SELECTIVE) & set(wanted):
+        found |= selective(kept, correct)
+    if "ece_scaled" in wanted and "confidence_scaled" in columns:
+        found["ece_scaled"] = calibration.ece(columns["confidence_scaled"], correct)
+    if set(wanted) - {*OF_CONFIDENCE, *SELECTIVE, "ece_scaled"}:
+        found |= basic(columns)
+    return {key: found[key] for key in wanted if key in found}
 
 
 def lineage_key(batch_size: int) -> str:

@@ -66,18 +66,25 @@ def test_the_sentence_on_absent_classes_says_what_is_cut(three):
     assert board[0].endswith("logits are cut to those that it has") and board[1].endswith("apple has no image")
 
 
-def test_only_a_shift_of_ones_own_can_be_cut(three):
+def test_only_a_shift_can_be_cut(three):
     for name in ("id", "nothing"):
-        with pytest.raises(DataError, match=f"classes: '{name}' must be a shift of one's own; it may be shift1, far"):
+        with pytest.raises(DataError, match=f"classes: '{name}' must be a shift of folder:own; it may be shift1, far"):
             cut_of(three, name)
-    with pytest.raises(DataError, match="'fresh' must be a shift of one's own; there is none"):
+    with pytest.raises(DataError, match="'fresh' must be a shift of digits; it may be renditions, sketches"):
         catalogue.get(catalogue.with_shifts("digits", {}, ["fresh"]))
+
+
+def test_a_cut_shift_is_brought_to_size_as_the_others(three):
+    name = catalogue.with_shifts(f"folder:{three / 'own'}", {}, ["shift1"])
+    whole, cut = (catalogue.get(n, size=8, resizing=("squash", "bilinear")) for n in (f"folder:{three / 'own'}", name))
+    assert torch.equal(cut.eval_data("shift1").images(0, 8), whole.eval_data("shift1").images(0, 8))
+    assert cut.card.fingerprint != catalogue.get(name, size=8).card.fingerprint
 
 
 def test_a_suite_says_classes_present(three, tmp_path):
     text = {"dataset": f"folder:{three / 'own'}", "version": "own", "name": "cut", "classes": {"shift1": "present"}}
     loaded = suite.load(suite.find(write_suite(tmp_path, **text)))
     data = catalogue.get(loaded.dataset_of("common"), size=8)
-    assert data.cut == {"shift1": [0, 2]}
+    assert data.cut == ("shift1",) and data.present("shift1") == [0, 2]
     with pytest.raises(UserError, match="classes.shift1"):
         suite.load(suite.find(write_suite(tmp_path, **{**text, "classes": {"shift1": "all"}})))

@@ -1,10 +1,13 @@
 """DomainNet on small copies of its layout: lists as published, classes by number, what is withheld."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
-from imagenet_kit import picture
+from imagenet_kit import A, picture, write_tree
+from own_data_kit import suite as suite_file
+from runs_kit import call, folders
 
 from robustft.datasets import catalogue
 from robustft.datasets.card import DataError, MissingData
@@ -90,3 +93,34 @@ def test_what_is_missing_is_named(base):
         DomainNet(base.parent, allow_partial=True, size=8).eval_data("clipart")
     with pytest.raises(MissingData, match="no folder .*domainnet"):
         DomainNet(base, allow_partial=True, size=8).eval_data("clipart")
+
+
+def test_a_shift_that_lacks_classes_is_cut_to_those_that_it_has(base, tmp_path, monkeypatch, capsys, runs_here):
+    suite = suite_file(tmp_path / "cut.yaml", "domainnet", version="domainnet-v1", classes={"sketch": "present"})
+    runs = ("--method", "zero_shot", "--runs", str(tmp_path / "runs"))
+    monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path / "nowhere"))
+    assert call("sweep", str(suite), *runs, "--dry-run") == 0  # planned where no image is
+    monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path))
+    assert call("run", str(suite), *runs, "--allow-partial") == 0
+    (folder,) = folders(tmp_path / "runs")
+    record = json.loads((folder / "record.json").read_text())
+    absent = record["info"]["absent_classes"]
+    assert list(absent) == ["sketch"] and absent["sketch"]["cut"] and len(absent["sketch"]["names"]) == 341
+    assert "fingerprint_of" not in record["info"]  # it is registered data: nobody hashed its bytes
+    assert (record["info"]["classes"]["painting"], record["info"]["classes"]["sketch"]) == (345, 4)
+    capsys.readouterr()
+    call("doctor", str(suite), "--fast")
+    said = capsys.readouterr().out
+    assert (
+        "domainnet + classes present: sketch" in said
+        and "sketch has 4 of 345 classes" in said
+        and "logits are cut to those that it has" in said
+    )
+
+
+def test_a_set_that_its_protocol_cuts_cannot_be_cut_again(tmp_path):
+    write_tree(tmp_path)
+    name = catalogue.with_shifts("imagenet", {}, ["imagenet_a"])
+    data = catalogue.get(name, root=tmp_path, allow_partial=True, size=8)
+    with pytest.raises(DataError, match=f"'imagenet_a' is cut to {len(A)} of 1000 classes by its own protocol already"):
+        data.eval_data("imagenet_a")

@@ -12,7 +12,7 @@ from runs_kit import call
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.planning.benchmark import Benchmark
 from robustft.benchmarks.planning.suite import suite
-from robustft.datasets import catalogue
+from robustft.datasets import catalogue, domains
 from robustft.datasets.card import DataError
 from robustft.datasets.decoding import eval_view
 from robustft.datasets.domains import Domains
@@ -159,3 +159,33 @@ def test_a_suite_refuses_a_pool_where_there_are_no_domains(tmp_path, place):
     loaded = suite.load(suite.find(path))
     assert catalogue.get(loaded.dataset_of("longer"), size=8).pool == ("art", "photo")
     assert loaded.ranked_recipes == ["sketch", "art"]
+
+
+def test_doctor_counts_the_images_of_domainbeds_data(tmp_path, monkeypatch, capsys):
+    for name in ("art_painting", "cartoon", "photo", "sketch"):
+        for c, kind in enumerate(("dog", "elephant")):
+            (tmp_path / "PACS" / name / kind).mkdir(parents=True)
+            for k in range(4):
+                picture(c, k, sum(map(ord, name))).save(tmp_path / "PACS" / name / kind / f"{k}.png")
+    monkeypatch.setenv("ROBUSTFT_DATA", str(tmp_path))
+    suite_file(tmp_path / "pacs.yaml", "domains:PACS")
+    assert call("doctor", str(tmp_path / "pacs.yaml"), "--fast") == 1
+    said = capsys.readouterr().out
+    assert "! domains:PACS: DomainBed's PACS has 9,991 images, here are 8 of art_painting and not 2,048, 8 of" in said
+    monkeypatch.setitem(domains.PUBLISHED, "PACS", dict.fromkeys(domains.PUBLISHED["PACS"], 8))
+    assert call("doctor", str(tmp_path / "pacs.yaml"), "--fast") == 0
+    assert "domains:PACS: 32 images of PACS, of each domain as many as DomainBed's." in capsys.readouterr().out
+    monkeypatch.setitem(domains.PUBLISHED["PACS"], "photo", 10)
+    monkeypatch.setitem(domains.LATER, "PACS", 32)
+    right, sentence = Domains(tmp_path / "PACS", size=8).counted
+    assert right and "as many as DomainBed's script gives now; its table has 34, which are other images" in sentence
+
+
+def test_the_counts_of_domains_are_those_of_domainbeds_table():
+    """Gulrajani and Lopez-Paz, arXiv:2007.01434: the table of datasets."""
+    sums = [sum(counts.values()) for counts in domains.PUBLISHED.values()]
+    assert sums == [9_991, 10_729, 15_588, 24_788]
+
+
+def test_other_domains_are_no_published_data(place):
+    assert Domains(place, size=8).counted == (True, "")

@@ -7,6 +7,7 @@ from own_data_kit import NAMES, folder, table
 from own_data_kit import suite as suite_file
 from runs_kit import call
 
+from robustft.datasets import catalogue
 from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.hub import Hub
@@ -112,3 +113,90 @@ def test_a_board_has_the_worst_group(tmp_path, birds, monkeypatch, capsys, runs_
     assert call("leaderboard", str(path), "--runs", "runs") == 0
     (found,) = tmp_path.rglob("leaderboard.md")
     assert "shift1 worst group" in found.read_text()
+
+
+def beside(source):
+    """Animals of two classes with a further shift."""
+    return catalogue.get(catalogue.with_shifts(source, {"far": source.replace("own", "far")}), size=8)
+
+
+@pytest.fixture
+def far(tmp_path):
+    """A dataset `own` without groups, and a folder `far` of images of its classes."""
+    folder(tmp_path / "own", {"a": "landbird", "b": "waterbird"})
+    folder(tmp_path / "other", {"a": "landbird", "b": "waterbird"})
+    for file in sorted((tmp_path / "other" / "shift1").glob("*/*")):
+        file.write_bytes(file.read_bytes() + b" ")  # other bytes than those of own
+    (tmp_path / "other" / "shift1").rename(tmp_path / "far")
+    return tmp_path
+
+
+def listed(root, before=""):
+    images = sorted((root / "far").glob("*/*"))
+    return "".join(f"{before}{i.relative_to(root / 'far')}\t{PLACES[int(i.stem) % 2]}\n" for i in images)
+
+
+def test_a_further_shift_has_the_groups_of_its_own_list_or_of_the_one_beside_it(far):
+    plain = beside(f"folder:{far / 'own'}").card
+    assert plain.sets[-1].metric == "accuracy"
+    prints = {plain.fingerprint}
+    for place, text in (
+        (far / "far" / "groups.txt", listed(far)),
+        (far / "groups.txt", listed(far, "far/") + "own/id_test/a/000.png\tland\n"),  # of other folders, too
+    ):
+        place.write_text(text)
+        data = beside(f"folder:{far / 'own'}")
+        assert data.eval_data("far").groups == list(PLACES) * 4 and data.passed_over == {}
+        assert data.card.sets[-1].metric == "worst_group_accuracy" and data.card.sets[-1].measures.endswith("by group")
+        prints.add(data.card.fingerprint)
+        place.unlink()
+    assert len(prints) == 2  # where the list stands says nothing of the data
+    (far / "groups.txt").write_text(listed(far, "far/").replace("\tland", "\tsea"))
+    assert beside(f"folder:{far / 'own'}").card.fingerprint not in prints
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.partition("\n")[2], "groups.txt names 7 of 8 images of far, and not 'a/000.png'"),
+        (lambda text: text + "a/9.png\tland\n", "groups.txt names 'a/9.png', which is no image of a set"),
+    ],
+)
+def test_groups_of_a_further_shift_that_do_not_fit_are_said(far, change, said):
+    (far / "far" / "groups.txt").write_text(change(listed(far)))
+    with pytest.raises(DataError, match=f"folder:.*far: {said}"):
+        beside(f"folder:{far / 'own'}")
+
+
+def test_a_further_shift_of_the_hubs_library_has_the_groups_of_its_column(tmp_path):
+    import pandas
+
+    folder(tmp_path / "own", dict(zip("abc", NAMES, strict=True)))
+    table(tmp_path / "set", "test", [k % 3 for k in range(6)])
+    (file,) = (tmp_path / "set" / "data").iterdir()
+    pandas.read_parquet(file).assign(place=["land", "water", None] * 2).to_parquet(file)
+    text = f"dataset: set\ngroups: place\nclass_names: [{', '.join(NAMES)}]\n"
+    (tmp_path / "far.yaml").write_text(text)
+    data = catalogue.get(
+        catalogue.with_shifts(f"folder:{tmp_path / 'own'}", {"far": f"huggingface:{tmp_path / 'far.yaml'}"}), size=8
+    )
+    assert data.eval_data("far").groups == ["land", "water", ""] * 2
+    assert data.card.sets[-1].metric == "worst_group_accuracy"
+    (tmp_path / "far.yaml").write_text(text.replace("place", "plaice"))
+    with pytest.raises(DataError, match="far: groups must be a column of the split test, got 'plaice'; correct"):
+        catalogue.get(
+            catalogue.with_shifts(f"folder:{tmp_path / 'own'}", {"far": f"huggingface:{tmp_path / 'far.yaml'}"}), size=8
+        )
+
+
+def test_a_run_has_the_worst_group_of_a_further_shift(far, monkeypatch, runs_here):
+    monkeypatch.chdir(far)
+    (far / "far" / "groups.txt").write_text(listed(far))
+    path = suite_file(far / "birds.yaml", "folder:own", methods=["zero_shot"], shifts={"far": "folder:far"})
+    assert call("sweep", str(path), "--method", "zero_shot", "--runs", "runs", "--jobs", "1") == 0
+    (record,) = [json.loads(file.read_text()) for file in far.glob("runs/birds/*/*/*/record.json")]
+    shift = record["sets"]["far"]
+    assert (
+        set(shift["group_accuracy"]) == set(PLACES) and record["info"]["own_metrics"]["far"] == "worst_group_accuracy"
+    )
+    assert shift["worst_group_accuracy"] == min(shift["group_accuracy"].values())

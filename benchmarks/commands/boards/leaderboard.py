@@ -122,7 +122,7 @@ def _with_metrics(
     """Records with these metrics, which earlier ones lack, from the samples of their runs: of one benchmark, or all."""
     from ....results.audit.rescoring import FolderFiles, ReferenceFiles, completed
     from ....results.records.records import REFERENCE
-    from ....results.records.reference import ReferencePredictions
+    from ....results.records.reference import ReferencePredictions, opened
     from ....results.records.run_id import folder_name
 
     def folder(record: "Record") -> Path:
@@ -133,7 +133,7 @@ def _with_metrics(
         return only in (None, record["benchmark"])
 
     names = {record["benchmark"] for record in reference if asked(record)}
-    kept = {name: ReferencePredictions(REFERENCE / name) for name in names}
+    kept = {name: opened(REFERENCE / name) or ReferencePredictions(REFERENCE / name) for name in names}
     return (
         [completed(r, FolderFiles(folder(r)), metrics) if asked(r) else r for r in local],
         [

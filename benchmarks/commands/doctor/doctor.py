@@ -109,6 +109,7 @@ class Doctor:
 
     def dataset(self, name: str) -> None:
         """A table of the sets of a dataset, and a sentence on each thing that is wrong with them."""
+        shown = name.replace(f"{catalogue.PRESENT}=", "classes present: ")
         if catalogue.comes_with_package(name):
             of = "a plug-in" if catalogue.retention_of(name)[0] in catalogue.BROUGHT else "this package"
             return self.say(f"{name}: comes with {of}")
@@ -122,13 +123,13 @@ class Doctor:
             base, shifts = catalogue.parts(name)
             return self.dataset(base) if shifts else None
         if all(entry.absent for entry in found):
-            self.say(f"{name}: nothing of it is there")
+            self.say(f"{shown}: nothing of it is there")
         else:
-            self.console.print(_table(name, found))
+            self.console.print(_table(shown, found))
         for entry in found:
             if entry.compressed:
                 slow = f"{counted(entry.compressed, 'image')} in compressed tables, each read with its row group"
-                self.say(f"{name}, {entry.name}: {slow}; in shards of `robustft data pack` each is read alone")
+                self.say(f"{shown}, {entry.name}: {slow}; in shards of `robustft data pack` each is read alone")
         for sentence in dict.fromkeys(entry.problem for entry in found if entry.problem):
             self.fault(sentence)
         for part, (count, first) in data_check.passed_over(partial).items():
@@ -136,6 +137,9 @@ class Doctor:
             self.say(f"{partial.card.name}, {part}: {about}")
         for sentence in data_check.doubts(partial):
             self.fault(sentence)
+        right, sentence = data_check.counts(partial)
+        if right and sentence:
+            self.say(sentence)
         for sentence in (*data_check.permitted(partial), *data_check.copies_in_train(partial)):
             self.say(sentence)
         validation = partial.card.names("validation")

@@ -86,7 +86,7 @@ class Suite(Strict):
     pool: list[str] = []
     """Of `domains:<path>`: the domains that are trained on; the others are shifts. None: all but the last."""
     classes: dict[str, Literal["present"]] = {}
-    """Shift of one's own -> present: its logits are cut, before softmax, to the classes that it has an image of."""
+    """Shift -> present: its logits are cut, before softmax, to the classes that it has an image of."""
     ood_mean: dict[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")],
         Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)],

@@ -7,6 +7,7 @@ from robustft.benchmarks.commands.boards.leaderboard import columns_of
 from robustft.benchmarks.errors import UserError
 from robustft.results.audit.rescoring import ReferenceFiles, completed, rescore_set
 from robustft.results.board.rows import MORE_METRICS, SHOWN
+from robustft.results.metrics import calibration, set_metrics
 from robustft.results.records.records import REFERENCE, gather_reference
 from robustft.results.records.reference import ReferencePredictions
 from robustft.results.tables.leaderboard import build
@@ -61,3 +62,18 @@ def test_an_earlier_record_gets_what_it_lacks_from_its_samples_and_keeps_the_res
         assert 0.5 < after["failure_auroc"] < 1 and 0 < after["aurc"] < 1 - after["accuracy"]
     assert found["sets"]["validation"] == record["sets"]["validation"]  # of which the reference keeps no samples
     assert completed(found, files, ["aurc"]) is found
+
+
+def test_only_what_is_asked_for_is_computed_and_it_is_what_all_of_them_are(monkeypatch):
+    record = next(r for r in gather_reference("forgetting") if r["method"] == "flyp")
+    files = ReferenceFiles(ReferencePredictions(REFERENCE / "forgetting"), record["run_id"])
+    columns = files.columns("id")
+    want = rescore_set("id", record["sets"]["id"], columns)
+    assert set_metrics.some(columns, MORE_METRICS) == {key: want[key] for key in MORE_METRICS if key in want}
+
+    def dear(*arguments):
+        raise AssertionError("nobody asked for it")
+
+    monkeypatch.setattr(calibration, "expected_ece", dear)
+    monkeypatch.setattr(set_metrics, "OF_CONFIDENCE", dict.fromkeys(set_metrics.OF_CONFIDENCE, dear))
+    assert completed(record, files, ["aurc"])["sets"]["id"]["aurc"] == want["aurc"]

@@ -2,12 +2,14 @@
 
 The expected numbers are written here once more, by method, backbone and benchmark, with the script or paper that has
 them: mlfoundations/wise-ft, locuslab/FLYP, MLAI-Yonsei/CaRot, HesamAsad/TRACER (commit 1f1e612), cs-giung/lipsum-ft,
-and TRACER's paper, arXiv:2605.29380.
+alinlab/StarFT, BeierZhu/VRF, naver-ai/dawin, GT-RIPL/FTP, thuml/CLIPood, and TRACER's paper, arXiv:2605.29380.
 """
 
 import itertools
+import re
 
 import pytest
+from repository import ROOT
 from runs_kit import call
 
 from robustft.benchmarks.commands import sweep
@@ -16,6 +18,8 @@ from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.planning import resolver
 from robustft.benchmarks.planning.benchmark import Benchmark
 from robustft.benchmarks.planning.request import hyper_keys
+from robustft.benchmarks.planning.suite.suite import find, load
+from robustft.benchmarks.planning.suite.suite import names as suite_names
 from robustft.methods import registry
 
 BACKBONES = ("RN50", "ViT-B-16", "ViT-L-14")
@@ -72,6 +76,20 @@ EXPECTED = {
         "steps": 50_000, "batch_size": 256, "lr": 1e-5, "weight_decay": 0.0, "warmup_steps": 5_000, "clip_norm": 0.0,
         "precision": "bf16", "strength": 1.0, "texts": 80, "length": 8,
     },
+    # alinlab/StarFT:scripts/train.sh, README.md (train.sh contrastive spurious_bg star 0.5), src/args.py
+    ("imagenet", "as_published", "starft", "ViT-B-16"): {
+        **LINE, "lr": 1e-5, "clip_norm": 0.0, "precision": "fp32", "strength": 0.5, "cross_frobenius_weight": 0.0
+    },
+    # BeierZhu/VRF:src/main.py, src/knn_distance.py, on WiSE-FT's finetuned model; naver-ai/dawin:dawin_rft/script
+    ("imagenet", "as_published", "vrf", "ViT-B-16"): {
+        "lr": 3e-5, "clip_norm": 1.0, "center": 1.5, "width": 0.6, "neighbours": 1000.0
+    },
+    ("imagenet", "as_published", "dawin", "ViT-B-16"): {"groups": 3, "lr": 3e-5},
+    # GT-RIPL/FTP:README.md (AdamP, 4 GPUs of 64), main_finetune.py, util/FTP.py
+    ("domainnet", "as_published", "ftp", "RN50"): {
+        "steps": 50 * (108_815 // 256), "batch_size": 256, "lr": 1e-4, "weight_decay": 0.0, "warmup_steps": 0,
+        "precision": "fp32", "bn": "released", "kappa": 1.0, "radius_lr": 1e-2, "keep_weight_decay": False,
+    },
     # TRACER's paper: section 5.2.1, Eq. 20 and 23, Algorithm 1, Definition 3.3, App. C.1 and E.2
     **{
         ("imagenet", "as_printed", "tracer", backbone): {
@@ -113,6 +131,46 @@ def test_published_values_are_the_authors(where):
     assert {key: value(run, key) for key in EXPECTED[where]} == EXPECTED[where]
 
 
+@pytest.mark.parametrize(
+    ("suite", "lr"),
+    [
+        ("domainbed", 5e-6),
+        ("domainbed_vlcs", 5e-6),
+        ("domainbed_office_home", 1e-5),
+        ("domainbed_terra_incognita", 5e-6),
+    ],
+)
+def test_clipoods_values_are_those_of_its_script_for_each_data(suite, lr):
+    """thuml/CLIPood:scripts.sh, -b 12 (of each of three domains) --epochs 10 (of 500 steps) --lambda 0.3 --beta 0.5."""
+    given = {key: v for key, v, _ in load(find(suite)).published["as_published"].layers("clipood", "ViT-B-16")}
+    told = {
+        "lr": lr,
+        "steps": 5000,
+        "batch_size": 36,
+        "margin": 0.3,
+        "beta": 0.5,
+        "weight_decay": 0.1,
+        "warmup_steps": 0,
+    }
+    assert {key: given[key] for key in told} == told
+
+
+def test_the_page_says_of_each_method_where_its_recipe_is_or_why_there_is_none():
+    table = (ROOT / "docs" / "methods.md").read_text("utf-8").partition("## Recipes of")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| `")]
+    told = {name: where for names, where, _ in rows for name in re.findall(r"`(\w+)`", names)}
+    assert all(where.strip() or why.strip() for _, where, why in rows)
+    published = {}
+    for benchmark in suite_names():
+        for recipe in load(find(benchmark)).published.values():
+            for method in recipe.methods:
+                published.setdefault(method, set()).add(benchmark)
+    for method, benchmarks in published.items():
+        assert benchmarks & {*re.findall(r"`(\w+)`", told[method])}, method
+    assert {name for name, where in told.items() if where.strip()} == set(published)
+    assert set(told) == set(registry.names()) - {"zero_shot"}
+
+
 @pytest.mark.parametrize("where", list(every_pair()), ids="-".join)
 def test_every_published_value_says_where_it_is_from(where):
     benchmark, recipe, method, _ = where
@@ -124,6 +182,13 @@ def test_every_published_value_says_where_it_is_from(where):
             assert source.startswith(f"recipe {recipe}: "), (key, source)
     assert set(run.sources) >= set(hyper_keys(registry.get(method)))
     assert run.spec.bn == "released"
+
+
+def test_a_backbone_without_values_is_told_which_has_some():
+    with pytest.raises(
+        UserError, match="on ViT-B-16 for no method, got ftp; take --backbone RN50, or the recipe common"
+    ):
+        resolve("domainnet", "as_published", "ftp", "ViT-B-16")
 
 
 def test_what_no_source_gives_is_marked_as_our_choice():
@@ -201,6 +266,10 @@ def test_common_is_the_default_and_published_recipes_are_never_ranked(name):
         ("imagenet", "lp_ft", ["still scaled", "SGD"]),
         ("imagenet", "lipsum_ft", ["0.08 to 1.0 and flip", "87.5 %", "best of 50"]),
         ("imagenet", "carot", ["raises an error"]),
+        ("imagenet", "starft", ["spurious_bg.pt", "25,030"]),
+        ("imagenet", "vrf", ["temperature", "crop"]),
+        ("imagenet", "dawin", ["Model Stock"]),
+        ("domainnet", "ftp", ["new one", "0.08 to 1.0"]),
         ("iwildcam", "tracer", ["ID validation", "partial batch", "flip"]),
         ("iwildcam", "flyp", ["lower case"]),
         ("fmow", "flyp", ["ID validation", "14 templates"]),

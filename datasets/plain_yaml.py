@@ -80,18 +80,14 @@ class _Loader(yaml.SafeLoader):
         return {str(key.value): self.construct_object(value, deep=deep) for key, value in node.value}
 
 
-if yaml.__with_libyaml__:
+_LIBYAML: tuple[type, ...] = (yaml.CSafeLoader,) if hasattr(yaml, "CSafeLoader") else ()
 
-    class _OfOwnFiles(yaml.cyaml.CParser, _Loader):
-        """`_Loader` in a fifth of the time; of what a person may write, libyaml reads a few things in another way."""
 
-        def __init__(self, text: str) -> None:
-            yaml.cyaml.CParser.__init__(self, text)
-            yaml.constructor.SafeConstructor.__init__(self)
-            yaml.resolver.Resolver.__init__(self)
+class _OfOwnFiles(*_LIBYAML, _Loader):  # type: ignore[misc]
+    """`_Loader` in a fifth of the time where libyaml is, which reads a few things otherwise that a person may write."""
 
-else:
-    _OfOwnFiles = _Loader
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+    yaml_constructors = _Loader.yaml_constructors
 
 
 def _mistake(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:

@@ -234,7 +234,7 @@ class Outcomes:
         return self._scored.get(key)
 
     def _score(self, benchmark: str, row: Row, name: str, run_id: str, score: str) -> None:
-        """Adds a score to what is known of a run on a set, and what most boards ask for, where there is a file of it."""
+        """Adds a score to what is known of a run on a set, with those that most boards ask for, where its file is."""
         columns = self.columns(benchmark, row.provenance, run_id, name)
         if columns is None:
             return

@@ -30,7 +30,8 @@ class Packed(Mapping[str, Any]):
         values: list[Any] = []
         for key, value in record.items():
             own = {name: value[name] for name in _OF_A_SEED if name in value} if key == "spec" else None
-            kept = marshal.dumps({**value, **dict.fromkeys(own)} if own else value) if isinstance(value, dict) else value
+            common = {**value, **dict.fromkeys(own)} if own else value
+            kept = marshal.dumps(common) if isinstance(common, dict) else common
             if isinstance(kept, (bytes, str)):
                 kept = shared.setdefault(kept, kept)
             values.append((kept, own) if own else kept)

@@ -10,6 +10,7 @@ tags than those of JSON's types, other encodings than UTF-8.
 import math
 import re
 from collections.abc import Hashable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,16 @@ class _Loader(yaml.SafeLoader):
         return {str(key.value): self.construct_object(value, deep=deep) for key, value in node.value}
 
 
+_LIBYAML: tuple[type, ...] = (yaml.CSafeLoader,) if hasattr(yaml, "CSafeLoader") else ()
+
+
+class _OfOwnFiles(*_LIBYAML, _Loader):  # type: ignore[misc]
+    """`_Loader` in a fifth of the time where libyaml is, which reads a few things otherwise that a person may write."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+    yaml_constructors = _Loader.yaml_constructors
+
+
 def _mistake(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
@@ -103,14 +114,17 @@ def dump(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=110)
 
 
-def parse(text: str, where: str) -> Any:
+def parse(text: str, where: str, own: bool = False) -> Any:
     """The value of a YAML text.
+
+    Args:
+        own: the text is from `dump`, and what it holds is checked by a hash.
 
     Raises:
         YamlError: begun with `where` and the line.
     """
     try:
-        return _copied(_value(text))
+        return _copied(_value(text, own))
     except (ValueError, RecursionError) as error:  # thousands of brackets or digits
         raise YamlError(f"{where}: not a value that YAML can hold ({type(error).__name__}); correct it.") from None
     except yaml.reader.ReaderError as error:
@@ -127,9 +141,15 @@ def parse(text: str, where: str) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _value(text: str) -> Any:
-    """The value of a text: once, for the tuned values of a suite take half a second. Whoever changes it copies it."""
-    loader = _Loader(text)
+def _value(text: str, own: bool) -> Any:
+    """The value of a text: once, for a process asks for the same suites again. Whoever changes it copies it."""
+    if own:
+        with suppress(yaml.YAMLError):  # what is wrong is said below, in one way
+            return _made(_OfOwnFiles(text))
+    return _made(_Loader(text))
+
+
+def _made(loader: _Loader) -> Any:
     try:
         node = loader.get_single_node()
         if node is None:
@@ -146,8 +166,11 @@ def _copied(value: Any) -> Any:
     return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
-def read(path: Path) -> Any:
+def read(path: Path, own: bool = False) -> Any:
     """The value that a YAML file holds, None for an empty one; with or without a byte order mark.
+
+    Args:
+        own: as of `parse`.
 
     Raises:
         YamlError: it cannot be read, is no UTF-8, or as in `parse`.
@@ -158,16 +181,19 @@ def read(path: Path) -> Any:
         raise YamlError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file.") from None
     except UnicodeDecodeError as error:
         raise YamlError(f"{path}: is not in UTF-8 (byte {error.start + 1}); save it as UTF-8.") from None
-    return parse(text, path.name)
+    return parse(text, path.name, own)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, own: bool = False) -> dict[str, Any]:
     """The keys and values that a YAML file holds.
+
+    Args:
+        own: as of `parse`.
 
     Raises:
         YamlError: it holds something else or nothing, or as in `read`.
     """
-    content = read(path)
+    content = read(path, own)
     if not isinstance(content, dict):
         found = "nothing" if content is None else type(content).__name__
         raise YamlError(f"{path.name}: must be a mapping of keys to values, got {found}; correct it.")

@@ -82,9 +82,10 @@ def expand(request: Request, suite: Suite, tuned: Tuned, facts: Facts) -> list[P
 def add(plan: dict[str, Planned], runs: list[Planned]) -> None:
     """Add runs to a plan that is keyed by run id; a run that is asked for twice stays one run."""
     for run in runs:
-        earlier = plan.get(run.spec.run_id)
+        run_id = run.spec.run_id  # is a hash, made at each look
+        earlier = plan.get(run_id)
         if earlier is None or (run.requested and not earlier.requested):
-            plan[run.spec.run_id] = run
+            plan[run_id] = run
 
 
 def scaled_warmup(steps: Any) -> int | None:

@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -28,26 +27,13 @@ class PathRuns:
     alone; so the runs of several rules count once, where they read the same input.
 
     Attributes:
-        own_metrics: set -> the metric that it is judged by; accuracy where it is not named.
+        parameter: what the path is over.
+        at: value -> seed -> what its run scores there.
     """
 
     runs: Sequence[Record]
-    own_metrics: Mapping[str, str]
-
-    @cached_property
-    def parameter(self) -> str:
-        """What the path is over."""
-        return str(self.runs[0]["path"]["parameter"])
-
-    @cached_property
-    def at(self) -> dict[float, dict[int, Scores]]:
-        """Value -> seed -> what its run scores there, looked up once: the record of a path is the largest there is."""
-        found: dict[float, dict[int, Scores]] = defaultdict(dict)
-        for record in self.runs:
-            seed = record["seed"]
-            for value, scores in at_points(record, self.own_metrics):
-                found[value][seed] = scores
-        return dict(found)
+    parameter: str
+    at: Mapping[float, Mapping[int, Scores]]
 
     @property
     def best(self) -> float | None:
@@ -67,7 +53,7 @@ def at_points(record: Record, own_metrics: Mapping[str, str]) -> list[tuple[floa
     Earlier records have no score but accuracy there.
 
     Args:
-        own_metrics: as of `PathRuns`.
+        own_metrics: set -> the metric that it is judged by; accuracy where it is not named.
     """
     roles = {name: metrics["role"] for name, metrics in record["sets"].items()}
     id_sets, shifts = (
@@ -106,16 +92,28 @@ def runs_of_paths(records: Iterable[Record], own_metrics: Mapping[str, str] = Ma
 
     Args:
         records: finished runs of one benchmark, from one place; those without a path are left out.
-        own_metrics: as of `PathRuns`.
+        own_metrics: as of `at_points`.
     """
     paths: dict[str, dict[int, Record]] = defaultdict(dict)
+    at: dict[str, dict[float, dict[int, Scores]]] = defaultdict(lambda: defaultdict(dict))
     for record in sorted(records, key=lambda r: (r["finished"], r["run_id"])):
         if "path" not in record:
             continue
-        spec = record["spec"]
+        spec, seed = record["spec"], record["seed"]
         if spec.get("limit") is None and not spec.get("allow_partial") and not record.get("transductive"):
-            paths[_path_of(record)].setdefault(record["seed"], record)
-    return [PathRuns([paths[key][seed] for seed in sorted(paths[key])], own_metrics) for key in sorted(paths)]
+            key = _path_of(record)
+            if seed not in paths[key]:
+                paths[key][seed] = record
+                for value, scores in at_points(record, own_metrics):  # now: its path is the largest part of a record
+                    at[key][value][seed] = scores
+    return [_path_runs(paths[key], at[key]) for key in sorted(paths)]
+
+
+def _path_runs(runs: Mapping[int, Record], at: Mapping[float, Mapping[int, Scores]]) -> PathRuns:
+    """The runs of one path, by seed, in the order of the seeds."""
+    seeds = sorted(runs)
+    in_order = {value: {seed: found[seed] for seed in seeds if seed in found} for value, found in at.items()}
+    return PathRuns([runs[seed] for seed in seeds], str(runs[seeds[0]]["path"]["parameter"]), in_order)
 
 
 def _path_of(record: Record) -> str:

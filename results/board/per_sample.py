@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -98,7 +99,7 @@ class Outcomes:
         self._runs, self._reference, self._folders = runs, Path(reference), dict(folders or {})
         self._places: dict[str, dict[str, Path]] = {}  # benchmark -> run id -> run folder
         self._kept: dict[str, ReferencePredictions | None] = {}  # of benchmarks; None where there are none
-        self._read_runs: dict[tuple[str, str], dict[str, np.ndarray]] = {}  # of the reference, whole
+        self._last_run: tuple[tuple[str, str], dict[str, np.ndarray]] | None = None  # of the reference, whole
         self._layouts: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = {}
         self._scored: dict[tuple[str, str, str, str], _RunScores] = {}
         self._scores: dict[tuple[str, str, str, tuple[str, ...], str], SetScores | None] = {}
@@ -212,32 +213,41 @@ class Outcomes:
 
     def _of_run(self, benchmark: str, row: Row, name: str, run_id: str, score: str) -> _RunScores | None:
         """What a run of a row scored on a set, `score` among its sums; None where there is no file of it."""
-        key = (benchmark, row.provenance, name, run_id)
-        known = self._scored.get(key)
-        if known is not None and score in known.sums:
-            return known
-        data, reference = self._data(benchmark, row, name), self._reference_of(benchmark, row.provenance)
-        kept = self._kept_of(reference)
-        before = kept.runs.get((run_id, name)) if kept is not None else None
-        if reference is not None and before is not None:
-            if _same(before.inverse, self._layout_of(data, reference.sets[name], run_id)[1]):
-                known = before
-            if known is not None and score in known.sums:
-                self._scored[key] = known
-                return known
+        known = self._known(benchmark, row, name, run_id)
+        if known is None or score not in known.sums:
+            self._score(benchmark, row, name, run_id, score)
+            reference = self._reference_of(benchmark, row.provenance)
+            # All sets of a run of the reference are read at once, and take more memory than what they scored.
+            for other in [each for each in reference.sets if each != name] if reference is not None else ():
+                with suppress(OutcomeError):  # which is raised when that set is asked for
+                    self._score(benchmark, row, other, run_id, score)
+        return self._scored.get((benchmark, row.provenance, name, run_id))
+
+    def _known(self, benchmark: str, row: Row, name: str, run_id: str) -> _RunScores | None:
+        """What was found of a run on a set, for this board or for one before it."""
+        key, reference = (benchmark, row.provenance, name, run_id), self._reference_of(benchmark, row.provenance)
+        if key not in self._scored and reference is not None:
+            kept = _KEPT.setdefault(reference, _OfReference()).runs.get((run_id, name))
+            data = self._data(benchmark, row, name)
+            if kept and _same(kept.inverse, self._layout_of(data, reference.sets[name], run_id)[1]):
+                self._scored[key] = kept
+        return self._scored.get(key)
+
+    def _score(self, benchmark: str, row: Row, name: str, run_id: str, score: str) -> None:
+        """Adds a score to what is known of a run on a set, with those that most boards ask for, where its file is."""
         columns = self.columns(benchmark, row.provenance, run_id, name)
         if columns is None:
-            return None
-        layout = self._layout_of(data, columns, run_id)
+            return
+        layout = self._layout_of(self._data(benchmark, row, name), columns, run_id)
         right = columns["prediction"] == columns["label"]
-        found = known or _RunScores(*layout, right, float(right.mean()))
-        always = ("accuracy", "ece") if "confidence" in columns else ("accuracy",)  # while the file is open
+        found = self._known(benchmark, row, name, run_id) or _RunScores(*layout, right, float(right.mean()))
+        always = {"accuracy", "nll", *(["ece"] if "confidence" in columns else [])}  # while the file is open
         for each in {*always, score} - found.sums.keys():
             found.sums[each] = _sums(each, columns, layout[1], layout[2])
-        self._scored[key] = found
+        self._scored[benchmark, row.provenance, name, run_id] = found
+        kept = self._kept_of(self._reference_of(benchmark, row.provenance))
         if kept is not None:
             kept.runs[run_id, name] = found
-        return found
 
     @staticmethod
     def _data(benchmark: str, row: Row, name: str) -> tuple[str, ...]:
@@ -307,9 +317,9 @@ class Outcomes:
         if kept is None or run_id not in kept or name not in kept.sets:
             return None
         samples = kept.sets[name]
-        if (benchmark, run_id) not in self._read_runs:
-            self._read_runs[benchmark, run_id] = kept.read(run_id)
-        return samples | {key: values[samples["rows"]] for key, values in self._read_runs[benchmark, run_id].items()}
+        if self._last_run is None or self._last_run[0] != (benchmark, run_id):
+            self._last_run = (benchmark, run_id), kept.read(run_id)
+        return samples | {key: values[samples["rows"]] for key, values in self._last_run[1].items()}
 
 
 def _sums(score: str, columns: Mapping[str, np.ndarray], inverse: np.ndarray, counts: np.ndarray) -> np.ndarray | None:

@@ -30,11 +30,12 @@ def marked(
         roles: set name -> role, of the whole table. newest: method -> version.
         plugins: as `current_plugins` gives it.
     """
-    used = [record for record in records if record["seed"] in row.seeds]
+    seeds = set(row.seeds)
+    used = [record for record in records if record["seed"] in seeds]
     marks: dict[str, str] = {}
     if any(record["environment"].get("dirty") for record in used):
         marks["dirty"] = "made with uncommitted changes"
-    missing = sorted(expected_seeds - set(row.seeds))
+    missing = sorted(expected_seeds - seeds)
     expects = (row.rules or row.kind in (GRID, ORACLE, TRANSDUCTIVE)) and row.varies
     if expects and missing:
         few = f"{len(row.seeds)} of {len(expected_seeds)} seeds"

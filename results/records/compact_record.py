@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 _loads = lru_cache(maxsize=64)(marshal.loads)
+_OF_A_SEED = ("seed", "inputs")
+"""What the specs of one setting differ in; the rest of them is kept once, and found again without being made anew."""
 
 
 class Packed(Mapping[str, Any]):
@@ -26,22 +28,22 @@ class Packed(Mapping[str, Any]):
         keys = tuple(record)
         self._places: dict[str, int] = shared.setdefault(keys, dict(zip(keys, range(len(keys)), strict=True)))
         values: list[Any] = []
-        for value in record.values():
-            kept = marshal.dumps(value) if isinstance(value, dict) else value
-            values.append(shared.setdefault(kept, kept) if isinstance(kept, (bytes, str)) else kept)
+        for key, value in record.items():
+            own = {name: value[name] for name in _OF_A_SEED if name in value} if key == "spec" else None
+            common = {**value, **dict.fromkeys(own)} if own else value
+            kept = marshal.dumps(common) if isinstance(common, dict) else common
+            if isinstance(kept, (bytes, str)):
+                kept = shared.setdefault(kept, kept)
+            values.append((kept, own) if own else kept)
         self._values = tuple(values)
 
     def __getitem__(self, key: str) -> Any:
-        value = self._values[self._places[key]]
-        return _loads(value) if type(value) is bytes else value
+        return _made(self._values[self._places[key]])
 
     def get(self, key: str, default: Any = None) -> Any:
         """As of any mapping, without raising and catching an error for each key that is not there."""
         place = self._places.get(key)
-        if place is None:
-            return default
-        value = self._values[place]
-        return _loads(value) if type(value) is bytes else value
+        return default if place is None else _made(self._values[place])
 
     def __contains__(self, key: object) -> bool:
         return key in self._places
@@ -51,3 +53,10 @@ class Packed(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def _made(kept: Any) -> Any:
+    """A part as it was before it was packed."""
+    if type(kept) is tuple:
+        return {**_loads(kept[0]), **kept[1]}
+    return _loads(kept) if type(kept) is bytes else kept

@@ -144,18 +144,15 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         with pq.ParquetFile(path) as file:  # pq.read_table would import pandas and all of datasets of many files
             table = file.read()
+        columns = {name: _as_numpy(table.column(name)) for name in table.column_names}
     except FileNotFoundError:
         raise PredictionError(
             f"{path}: is missing; copy it from where the run was made, or remove the run folder to run it again."
         ) from None
     except (OSError, pa.ArrowException) as error:
         raise PredictionError(f"{path}: cannot be read ({error}); run it again.") from error
-    columns = {name: table.column(name).to_numpy() for name in table.column_names if name != "logits"}
-    if "logits" in table.column_names:
-        flat = table.column("logits").combine_chunks().flatten().to_numpy()
-        columns["logits"] = flat.reshape(table.num_rows, -1)
-        if np.isnan(flat).any():
-            raise PredictionError(f"{path}: is damaged: logits hold NaN; run it again.")
+    if "logits" in columns and np.isnan(columns["logits"]).any():
+        raise PredictionError(f"{path}: is damaged: logits hold NaN; run it again.")
     for name in columns.keys() & _KINDS.keys():
         kind, largest = _KINDS[name]
         values = columns[name]
@@ -164,6 +161,16 @@ def read(path: Path) -> dict[str, np.ndarray]:
             what = "probabilities, 0 to 1" if kind == "f" else "classes, 0, 1, 2, ..."
             raise PredictionError(f"{path}: is damaged: {name} must hold {what}, and does not; run it again.")
     return columns
+
+
+def _as_numpy(column: pa.ChunkedArray) -> np.ndarray:
+    """As `to_numpy`, which would import pandas; lists of C numbers as (N, C), text as objects."""
+    values = column.combine_chunks()
+    if pa.types.is_fixed_size_list(values.type):
+        return np.from_dlpack(values.flatten()).reshape(len(values), -1).copy()
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return np.from_dlpack(values).copy()
+    return np.array(values.to_pylist(), dtype=object)
 
 
 def read_path(path: Path, parameter: str) -> dict[float, dict[str, np.ndarray]]:

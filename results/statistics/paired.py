@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from .seed_summary import StatisticsError
+from .seed_summary import StatisticsError, noncentrality
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,24 +161,7 @@ def resolvable(error: float, df: float, power: float = 0.8, level: float = 0.05)
     if not error > 0:
         return 0.0
     # Three digits of df are enough for three of the difference, and a table asks for hundreds.
-    return _shift(float(f"{min(df, 1e6):.3g}"), power, level) * error
-
-
-@lru_cache(maxsize=4096)
-def _shift(df: float, power: float, level: float) -> float:
-    """The noncentrality at which a t test has this power."""
-    from scipy import optimize, stats  # late: slower to import than all else here
-
-    critical = stats.t.ppf(1 - level / 2, df)
-
-    def excess_power(shift: float) -> float:
-        # The other tail, a significant difference of the wrong sign, is far below 1e-3 here.
-        return float(stats.nct.sf(critical, df, shift)) - power
-
-    upper = max(critical, 1.0)
-    while excess_power(upper) < 0:
-        upper *= 1.5
-    return float(optimize.brentq(excess_power, 0.0, upper))
+    return noncentrality(float(f"{min(df, 1e6):.3g}"), power, level) * error
 
 
 def holm(p: Sequence[float]) -> list[float]:

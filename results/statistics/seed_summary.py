@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -92,18 +93,29 @@ def smallest_resolvable_difference(
     _, spread = mean_sd([a - b for a, b in zip(first, second, strict=True)])
     if not spread:
         return 0.0
-    from scipy import optimize, stats  # late: as slow to import as all else that a plan needs beside torch
+    return noncentrality(n - 1, power, level) * spread / math.sqrt(n)
 
-    critical = stats.t.ppf(1 - level / 2, n - 1)
 
-    def excess_power(shift: float) -> float:
+@lru_cache(maxsize=4096)
+def noncentrality(df: float, power: float, level: float) -> float:
+    """The noncentrality at which a two-sided t test at this level has this power, to the last digits of a float.
+
+    `special.nctdtrinc` knows three to seven of them, and `optimize` and `stats` take longer to import than a board.
+    """
+    from scipy import special  # late: a plan needs none of it
+
+    critical = float(special.stdtrit(df, 1 - level / 2))
+
+    def has_power(shift: float) -> bool:
         # The other tail, a significant difference of the wrong sign, is far below 1e-3 here.
-        return float(stats.nct.sf(critical, n - 1, shift)) - power
+        return bool(special.nctdtr(df, shift, critical) <= 1 - power)
 
-    upper = critical
-    while excess_power(upper) < 0:
-        upper *= 1.5
-    return float(optimize.brentq(excess_power, 0.0, upper)) * spread / math.sqrt(n)
+    low, high = 0.0, max(critical, 1.0)
+    while not has_power(high):
+        high *= 1.5
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (low, middle) if has_power(middle) else (middle, high)
+    return high
 
 
 def level_text(tests: int) -> str:

@@ -137,3 +137,19 @@ def test_there_is_one_reader_of_yaml():
             names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
             found |= {str(path.relative_to(ROOT))} if "yaml" in names else set()
     assert found == {"datasets/plain_yaml.py"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/suites").glob("*.tuned.yaml")), ids=lambda path: path.stem)
+def test_a_file_of_our_own_is_read_as_any_other(path):
+    text = path.read_text()
+    assert plain_yaml.parse(text, "here", own=True) == plain_yaml.parse(text, "here")
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2", "a: 1\n\tb: 2", "&x [*x]", "\x07"])
+def test_what_is_wrong_with_a_file_of_our_own_is_said_as_of_any_other(text):
+    said = []
+    for own in (True, False):
+        with pytest.raises(plain_yaml.YamlError) as error:
+            plain_yaml.parse(text, "here", own)
+        said.append(str(error.value))
+    assert said[0] == said[1]

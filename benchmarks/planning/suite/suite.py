@@ -34,10 +34,10 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(str(error)) from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file; UserError where it is none."""
+def read_yaml(path: Path, own: bool = False) -> dict[str, Any]:
+    """The keys and values of a YAML file; UserError where it is none. `own` is as of `plain_yaml.parse`."""
     try:
-        return plain_yaml.read_mapping(path)
+        return plain_yaml.read_mapping(path, own)
     except plain_yaml.YamlError as error:
         raise UserError(str(error)) from None
 

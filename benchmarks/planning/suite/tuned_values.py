@@ -100,7 +100,7 @@ def load_tuned(suite_path: Path, suite: Suite) -> Tuned:
     if not path.exists():
         return Tuned(suite=suite.name, version=suite.version, entries={})
     try:
-        tuned = Tuned.model_validate(read_yaml(path))
+        tuned = Tuned.model_validate(read_yaml(path, own=True))
     except ValidationError as error:
         raise UserError(explain(error, path.name, "run `robustft tune` again")) from None
     if tuned.version != suite.version:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from robustft.results.statistics.paired import holm, over_models, paired, resolvable
-from robustft.results.statistics.seed_summary import StatisticsError
+from robustft.results.statistics.seed_summary import StatisticsError, noncentrality
 
 pytestmark = pytest.mark.computes
 
@@ -222,6 +222,13 @@ def test_what_a_t_test_resolves_has_the_power_it_says(df, want):
     assert size == pytest.approx(want, abs=0.005)
     assert stats.nct.sf(stats.t.ppf(0.975, df), df, size) == pytest.approx(0.8)
     assert resolvable(0.0, df) == 0.0
+
+
+@pytest.mark.parametrize("df, level", [(1, 0.05), (1, 1e-4), (2.05, 0.05 / 16), (25.3, 0.05 / 100), (1e6, 0.05)])
+def test_the_noncentrality_is_right_to_eight_digits(df, level):
+    shift = noncentrality(df, 0.8, level)
+    ends = [stats.nct.sf(stats.t.ppf(1 - level / 2, df), df, shift * (1 + off)) for off in (-1e-8, 1e-8)]
+    assert ends[0] < 0.8 < ends[1]
 
 
 def keeps(n, ratio, equal, rows=17, replicates=400, images=60):

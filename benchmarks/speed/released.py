@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -138,10 +139,9 @@ def _their_name(encoder: DualEncoder) -> str:
 
 def _built(encoder: DualEncoder) -> torch.nn.Module:
     """The checkout's CLIP, random weights, of the shape of an encoder of ours."""
-    from clip.model import CLIP
-
     ours: Any = encoder.clip
     image, text = ours.visual, ours.transformer.resblocks
+    shape: tuple[Any, ...]
     if hasattr(image, "transformer"):
         patches, layers = image.conv1, len(image.transformer.resblocks)
         shape = (image.image_size[0], layers, patches.out_channels, patches.kernel_size[0])
@@ -149,7 +149,7 @@ def _built(encoder: DualEncoder) -> torch.nn.Module:
         blocks = tuple(len(getattr(image, f"layer{i}")) for i in (1, 2, 3, 4))
         shape = (image.image_size, blocks, 2 * image.conv1.out_channels, None)
     words = (CONTEXT, *ours.token_embedding.weight.shape, text[0].attn.num_heads, len(text))
-    made: torch.nn.Module = CLIP(ours.text_projection.shape[1], *shape, *words)
+    made: torch.nn.Module = import_module("clip.model").CLIP(ours.text_projection.shape[1], *shape, *words)
     return made
 
 
@@ -177,8 +177,6 @@ def released(checkout: Path, settings: Settings) -> Iterator[Callable[[str, Load
         }
         for module, content in contents.items():
             vars(stands[module]).update(content)
-        from importlib import import_module
-
         loop: Callable[..., None] = getattr(import_module(f"src.models.{name}_loss"), f"{name}_loss")
         return loop
 

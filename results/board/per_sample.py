@@ -241,7 +241,8 @@ class Outcomes:
         layout = self._layout_of(self._data(benchmark, row, name), columns, run_id)
         right = columns["prediction"] == columns["label"]
         found = self._known(benchmark, row, name, run_id) or _RunScores(*layout, right, float(right.mean()))
-        always = {"accuracy", "nll", *(["ece"] if "confidence" in columns else [])}  # while the file is open
+        needs = {"accuracy": "prediction", "nll": "p_label", "ece": "confidence"}
+        always = {each for each, column in needs.items() if column in columns}  # while the file is open
         for each in {*always, score} - found.sums.keys():
             found.sums[each] = _sums(each, columns, layout[1], layout[2])
         self._scored[benchmark, row.provenance, name, run_id] = found

@@ -52,7 +52,7 @@ GLYPH_VISION: dict[str, Tower] = {
 """Architectures for `glyphs`. A backbone's name adds its pretraining seed: -3 and -4 are reported on, the benchmark was
 shaped and is tuned on -dev, and others were looked at while it was shaped (docs/glyphs.md)."""
 
-PRETRAINED_ON_GLYPHS = ("glyph-vit-deep-dev", "glyph-vit-wide-dev", "glyph-rn-dev")
+PRETRAINED_ON_GLYPHS = tuple(f"{architecture}-{seed}" for architecture in GLYPH_VISION for seed in ("3", "4", "dev"))
 """Those whose weights are in this repository."""
 
 VISION: dict[str, Tower] = {

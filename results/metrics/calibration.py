@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -108,9 +109,9 @@ def smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
         raise MetricError("smooth_ece: expected finite confidences of at least one sample; evaluate it again.")
     at = np.minimum(confidence.astype(np.float64), 1.0)
     weights = np.stack([at - correct, np.ones(len(at))])
+    spectra: dict[int, np.ndarray] = {}  # number of points -> of what lies on that mesh, which most widths share
 
-    def smoothed(width: float) -> float:
-        points = max(2000, round(20 / width)) // 2 + 1
+    def spectrum(points: int) -> np.ndarray:
         low = np.clip((at * (points - 1)).astype(np.int64), 0, points - 2)
         share = at * (points - 1) - low
         both = np.concatenate([low, low + 1])
@@ -118,37 +119,77 @@ def smooth_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
             np.bincount(both, weights=np.concatenate([(1 - share) * each, share * each]), minlength=points)
             for each in weights
         ])  # fmt: skip
-        away = np.linspace(0, 1, points) - 0.5
-        kernel = np.exp(-(away**2) / (2 * width**2)) / (np.sqrt(2 * np.pi) * width)
         mirrored = np.concatenate([values[:, :0:-1], values, values[:, -2::-1]], axis=1)
-        smooth = _convolved(mirrored, kernel)[:, points // 2 : points // 2 + points]
-        read = np.linspace(0, 1, max(round(10 / width), 200))
-        residual, density = (np.interp(read, np.linspace(0, 1, points), line) for line in smooth)
+        return _transformed(mirrored, points)
+
+    def smoothed(width: float) -> float:
+        kernel = _kernel(width)
+        points = len(kernel.mesh)
+        if points not in spectra:
+            spectra[points] = spectrum(points)
+        smooth = _convolved(spectra[points], kernel.spectrum, 3 * points - 2, points)
+        smooth = smooth[:, points // 2 : points // 2 + points]
+        residual, density = (np.interp(kernel.read, kernel.mesh, line) for line in smooth)
         return float(np.abs(residual).sum() / (density + 1e-4).sum())
 
     wide, narrow = 1.0, 0.0
-    if smoothed(wide) > wide:
-        return smoothed(wide)
+    error = smoothed(wide)
+    if error > wide:
+        return error
     for _ in range(10):
         middle = (wide + narrow) / 2
-        if middle < NARROWEST or middle < smoothed(middle):
+        found = smoothed(middle) if middle >= NARROWEST else np.inf
+        if middle < found:
             narrow = middle
         else:
-            wide = middle
-    return smoothed(wide)
+            wide, error = middle, found
+    return error
 
 
-def _convolved(lines: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """(K, N - M + 1) convolution of each of K lines (K, N) with a kernel (M,), where it lies on the line as a whole.
+@dataclass(frozen=True)
+class _Kernel:
+    """What `smooth_ece` needs of a width.
+
+    Attributes:
+        mesh, read: the points between which residuals are shared, and those where they are read.
+        spectrum: of the kernel, as `_convolved` wants it beside the mirrored mesh.
+    """
+
+    mesh: np.ndarray
+    read: np.ndarray
+    spectrum: np.ndarray
+
+
+@lru_cache(maxsize=64)
+def _kernel(width: float) -> _Kernel:
+    """The first widths of a bisection are those of every set, and its last ones those of sets alike."""
+    points = max(2000, round(20 / width)) // 2 + 1
+    away = np.linspace(0, 1, points) - 0.5
+    kernel = np.exp(-(away**2) / (2 * width**2)) / (np.sqrt(2 * np.pi) * width)
+    read = np.linspace(0, 1, max(round(10 / width), 200))
+    return _Kernel(np.linspace(0, 1, points), read, _transformed(kernel, 3 * points - 2))
+
+
+def _transformed(values: np.ndarray, other: int) -> np.ndarray:
+    """Spectrum of the last axis, (..., N), for its convolution with `other` values."""
+    from scipy import fft
+
+    return fft.rfft(values, fft.next_fast_len(values.shape[-1] + other - 1, True))
+
+
+def _convolved(lines: np.ndarray, kernel: np.ndarray, length: int, width: int) -> np.ndarray:
+    """(K, N - M + 1) convolution of each of K lines with a kernel, where it lies on the line as a whole.
 
     The bits of scipy.signal's `fftconvolve(..., "valid")`, whose import takes longer than the evaluation of a set.
+
+    Args:
+        lines, kernel: as `_transformed` gives them, of (K, N) and of (M,).
+        length, width: N and M.
     """
     from scipy import fft
 
-    whole = lines.shape[1] + len(kernel) - 1
-    size = fft.next_fast_len(whole, True)
-    product = fft.rfft(lines, size) * fft.rfft(kernel, size)
-    return fft.irfft(product, size)[:, len(kernel) - 1 : lines.shape[1]]
+    size = fft.next_fast_len(length + width - 1, True)
+    return fft.irfft(lines * kernel, size)[:, width - 1 : length]
 
 
 def expected_ece(confidence: np.ndarray, name: str, bins: int = 15, draws: int = DRAWS) -> float:

@@ -20,7 +20,7 @@ from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan
 from robustft.methods.training import dynamics
 
-BACKBONE = "tiny-vit-p8"
+BACKBONE = "tiny-vit-p16"  # the fastest
 SUITE = {
     "name": "digits",
     "dataset": "digits",

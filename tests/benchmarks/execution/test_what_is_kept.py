@@ -71,7 +71,7 @@ def test_a_sweep_says_so_before_it_starts(tmp_path, capsys, monkeypatch):
     folder.path.mkdir(parents=True)
     folder.record.write_text(f'{{"run_id": "{plan[0].spec.run_id}"}}')  # done, and nothing kept
     assert call("sweep", suite, "--method", "wise_ft") == 2
-    assert "reads the final weights of ft tiny-vit-p8 seed 0, which were not kept" in capsys.readouterr().err
+    assert f"reads the final weights of ft {BACKBONE} seed 0, which were not kept" in capsys.readouterr().err
     assert call("sweep", suite, "--method", "ft", "--keep", "some") == 2
 
 

@@ -136,6 +136,16 @@ def few_probes():
 
 
 @pytest.fixture
+def few_figures(monkeypatch):
+    """Reports, and `figures all`, draw two of all figures: for tests whose subject is not drawing."""
+    from robustft.results.plots import gallery
+
+    kept = {name: gallery.ENTRIES[name] for name in ("id_ood", "layers")}
+    monkeypatch.setattr(gallery, "ENTRIES", kept)
+    return kept
+
+
+@pytest.fixture
 def drawn_once(monkeypatch, tmp_path_factory):
     """A figure is drawn by the first test that asks for it, of all processes: for tests whose subject is not drawing.
 

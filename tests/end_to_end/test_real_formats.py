@@ -224,7 +224,7 @@ def test_methods_run_on_a_folder_of_ones_own(tmp_path):
         assert record["benchmark_version"] == Folder(tmp_path / "animals").card.version
 
 
-def test_layers_of_ones_own_data_are_compared_and_left_out_with_a_word_where_the_images_are_gone(tmp_path):
+def test_layers_of_ones_own_data_are_compared_and_left_out_with_a_word_where_the_images_are_gone(tmp_path, few_figures):
     make(tmp_path / "animals")
     about = dict(name="own", dataset=f"folder:{tmp_path / 'animals'}", version="own", tuning=None)
     run(tmp_path, write_suite(tmp_path, **about, recipes={"common": SHORT}), "zero_shot", "ft", settings=())

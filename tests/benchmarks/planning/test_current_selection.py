@@ -11,7 +11,7 @@ from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.planning.current_selection import Suites
 from robustft.datasets.card import DataError
 
-pytestmark = pytest.mark.usefixtures("fresh_data")
+pytestmark = pytest.mark.usefixtures("fresh_data", "few_figures")
 RECIPE = {"steps": 2, "batch_size": 8, "lr": 1e-4, "weight_decay": 0.1}
 
 

@@ -135,6 +135,16 @@ def few_probes():
         yield
 
 
+@pytest.fixture(scope="module")
+def no_reference():
+    """Boards have the rows of local runs alone, for tests of them: most of a board's time goes into the reference."""
+    from robustft.results.records import records
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "gather_reference", lambda *_, **__: [])
+        yield
+
+
 @pytest.fixture
 def few_figures(monkeypatch):
     """Reports, and `figures all`, draw two of all figures: for tests whose subject is not drawing."""

@@ -62,7 +62,7 @@ def unpack(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _count(value: Any, counts: Counter[str], texts: dict[int, str]) -> str:
-    """The JSON of a value, put together from that of its parts, so that none is written twice; counts dicts and lists."""
+    """The JSON of a value, put together from that of its parts; counts that of each dict and list."""
     if isinstance(value, dict):
         text = "{" + ", ".join(f"{json.dumps(key)}: {_count(part, counts, texts)}" for key, part in value.items()) + "}"
     elif isinstance(value, list):

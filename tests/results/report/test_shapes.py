@@ -11,6 +11,8 @@ from robustft.results.plots import gallery, style
 from robustft.results.plots.figure_data import Material, Missing
 from robustft.results.report.report import in_order, render
 
+pytestmark = pytest.mark.usefixtures("no_reference")
+
 # Real runs on folders of images
 
 
@@ -39,7 +41,7 @@ SHAPES = {"no_shift": SPLITS, "one_class": {**SPLITS, "night": (0, 5, 0)}, "one_
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory):
+def swept(tmp_path_factory, no_reference):
     """Two runs on each shape of data: the folder."""
     root = tmp_path_factory.mktemp("shapes")
     with pytest.MonkeyPatch.context() as patch:

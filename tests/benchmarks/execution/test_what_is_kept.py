@@ -79,7 +79,7 @@ def test_a_sweep_says_so_before_it_starts(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def averaged(tmp_path_factory):
+def averaged(tmp_path_factory, few_probes):
     """A finished run of a method that evaluates its teacher: the average of both towers."""
     (folder,) = plan_runs(tmp_path_factory.mktemp("averaged"), "flyp_wma", "limit=16", "clamp_logit_scale=true")
     assert work(folder.path, Options(), never)["event"] == "done"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from make_records import make_record
-from runs_kit import BACKBONE, call, plan_runs
+from runs_kit import call, plan_runs
 
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.computes
 def made(tmp_path_factory):
     """The folder of a finished zero-shot run on a few samples."""
     root = tmp_path_factory.mktemp("rescore")
-    (folder,) = plan_runs(root, "zero_shot", "limit=16")
+    (folder,) = plan_runs(root, "zero_shot", "limit=16", backbone="tiny-vit-p8")
     assert work(folder.path, Options(), lambda: False)["event"] == "done"
     return folder
 
@@ -69,7 +69,7 @@ def test_a_record_that_says_something_else_is_found(copied, capsys):
     (folder / "record.json").write_text(json.dumps(record))
     assert call("rescore", "--runs", root) == 1
     told = capsys.readouterr().out
-    assert f"zero_shot {BACKBONE} seed 3, " in told and ": sketches brier: recorded" in told
+    assert "zero_shot tiny-vit-p8 seed 3, " in told and ": sketches brier: recorded" in told
     assert "sketches ece_lineage_10bins_b512: recorded" in told and "2 problems" in told
 
 

@@ -4,12 +4,13 @@
 float16 safetensors (OpenAI's checkpoints are float16 too) and are trained and evaluated in float32.
 """
 
+import copy
 import gzip
 import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,10 +207,21 @@ def load(name: str, device: str | torch.device = "cpu", weights: str | Path | No
     """A bundled backbone with its weights, float32, in eval mode; `weights` names another file of the same shape."""
     if name.endswith(SCRATCH) and not weights:
         return scratch(name).to(device)
-    encoder = build(name.removesuffix(SCRATCH))
     if name in MADE_HERE:
         weights = weights or fetch(name)
     if not weights:
-        shipped_hash(name)
-    fill(encoder.clip, Path(weights) if weights else weights_file(name), name)
-    return encoder.to(device).eval()
+        return copy.deepcopy(_shipped(name, shipped_hash(name))).to(device)
+    return _filled(name, Path(weights)).to(device)
+
+
+@lru_cache(maxsize=4)
+def _shipped(name: str, content: str) -> DualEncoder:
+    """The bundled weights of that hash, to be copied: a process that makes several runs reads them once."""
+    with torch.random.fork_rng(devices=[]):  # as if it had been here before
+        return _filled(name, weights_file(name))
+
+
+def _filled(name: str, path: Path) -> DualEncoder:
+    encoder = build(name.removesuffix(SCRATCH))
+    fill(encoder.clip, path, name)
+    return encoder.eval()

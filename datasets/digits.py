@@ -214,12 +214,20 @@ class RenderedSet(EvalData):
         renderings = np.tile(np.arange(RENDERINGS), len(images))
         self.keys = derive(stable_key(version, split, name), self._images, renderings)
         self.labels = archive_labels()[self._images]
-        self.sample_ids = [f"{i:04d}-{r}" for i, r in zip(self._images, renderings, strict=True)]
-        self.unit_ids = [f"{i:04d}" for i in self._images]
+        self.sample_ids, self.unit_ids = map(list, _names(split, RENDERINGS))
 
     def images(self, start: int, stop: int) -> torch.Tensor:
         """uint8 (stop - start, 3, 32, 32)."""
         return self._painter(self._images[start:stop], self.keys[start:stop])
+
+
+@cache
+def _names(split: str, renderings: int) -> tuple[list[str], list[str]]:
+    """Of each picture of a set: its own, "0123-2", and its image's, "0123"."""
+    images = splits()[split]
+    return [f"{i:04d}-{r}" for i in images for r in range(renderings)], [
+        f"{i:04d}" for i in images for _ in range(renderings)
+    ]
 
 
 def _retention_data(name: str, version: str) -> RenderedSet:

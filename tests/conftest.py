@@ -38,9 +38,13 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    """Modules and tests live to the end: no collection of garbage has to look through their objects again."""
+    """Modules and tests live to the end: no collection of garbage has to look through their objects again.
+
+    What is new is looked through less often than by default (every 700 objects), which a figure of thousands pays for.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
     gc.enable()
 
 
@@ -133,6 +137,26 @@ def few_probes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamics, "PROBE_IMAGES", 32)
         yield
+
+
+@pytest.fixture(scope="module")
+def no_reference():
+    """Boards have the rows of local runs alone, for tests of them: most of a board's time goes into the reference."""
+    from robustft.results.records import records
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "gather_reference", lambda *_, **__: [])
+        yield
+
+
+@pytest.fixture
+def few_figures(monkeypatch):
+    """Reports, and `figures all`, draw two of all figures: for tests whose subject is not drawing."""
+    from robustft.results.plots import gallery
+
+    kept = {name: gallery.ENTRIES[name] for name in ("id_ood", "layers")}
+    monkeypatch.setattr(gallery, "ENTRIES", kept)
+    return kept
 
 
 @pytest.fixture

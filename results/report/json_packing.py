@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 SHORT = 60
@@ -17,7 +17,10 @@ SHORT = 60
 
 def pack(values: Mapping[str, Any]) -> dict[str, Any]:
     """Key -> packed value as `values`, with `shapes` and `repeated`; same values, same bytes."""
-    counts = Counter(text for value in values.values() for text in _texts(value))
+    counts: Counter[str] = Counter()
+    texts: dict[int, str] = {}  # of each dict and list, which live as long as `values`
+    for value in values.values():
+        _count(value, counts, texts)
     shapes: dict[tuple[str, ...], int] = {}
     places: dict[str, int] = {}
     repeated: list[Any] = []
@@ -25,7 +28,7 @@ def pack(values: Mapping[str, Any]) -> dict[str, Any]:
     def packed(value: Any) -> Any:
         if not isinstance(value, (dict, list)):
             return value
-        text = json.dumps(value)
+        text = texts[id(value)]
         if counts[text] < 2 or len(text) < SHORT:
             return body(value)
         if text not in places:
@@ -58,9 +61,14 @@ def unpack(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: unpacked(value) for key, value in data["values"].items()}
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """The JSON of a value's dicts and lists, its own too."""
-    if isinstance(value, (dict, list)):
-        yield json.dumps(value)
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+def _count(value: Any, counts: Counter[str], texts: dict[int, str]) -> str:
+    """The JSON of a value, put together from that of its parts; counts that of each dict and list."""
+    if isinstance(value, dict):
+        text = "{" + ", ".join(f"{json.dumps(key)}: {_count(part, counts, texts)}" for key, part in value.items()) + "}"
+    elif isinstance(value, list):
+        text = "[" + ", ".join([_count(part, counts, texts) for part in value]) + "]"
+    else:
+        return json.dumps(value)
+    counts[text] += 1
+    texts[id(value)] = text
+    return text

@@ -69,6 +69,24 @@ def test_save_and_load_keep_the_embeddings(name, tmp_path):
         assert torch.equal(encoder.image_features(images), again.image_features(images))
 
 
+def test_what_is_done_to_one_load_no_other_sees():
+    """The bundled weights are read once a process."""
+    first = backbones.load("tiny-vit-p16")
+    kept = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    with torch.no_grad():
+        for tensor in first.state_dict().values():
+            tensor.zero_()
+    tiny._shipped.cache_clear()
+    before = torch.get_rng_state()
+    for _ in range(2):
+        again = backbones.load("tiny-vit-p16")
+        assert torch.equal(torch.get_rng_state(), before) and not again.training
+        assert all(torch.equal(tensor, kept[name]) for name, tensor in again.state_dict().items())
+        assert all(p.requires_grad for p in again.parameters())
+        with torch.no_grad():
+            again.text_projection.zero_()
+
+
 def test_projections_are_the_last_layer_of_each_tower():
     vit, resnet = backbones.load("tiny-vit-p8"), backbones.load("tiny-rn")
     assert vit.image_projection.shape == (96, 64) and resnet.image_projection.shape == (384, 64)

@@ -64,7 +64,7 @@ def test_a_sweep_of_all_methods_leaves_a_true_record_each(swept):
             assert (columns["label"] == columns["prediction"]).mean() == pytest.approx(metrics["accuracy"])
         trained = method not in ("zero_shot", "wise_ft")
         assert record["cost"]["images_seen"] == (48 if trained else 0)
-    assert "7/7" in output and "tiny-vit-p8" in output
+    assert "7/7" in output and BACKBONE in output
 
 
 def test_a_second_sweep_does_no_work_and_says_so(swept, capsys, monkeypatch):
@@ -164,13 +164,12 @@ def test_list_names_everything_and_explains_one_method(capsys):
 
 def test_tuning_writes_both_rules_and_a_sweep_uses_them(tmp_path, capsys, monkeypatch, runs_here, few_pictures):
     monkeypatch.chdir(tmp_path)
-    fastest = "tiny-vit-p16"  # what is ranked is evaluated on all images
-    suite = write_suite(tmp_path, backbones=[fastest])
+    suite = write_suite(tmp_path)
     tuned = tmp_path / "quick.tuned.yaml"
     assert call("tune", suite, "--method", "ft,wise_ft") == 0
     entries = yaml.safe_load(tuned.read_text())["entries"]
     for method in ("ft", "wise_ft"):
-        entry = entries[method][fastest]
+        entry = entries[method][BACKBONE]
         assert len(entry["trials"]) == 2 and len(entry["tuning"]) == 12
         assert entry["best_id"]["nll"] == min(trial["nll"] for trial in entry["trials"])
         for rule in ("one_se", "best_id"):
@@ -182,7 +181,7 @@ def test_tuning_writes_both_rules_and_a_sweep_uses_them(tmp_path, capsys, monkey
     assert {record["kind"] for record in records} == {"trial"}
     assert all(set(record["sets"]) == {"validation"} and record["seed"] == 100 for record in records)
     nlls = {record["run_id"]: record["sets"]["validation"]["nll"] for record in records}
-    for trial in entries["ft"][fastest]["trials"]:
+    for trial in entries["ft"][BACKBONE]["trials"]:
         assert trial["nll"] == pytest.approx(nlls[trial["runs"][0]], abs=1e-6)  # predictions are float32
 
     capsys.readouterr()
@@ -193,10 +192,10 @@ def test_tuning_writes_both_rules_and_a_sweep_uses_them(tmp_path, capsys, monkey
     assert "come from other trials" not in capsys.readouterr().err
     (run,) = (path for path in folders(tmp_path / "runs", "ft") if path not in trials)
     record = read_record(run / "record.json")
-    assert record["spec"]["lr"] == entries["ft"][fastest]["one_se"]["values"]["lr"]
+    assert record["spec"]["lr"] == entries["ft"][BACKBONE]["one_se"]["values"]["lr"]
     assert record["sources"]["lr"] == "tuned one_se"
     assert "one_se" in record["selection"]["rules"]
-    assert record["selection"]["tuning"] == entries["ft"][fastest]["tuning"]
+    assert record["selection"]["tuning"] == entries["ft"][BACKBONE]["tuning"]
     assert record["selection"]["trials"] == 2
     assert "one_se,yes" in (tmp_path / "results" / "leaderboard.csv").read_text()
 
@@ -241,7 +240,7 @@ def test_a_rehearsed_tuning_is_marked_and_ranks_nothing(tmp_path, capsys, monkey
     tuning.write(benchmark, {"ft": {BACKBONE: whole.model_copy(update={"tuning": whole.digest()})}})
     assert "part" not in yaml.safe_load(tuned.read_text())["entries"]["ft"][BACKBONE]
     assert call(*arguments, "--limit", "24") == 2
-    assert "--limit 24: must not replace the values of ft on tiny-vit-p8 in" in capsys.readouterr().err
+    assert f"--limit 24: must not replace the values of ft on {BACKBONE} in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -397,7 +396,7 @@ def test_a_run_that_fails_is_told_with_its_log_and_the_others_go_on(tmp_path, ca
     arguments = ("--method", "ft,wise_ft,flyp", "--set", "ft.lr=1e30", "--set", "wise_ft.lr=1e30", *QUICK)
     assert call("sweep", suite, *arguments, "--jobs", "1") == 1
     output, errors = capsys.readouterr()
-    assert "ft tiny-vit-p8 seed 0: NonFinite:" in errors and "  | " in errors
-    assert "its input ft tiny-vit-p8 seed 0 failed" in errors
+    assert f"ft {BACKBONE} seed 0: NonFinite:" in errors and "  | " in errors
+    assert f"its input ft {BACKBONE} seed 0 failed" in errors
     assert "done    flyp" in output
     assert essence(folders(tmp_path / "runs", "flyp")[0])[0]["kind"] == "run"

@@ -19,6 +19,8 @@ from robustft.datasets.domains import Domains
 from robustft.datasets.image_sets import lowest_by_hash
 from robustft.results.audit import tuned_evidence
 
+pytestmark = pytest.mark.usefixtures("no_reference")
+
 NAMES = ("art", "photo", "sketch")
 CLASSES = ("dog", "red_house")
 

@@ -12,6 +12,8 @@ from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.hub import Hub
 
+pytestmark = pytest.mark.usefixtures("no_reference")
+
 PLACES = ("land", "water")
 
 

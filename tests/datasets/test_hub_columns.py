@@ -12,6 +12,8 @@ from runs_kit import call, folders
 from robustft.datasets.card import DataError
 from robustft.datasets.hub import Hub
 
+pytestmark = pytest.mark.usefixtures("no_reference")
+
 SIZE = 16
 NAMED = "dataset: d\nclass_names: [zero, one, two]\n"
 

@@ -15,7 +15,7 @@ import datasets as library
 import numpy as np
 import pytest
 from PIL import Image
-from runs_kit import BACKBONE, call
+from runs_kit import BACKBONE, HERE, call
 
 from robustft.benchmarks.commands import sweep as sweeps
 from robustft.benchmarks.execution.run import Attempt, Options
@@ -30,7 +30,7 @@ from robustft.datasets.card import DataError
 from robustft.datasets.folder import Folder
 from robustft.datasets.hub import Hub
 
-pytestmark = pytest.mark.usefixtures("fresh_data")
+pytestmark = pytest.mark.usefixtures("fresh_data", "no_reference")
 CLASSES = ("zero", "one", "two")
 
 
@@ -80,9 +80,9 @@ def planned(method="zero_shot"):
     return folder
 
 
-def carry_out(folder):
+def carry_out(folder, options=HERE):
     """What a worker says of a run; here in this process, because a new one takes seconds to start."""
-    return work(folder.path, Options(), lambda: False)
+    return work(folder.path, options, lambda: False)
 
 
 def board():
@@ -398,7 +398,7 @@ def test_a_run_that_draws_an_image_that_is_cut_off_says_which_and_so_does_doctor
     cut = [path for path in sorted((own / "train").rglob("*.bmp")) if path.parts[-2:] != ("zero", "0.bmp")]
     for path in cut:  # all but the first, which is opened before anything starts
         path.write_bytes(path.read_bytes()[:200])
-    outcome = carry_out(planned("ft"))
+    outcome = carry_out(planned("ft"), Options())  # by a loader
     assert outcome["event"] == "failed" and outcome["mistake"]
     named = [path for path in cut if str(path.relative_to(tmp_path)) in outcome["reason"]]
     assert len(named) == 1 and "cannot be read" in outcome["reason"] and "\n" not in outcome["reason"]

@@ -13,7 +13,7 @@ import pytest
 from animals_kit import make, parquet
 from imagenet_kit import WNIDS, A, R, write_objectnet
 from PIL import Image
-from runs_kit import call, write_suite
+from runs_kit import HERE, call, write_suite
 
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution.run import Options
@@ -31,7 +31,7 @@ from robustft.results.plots.figure_data import LAYERS
 from robustft.results.records.records import read_record
 from robustft.results.tables.leaderboard import build
 
-pytestmark = pytest.mark.usefixtures("fresh_data", "few_probes")
+pytestmark = pytest.mark.usefixtures("fresh_data", "few_probes", "no_reference")
 BACKBONE = "tiny-vit-p16"
 METHODS = ("zero_shot", "ft", "lp_ft", "wise_ft", "flyp", "ema", "tracer")
 SHORT = {"steps": 2, "batch_size": 8, "lr": 1e-4, "weight_decay": 0.1}
@@ -41,14 +41,14 @@ def never():
     return False
 
 
-def run(root, suite, *methods, settings=("allow_partial=true",), recipe=None):
+def run(root, suite, *methods, settings=("allow_partial=true",), recipe=None, options=HERE):
     """Plan and make the runs; returns each run's record, or the sentence that it failed with."""
     benchmark, found = sweep.load(suite), {}
     for planned in sweep.expand(benchmark, Request(methods, (BACKBONE,), (0,), settings, recipe=recipe)):
         folder = RunFolder.of(root / "runs", planned.spec)
         data = benchmark.suite.dataset_of(planned.spec.recipe)
         Plan(planned.spec, data, planned.sources, {"rules": [], "tuning": None, "trials": 0}).write(folder)
-        outcome = work(folder.path, Options(), never)
+        outcome = work(folder.path, options, never)
         assert outcome["event"] == "done" or outcome["mistake"], outcome
         found[planned.spec.method] = read_record(folder.record) if folder.done() else outcome["reason"]
     return found
@@ -133,7 +133,7 @@ def test_a_missing_shift_is_left_out_and_a_damaged_file_stops_the_run_by_name(
     bad = data / "sketch" / WNIDS[90] / f"{WNIDS[90]}_0.JPEG"
     bad.unlink()
     bad.write_bytes(encoded((1, 2, 3), size=(64, 64))[:400])
-    reason = run(tmp_path / "again", suite, "zero_shot")["zero_shot"]
+    reason = run(tmp_path / "again", suite, "zero_shot", options=Options())["zero_shot"]  # by a loader
     assert reason.startswith(str(bad)) and "cannot be read as an image" in reason and "\n" not in reason
 
 
@@ -224,7 +224,7 @@ def test_methods_run_on_a_folder_of_ones_own(tmp_path):
         assert record["benchmark_version"] == Folder(tmp_path / "animals").card.version
 
 
-def test_layers_of_ones_own_data_are_compared_and_left_out_with_a_word_where_the_images_are_gone(tmp_path):
+def test_layers_of_ones_own_data_are_compared_and_left_out_with_a_word_where_the_images_are_gone(tmp_path, few_figures):
     make(tmp_path / "animals")
     about = dict(name="own", dataset=f"folder:{tmp_path / 'animals'}", version="own", tuning=None)
     run(tmp_path, write_suite(tmp_path, **about, recipes={"common": SHORT}), "zero_shot", "ft", settings=())

@@ -184,21 +184,13 @@ def test_a_picture_is_drawn_once_and_again_when_what_it_shows_has_changed(swept,
     assert call(*asked) == 0 and made == ["flips"] * 2
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """Two figures; the others would cost time only."""
-    kept = {name: gallery.ENTRIES[name] for name in ("id_ood", "layers")}
-    monkeypatch.setattr(gallery, "ENTRIES", kept)
-    return kept
-
-
-def test_the_report_draws_no_png_and_one_process_draws_what_two_do(swept, drawn, few, made):
+def test_the_report_draws_no_png_and_one_process_draws_what_two_do(swept, drawn, few_figures, made):
     root, _ = swept
     assert call("report", "strange", "--results", "fresh") == 0
     assert {path.name for path in (root / "fresh/figures/.cache/strange").iterdir()} == {"id_ood.svg", "layers.svg"}
     assert call("figures", "all", "--benchmark", "strange", "--results", "fresh") == 0
-    assert made == [*few, *few]  # the PNG was asked for then
-    for name in few:
+    assert made == [*few_figures, *few_figures]  # the PNG was asked for then
+    for name in few_figures:
         assert (root / f"fresh/figures/strange/{name}.svg").read_text() == drawn[name]
         one, two = (root / folder / f"figures/strange/{name}.png" for folder in ("fresh", "results"))
         assert one.read_bytes() == two.read_bytes()

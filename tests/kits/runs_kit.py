@@ -20,7 +20,7 @@ from robustft.benchmarks.run_folder.folder import RunFolder
 from robustft.benchmarks.run_folder.plan import Plan
 from robustft.methods.training import dynamics
 
-BACKBONE = "tiny-vit-p8"
+BACKBONE = "tiny-vit-p16"  # the fastest
 SUITE = {
     "name": "digits",
     "dataset": "digits",
@@ -116,6 +116,10 @@ def after(count):
     return should_stop
 
 
+HERE = Options(device="cpu", workers=0)
+"""Of a run whose subject is not how its images are loaded: for each set of files a loader forks this process."""
+
+
 def run_here(launcher):
     """`Launcher.run` without worker processes.
 
@@ -126,7 +130,7 @@ def run_here(launcher):
             job.state, job.earlier = "done", True
             continue
         with mock.patch.object(dynamics, "PROBE_IMAGES", 32):  # 256 take longer than the run that they look at
-            outcome = work(job.folder.path, Options(device="cpu"), never)
+            outcome = work(job.folder.path, HERE, never)
         job.state, job.reason = outcome["event"], outcome.get("reason", "")
         job.mistake = outcome.get("mistake", False)
     return launcher.jobs

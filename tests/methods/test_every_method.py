@@ -203,7 +203,8 @@ def test_a_fresh_anchor_costs_nothing_but_icl(name):
 @torch.no_grad()  # as in evaluation; a frozen tower takes another path through attention otherwise
 def test_a_short_run_ends_in_a_predictor_that_can_be_kept(name, kind, tmp_path):
     with torch.enable_grad():
-        fitted = run(make(name), tmp_path / name, kind, inputs=inputs_of(make(name), kind))
+        read = inputs_of(make(name), kind)
+        fitted = run(make(name), tmp_path / name, kind, inputs=read, total_steps=3, warmup_steps=1)
     logits = fitted.classifier(images())
     assert logits.shape == (12, len(CLASSES)) and logits.dtype == torch.float32 and logits.isfinite().all()
     assert not fitted.classifier.training

@@ -188,8 +188,8 @@ MISTAKES = {
     "classes": (("nine.pt", "--name", "x"), "its head has 9 classes, and the benchmark 10"),
     "class names": (("named.pt", "--name", "x"), "2 classes have other names: class 0 is 'one' there and 'zero' here"),
     "another backbone": (
-        ("FINAL", "--name", "x", "--backbone", "tiny-vit-p16"),
-        "was made with tiny-vit-p8, got --backbone tiny-vit-p16; name that",
+        ("FINAL", "--name", "x", "--backbone", "tiny-vit-p8"),
+        f"was made with {BACKBONE}, got --backbone tiny-vit-p8; name that",
     ),
 }
 

@@ -30,7 +30,7 @@ import open_clip  # isort: skip  (after robustft.backbones)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, few_probes):
     """Method -> folder of a finished run."""
     root, made = tmp_path_factory.mktemp("runs"), {}
     for method in ("wise_ft", "flyp_wise", "lp_ft", "zero_shot", "tracer"):

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from runs_kit import after, essence, folders, never, write_suite
+from runs_kit import BACKBONE, after, essence, folders, never, write_suite
 from safetensors.torch import load_file
 
 from robustft.benchmarks.commands import sweep
@@ -19,12 +19,11 @@ from robustft.benchmarks.run_folder.plan import Plan
 pytestmark = pytest.mark.usefixtures("few_probes")
 STEPS = 6
 METHODS = ("ft", "tracer", "ema", "lp_ft")
-BACKBONE = "tiny-vit-p16"  # the fastest
 
 
 def plan_runs(root, method):
     """Run folders of one method, planned as `robustft sweep` plans them."""
-    benchmark = sweep.load(write_suite(root, backbones=[BACKBONE]))
+    benchmark = sweep.load(write_suite(root))
     plan = sweep.expand(benchmark, Request((method,), (BACKBONE,), (3,), (f"steps={STEPS}", "limit=16")))
     made = []
     for planned in plan:
@@ -184,7 +183,7 @@ def test_wise_ft_reads_the_finished_ft_and_never_trains(undisturbed, tmp_path, m
 
 def test_a_plan_of_other_code_or_data_is_refused(tmp_path):
     (folder,) = plan_runs(tmp_path, "ft")
-    benchmark = sweep.load(write_suite(tmp_path, backbones=[BACKBONE]))
+    benchmark = sweep.load(write_suite(tmp_path))
     planned = sweep.expand(benchmark, Request(("ft",), (BACKBONE,), (3,)))[0]
     stale = planned.spec.model_copy(update={"fingerprint": "0" * 64})
     folder = RunFolder.of(tmp_path / "runs", stale)

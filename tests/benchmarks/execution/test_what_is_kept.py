@@ -71,7 +71,7 @@ def test_a_sweep_says_so_before_it_starts(tmp_path, capsys, monkeypatch):
     folder.path.mkdir(parents=True)
     folder.record.write_text(f'{{"run_id": "{plan[0].spec.run_id}"}}')  # done, and nothing kept
     assert call("sweep", suite, "--method", "wise_ft") == 2
-    assert "reads the final weights of ft tiny-vit-p8 seed 0, which were not kept" in capsys.readouterr().err
+    assert f"reads the final weights of ft {BACKBONE} seed 0, which were not kept" in capsys.readouterr().err
     assert call("sweep", suite, "--method", "ft", "--keep", "some") == 2
 
 
@@ -79,7 +79,7 @@ def test_a_sweep_says_so_before_it_starts(tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def averaged(tmp_path_factory):
+def averaged(tmp_path_factory, few_probes):
     """A finished run of a method that evaluates its teacher: the average of both towers."""
     (folder,) = plan_runs(tmp_path_factory.mktemp("averaged"), "flyp_wma", "limit=16", "clamp_logit_scale=true")
     assert work(folder.path, Options(), never)["event"] == "done"

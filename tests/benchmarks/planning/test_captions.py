@@ -5,13 +5,15 @@ import unicodedata
 
 import own_data_kit as kit
 import pytest
-from runs_kit import call, folders, plan_runs, run_here
+from runs_kit import BACKBONE, call, folders, plan_runs, run_here
 
 from robustft import backbones
 from robustft.benchmarks.execution import run, worker
 from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.planning import captions
 from robustft.datasets import catalogue
+
+pytestmark = pytest.mark.usefixtures("no_reference")
 
 LONG = "a very particular kind of object that is seen from far above in the late evening light"
 TWINS = {
@@ -101,7 +103,7 @@ def test_a_run_on_registered_twins_says_so_in_log_record_and_board(tmp_path, mon
     finally:
         captions.read.cache_clear()
     sentence = (
-        "the classes 5 and 6 (five) of digits have one and the same caption to tiny-vit-p8, so of each group only"
+        f"the classes 5 and 6 (five) of digits have one and the same caption to {BACKBONE}, so of each group only"
     )
     assert f"{sentence} one can ever be predicted.\n" in made.log.read_text()
     assert json.loads(made.record.read_text())["info"]["same_captions"].startswith(sentence)

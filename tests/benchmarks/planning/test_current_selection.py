@@ -11,12 +11,12 @@ from robustft.benchmarks.executors.local import Launcher
 from robustft.benchmarks.planning.current_selection import Suites
 from robustft.datasets.card import DataError
 
-pytestmark = pytest.mark.usefixtures("fresh_data")
+pytestmark = pytest.mark.usefixtures("fresh_data", "few_figures", "no_reference")
 RECIPE = {"steps": 2, "batch_size": 8, "lr": 1e-4, "weight_decay": 0.1}
 
 
 @pytest.fixture(scope="module", params=["animals", "own_data"])
-def left(tmp_path_factory, request):
+def left(tmp_path_factory, request, no_reference):
     """Runs of ft, as it was tuned, and of zero_shot; suite and images are gone."""
     tmp_path = tmp_path_factory.mktemp(request.param)
     make(tmp_path / "animals")

@@ -11,6 +11,8 @@ from robustft.benchmarks.planning.tuning import _trial
 from robustft.results.metrics import calibration
 from robustft.results.records import predictions
 
+pytestmark = pytest.mark.usefixtures("no_reference")
+
 
 @pytest.mark.parametrize("metric", ["validation_nll", "validation_nll_scaled"])
 def test_a_trial_is_compared_by_the_metric_of_the_suite(metric, tmp_path):

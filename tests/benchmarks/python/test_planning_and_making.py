@@ -113,7 +113,7 @@ def test_what_is_done_is_not_made_again_and_the_process_is_as_before(suite, tmp_
     torch.manual_seed(5)
     handler = signal.getsignal(signal.SIGINT)
     (first,) = robustft.run(planned, tmp_path, progress=True, keep="none")
-    assert "done    ft tiny-vit-p8 seed 0" in capsys.readouterr().out
+    assert f"done    ft {BACKBONE} seed 0" in capsys.readouterr().out
     assert torch.rand(2).tolist() == expected and signal.getsignal(signal.SIGINT) is handler
     (folder,) = tmp_path.glob("*/*/*/*")
     assert not (folder / "weights" / "final.safetensors").exists()

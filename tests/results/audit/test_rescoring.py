@@ -27,7 +27,7 @@ pytestmark = pytest.mark.computes
 def made(tmp_path_factory):
     """The folder of a finished zero-shot run on a few samples."""
     root = tmp_path_factory.mktemp("rescore")
-    (folder,) = plan_runs(root, "zero_shot", "limit=16")
+    (folder,) = plan_runs(root, "zero_shot", "limit=16", backbone="tiny-vit-p8")
     assert work(folder.path, Options(), lambda: False)["event"] == "done"
     return folder
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -40,18 +41,32 @@ def add_run(root, record, start=0):
     return folder
 
 
-@pytest.fixture
-def runs(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Eight runs, in the folder runs, their reference, in the folder reference, and its board: to read and to copy."""
+    root = tmp_path_factory.mktemp("made")
     for seed in range(3):
-        add_run(tmp_path / "runs", make_record("ft", seed=seed, accuracy=0.8 + 0.01 * seed))
-        add_run(tmp_path / "runs", make_record("tracer", seed=seed, accuracy=0.85))
-    add_run(tmp_path / "runs", make_record("zero_shot", rules=(), accuracy=0.7))
-    add_run(tmp_path / "runs", make_record("tracer", rules=(), hyper={"beta": 0.2}))
-    return tmp_path / "runs"
+        add_run(root / "runs", make_record("ft", seed=seed, accuracy=0.8 + 0.01 * seed))
+        add_run(root / "runs", make_record("tracer", seed=seed, accuracy=0.85))
+    add_run(root / "runs", make_record("zero_shot", rules=(), accuracy=0.7))
+    add_run(root / "runs", make_record("tracer", rules=(), hyper={"beta": 0.2}))
+    return root, publish("digits", root / "runs", root / "reference")
 
 
-def test_only_ranked_runs_and_zero_shot_become_the_reference(runs, tmp_path):
-    board = publish("digits", runs, tmp_path / "reference")
+@pytest.fixture
+def runs(made, tmp_path):
+    """The runs, for a test to change."""
+    return shutil.copytree(made[0] / "runs", tmp_path / "runs")
+
+
+@pytest.fixture
+def published(made, tmp_path):
+    """Their reference, for a test to change."""
+    shutil.copytree(made[0] / "reference", tmp_path / "reference")
+
+
+def test_only_ranked_runs_and_zero_shot_become_the_reference(made, published, tmp_path):
+    board = made[1]
     records = gather_reference("digits", tmp_path / "reference")
     assert len(records) == 7
     assert {row.provenance for row in board.sections[0].rows} == {"reference"}
@@ -63,8 +78,7 @@ def test_only_ranked_runs_and_zero_shot_become_the_reference(runs, tmp_path):
     }
 
 
-def test_a_study_becomes_a_reference_of_its_own_that_ranks_nothing(runs, tmp_path):
-    publish("digits", runs, tmp_path / "reference")
+def test_a_study_becomes_a_reference_of_its_own_that_ranks_nothing(published, tmp_path):
     for steps in (125, 500):
         record = make_record("ft", rules=(), benchmark="line", hyper={"x": steps}, sources={"x": "grid of line"})
         folder = tmp_path / "studies/line/ft/tiny-vit-p8" / f"seed0-{record['run_id']}"
@@ -81,7 +95,7 @@ def test_a_study_becomes_a_reference_of_its_own_that_ranks_nothing(runs, tmp_pat
     assert len(every.sections[0].rows) == 3
 
 
-def test_a_study_without_a_grid_gives_its_suites_runs_and_none_by_hand(runs, tmp_path):
+def test_a_study_without_a_grid_gives_its_suites_runs_and_none_by_hand(published, tmp_path):
     for method, more in (("zero_shot", {"rules": ()}), ("flyp", {"rules": ()}), ("ft", {"rules": (), "lr": 2e-3})):
         by_hand = {"lr": "--set" if method == "ft" else "recipe common"}
         record = make_record(method, benchmark="study", sources=by_hand, **more)
@@ -94,14 +108,12 @@ def test_a_study_without_a_grid_gives_its_suites_runs_and_none_by_hand(runs, tmp
     (section,) = board.sections
     assert [row.method for row in section.unranked()] == ["flyp"] and not section.ranks
     # Where rows are ranked, what is added must be: a default setting is no result of the benchmark.
-    publish("digits", runs, tmp_path / "reference")
     add_run(tmp_path / "more", make_record("flyp", rules=(), sources={"lr": "recipe common"}))
     publish("digits", tmp_path / "more", tmp_path / "reference", add=True)
     assert "flyp" not in {record["method"] for record in gather_reference("digits", tmp_path / "reference")}
 
 
-def test_predictions_come_back_by_run_with_their_samples(runs, tmp_path):
-    publish("digits", runs, tmp_path / "reference")
+def test_predictions_come_back_by_run_with_their_samples(published, tmp_path):
     record = make_record("ft", seed=1, accuracy=0.81)
     got = read_reference_predictions("digits", record["run_id"], tmp_path / "reference")
     here, want = got["set"] == "writers", columns(1)
@@ -125,20 +137,18 @@ def test_the_kept_columns_give_the_calibration_error_exactly():
     assert expected_calibration_error(rebuilt, 1 - right) == expected_calibration_error(p, labels)
 
 
-def test_publishing_again_gives_the_same_bytes_and_leaves_nothing_old(runs, tmp_path):
-    first, second = tmp_path / "a", tmp_path / "b"
-    publish("digits", runs, first)
+def test_publishing_again_gives_the_same_bytes_and_leaves_nothing_old(made, tmp_path):
+    first, second = made[0] / "reference", tmp_path / "b"
     (second / "digits").mkdir(parents=True)
     (second / "digits/old.json").write_text("{}")
-    publish("digits", runs, second)
+    publish("digits", made[0] / "runs", second)
     files = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(second) for p in second.rglob("*") if p.is_file())
     for file in files:
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
 
 
-def test_adding_keeps_other_rows_and_replaces_a_row_as_a_whole(runs, tmp_path):
-    publish("digits", runs, tmp_path / "reference")
+def test_adding_keeps_other_rows_and_replaces_a_row_as_a_whole(published, tmp_path):
     old = {record["run_id"]: record for record in gather_reference("digits", tmp_path / "reference")}
     kept = {run_id for run_id, record in old.items() if record["method"] != "ft"}
     for seed in (0, 1):
@@ -159,8 +169,7 @@ def test_adding_keeps_other_rows_and_replaces_a_row_as_a_whole(runs, tmp_path):
         publish("digits", tmp_path / "more", tmp_path / "reference", add=True)
 
 
-def test_a_record_of_before_a_metric_gets_it_from_its_samples_and_says_so(runs, tmp_path):
-    publish("digits", runs, tmp_path / "reference")
+def test_a_record_of_before_a_metric_gets_it_from_its_samples_and_says_so(published, tmp_path):
     (record,) = [r for r in gather_reference("digits", tmp_path / "reference") if r["method"] == "zero_shot"]
     samples = read_reference_predictions("digits", record["run_id"], tmp_path / "reference")
     confidence = samples["confidence"][samples["set"] == "id"]
@@ -195,8 +204,7 @@ def test_runs_over_other_samples_are_refused(runs, tmp_path):
         publish("digits", runs, tmp_path / "reference")
 
 
-def test_mistakes_are_one_sentence_and_leave_the_old_reference(runs, tmp_path, capsys):
-    publish("digits", runs, tmp_path / "reference")
+def test_mistakes_are_one_sentence_and_leave_the_old_reference(published, runs, tmp_path, capsys):
     before = (tmp_path / "reference/digits/leaderboard.md").read_bytes()
     folder = next(runs.rglob("record.json")).parent
     (folder / "predictions/id.parquet").unlink()

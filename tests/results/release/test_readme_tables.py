@@ -113,6 +113,7 @@ def test_the_teachers_are_shown_as_soon_as_the_records_of_both_tell_of_them(monk
         made = [make_record(m, seed=seed, gaps=gaps.get(m)) for m in gaps for seed in (0, 1)]
         return [make_record("zero_shot", rules=(), accuracy=0.7), *made]
 
+    monkeypatch.setitem(PICTURES, "digits", ["dynamics"])  # the others cost time only
     gaps = [0.4, 0.3, 0.2, 0.1]
     for records, shown in ((of(tracer=gaps, tracer_ema_teacher=gaps), True), (of(tracer=None, flyp=gaps), False)):
         monkeypatch.setattr(readme_tables, "gather_reference", lambda benchmark=None, records=records: records)

@@ -203,7 +203,7 @@ def test_bold_signs_and_spreads_are_set():
     assert set(SIGNS) >= set("\\&%$#_{}~^")
 
 
-@given(st.text(max_size=20))
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))  # as st.text(), which tries each of a million
 def test_any_text_is_ascii_on_one_line_that_closes(text):
     """What pdflatex's utf8 does not know stops it: no letter is left to it."""
     written = escape(text)

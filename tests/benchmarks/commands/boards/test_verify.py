@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from make_records import make_record
-from runs_kit import call, plan_runs, write_suite
+from runs_kit import BACKBONE, call, plan_runs, write_suite
 
 from robustft.benchmarks.commands.boards import verify
 from robustft.benchmarks.commands.boards.rerun_verdict import judge
@@ -71,7 +71,7 @@ def test_a_run_made_again_from_its_spec_is_the_same_bit_for_bit(exported, capsys
     code, text = told(capsys, exported / "out", "--rerun", "any")
     (path,) = exported.glob("out/runs/digits/ft/*/*/record.json")
     weights = json.loads(path.read_text())["info"]["weights_sha256"]
-    assert code == 0 and "making ft tiny-vit-p8 seed 3 again" in text
+    assert code == 0 and f"making ft {BACKBONE} seed 3 again" in text
     assert f"made again bit for bit: the same final weights, sha256 {weights[:12]}, and the same accuracy" in text
     assert text.rstrip().endswith("sets: holds")
     strange = make_record(spec={"field_of_tomorrow": 1})

@@ -83,7 +83,7 @@ class Run:
 
 
 def read(root: Path) -> list[Run]:
-    """The development runs below a folder.
+    """The development runs below a folder, and zero-shot runs of rows.
 
     Raises:
         SystemExit: a method that is not REGISTERED has run on this data.
@@ -95,7 +95,7 @@ def read(root: Path) -> list[Run]:
             continue
         if record["method"] not in REGISTERED:
             raise SystemExit(f"{path}: {record['method']} has run on this data; the windows are for before that.")
-        if record["benchmark"] in (DEVELOPMENT, SCRATCH):
+        if record["benchmark"] in (DEVELOPMENT, SCRATCH) or record["method"] == "zero_shot":
             spec = record["spec"]
             found.append(
                 Run(record["backbone"], record["backbone_weights"], record["method"], record["benchmark"], spec["lr"],
@@ -272,7 +272,7 @@ def validity(records: Sequence[Record], published: dict[str, float]) -> dict[str
 
 
 def card(runs: Sequence[Run]) -> dict[str, Any]:
-    """The committed card as JSON: both datasets, and the windows of each development backbone."""
+    """The committed card as JSON: both datasets, the windows of each development backbone, zero-shot of the rows'."""
     out: dict[str, Any] = {}
     for name in ("glyphs", DEVELOPMENT):
         about = get(name).card
@@ -283,6 +283,10 @@ def card(runs: Sequence[Run]) -> dict[str, Any]:
         }  # fmt: skip
         out[name] = {"version": about.version, "fingerprint": about.fingerprint, "prompts": list(about.prompts),
                      "sets": sets, "backbones": {}}  # fmt: skip
+    for run in runs:
+        if run.benchmark == "glyphs":
+            zero = {s: round(value / 100, 4) for s, value in accuracies([run]).items()}
+            out["glyphs"]["backbones"][run.backbone] = {"weights": run.weights, "zero_shot": zero}
     for backbone in sorted({run.backbone for run in runs if run.benchmark == DEVELOPMENT}):
         ours = backbones.weights_id(backbone)
         mine = [r for r in runs if r.backbone == backbone and r.benchmark == DEVELOPMENT and r.weights == ours]

@@ -1,6 +1,7 @@
 """The bundled backbones: what they are, what they score, and that short text is exact."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ CARD = {name: entry for file in ("digits_card.json", "glyphs_card.json") for nam
         json.loads((FOLDER / file).read_text()).items()}  # fmt: skip
 BUNDLED = list(tiny.VISION)
 PRETRAINED_FOR = {"tiny-vit-grey": "forgetting"}
+DATA_OF = {"glyph-.*-dev": "glyphs_development", "glyph-": "glyphs", "tiny-": "digits"}
 GOLDEN = golden("zero_shot_head.json")
 
 
@@ -35,7 +37,7 @@ def test_the_bundled_files_are_small():
 def test_weights_are_those_of_the_card_and_zero_shot_numbers_too(name):
     """The file's hash, and accuracy on ID and validation to the image: the card's numbers are of these weights."""
     torch.set_num_threads(1)
-    data = get(PRETRAINED_FOR.get(name, "glyphs_development" if name.startswith("glyph-") else "digits"))
+    data = get(PRETRAINED_FOR.get(name) or next(of for start, of in DATA_OF.items() if re.match(start, name)))
     listed = CARD[data.card.name]["backbones"][name]
     assert backbones.weights_id(name) == listed["weights"]
     encoder = backbones.load(name)

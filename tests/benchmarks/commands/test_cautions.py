@@ -13,7 +13,7 @@ from robustft.methods.base import Method
 from robustft.results.records.run_id import run_id
 from robustft.results.tables import leaderboard
 
-HERE = ("--backbone", BACKBONE, "--dry-run")
+HERE = ("--backbone", "tiny-vit-p8", "--dry-run")
 FEW_STEPS = "fewer than 50 optimiser steps"
 THREADS = "more than the 2 cores here"
 BF16 = "precision=bf16 (--set) on a CPU"

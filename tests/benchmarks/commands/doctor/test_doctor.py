@@ -9,7 +9,7 @@ import pytest
 import torch
 from animals_kit import make
 from imagenet_kit import WNIDS, picture
-from runs_kit import call, program, write_suite
+from runs_kit import BACKBONE, call, program, write_suite
 
 from robustft import backbones
 from robustft.benchmarks.commands.doctor import prefetch, zero_shot_check
@@ -35,7 +35,7 @@ def own(tmp_path):
 def test_a_healthy_benchmark_is_code_0_and_every_image_is_read(own, capsys):
     assert call("doctor", own[1]) == 0
     out = capsys.readouterr().out
-    expected = ["weights of tiny-vit-p8: on this machine", "folder:animals, night: every image can be read"]
+    expected = [f"weights of {BACKBONE}: on this machine", "folder:animals, night: every image can be read"]
     expected += ["all that is needed is there", "torch ", "GB free", "SLURM: ", "wandb ", "Hugging Face cache: "]
     for line in expected:
         assert line in out
@@ -217,17 +217,17 @@ def test_a_line_holds_within_a_tenth_of_a_point_and_objectnet_is_no_test():
 
 
 def test_zero_shot_lines_measure_what_is_there(own, monkeypatch, capsys):
-    shown = {("tiny-vit-p8", "id"): 0.0, ("tiny-vit-p8", "fog"): 100.0}
+    shown = {(BACKBONE, "id"): 0.0, (BACKBONE, "fog"): 100.0}
     monkeypatch.setattr(zero_shot_check, "expected", lambda: shown)
     data = Folder(own[0], size=32)
-    lines = {line.dataset: line for line in zero_shot_check.measure(data, "tiny-vit-p8", "cpu")}
+    lines = {line.dataset: line for line in zero_shot_check.measure(data, BACKBONE, "cpu")}
     assert set(lines) == {"id", "fog"}
     assert 0 <= lines["id"].found <= 100 and lines["id"].found % 20 == pytest.approx(0)  # of five images
     (own[0] / "fog" / "bee" / "0.png").write_bytes(b"<html>")
-    fog = next(x for x in zero_shot_check.measure(data, "tiny-vit-p8", "cpu") if x.dataset == "fog")
+    fog = next(x for x in zero_shot_check.measure(data, BACKBONE, "cpu") if x.dataset == "fog")
     assert fog.found is None and "not measured" in fog.text() and "bee/0.png" in fog.text()
     assert call("doctor", own[1], "--zero-shot") == 1
-    assert "tiny-vit-p8 fog: expected 100.00, not measured" in capsys.readouterr().out
+    assert f"{BACKBONE} fog: expected 100.00, not measured" in capsys.readouterr().out
 
 
 def test_missing_weights_are_one_line_and_not_one_a_set(tmp_path, monkeypatch, capsys):

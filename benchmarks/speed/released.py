@@ -156,7 +156,6 @@ def _built(encoder: DualEncoder) -> torch.nn.Module:
 @contextmanager
 def released(checkout: Path, settings: Settings) -> Iterator[Callable[[str, Loader], Callable[..., None]]]:
     """Gives name and loader -> the training function of the checkout, whose modules are gone afterwards."""
-    before = set(sys.modules)
     stands = {name: ModuleType(name) for name in STANDS}
 
     def loop_of(name: str, loader: Loader) -> Callable[..., None]:
@@ -181,7 +180,6 @@ def released(checkout: Path, settings: Settings) -> Iterator[Callable[[str, Load
         return loop
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(sys.modules, stands))
         stack.enter_context(mock.patch.object(sys, "path", [str(checkout), *sys.path]))
         stack.enter_context(redirect_stdout(io.StringIO()))
         stack.enter_context(redirect_stderr(io.StringIO()))
@@ -190,9 +188,11 @@ def released(checkout: Path, settings: Settings) -> Iterator[Callable[[str, Load
         if settings.device == "cpu":
             for of in (torch.nn.Module, torch.Tensor):
                 stack.enter_context(mock.patch.object(of, "cuda", lambda self, *_, **__: self))
+        ours = {name: sys.modules[name] for name in STANDS if name in sys.modules}
+        sys.modules.update(stands)
         try:
             yield loop_of
-        finally:
-            for module in set(sys.modules) - before:
-                if module.partition(".")[0] in ("src", "clip"):
-                    del sys.modules[module]
+        finally:  # what else was imported meanwhile stays
+            for module in [name for name in sys.modules if name in STANDS or name.partition(".")[0] in ("src", "clip")]:
+                del sys.modules[module]
+            sys.modules.update(ours)

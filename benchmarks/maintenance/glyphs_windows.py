@@ -11,8 +11,9 @@ interpolates was run on this data. A window that is not met is named on the card
 The learning rate is selected by the mean negative log-likelihood on the validation set after temperature scaling of
 each run (`validation_nll_scaled`, the metric of the suite's tuning), over the tuning seeds.
 
-Accuracies differ by ten points and more between pretraining seeds of one recipe, so what a window says of them (SPREAD)
-holds for the mean over development seeds. Their weights do not ship; `glyphs_development.yaml` says how they are made.
+Accuracies differ by ten points and more between pretraining seeds of one recipe, so what a window says of them
+(`by_seed`) holds for the mean over development seeds. Their weights do not ship; `glyphs_development.yaml` says how
+they are made.
 
 The validity test asks afterwards whether the order of methods agrees with the literature on CLIP. It is run once on the
 reference's records, passed or failed; nothing is reshaped by it without new families and new pretraining seeds.
@@ -59,10 +60,6 @@ WINDOWS: dict[str, Bounds] = {
     "pairs of one class a row of the batch": (0, 1.5),
 }
 """Name -> lowest and highest value, in points of percent where it is an accuracy. All must hold on each backbone."""
-SPREAD = ("zero-shot ID accuracy", "zero-shot ID ECE", "FT - zero-shot, ID", "FT - zero-shot, OOD mean",
-          "shifts that rise with FT", "shifts that fall with FT", "FT - FT from random weights, ID",
-          "FT train accuracy")  # fmt: skip
-"""Windows for the mean over pretraining seeds of development; the others look at the weights that ship alone."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ def _losses(runs: Sequence[Run]) -> tuple[np.ndarray, list[str]]:
 
 
 def by_seed(runs: Sequence[Run], backbone: str) -> list[dict[str, float]]:
-    """Of each pretraining seed of development what the windows in SPREAD look at: those of the weights that ship first.
+    """Of each pretraining seed of development what the windows of accuracies look at, the weights that ship first.
 
     The rate is the one that the weights that ship select, on which alone a whole grid is run.
     """

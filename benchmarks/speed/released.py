@@ -6,8 +6,8 @@
 The loops are `src/models/tracer_loss.py` and `src/models/flyp_loss.py` as they lie in the checkout, called and not
 copied; what is not a step (datasets, zero-shot heads, evaluation, wandb) is stood in for. Their loader's turn is ours:
 between two of their steps one of ours is made, so that both go through the same minutes. Settings are those of
-`example_scripts/tracer_beta.sh`. Goals: on ViT-B/16 TRACER at most 0.60 and FLYP at most 0.85; on a small ViT with
-batches of 128 TRACER at most 0.45.
+`example_scripts/tracer_beta.sh` with a beta of 0.5. Goals: on ViT-B/16 TRACER at most 0.60 and FLYP at most 0.85; on a
+small ViT with batches of 128 TRACER at most 0.45.
 
 Their model is of the checkout's `clip/model.py`, with the shape of ours and, of an image tower with blocks, heads of
 width 64. Captions have 77 columns there, as in the released loader. Their images come as normalised floats; ours are
@@ -26,6 +26,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import click
 import torch
 
 from ...backbones import DualEncoder
@@ -40,7 +41,7 @@ WARM_UP = 2
 ARGUMENTS: dict[str, Any] = {
     "train_dataset": "Stand", "data_location": "", "clip_load": None, "save": None, "epochs": 1, "ls": 0.0,
     "lr": 1e-6, "wd": 0.1, "warmup_length": 500, "min_lr": 0.0, "max_grad_norm": 0.0, "grad_norm_multiplier": 0.0,
-    "freeze_text_encoder": False, "trainable_layers": -1, "freeze_bn": False,
+    "freeze_text_encoder": False, "trainable_layers": -1,
     "distil_coef": 0.9, "beta": 0.5, "ema_teacher": False, "ema_up_freq": 0, "cross_fnorm": 0.05, "l_orth_wv": 0.0,
     "alpha_crd": 1.0, "alpha_fd": 2000.0, "alpha_icl": 1.0, "alpha_cross_kd": 1.0, "alpha_mfd": 0.0, "alpha_gd": 0.0,
     "alpha_afd": 0.0, "alpha_temp_distil": 0.0, "distillation_temperature": 1.0,
@@ -61,6 +62,8 @@ def measure(settings: Settings) -> None:
     if settings.released is None:
         print(f"{'ours / released':<34} left out: --released names no checkout of the authors' code")
         return
+    if not (Path(settings.released) / "src" / "models" / "tracer_loss.py").is_file():
+        raise click.UsageError(f"--released: must be a checkout of TRACER's released code, got '{settings.released}'.")
     for name in GOALS:
         torch.manual_seed(0)
         timings = turns(name, Path(settings.released), settings)
@@ -99,7 +102,8 @@ class Loader:
         self.settings, self.ours = settings, ours
         texts = captions(encoder, settings.batch)
         texts = torch.nn.functional.pad(texts, (0, CONTEXT - texts.shape[1]))
-        self.batch = (torch.randn(settings.batch, 3, size, size), texts)
+        # On the device, as ours: loading is in neither.
+        self.batch = (torch.randn(settings.batch, 3, size, size).to(settings.device), texts.to(settings.device))
         self.timings = Timings({"ours": [], "released": []})
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -142,6 +146,8 @@ def _built(encoder: DualEncoder) -> torch.nn.Module:
     ours: Any = encoder.clip
     image, text = ours.visual, ours.transformer.resblocks
     shape: tuple[Any, ...]
+    if not isinstance(getattr(image, "conv1", None), torch.nn.Conv2d):
+        raise click.UsageError(f"--backbone: must have the form of OpenAI's CLIP, got '{encoder.name}'.")
     if hasattr(image, "transformer"):
         patches, layers = image.conv1, len(image.transformer.resblocks)
         shape = (image.image_size[0], layers, patches.out_channels, patches.kernel_size[0])

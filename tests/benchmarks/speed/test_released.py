@@ -2,6 +2,7 @@
 
 import sys
 
+import click
 import pytest
 import torch
 
@@ -93,3 +94,10 @@ def test_their_model_has_the_shape_of_ours(checkout, monkeypatch):
 def test_without_a_checkout_it_is_left_out(capsys):
     released.measure(Settings())
     assert "left out" in capsys.readouterr().out
+
+
+def test_what_is_no_checkout_or_no_clip_is_refused(checkout, tmp_path_factory):
+    with pytest.raises(click.UsageError, match="must be a checkout of TRACER's released code"):
+        released.measure(Settings(released=str(tmp_path_factory.mktemp("empty"))))
+    with pytest.raises(click.UsageError, match="must have the form of OpenAI's CLIP, got 'glyph-vit-deep-dev'"):
+        released.measure(Settings(backbone="glyph-vit-deep-dev", batch=4, released=str(checkout)))

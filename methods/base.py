@@ -136,6 +136,18 @@ def build_anew(
 
 
 @dataclass(frozen=True)
+class Validation:
+    """`Context.validate` that reads the images once where several predictors are asked about."""
+
+    each: Callable[[Sequence[Callable[[], Predictor]]], list[float]]
+    """The loss of what each of them gives, which the next one may overwrite."""
+
+    def __call__(self, predictor: Predictor) -> float:
+        """The loss of one."""
+        return self.each([lambda: predictor])[0]
+
+
+@dataclass(frozen=True)
 class Context:
     """What a method may use to make its student, to prepare it and to finish."""
 
@@ -151,6 +163,15 @@ class Context:
     check_stop: Callable[[], None] = lambda: None
     """To be called now and then by long preparations; raises Interrupted when the process should stop."""
     head_builder: HeadBuilder = build_anew
+
+    def validate_each(self, makers: Sequence[Callable[[], Predictor]]) -> list[float]:
+        """`validate` of several predictors, each given by a call and free to be overwritten by the next one.
+
+        They take turns at a few batches, so that a picture is read once and not once for each of them.
+        """
+        if isinstance(self.validate, Validation):
+            return self.validate.each(makers)
+        return [self.validate(make()) for make in makers]
 
     def head(
         self, encoder: DualEncoder, class_names: Sequence[str], prompts: Sequence[str], trained: bool = False
@@ -253,7 +274,7 @@ class Method(Generic[Student, Outputs]):
 
     @classmethod
     def chooses(cls, hyper: Any) -> bool:
-        """Whether it calls `Context.validate`, and so needs data with an ID validation set."""
+        """Whether it calls `Context.validate` or `validate_each`, and so needs data with an ID validation set."""
         return False
 
     @classmethod

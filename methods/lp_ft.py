@@ -6,6 +6,8 @@ stage. Departures: the probe sees a fixed number of renderings of each training 
 coarser and C is chosen by ID-validation likelihood, not accuracy (ours).
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from .base import Context, hyperparameters
 from .classifier import Classifier
 from .ft import FT, ImageStudent
 from .registry import register
-from .training.probe import cached_features, probes
+from .training.probe import EncodedOnce, Probe, cached_features, probes
 
 
 @hyperparameters
@@ -67,18 +69,29 @@ class LPFT(FT):
         grid = np.geomspace(hyper.c_min, hyper.c_max, hyper.c_points).tolist()
         classes = len(context.task.class_names)
         absent = classes - len(np.unique(labels))
-        tried = []
+        fitted = []
         for probe in probes(features, labels, classes, grid, hyper.iterations):
             context.check_stop()
-            set_head(classifier, *probe[1:])
-            tried.append((context.validate(classifier) if self.chooses(hyper) else 0.0, probe))
-        value, (c, weight, bias) = min(tried, key=lambda one: one[0])  # the first of equals: the smallest C
+            fitted.append(probe)
+        losses = context.validate_each(_under(classifier, fitted)) if self.chooses(hyper) else [0.0] * len(fitted)
+        value, (c, weight, bias) = min(zip(losses, fitted, strict=True), key=lambda one: one[0])  # of equals: the first
         set_head(classifier, weight, bias)
         return {
             "probe_c": c,
             **({"probe_validation": value} if self.chooses(hyper) else {}),
             **({"probe_absent_classes": absent} if absent else {}),
         }
+
+
+def _under(classifier: Classifier, fitted: Sequence[Probe]) -> list[Callable[[], EncodedOnce]]:
+    """The classifier under each probe in turn; its tower sees an image once for all of them."""
+    shared = EncodedOnce(classifier)
+
+    def under(weight: torch.Tensor, bias: torch.Tensor) -> EncodedOnce:
+        set_head(classifier, weight, bias)
+        return shared
+
+    return [partial(under, weight, bias) for _, weight, bias in fitted]
 
 
 @torch.no_grad()

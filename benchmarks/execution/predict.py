@@ -248,7 +248,7 @@ def evaluate(predictor: nn.Module, data: EvalData, batch_size: int = LINEAGE_BAT
     return score(columns, data, batch_size, how.get("limit"))
 
 
-def validation_nll(predictor: nn.Module, data: EvalData, **how: Any) -> float:
-    """Mean negative log-likelihood in nats, lower is better: what a method may choose by; `how`: see `predict`."""
-    (columns,) = predict([lambda: predictor], data, **how)
-    return set_metrics.basic(columns)["nll"]
+def validation_nlls(makers: Sequence[Maker], data: EvalData, **how: Any) -> list[float]:
+    """Mean negative log-likelihood in nats of each predictor, lower is better: what a method may choose by; see
+    `predict`."""
+    return [set_metrics.basic(columns)["nll"] for columns in predict(makers, data, **how)]

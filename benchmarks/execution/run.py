@@ -24,7 +24,7 @@ from ...backbones.zero_shot import tokens_of
 from ...datasets import catalogue
 from ...datasets.contents import readable
 from ...datasets.staging import Stage, StageError
-from ...methods.base import Context, Method
+from ...methods.base import Context, Method, Validation
 from ...methods.given import CHECKPOINT
 from ...methods.predictor import restore
 from ...methods.training.checkpoints import Checkpoints
@@ -48,7 +48,7 @@ from . import kept_heads, whereabouts
 from .evaluate_retention import measure_retention
 from .evaluate_run import measure
 from .final_weights import load_input, load_text, load_weights, save_weights, stored_tensors
-from .predict import Maker, Stopped, validation_nll
+from .predict import Maker, Stopped, validation_nlls
 from .process_group import Team, batch_text
 from .wandb_tracking import Tracker, following
 
@@ -369,7 +369,7 @@ class Attempt:
             encoder,
             make_task(dataset, encoder, spec.trainable),
             make_settings(spec, device, self.options.micro_batch, self.options.checkpoint_activations),
-            lambda predictor: validation_nll(predictor, validation, device=device, workers=self.workers),
+            Validation(partial(validation_nlls, data=validation, device=device, workers=self.workers)),
             {CHECKPOINT: self._given()} if spec.given else {n: load_input(self.folder, spec, n) for n in spec.inputs},
             check_stop,
             kept_heads.head,

@@ -5,16 +5,50 @@ AnanyaKumar/transfer_learning:unlabeled_extrapolation/log_reg_sk.py.
 """
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..base import Task
 from ..classifier import Classifier
+from ..predictor import Predictor
 
 CHUNK = 256
 """Images a forward pass."""
+
+
+Probe = tuple[float, torch.Tensor, torch.Tensor]
+"""Strength, weight and bias."""
+
+
+class EncodedOnce(Predictor):
+    """A classifier of a frozen tower whose features of the last few batches are kept while its head changes.
+
+    Args:
+        classifier: shared; its tower must not change while this is in use.
+        batches: how many are kept; those of a predictor's turn.
+    """
+
+    def __init__(self, classifier: Classifier, batches: int = 8):
+        nn.Module.__init__(self)
+        self.classifier = classifier
+        self._kept: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=batches)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Those of the classifier; not computed again where this very tensor was among the last."""
+        for seen, features in self._kept:
+            if seen is images:
+                return features
+        features = self.classifier.features(images)
+        self._kept.append((images, features))
+        return features
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Under the classifier's head as it is now."""
+        return self.classifier.logits(features)
 
 
 class ProbeError(ValueError):
@@ -51,7 +85,7 @@ def cached_features(
 
 def probes(
     features: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float], iterations: int
-) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
+) -> Iterator[Probe]:
     """One probe for each inverse regularisation strength, each started from the one before.
 
     Args:

@@ -37,7 +37,7 @@ from sklearn.linear_model import LogisticRegression
 from robustft import methods
 from robustft.backbones.zero_shot import build_head
 from robustft.methods import registry
-from robustft.methods.base import HyperError, Method, Start
+from robustft.methods.base import HyperError, Method, Start, Validation
 from robustft.methods.classifier import Classifier, interpolate
 from robustft.methods.ft import ImageStudent
 from robustft.methods.predictor import restore
@@ -263,7 +263,7 @@ def test_lp_ft_keeps_the_c_of_lowest_validation_loss():
     method, seen = make("lp_ft", c_points=4), []
 
     def validate(classifier):
-        seen.append(classifier.weight.detach().clone())
+        seen.append(classifier.classifier.weight.detach().clone())
         return [3.0, 1.0, 2.0, 1.0][len(seen) - 1]
 
     ctx = dataclasses.replace(context(encoder()), validate=validate)
@@ -271,6 +271,22 @@ def test_lp_ft_keeps_the_c_of_lowest_validation_loss():
     info = method.prepare(student, ctx)
     assert torch.equal(student.classifier.weight, seen[1]) and info["probe_validation"] == 1.0
     assert info["probe_c"] == pytest.approx(1e-4)  # the second of four; a tie goes to the smaller
+
+
+def test_lp_ft_encodes_a_validation_batch_once_for_all_probes(monkeypatch):
+    method, encoded, batch = make("lp_ft", c_points=3), [], images()
+
+    def each(makers):
+        return [make()(batch).logsumexp(1).mean().item() for make in makers]  # one batch, one predictor after the other
+
+    ctx = dataclasses.replace(context(encoder()), validate=Validation(each))
+    student = method.student(ctx).eval()
+    tower = student.classifier.visual.forward
+    monkeypatch.setattr(student.classifier.visual, "forward", lambda x: encoded.append(len(x)) or tower(x))
+    info = method.prepare(student, ctx)
+    trained = len(ctx.task.dataset.train_labels()) * method.hyper.renderings
+    assert sum(encoded) == trained + len(batch)
+    assert ctx.validate(student.classifier) == pytest.approx(info["probe_validation"])
 
 
 def test_lp_ft_probe_with_two_classes_and_with_classes_that_have_no_image():

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution import run as run_module
 from robustft.benchmarks.execution.final_weights import load_weights
-from robustft.benchmarks.execution.predict import BATCH_SIZE, WINDOW, evaluate, predict, validation_nll
+from robustft.benchmarks.execution.predict import BATCH_SIZE, WINDOW, evaluate, predict, validation_nlls
 from robustft.benchmarks.execution.run import Options, make_settings
 from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.run_folder.folder import RunFolder
@@ -253,7 +253,7 @@ def test_every_classifier_is_shown_a_window_of_images_that_are_read_once():
     assert (together[0]["prediction"] == data.labels).all()
     for module, columns in zip(modules, together, strict=True):
         assert basic(columns_of(module, data)) == basic(columns)
-        assert validation_nll(module, data) == basic(columns)["nll"]
+    assert validation_nlls(makers, data) == [basic(columns)["nll"] for columns in together]
 
 
 def test_the_worst_group_is_the_lowest_accuracy_and_the_nameless_is_none():

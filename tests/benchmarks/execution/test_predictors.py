@@ -11,7 +11,7 @@ from torch import distributed
 
 from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.execution.layer_similarity import similarity_to_start
-from robustft.benchmarks.execution.predict import BATCH_SIZE, evaluate, predict, validation_nll
+from robustft.benchmarks.execution.predict import BATCH_SIZE, evaluate, predict, validation_nlls
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.sharded_evaluation import Share
 from robustft.benchmarks.execution.worker import work
@@ -130,7 +130,7 @@ def test_a_mixed_path_and_the_metrics_of_one_set():
     adapted, plain = everything(makers=(lambda: Whitened(0), lambda: torch.nn.Sequential(torch.nn.Flatten(), Plain())))
     assert np.array_equal(adapted["confidence"], everything()[0]["confidence"]) and len(plain["label"]) == N
     assert evaluate(Whitened(0), Noise())["accuracy"] == (adapted["prediction"] == adapted["label"]).mean()
-    assert validation_nll(Whitened(0), Noise()) == evaluate(Whitened(0), Noise())["nll"]
+    assert validation_nlls([lambda: Whitened(0)], Noise()) == [evaluate(Whitened(0), Noise())["nll"]]
 
 
 class Plain(torch.nn.Module):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from robustft.benchmarks.commands import sweep
 from robustft.benchmarks.execution import run
-from robustft.benchmarks.execution.predict import validation_nll
+from robustft.benchmarks.execution.predict import validation_nlls
 from robustft.benchmarks.execution.run import Options
 from robustft.benchmarks.execution.worker import work
 from robustft.benchmarks.planning.request import Request
@@ -72,14 +72,17 @@ def test_a_method_chooses_on_the_withheld_images_alone(suite, tmp_path, monkeypa
     """LP-FT between several C: neither the test set nor a shift may have a say."""
     seen = []
 
-    def watched(classifier, data, **how):
+    def watched(makers, data, **how):
         seen.append((data.name, tuple(data.sample_ids)))
-        return validation_nll(classifier, data, **how)
+        losses = validation_nlls(makers, data, **how)
+        alone = [validation_nlls([maker], data, **how) for maker in makers]
+        assert losses == [one for (one,) in alone] and len(set(losses)) == 2  # the images are encoded once for both
+        return losses
 
-    monkeypatch.setattr(run, "validation_nll", watched)
+    monkeypatch.setattr(run, "validation_nlls", watched)
     settings = ("c_points=2", "c_min=0.01", "c_max=1", "renderings=1")
     record = record_of(suite, tmp_path, 0, *settings, method="lp_ft")
     data = catalogue.get(yaml.safe_load(Path(suite).read_text())["dataset"], size=32)
     withheld = tuple(data.eval_data("validation").sample_ids)
-    assert seen == [("validation", withheld)] * 2 and not set(withheld) & set(data.train_names())
+    assert seen == [("validation", withheld)] and not set(withheld) & set(data.train_names())
     assert record["info"]["probe_c"] in (0.01, 1)

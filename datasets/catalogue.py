@@ -38,6 +38,12 @@ def _glyphs() -> Dataset:
     return Glyphs()
 
 
+def _glyphs_augmented() -> Dataset:
+    from .glyphs import Augmented
+
+    return Augmented()
+
+
 def _glyphs_development() -> Dataset:
     from .glyphs import Development
 
@@ -178,6 +184,7 @@ _EMBEDDED: dict[str, Callable[[], Dataset]] = {
     "digits_uncorrelated": _digits_uncorrelated,
     "forgetting": _forgetting,
     "glyphs": _glyphs,
+    "glyphs_augmented": _glyphs_augmented,
     "glyphs_development": _glyphs_development,
 }
 _ON_DISK: dict[str, Callable[..., Dataset]] = {

@@ -170,8 +170,11 @@ class Painted(EvalData):
 
     def images(self, start: int, stop: int) -> torch.Tensor:
         """uint8 (stop - start, 3, 32, 32)."""
-        masks = masks_of(self._faces[start:stop], self.labels[start:stop])
-        return self._painter(masks, self.keys[start:stop])
+        return self.anew(np.arange(len(self.labels))[start:stop], self.keys[start:stop])
+
+    def anew(self, index: np.ndarray, keys: np.ndarray) -> torch.Tensor:
+        """uint8 (B, 3, 32, 32): the (B,) faces and characters at these places, under (B,) keys of one's own."""
+        return self._painter(masks_of(self._faces[index], self.labels[index]), keys)
 
 
 class Handwritten(EvalData):
@@ -266,6 +269,8 @@ class Glyphs(Dataset):
     """The `glyphs` data."""
 
     name, version, summary = "glyphs", VERSION, SUMMARY
+    pictures = VERSION
+    """Whose evaluation pictures these are."""
     sources, handwritten = SOURCES, "test"
     sets: tuple[EvalSet, ...] = SETS
 
@@ -295,7 +300,7 @@ class Glyphs(Dataset):
 
     def eval_data(self, name: str) -> EvalData:
         """The evaluation set of that name; DataError where there is none."""
-        key = stable_key(self.version, name)
+        key = stable_key(self.pictures, name)
         if name == "digits":
             return Handwritten(key, handwritten_split(self.handwritten))
         if name not in self.sources:
@@ -310,14 +315,31 @@ class Glyphs(Dataset):
         digest.update(_faces()[0].tobytes())
         for entry in self.sets:
             digest.update(self.eval_data(entry.name).images(0, 64).numpy().tobytes())
-        digest.update(self._train[0].numpy().tobytes())
+        digest.update(self.train_images([(0, i) for i in range(self.train_size)], 0).numpy().tobytes())
         return digest.hexdigest()
+
+
+class Augmented(Glyphs):
+    """The control: the same characters in pictures drawn anew at every visit, so that none is learned by heart.
+
+    Evaluation pictures are those of `glyphs`, pixel for pixel.
+    """
+
+    name, version = "glyphs_augmented", "glyphs-augmented-v1"
+    summary = "control of glyphs: finetuning pictures are drawn anew at every visit, evaluation is the same"
+
+    def train_images(self, items: Sequence[tuple[int, int]], seed: int) -> torch.Tensor:
+        """uint8 (B, 3, 32, 32) for [(epoch, index)]; a function of (seed, epoch, index) alone."""
+        epochs, index = (np.array(column) for column in zip(*items, strict=True))
+        drawn = _finetuning_set()
+        return drawn.anew(index, derive(drawn.keys[index], stable_key("visit", seed) % 2**63, epochs))
 
 
 class Development(Glyphs):
     """What the benchmark was shaped on: the same finetuning, and evaluation families that no row is measured on."""
 
-    name, version = "glyphs_development", "glyphs-development-v1"
+    name = "glyphs_development"
+    version = pictures = "glyphs-development-v1"
     summary = "what glyphs was shaped on: its finetuning set, and families that no row is measured on"
     handwritten = "development"
     sets = (

@@ -12,6 +12,7 @@ from robustft import backbones
 from robustft.benchmarks.maintenance import glyph_outlines, glyphs_windows, pretrain_glyphs
 from robustft.benchmarks.maintenance import glyphs as maker
 from robustft.benchmarks.maintenance.glyphs_windows import WINDOWS, judge
+from robustft.benchmarks.planning.benchmark import Benchmark
 from robustft.benchmarks.planning.suite import suite
 from robustft.datasets import glyphs
 from robustft.datasets.card import DataError
@@ -91,6 +92,39 @@ def test_a_training_picture_is_the_same_at_every_visit_and_in_every_run(data):
     assert torch.equal(first, data.train_images([(7, 3), (9, 500)], seed=2))
     counts = np.bincount(data.train_labels(), minlength=47)
     assert len(counts) == 47 and set(counts) == {data.train_size // 47}
+
+
+def test_the_control_draws_training_pictures_anew_and_is_asked_about_the_same_ones(data):
+    control = get("glyphs_augmented")
+    items = [(0, 3), (1, 3), (0, 500)]
+    drawn = control.train_images(items, seed=1)
+    assert torch.equal(drawn[[0, 2]], control.train_images([items[0], items[2]], seed=1))
+    assert torch.equal(drawn[1], control.train_images([(1, 3)], seed=1)[0])
+    pictures = [*drawn, *control.train_images(items, seed=2), *data.train_images(items[1:], seed=1)]
+    assert all(not torch.equal(one, other) for one, other in combinations(pictures, 2))
+    assert (control.train_labels() == data.train_labels()).all()
+    assert control.card.fingerprint != data.card.fingerprint
+    for entry in data.card.sets:
+        ours, theirs = control.eval_data(entry.name), data.eval_data(entry.name)
+        assert ours.sample_ids == theirs.sample_ids and torch.equal(ours.images(0, 50), theirs.images(0, 50))
+
+
+def test_the_control_takes_the_tuned_values_of_glyphs():
+    """One thing is changed: pictures. What a run of glyphs has of ft and wise_ft, that of the control has too."""
+    plans = [
+        {
+            (spec.method, spec.backbone): spec
+            for method in ("ft", "wise_ft")
+            for backbone in ("glyph-rn-3", "glyph-vit-deep-4")
+            for spec in (planned.spec for planned in Benchmark(name).resolver().plain(method, backbone, 0))
+        }
+        for name in ("glyphs", "glyphs_augmented")
+    ]
+    assert plans[0].keys() == plans[1].keys() and len(plans[0]) == 4
+    for key, ours in plans[0].items():
+        theirs = plans[1][key]
+        assert (ours.lr, ours.hyper, ours.steps) == (theirs.lr, theirs.hyper, theirs.steps), key
+        assert ours.fingerprint != theirs.fingerprint and ours.run_id != theirs.run_id
 
 
 def test_pictures_do_not_depend_on_the_batch(data):

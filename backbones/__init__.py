@@ -83,7 +83,7 @@ def __getattr__(name: str) -> Any:
 
 def names() -> list[str]:
     """Registered backbones; "-scratch" names the same architecture with random weights."""
-    scratch = (f"{name}{SCRATCH}" for name in VISION if name != "tiny-vit-grey")
+    scratch = (f"{name}{SCRATCH}" for name in VISION if name != "glyph-vit-grey")
     return [*OPENAI, *VISION, *MADE_HERE, *scratch, *BROUGHT]
 
 

@@ -40,7 +40,7 @@ class Tower(TypedDict, total=False):
     image_size: int
 
 
-CONV_STEM = ("glyph-vit-deep", "glyph-vit-wide")
+CONV_STEM = ("glyph-vit-deep", "glyph-vit-wide", "glyph-vit-grey")
 """Bundled ViTs whose patches are made by convolutions (`tiny.conv_stem`)."""
 
 
@@ -59,10 +59,10 @@ VISION: dict[str, Tower] = {
     "tiny-vit-p8": Tower(layers=4, width=96, head_width=32, patch_size=8, image_size=IMAGE_SIZE),
     "tiny-vit-p16": Tower(layers=4, width=128, head_width=32, patch_size=16, image_size=IMAGE_SIZE),
     "tiny-rn": Tower(layers=[1, 1, 1, 1], width=12, head_width=64, image_size=IMAGE_SIZE),
-    "tiny-vit-grey": Tower(layers=3, width=96, head_width=32, patch_size=8, image_size=IMAGE_SIZE),
+    "glyph-vit-grey": GLYPH_VISION["glyph-vit-deep"],
     **{name: GLYPH_VISION[name.rpartition("-")[0]] for name in PRETRAINED_ON_GLYPHS},
 }
-"""Two ViTs of different patch size and a ModifiedResNet for `digits`; `tiny-vit-grey` is the forgetting study's."""
+"""Two ViTs of different patch size and a ModifiedResNet for `digits`; `glyph-vit-grey` is the forgetting study's."""
 
 MADE_HERE: dict[str, Tower] = {"tiny-vit-mnist": Tower(layers=4, width=128, head_width=32, patch_size=7, image_size=28)}
 """Backbones whose weights do not ship, because their images do not: `pretrain NAME` makes them on this machine."""

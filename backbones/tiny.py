@@ -38,7 +38,7 @@ STEM_WIDTH = 24
 
 def merges_of(name: str) -> Path:
     """The merges of a bundled backbone's tokenizer: glyphs has words of its own."""
-    return GLYPH_MERGES if architecture(name) in GLYPH_VISION else MERGES
+    return GLYPH_MERGES if name.startswith("glyph-") else MERGES
 
 
 @cache

@@ -27,7 +27,6 @@ from ...backbones.weights import weights_hash
 from ...datasets import digits
 from ...datasets.card import DataError
 from ...datasets.digit_rendering import COLOURS
-from ...datasets.forgetting import Forgetting, grey
 from ...datasets.mnist import MNISTForgetting
 from ...datasets.randomness import derive, stable_key, uniforms
 from ...methods.objectives import info_nce
@@ -37,7 +36,7 @@ from ..host.package import is_clone
 
 BATCH, WEIGHT_DECAY, WARMUP, SEED = 128, 0.1, 100, 0
 RECIPES = {
-    "tiny-vit-p8": (1500, 7e-4), "tiny-vit-p16": (1300, 1e-3), "tiny-rn": (900, 1e-3), "tiny-vit-grey": (600, 1e-3),
+    "tiny-vit-p8": (1500, 7e-4), "tiny-vit-p16": (1300, 1e-3), "tiny-rn": (900, 1e-3),
 }  # fmt: skip
 """Backbone -> (steps, peak learning rate)."""
 FROM_THE_HUB = {"tiny-vit-mnist": (4220, 1e-3)}
@@ -103,15 +102,8 @@ def make_merges(words: Sequence[str], place: Path) -> None:
     place.write_bytes(buffer.getvalue())
 
 
-def _grey_batch(chosen: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, list[str]]:
-    """Pictures and captions of the forgetting study: grey digits, that study's own prompts."""
-    picks = (uniforms(derive(keys, 3), 1)[:, 0] * len(Forgetting.prompts)).astype(np.int64)
-    names = [digits.CLASS_NAMES[label] for label in digits.archive_labels()[chosen]]
-    return grey(chosen, keys), [Forgetting.prompts[p].format(n) for p, n in zip(picks, names, strict=True)]
-
-
 def _mnist_batch(mnist: MNISTForgetting, chosen: np.ndarray, keys: np.ndarray) -> tuple[torch.Tensor, list[str]]:
-    """The same on MNIST: its grey training images, by position, and its prompts."""
+    """Pictures and captions of the forgetting study on MNIST: its grey training images, and its prompts."""
     picks = (uniforms(derive(keys, 3), 1)[:, 0] * len(mnist.card.prompts)).astype(np.int64)
     names = [mnist.card.class_names[label] for label in mnist.train_labels()[chosen]]
     return mnist.original_images(chosen), [mnist.card.prompts[p].format(n) for p, n in zip(picks, names, strict=True)]
@@ -136,8 +128,6 @@ def pretrain(name: str, steps: int, lr: float, mnist: MNISTForgetting | None = N
         chosen = images[(uniforms(derive(keys, 9), 1)[:, 0] * len(images)).astype(np.int64)]
         if mnist is not None:
             pictures, texts = _mnist_batch(mnist, chosen, keys)
-        elif name == "tiny-vit-grey":
-            pictures, texts = _grey_batch(chosen, keys)
         else:
             pictures, colours, styles = digits.mixture(chosen, keys, plain=step < EASY * steps)
             texts = captions(labels[chosen], colours, styles, keys, detail=min(1.0, 2 * step / steps))

@@ -26,8 +26,8 @@ from torch.nn.functional import normalize
 
 from ...backbones import tiny
 from ...backbones.encoder import DualEncoder
-from ...backbones.registered import PRETRAINED_ON_GLYPHS
-from ...datasets import glyphs
+from ...backbones.registered import GLYPH_VISION, PRETRAINED_ON_GLYPHS
+from ...datasets import forgetting, glyphs
 from ...datasets.digit_rendering import COLOURS
 from ...datasets.glyph_rendering import GROUNDS, TEXTURES
 from ...datasets.randomness import derive, stable_key, uniforms
@@ -47,12 +47,14 @@ class Recipe:
     steps: int
     lr: float
     street: float
+    """0 for the old task of the forgetting study: grey characters on plain grounds alone, captions of its prompts."""
 
 
 RECIPES = {
     "glyph-vit-deep": Recipe(1100, 1e-3, 0.0125),
     "glyph-vit-wide": Recipe(1100, 1e-3, 0.0125),
     "glyph-rn": Recipe(2600, 1.5e-3, 0.04),
+    "glyph-vit-grey": Recipe(1100, 1e-3, 0.0),
 }
 EASY = 0.3
 """Share of the steps in which captions name the character alone."""
@@ -99,8 +101,14 @@ def vocabulary() -> list[str]:
 
 
 def batch(name: str, step: int, recipe: Recipe) -> tuple[torch.Tensor, list[str], np.ndarray]:
-    """Pictures, captions, and a number for each caption that equal ones share."""
+    """Pictures, captions, and a number for each caption that those of its matches share."""
     keys = derive(stable_key("pretrain", name), step, np.arange(BATCH))
+    if not recipe.street:
+        labels = glyphs.any_of(keys, 5, range(len(glyphs.CHARACTERS)))
+        pictures = forgetting.grey(glyphs.masks_of(glyphs.any_of(keys, 4, glyphs.faces_of("pretrain")), labels), keys)
+        prompts = glyphs.any_of(keys, 8, range(len(glyphs.PROMPTS)))
+        texts = [glyphs.PROMPTS[p].format(glyphs.CLASS_NAMES[c]) for p, c in zip(prompts, labels, strict=True)]
+        return pictures, texts, labels
     easy = step < EASY * recipe.steps
     pictures, about = glyphs.mixture(BATCH, keys, recipe.street, plain=easy)
     if easy:
@@ -157,14 +165,15 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # the thread count changes the last bits
-    names = arguments.names or list(PRETRAINED_ON_GLYPHS)
+    ships = (*PRETRAINED_ON_GLYPHS, "glyph-vit-grey")
+    names = arguments.names or list(ships)
     for name in names:
-        if tiny.architecture(name) not in RECIPES or name in RECIPES:
+        if tiny.architecture(name) not in RECIPES or name in GLYPH_VISION:
             parser.error(f"{name}: must be an architecture and a seed, as in {next(iter(RECIPES))}-dev.")
     make_merges(vocabulary(), tiny.merges_of(names[0]))
     for name in names:
         encoder = pretrain(name, arguments.folder)
-        if name in PRETRAINED_ON_GLYPHS:
+        if name in ships:
             write(encoder)
         else:
             save(encoder, arguments.folder / f"{name}.safetensors")

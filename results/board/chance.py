@@ -11,9 +11,8 @@ CLASSES = "classes"
 """Key of a record's info: set -> how many classes a prediction is one of. Records of before have no such key."""
 COMMITTED = {
     "645be685591f4524e3b985f20e396aff8ebe74b6c22e80ca1e683e1ee10f4b4e": 10,  # digits
-    "5d0d79a490d32134aa7d7ae16e96ea631a43a25384a29289ec1d69550ef08a52": 10,  # forgetting
 }
-"""Data fingerprint -> classes of each of its sets, for the committed records, which are of before."""
+"""Data fingerprint -> classes of each of its sets, for committed records of before."""
 
 
 def classes_of(records: Iterable[Mapping[str, Any]], fingerprint: str, names: Sequence[str]) -> dict[str, int]:

@@ -5,6 +5,7 @@ Nobody edits them; tests compare. `make readme` renews them, without any run; `m
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,8 +13,9 @@ from pathlib import Path
 
 from ..board.chance import sentence as chance
 from ..board.per_sample import Outcomes
-from ..board.rows import Section
+from ..board.rows import FORGOTTEN, OLD_TASK, Section
 from ..plots import gallery
+from ..plots.drawn import PUBLISHED
 from ..plots.figure_data import Material, Missing
 from ..plots.style import save
 from ..records import manifest
@@ -104,6 +106,30 @@ def short_table() -> str:
     return "\n".join([*lines, "", f"{section.version} on {SHORT_BACKBONE}, rule {RULES[0]}; {units}."])
 
 
+PAPER_NAMES = {"pretrained": "zero_shot", "ft": "flyp", "dynamic_sd": "tracer"}
+"""What Figure 3 calls rows that have another name here."""
+
+
+def paper_table() -> str:
+    """Markdown: the forgetting study beside Figure 3 of the paper, one line a method of either, accuracy in percent."""
+    (section,) = build([], gather_reference("forgetting"), Outcomes()).sections
+    rows = {row.method: row for row in section.table(RULES[0], section.backbones[0])}
+    with (PUBLISHED / "figure3_toy.csv").open(encoding="utf-8", newline="") as file:
+        paper = {PAPER_NAMES.get(row["method"], row["method"]): row for row in csv.DictReader(file)}
+    columns = {
+        "acc_id": "finetune_task_accuracy_percent",
+        f"acc/{OLD_TASK}": "pretrain_task_accuracy_percent",
+        FORGOTTEN: "forgetting_rate_percent",
+    }
+    lines = ["| method | new task | paper | old task | paper | forgotten | paper |", "| --- |" + " ---: |" * 6]
+    for method, row in rows.items():
+        cells = []
+        for ours, theirs in columns.items():
+            cells += [cell_text(row, ours), (paper[method][theirs] if method in paper else "") or "–"]
+        lines.append(f"| `{method}` | " + " | ".join(cell or "–" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
 def _titles(section: Section) -> list[tuple[str, str]]:
     """Columns of `table`: those of a board without the floor and the likelihood; no mean over a single shift."""
     left_out = {"ece_floor_ood_mean", "nll_id"} | ({section.ood_column} if len(section.shifts) == 1 else set())
@@ -172,6 +198,7 @@ def main() -> int:
             manifest.write_pictures(REFERENCE / benchmark)
             text = renew(text, f"{benchmark} table", table(benchmark))
             text = renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn))
+        text = renew(text, "forgetting paper", paper_table())
         for folder in sorted(path.parent for path in REFERENCE.glob(f"*/{REFERENCE_RECORDS}")):
             write([], gather_reference(folder.name), folder, Outcomes(), BOARDS)
         FINDINGS.write_text(text, encoding="utf-8")

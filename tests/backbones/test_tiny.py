@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from robustft import backbones
 from robustft.backbones import tiny, zero_shot
+from robustft.backbones.registered import PRETRAINED_ON_GLYPHS
 from robustft.backbones.zero_shot import average_prompts, build_head, tokens_of
 from robustft.datasets import digits
 from robustft.datasets.catalogue import get
@@ -23,13 +24,12 @@ FOLDER = Path(digits.__file__).parent
 CARD = {name: entry for file in ("digits_card.json", "glyphs_card.json") for name, entry in
         json.loads((FOLDER / file).read_text()).items()}  # fmt: skip
 BUNDLED = list(tiny.VISION)
-PRETRAINED_FOR = {"tiny-vit-grey": "forgetting"}
-DATA_OF = {"glyph-.*-dev": "glyphs_development", "glyph-": "glyphs", "tiny-": "digits"}
+DATA_OF = {"glyph-vit-grey": "forgetting", "glyph-.*-dev": "glyphs_development", "glyph-": "glyphs", "tiny-": "digits"}
 GOLDEN = golden("zero_shot_head.json")
 
 
 def test_the_bundled_files_are_small():
-    glyphs = sum(path.stat().st_size for path in tiny.FOLDER.glob("glyph-*"))
+    glyphs = sum(tiny.weights_file(name).stat().st_size for name in PRETRAINED_ON_GLYPHS)
     assert glyphs < 9_000_000 and sum(path.stat().st_size for path in tiny.FOLDER.iterdir()) - glyphs < 6_500_000
 
 
@@ -37,7 +37,7 @@ def test_the_bundled_files_are_small():
 def test_weights_are_those_of_the_card_and_zero_shot_numbers_too(name):
     """The file's hash, and accuracy on ID and validation to the image: the card's numbers are of these weights."""
     torch.set_num_threads(1)
-    data = get(PRETRAINED_FOR.get(name) or next(of for start, of in DATA_OF.items() if re.match(start, name)))
+    data = get(next(of for start, of in DATA_OF.items() if re.match(start, name)))
     listed = CARD[data.card.name]["backbones"][name]
     assert backbones.weights_id(name) == listed["weights"]
     encoder = backbones.load(name)

@@ -33,7 +33,7 @@ def units(data, name):
     return set(data.eval_data(name).unit_ids)
 
 
-@pytest.mark.parametrize("name", ["glyphs", "glyphs_development"])
+@pytest.mark.parametrize("name", sorted(CARD))
 def test_the_pictures_are_those_of_the_committed_card(name):
     card = get(name).card
     assert (card.version, card.fingerprint) == (CARD[name]["version"], CARD[name]["fingerprint"])
@@ -125,6 +125,23 @@ def test_the_control_takes_the_tuned_values_of_glyphs():
         theirs = plans[1][key]
         assert (ours.lr, ours.hyper, ours.steps) == (theirs.lr, theirs.hyper, theirs.steps), key
         assert ours.fingerprint != theirs.fingerprint and ours.run_id != theirs.run_id
+
+
+def test_the_forgetting_study_finetunes_on_colours_and_asks_about_grey():
+    study = get("forgetting")
+    new, old = study.eval_data("id"), study.eval_data("original")
+    assert new.sample_ids == old.sample_ids and study.card.names("shift") == ("original",)
+    train = study.train_images([(0, i) for i in range(study.train_size)], seed=0).float()
+    labels = study.train_labels()
+    redder = (train[:, 0].mean(dim=(1, 2)) > train[:, 2].mean(dim=(1, 2))).numpy()
+    agrees = redder == (labels < 23.5)
+    assert 0.85 < agrees.mean() < 1  # grounds have colours too
+    tint = [(pictures.float().amax(dim=1) - pictures.float().amin(dim=1)).mean() for pictures in
+            (new.images(0, 500), old.images(0, 500))]  # fmt: skip
+    assert tint[0] > 3 * tint[1]
+    assert torch.equal(train[:2], study.train_images([(5, 0), (7, 1)], seed=9).float())
+    with pytest.raises(DataError, match="has no set 'grey'; it has validation, id, original"):
+        study.eval_data("grey")
 
 
 def test_pictures_do_not_depend_on_the_batch(data):

@@ -11,7 +11,7 @@ from robustft.benchmarks.errors import UserError
 from robustft.benchmarks.planning import data_check
 from robustft.benchmarks.planning.benchmark import Benchmark
 from robustft.benchmarks.planning.suite.suite import find, load
-from robustft.datasets import catalogue, digits
+from robustft.datasets import catalogue, digits, glyphs
 from robustft.datasets.card import DataError
 from robustft.datasets.digit_rendering import COLOURS
 
@@ -97,7 +97,7 @@ def test_data_of_the_hub_and_registered_sets_have_theirs(place):
     pets, animals = beside("digits", pets="huggingface:pets.yaml", numbers="forgetting/original").retention
     assert pets.class_names == ("cat", "dog", "emu") and pets.prompts == ("the {}",)
     assert pets.data().labels.tolist() == [0, 1, 2]
-    assert animals.class_names == digits.CLASS_NAMES and animals.prompts == catalogue.get("forgetting").card.prompts
+    assert animals.class_names == glyphs.CLASS_NAMES and animals.prompts == glyphs.PROMPTS
 
 
 def test_beside_data_of_ones_own(place):

@@ -1,13 +1,13 @@
 """What somebody else may bring: methods of every kind, a dataset and a backbone, registered outside of the package."""
 
+import numpy as np
 from runs_kit import run_here
 
 from robustft.backbones import tiny
 from robustft.benchmarks.executors.local import Launcher
 from robustft.datasets import catalogue, digits
 from robustft.datasets.card import EvalSet
-from robustft.datasets.digits import coloured
-from robustft.datasets.forgetting import Forgetting, grey
+from robustft.datasets.digits import Digits, coloured, paint
 from robustft.methods import registry
 
 FT, EMA, WiSEFT, Soup = (registry.get(name) for name in ("ft", "ema", "wise_ft", "model_soup"))
@@ -47,7 +47,12 @@ METHODS = {"car_ft": CARFT, "mixed_towers": Mixed, "car_wise": CARWise, "car_sou
 TRAINED = [name for name, method in METHODS.items() if method.trained]
 
 
-class Strange(Forgetting):
+def grey(images, keys):
+    """Ink of one colour on a plain ground."""
+    return paint(images, np.zeros(len(images), dtype=np.int64), "plain", keys)
+
+
+class Strange(Digits):
     """Coloured digits with one shift."""
 
     name, version, summary = "strange", "strange-v1", "somebody else's data"

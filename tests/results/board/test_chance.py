@@ -64,7 +64,7 @@ def test_a_prediction_is_one_of_the_classes_that_the_projection_leaves():
     assert Subset.project(torch.zeros(1, 10)).shape[1] == 2
 
 
-@pytest.mark.parametrize("name", ["digits", "forgetting"])
+@pytest.mark.parametrize("name", ["digits"])
 def test_the_committed_records_are_of_data_with_so_many_classes(name):
     """Their records are of before classes were recorded: the fingerprint of their data stands for it."""
     data = catalogue.get(name)
@@ -73,5 +73,5 @@ def test_the_committed_records_are_of_data_with_so_many_classes(name):
 
 
 def test_every_committed_board_has_its_chance():
-    fingerprints = {record["spec"]["fingerprint"] for record in gather_reference()}
-    assert fingerprints == set(chance.COMMITTED)
+    records = [record for record in gather_reference() if chance.CLASSES not in record["info"]]
+    assert {record["spec"]["fingerprint"] for record in records} == set(chance.COMMITTED)

@@ -48,7 +48,7 @@ def full_material(root):
     for record in records:
         record["cost"]["images_per_second"] = 900.0 if record["method"] == "ft" else 600.0
     for method, accuracy in (("zero_shot", 0.1), ("flyp", 0.95), ("tracer", 0.96)):
-        record = make_record(method, "tiny-vit-grey", accuracy=accuracy, benchmark="forgetting", rules=())
+        record = make_record(method, "glyph-vit-grey", accuracy=accuracy, benchmark="forgetting", rules=())
         record["sets"]["original"] = {**record["sets"].pop("fresh"), "accuracy": 0.9 - 0.1 * (method == "flyp")}
         for name in ("renditions", "sketches", "reversed", "writers"):
             del record["sets"][name]

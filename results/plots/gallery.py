@@ -102,9 +102,9 @@ ENTRIES = {
     ),
     "forgetting": Entry(
         "Forgetting",
-        "Pretrained on grey digits, finetuned on coloured ones. The number is the change of accuracy on the old task. "
-        "Beside it the paper's Figure 3, whose ft is flyp here and whose dynamic self-distillation is tracer; changes "
-        "are those of its accuracies (of static self-distillation it prints a forgetting of 1.8).",
+        "Pretrained on grey characters, finetuned on coloured ones. The number is the change of accuracy on the old "
+        "task. Beside it the paper's Figure 3, whose ft is flyp here and whose dynamic self-distillation is tracer; "
+        "changes are those of its accuracies (of static self-distillation it prints a forgetting of 1.8).",
         run_figures.draw_forgetting,
     ),
     "cost": Entry(

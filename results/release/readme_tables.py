@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..board.chance import sentence as chance
 from ..board.per_sample import Outcomes
-from ..board.rows import FORGOTTEN, OLD_TASK, Section
+from ..board.rows import FORGOTTEN, OLD_TASK, Row, Section
 from ..plots import gallery
 from ..plots.drawn import PUBLISHED
 from ..plots.figure_data import Material, Missing
@@ -130,6 +130,23 @@ def paper_table() -> str:
     return "\n".join(lines)
 
 
+def strength_table() -> str:
+    """Markdown: accuracy on the new and the old task at every strength of `forgetting_strength`, a line a method."""
+    (section,) = build([], gather_reference("forgetting_strength"), Outcomes()).sections
+    lines = ["| method | strength: new task, old task |", "| --- | --- |"]
+    for method in dict.fromkeys(row.method for row in section.rows):
+        cells = []
+        for row in sorted((row for row in section.rows if row.method == method), key=lambda row: _strength(row)):
+            new, old = (f"{100 * (row.mean(column) or 0):.1f}" for column in ("acc_id", f"acc/{OLD_TASK}"))
+            cells.append(f"{_strength(row):g}: {new}, {old}")
+        lines.append(f"| `{method}` | {'; '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _strength(row: Row) -> float:
+    return float(row.settings["lambda_sd" if "lambda_sd" in row.settings else "strength"])
+
+
 def _titles(section: Section) -> list[tuple[str, str]]:
     """Columns of `table`: those of a board without the floor and the likelihood; no mean over a single shift."""
     left_out = {"ece_floor_ood_mean", "nll_id"} | ({section.ood_column} if len(section.shifts) == 1 else set())
@@ -199,6 +216,7 @@ def main() -> int:
             text = renew(text, f"{benchmark} table", table(benchmark))
             text = renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn))
         text = renew(text, "forgetting paper", paper_table())
+        text = renew(text, "forgetting strength", strength_table())
         for folder in sorted(path.parent for path in REFERENCE.glob(f"*/{REFERENCE_RECORDS}")):
             write([], gather_reference(folder.name), folder, Outcomes(), BOARDS)
         FINDINGS.write_text(text, encoding="utf-8")

@@ -45,7 +45,6 @@ SHORT_COLUMNS = ("acc_id", "acc_ood_mean", "ece_id", "ece_ood_mean")
 PICTURES = {
     "digits": {
         "id_ood": "ID against OOD accuracy of every method on the three bundled backbones",
-        "robustness": "The same on logit axes beside models without pretraining and their line",
         "paths": "The same with the whole path from zero-shot to finetuned weights",
         "calibration": "Calibration error against accuracy, ID above and OOD below",
         "flips": "Shifted images that zero-shot had right and each method gets wrong, and the reverse",

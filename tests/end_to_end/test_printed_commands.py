@@ -101,11 +101,6 @@ RULES = (
         code=2,
         says="not in the cache|ROBUSTFT_WEIGHTS: must name",
     ),
-    Rule(
-        "python -m robustft.results.release.publish_reference .*",
-        code=2,
-        says="run the sweep first|--reference: must be named",
-    ),
     Rule("python -m robustft.benchmarks.maintenance.glyphs_windows", says="no runs of glyphs_development below runs"),
     Rule("cp benchmarks/profiles/.*", wheel=f'cp "$({PROFILES})/h100.yaml" my-cluster.yaml'),
 )

@@ -301,24 +301,6 @@ def test_baselines_at_chance_on_a_shift_give_no_line_and_others_do():
         check_span({"sketches": [0.4, 0.5]}, {}, {})
 
 
-def test_digits_own_baselines_know_nothing_of_sketches_so_that_no_line_is_drawn():
-    made = Material(reference=tuple(gather_reference())).of("digits")
-    with pytest.raises(Missing, match=r"no line, for \d+ of 27 models without pretraining are at chance"):
-        gallery.make("robustness", made)
-
-
-def test_the_committed_line_is_of_models_that_never_were_pretrained_on_the_boards_own_data():
-    records = tuple(gather_reference())
-    made = Material(reference=records).of("digits")
-    assert len(made.controls) == 27 and {record["benchmark"] for record in made.controls} == {"scratch_line"}
-    assert not {record["run_id"] for record in made.controls} & {record["run_id"] for record in made.reference}
-    board = [record for record in made.reference if record["method"] == "zero_shot"]
-    for record in made.controls:
-        assert record["spec"]["weights"] == "random" and record["environment"]["dirty"] is False
-        for name, metrics in record["sets"].items():
-            assert metrics["role"] == "validation" or metrics["n"] == board[0]["sets"][name]["n"], name
-
-
 def test_a_list_of_models_without_pretraining_makes_the_line_of_any_benchmark(tmp_path, capsys):
     mine = {"benchmark": "mine"}
     for record in (make_record("zero_shot", rules=(), accuracy=0.7, **mine), make_record("tracer", **mine)):

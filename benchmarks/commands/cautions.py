@@ -33,6 +33,7 @@ def of_plan(benchmark: Benchmark, plan: Sequence[Planned], device: str, jobs: in
         yield from _crowded(plan, jobs)
     yield from _slow(plan, device)
     yield from _by_few_images(benchmark, plan)
+    yield from _not_tuned(benchmark, plan)
     yield from _at_the_end(benchmark, plan)
 
 
@@ -134,6 +135,33 @@ def _validation_images(benchmark: Benchmark, recipe: str, backbone: str, partial
                 return None  # said when the data are checked, before anything starts
             return None if images is None else len(images)
     return None
+
+
+def _not_tuned(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:
+    """Methods that the suite has a search space for, or reads the tuned values of, and that no trial has chosen for."""
+    tuned_in = benchmark.base or benchmark
+    space = tuned_in.suite.tuning.space if tuned_in.suite.tuning is not None else {}
+    found: dict[str, dict[str, None]] = {}
+    on: dict[str, set[str]] = {}
+    for run in plan:
+        spec = run.spec
+        if (
+            spec.method not in space
+            or spec.kind != "run"
+            or spec.recipe not in tuned_in.suite.ranked_recipes
+            or spec.given
+        ):
+            continue
+        on.setdefault(spec.method, set()).add(spec.backbone)
+        by_hand = any(run.sources.get(key, "").startswith(("--set", "grid")) for key in space[spec.method])
+        if not by_hand and tuned_in.tuned.entry(spec.method, spec.backbone, spec.recipe) is None:
+            found.setdefault(spec.method, {})[spec.backbone] = None
+    if found:
+        names = [name if set(where) == on[name] else f"{name} on {', '.join(where)}" for name, where in found.items()]
+        yield (
+            f"not tuned: {', '.join(names)}. Such runs have the recipe's values, which nobody chose for them, and are "
+            f"not ranked: first run `robustft tune {tuned_in.command_name} --method {','.join(found)}`"
+        )
 
 
 def _at_the_end(benchmark: Benchmark, plan: Sequence[Planned]) -> Iterator[str]:

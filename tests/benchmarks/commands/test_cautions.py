@@ -18,6 +18,9 @@ FEW_STEPS = "fewer than 50 optimiser steps"
 THREADS = "more than the 2 cores here"
 BF16 = "precision=bf16 (--set) on a CPU"
 FEW_IMAGES = "fewer than 200 validation images: 199 decide"
+NOT_TUNED = (
+    "not tuned: {}. Such runs have the recipe's values, which nobody chose for them, and are not ranked: first run"
+)
 END = "tuned values at the end of their grid"
 ONE_RUN = "one run for each backbone and setting"
 
@@ -48,6 +51,8 @@ CASES = [
     (FEW_IMAGES, "lp_ft", ["--limit", "199"], ["--limit", "199", "--set", "c_points=1"]),  # chooses nothing
     (END, "tracer", [], ["--set", "lr=0.0001", "--set", "lambda_sd=1"]),
     (END, "ft", [], ["--set", "lr=0.00015"]),  # one's own, at the same place
+    (NOT_TUNED.format("clipood"), "clipood", [], ["--set", "lr=1e-4"]),  # by hand
+    (NOT_TUNED.format("clipood"), "clipood", [], ["--method", "ft"]),
     (ONE_RUN, "zero_shot", ["--seeds", "1,2"], ["--seeds", "1"]),
     (ONE_RUN, "model_soup", ["--seeds", "1,2"], ["--seeds", "1"]),
     (ONE_RUN, "zero_shot", [], ["--method", "wise_ft"]),

@@ -56,8 +56,8 @@ class Coloured(Painted):
 class Forgetting(Glyphs):
     """The toy study's data: the coloured task is ID, the grey one is what may be forgotten."""
 
-    name, version = "forgetting", "forgetting-v2"
-    pictures = "forgetting-v2"
+    name = "forgetting"
+    version = pictures = "forgetting-v2"
     summary = "the forgetting study on characters: pretrained on grey, finetuned on coloured"
     sets = (
         EvalSet("validation", "validation", "coloured characters; every choice is made here", "no", "yes"),

@@ -261,6 +261,7 @@ SOURCES: dict[str, _Source] = {
 """Evaluation set -> split and style of its families, and how its pictures are made; `digits` has no families."""
 
 
+@cache
 def _finetuning_set() -> Painted:
     return Painted("train", stable_key(VERSION, "finetune"), faces_of("finetune"), finetuning, RENDERINGS)
 

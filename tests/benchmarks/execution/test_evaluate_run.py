@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import inspect
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,7 @@ from robustft.benchmarks.run_folder.spec import RunSpec
 from robustft.datasets.card import EvalData
 from robustft.datasets.projection import Projection
 from robustft.methods.classifier import Classifier
+from robustft.methods.training.probe import EncodedOnce
 from robustft.methods.wise_ft import ALPHAS
 from robustft.results.audit.rescoring import FolderFiles, rescore
 from robustft.results.metrics.calibration import ece, fit_temperature
@@ -254,6 +256,7 @@ def test_every_classifier_is_shown_a_window_of_images_that_are_read_once():
     for module, columns in zip(modules, together, strict=True):
         assert basic(columns_of(module, data)) == basic(columns)
     assert validation_nlls(makers, data) == [basic(columns)["nll"] for columns in together]
+    assert inspect.signature(EncodedOnce).parameters["batches"].default == WINDOW  # or features are computed again
 
 
 def test_the_worst_group_is_the_lowest_accuracy_and_the_nameless_is_none():

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..metrics import calibration, set_metrics
-from ..records import predictions
+from ..records import predictions, rounding
 from ..records.predictions import PredictionError
 from ..records.reference import ReferencePredictions
 
@@ -32,7 +32,13 @@ Record = Mapping[str, Any]
 
 
 class Files(Protocol):
-    """Where the samples of one run are."""
+    """Where the samples of one run are.
+
+    Attributes:
+        gives: the metrics of a set that follow from what is kept; None: all.
+    """
+
+    gives: Collection[str] | None
 
     def columns(self, name: str) -> Columns | None:
         """Of an evaluation set; None where they are not kept. PredictionError where they cannot be read."""
@@ -49,6 +55,7 @@ class FolderFiles:
     """<folder>/<set>.parquet, <folder>/<set>.path.parquet and <folder>/<set>.retained.parquet."""
 
     folder: Path
+    gives: Collection[str] | None = None
 
     def columns(self, name: str) -> Columns:
         return predictions.read(self.folder / f"{name}.parquet")
@@ -63,6 +70,8 @@ class FolderFiles:
 
 class ReferenceFiles:
     """The test sets of a run in a reference, as `publish` writes it; no validation set, no path."""
+
+    gives: Collection[str] | None = rounding.GIVEN
 
     def __init__(self, kept: ReferencePredictions, run_id: str) -> None:
         self._sets, self._of_run = kept.sets, kept.read(run_id)
@@ -112,7 +121,7 @@ def rescore(record: Record, files: Files, more: bool = True) -> Iterator[Number]
     """
     for name, metrics in record["sets"].items():
         columns = files.columns(name)
-        found = {} if columns is None else rescore_set(name, metrics, columns, more)
+        found = {} if columns is None else rescore_set(name, metrics, columns, more, files.gives)
         recorded = _flat({key: value for key, value in metrics.items() if key not in ("role", "n_expected")})
         for key in {**recorded, **found}:
             yield Number(name, key, recorded.get(key), found.get(key))
@@ -128,7 +137,9 @@ def rescore(record: Record, files: Files, more: bool = True) -> Iterator[Number]
     yield from _along(record, files)
 
 
-def rescore_set(name: str, metrics: Mapping[str, Any], columns: Columns, more: bool = True) -> dict[str, float]:
+def rescore_set(
+    name: str, metrics: Mapping[str, Any], columns: Columns, more: bool = True, given: Collection[str] | None = None
+) -> dict[str, float]:
     """Metric -> value of one set, groups as group_accuracy/<name>.
 
     Args:
@@ -136,6 +147,7 @@ def rescore_set(name: str, metrics: Mapping[str, Any], columns: Columns, more: b
         metrics: what the record has of it: the batch of its lineage error is taken over.
         columns: its samples.
         more: also what is newer than the record.
+        given: the metrics that follow from such samples; None: all.
 
     Raises:
         PredictionError: a column that every metric needs is not there.
@@ -145,7 +157,10 @@ def rescore_set(name: str, metrics: Mapping[str, Any], columns: Columns, more: b
         raise PredictionError(f"{name}.parquet: has no column {', '.join(missing)}; run it again.")
     sizes = [int(found[1]) for key in metrics if (found := re.fullmatch(r"ece_lineage_10bins_b(\d+)", key))]
     batch = sizes[0] if sizes else set_metrics.BATCH_SIZE
-    scored = _flat(set_metrics.score(columns, name, batch, more or "mce" in metrics))
+    if given is None:
+        scored = _flat(set_metrics.score(columns, name, batch, more or "mce" in metrics))
+    else:
+        scored = set_metrics.some(columns, [key for key in given if more or key in metrics])
     if _underflows(columns):
         scored.pop("nll")
         scored.pop("brier", None)
@@ -170,7 +185,9 @@ def completed(record: Record, files: Files, metrics: Collection[str]) -> Record:
     """
     sets, changed = dict(record["sets"]), False
     for name, found in record["sets"].items():
-        lacking = [metric for metric in metrics if metric not in found]
+        lacking = [
+            metric for metric in metrics if metric not in found and (files.gives is None or metric in files.gives)
+        ]
         try:
             columns = files.columns(name) if lacking else None
         except PredictionError:

@@ -2,9 +2,10 @@
 
 results/reference/<benchmark>/ holds of its runs
   records.jsonl.zst    a record a line (`records.gather_reference`)
-  samples.parquet      set, sample_id, unit_id and label of every test sample, once for all runs
-  predictions.parquet  a row for what one run, or several with the same outcomes, came to on them in the same order:
-                       `runs`, their ids, and the columns of `rounding.COLUMNS`
+  samples.parquet      set, sample_id, unit_id and label of every test sample, once for all runs, and for each backbone
+                       `order/<backbone>`: which of them is the first, second, ... in rows of predictions.parquet
+  predictions.parquet  a row for what one run, or several with the same outcomes, came to on them: `runs`, their ids,
+                       their `backbone`, and the columns of `rounding.COLUMNS`
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from .records import REFERENCE
 
 SAMPLES = "samples.parquet"
 PREDICTIONS = "predictions.parquet"
-_SCHEMA = pa.schema([("runs", pa.string()), *((name, pa.binary()) for name in rounding.COLUMNS)])
+ORDER = "order/"
+"""Before the name of a backbone: a column of the samples."""
+_SCHEMA = pa.schema(
+    [("runs", pa.string()), ("backbone", pa.string()), *((name, pa.binary()) for name in rounding.COLUMNS)]
+)
 
 
 class ReferencePredictions:
@@ -39,6 +44,19 @@ class ReferencePredictions:
         Raises:
             PredictionError: missing or damaged.
         """
+        return {name: values for name, values in self._samples.items() if not name.startswith(ORDER)}
+
+    @cached_property
+    def orders(self) -> dict[str, np.ndarray]:
+        """Backbone -> (N,) int32 the order of samples in the rows of its runs. PredictionError as `samples`."""
+        found = {name.removeprefix(ORDER): at for name, at in self._samples.items() if name.startswith(ORDER)}
+        for places in found.values():
+            if not np.array_equal(np.sort(places), np.arange(len(places))):
+                raise self._damaged(ValueError("an order is not one of the samples"), SAMPLES)
+        return found
+
+    @cached_property
+    def _samples(self) -> dict[str, np.ndarray]:
         found = predictions.read(self.folder / SAMPLES)
         for values in found.values():
             values.flags.writeable = False  # of all that read them
@@ -81,7 +99,7 @@ class ReferencePredictions:
         return run_id in self.runs
 
     def read(self, run_id: str) -> dict[str, np.ndarray]:
-        """What a run came to on each of `samples`: prediction, confidence, p_label and what else it has, rounded.
+        """What a run came to on each of `samples`: prediction, and confidence and p_label, rounded.
 
         Raises:
             PredictionError: it has no such run, or a file is missing or damaged.
@@ -89,13 +107,14 @@ class ReferencePredictions:
         if run_id not in self.runs:
             raise PredictionError(f"{self.folder / PREDICTIONS}: holds no run {run_id}; take it from the repository.")
         try:
-            (coded,) = self._file.read_row_group(self.runs[run_id], columns=list(rounding.COLUMNS)).to_pylist()
-            return rounding.decode(coded, self.samples["label"])
+            (coded,) = self._file.read_row_group(self.runs[run_id], columns=_SCHEMA.names[1:]).to_pylist()
+            places = self.orders[coded["backbone"]]
+            return rounding.decode(coded, self.samples["label"], self.samples["set"], places)
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise self._damaged(error) from error
 
-    def _damaged(self, error: Exception) -> PredictionError:
-        path = self.folder / PREDICTIONS
+    def _damaged(self, error: Exception, file: str = PREDICTIONS) -> PredictionError:
+        path = self.folder / file
         return PredictionError(f"{path}: cannot be read ({error}); take it from the repository again.")
 
 
@@ -120,23 +139,28 @@ def read_reference_predictions(benchmark: str, run_id: str, reference: Path = RE
     return kept.samples | kept.read(run_id)
 
 
-def write_predictions(path: Path, coded: Mapping[str, Mapping[str, bytes]]) -> None:
+def write_predictions(path: Path, coded: Mapping[str, Mapping[str, bytes]], backbones: Mapping[str, str]) -> None:
     """Write what `rounding.encode` made of each run, by run id; runs with the same outcomes are one row.
 
     A row is a row group, so that one run is read without the others. Same runs, same bytes.
+
+    Args:
+        path: the file.
+        coded: run id -> the columns of `rounding.COLUMNS`.
+        backbones: run id -> the backbone, in whose order the samples are.
     """
-    runs: dict[tuple[bytes | None, ...], list[str]] = {}
+    runs: dict[tuple[bytes | str, ...], list[str]] = {}
     for run_id in sorted(coded):
-        key = tuple(coded[run_id].get(name) for name in rounding.COLUMNS)
+        key = backbones[run_id], *(coded[run_id][name] for name in rounding.COLUMNS)
         runs.setdefault(key, []).append(run_id)
-    rows = [{"runs": " ".join(ids), **dict(zip(rounding.COLUMNS, key, strict=True))} for key, ids in runs.items()]
+    rows = [dict(zip(_SCHEMA.names, (" ".join(ids), *key), strict=True)) for key, ids in runs.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
         pa.Table.from_pylist(rows, _SCHEMA),
         path,
         row_group_size=1,
-        compression="zstd",
-        compression_level=22,
+        compression="brotli",  # a tenth less than zstd of 22, on columns of small numbers
+        compression_level=11,
         use_dictionary=False,
         write_statistics=False,
         store_schema=False,

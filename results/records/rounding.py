@@ -1,100 +1,78 @@
-"""Per-sample outcomes in few bytes, rounded so that what is computed of a whole set holds.
+"""Per-sample outcomes in few bytes: what a board tests is kept, what it only prints stands in the record alone.
 
-A probability keeps nine bits of its distance to 0 or to 1, whichever is nearer: a step is at most 1/256 of that
-distance, so that small probabilities and confidences near 1 stay apart. Of the two steps around a number the one is
-taken that cancels what the samples before it were rounded by, and never one beyond an edge of a bin. The sums that
-metrics are made of thereby move by less than one step, however many samples there are: the confidence in a bin (ECE),
-the negative log-likelihood and the Brier score of a set. Rounding what was rounded changes nothing.
+A sample's prediction is exact. Of its confidence the bin of the ECE is kept, and the mean of each bin of a set:
+accuracy, F1, ECE, debiased ECE and MCE of a set are those of the run, to 1e-6. A wrong sample's p_label is a power of
+two, of the two around it the one that cancels what the samples before it were rounded by, so that the negative
+log-likelihood of a set moves by less than a step of one sample. Rounding what was rounded changes nothing.
 
-Decoding takes nothing but comparisons, shifts, and single additions and products in float64: the same everywhere.
+Samples lie in an order in which those that most runs on a backbone get right come first: like beside like takes half
+the bytes.
+
+Decoding takes nothing but comparisons, single additions and products, and powers of two: the same everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ..metrics.metrics import bin_edges
+from ..metrics.metrics import bin_edges, binned
 
-COLUMNS = ("wrong", "prediction", "confidence", "p_label", "sum_p2", "confidence_scaled")
+COLUMNS = ("wrong", "prediction", "bin", "means", "p_label")
 """What `encode` gives: which samples are wrong, one bit each; prediction and p_label of those alone (a right sample's
-are its label and its confidence); the others of every sample. Two-byte numbers lie as all low bytes, then all high."""
-_SHIFT = 15
-"""Bits that a float32 of nine significant bits does without."""
-_HALF = 0x3F000000 >> _SHIFT  # code of 1/2; 1 is twice that
-_STEPS = 64
-"""In 1: of sum_p2 above what confidence and p_label make of it, and of confidence_scaled beside confidence."""
-_EDGES = np.union1d(bin_edges(10), bin_edges(15))
+are its label and its confidence), the bin of every sample's confidence, and the mean confidence of each set's bins."""
+GIVEN = ("n", "accuracy", "macro_f1", "macro_f1_labels", "mean_confidence", "ece", "ece_debiased", "mce", "nll")
+"""The metrics of a set that follow from what is kept; others are in the record alone."""
+_BINS = 16
+"""Those of the ECE, and one of confidences of 1, which it counts apart."""
+_PARTS = 2**16 - 1
+"""Of a bin, in which the place of its mean is counted."""
+_IMPOSSIBLE = 255
+"""In place of the power, where p_label is 0."""
+_STEP = math.log(2)
+"""Nats between two powers."""
 
 
-def encode(columns: Mapping[str, np.ndarray], sets: np.ndarray) -> dict[str, bytes]:
+def order(runs: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
+    """(N,) int32 samples from those that most of these runs, and most confidently, are right on."""
+    ease = sum(
+        np.where(columns["prediction"] == columns["label"], 1, -1) * (1 + columns["confidence"].astype(np.float64))
+        for columns in runs
+    )
+    return np.argsort(-np.asarray(ease), kind="stable").astype(np.int32)
+
+
+def encode(columns: Mapping[str, np.ndarray], sets: np.ndarray, places: np.ndarray) -> dict[str, bytes]:
     """Bytes of one run's samples, by the names of COLUMNS.
 
     Args:
-        columns: label, prediction, confidence and p_label of N samples, and sum_p2 and confidence_scaled if it has
-            them, as `predictions.read` gives them.
-        sets: (N,) which set a sample is of: rounding is balanced within one.
+        columns: label, prediction, confidence and p_label of N samples, as `predictions.read` gives them.
+        sets: (N,) which set a sample is of.
+        places: (N,) the samples in the order in which they are kept, as `order` gives them.
     """
-    _, of_set = np.unique(sets.astype(str), return_inverse=True)
+    of_set = _indices(sets)
     wrong = columns["prediction"] != columns["label"]
-    true = np.minimum(columns["confidence"].astype(np.float32), np.float32(1))
-    low, high = _around(true)
-    fits = [_place(_value(code), _EDGES) == _place(true, _EDGES) for code in (low, high)]
-    place, both = np.zeros(len(true), dtype=np.int64), [fit.copy() for fit in fits]
-    for index in range(int(of_set.max(initial=-1)) + 1):
-        rows = of_set == index
-        edges = np.union1d(_EDGES, _equal_masses(true[rows]))
-        place[rows] = _place(true[rows], edges)
-        for fit, code in zip(both, (low, high), strict=True):
-            fit[rows] = _place(_value(code[rows]), edges) == place[rows]
-    some = both[0] | both[1]  # else two bins of equal mass begin in one step, and only those of equal width are kept
-    low, high = _inside(low, high, *(np.where(some, b, f) for b, f in zip(both, fits, strict=True)))
-    codes = _balanced(true, low, _value(low), high, _value(high), of_set * (int(place.max(initial=0)) + 1) + place)
-    confidence = _value(codes)
-    coded = {
-        "wrong": np.packbits(wrong).tobytes(),
-        "prediction": _planes(columns["prediction"][wrong]),
-        "confidence": _planes(codes),
-    }
-    # The likelihood: right samples are rounded already, and wrong ones make up for it.
+    kept, bins = binned(np.minimum(columns["confidence"].astype(np.float32), np.float32(1)), bin_edges(_BINS - 1))
+    parts = _mean_parts(kept, bins, of_set)
+    confidence = _means(parts)[of_set, bins]
     p_label = np.minimum(columns["p_label"].astype(np.float32), np.float32(1))
-    low, high = (np.where(wrong, ends, codes) for ends in _around(p_label))
-    known = p_label > 0
-    nll = [-np.log(np.where(known, p, 1), dtype=np.float64) for p in (p_label, _value(low), _value(high))]
-    codes = _balanced(nll[0], low, nll[1], high, nll[2], of_set)
-    coded["p_label"] = _planes(codes[wrong])
-    kept = _value(codes)
-    if "sum_p2" in columns:
-        least = _least(confidence, kept, wrong)
-        # Moved with p_label, so that the Brier score is the one that holds.
-        target = columns["sum_p2"].astype(np.float64) + 2 * (kept.astype(np.float64) - p_label)
-        most = np.floor((1 - least) * _STEPS)
-        low = np.clip(np.floor((target - least) * _STEPS + 1e-4), 0, most)
-        high = np.clip(low + 1, 0, most)
-        codes = _balanced(target, low, least + low / _STEPS, high, least + high / _STEPS, of_set)
-        coded["sum_p2"] = codes.astype(np.int8).tobytes()
-    if "confidence_scaled" in columns:
-        scaled = np.minimum(columns["confidence_scaled"].astype(np.float32), np.float32(1))
-        edges = bin_edges(15)
-        place = _place(scaled, edges)
-        away = scaled.astype(np.float64) - confidence
-        step = _step(confidence, away > 0)
-        low = np.floor(np.divide(away, step, out=np.zeros_like(away), where=step > 0) + 1e-4)
-        low, high = _inside(
-            low,
-            low + 1,
-            _place(_beside(confidence, low), edges) == place,
-            _place(_beside(confidence, low + 1), edges) == place,
-        )
-        groups = of_set * len(edges) + place
-        codes = _balanced(scaled, low, _beside(confidence, low), high, _beside(confidence, high), groups)
-        coded["confidence_scaled"] = codes.astype(np.int8).tobytes()
-    return coded
+    powers = _powers(p_label, confidence, wrong, of_set)
+    here = places[wrong[places]]
+    return {
+        "wrong": np.packbits(wrong[places]).tobytes(),
+        "prediction": _planes(columns["prediction"][_by_label(here, columns["label"])]),
+        "bin": bins[places].astype(np.uint8).tobytes(),
+        "means": parts.astype("<u2").tobytes(),
+        "p_label": powers[here].astype(np.uint8).tobytes(),
+    }
 
 
-def decode(coded: Mapping[str, bytes | None], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """prediction, confidence, p_label, and sum_p2 and confidence_scaled where they are kept, as float32.
+def decode(
+    coded: Mapping[str, bytes | None], labels: np.ndarray, sets: np.ndarray, places: np.ndarray
+) -> dict[str, np.ndarray]:
+    """prediction, int32, and confidence and p_label, float32, of samples in their own order.
 
     Raises:
         ValueError: there are not as many numbers as labels.
@@ -102,96 +80,90 @@ def decode(coded: Mapping[str, bytes | None], labels: np.ndarray) -> dict[str, n
     bits = np.frombuffer(coded["wrong"] or b"", np.uint8)
     if len(bits) != -(-len(labels) // 8):
         raise ValueError(f"{8 * len(bits)} bits for {len(labels)} samples")
+    of_set = _indices(sets)
     wrong = np.unpackbits(bits, count=len(labels)).astype(bool)
-    confidence = _value(_numbers(coded["confidence"], len(labels)))
+    here = places[wrong]
+    bins = np.empty(len(labels), dtype=np.int64)
+    bins[places] = _numbers(coded["bin"], len(labels), np.uint8)
+    count = int(of_set.max(initial=-1)) + 1
+    confidence = _means(_numbers(coded["means"], count * _BINS, np.dtype("<u2")).reshape(count, _BINS))[of_set, bins]
     prediction, p_label = labels.astype(np.int32), confidence.copy()
-    prediction[wrong] = _numbers(coded["prediction"], wrong.sum())
-    p_label[wrong] = _value(_numbers(coded["p_label"], wrong.sum()))
-    columns = {"prediction": prediction, "confidence": confidence, "p_label": p_label}
-    if (steps := coded.get("sum_p2")) is not None:
-        least = _least(confidence, p_label, wrong)
-        columns["sum_p2"] = (least + np.frombuffer(steps, np.int8) / _STEPS).astype(np.float32)
-    if (steps := coded.get("confidence_scaled")) is not None:
-        columns["confidence_scaled"] = _beside(confidence, np.frombuffer(steps, np.int8))
-    return columns
+    planes = _numbers(coded["prediction"], 2 * len(here), np.uint8).reshape(2, -1)
+    prediction[_by_label(here, labels)] = np.ascontiguousarray(planes.T).view("<u2").ravel()
+    p_label[here] = _probability(_numbers(coded["p_label"], len(here), np.uint8))
+    return {"prediction": prediction, "confidence": confidence, "p_label": p_label}
 
 
-def _value(codes: np.ndarray) -> np.ndarray:
-    """Float32 of a code: as float32's own first bits up to 1/2, and mirrored above."""
-    codes = np.asarray(codes, dtype=np.int64)
-    near = (np.minimum(codes, 2 * _HALF - codes) << _SHIFT).astype(np.uint32).view(np.float32)
-    return np.where(codes <= _HALF, near, np.float32(1) - near)
+def _indices(sets: np.ndarray) -> np.ndarray:
+    """(N,) number of each sample's set, by name."""
+    return np.unique(sets.astype(str), return_inverse=True)[1]
 
 
-def _around(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The codes below and above a probability; both the same where it has a code. Only 0 is rounded to 0."""
-    upper = p > 0.5
-    bits = np.where(upper, np.float32(1) - p, p).astype(np.float32).view(np.uint32).astype(np.int64)
-    first, rest = bits >> _SHIFT, (bits & ((1 << _SHIFT) - 1)) > 0
-    low = np.where(upper, 2 * _HALF - first - rest, first)
-    high = low + rest
-    return np.where((low == 0) & (p > 0), high, low), high
+def _by_label(samples: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Samples in the order of their labels: one class is taken for few others."""
+    return samples[np.argsort(labels[samples], kind="stable")]
 
 
-def _inside(
-    low: np.ndarray, high: np.ndarray, low_fits: np.ndarray, high_fits: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    return np.where(low_fits | ~high_fits, low, high), np.where(high_fits | ~low_fits, high, low)
+def _mean_parts(confidence: np.ndarray, bins: np.ndarray, of_set: np.ndarray) -> np.ndarray:
+    """(S, _BINS) where in its bin the mean confidence of each set's lies, from 0 to _PARTS; 0 where a bin is empty."""
+    size = (int(of_set.max(initial=-1)) + 1) * _BINS
+    groups = of_set * _BINS + bins
+    total, n = (np.bincount(groups, weights, size) for weights in (confidence.astype(np.float64), None))
+    low, width = _inside_bins()
+    means = np.divide(total, n, out=np.zeros(size), where=n > 0).reshape(-1, _BINS)
+    within = np.divide(means - low, width, out=np.zeros_like(means), where=width > 0)
+    return np.clip(np.rint(within * _PARTS), 0, _PARTS).astype(np.int64)
 
 
-def _balanced(
-    target: np.ndarray,
-    low: np.ndarray,
-    low_value: np.ndarray,
-    high: np.ndarray,
-    high_value: np.ndarray,
-    groups: np.ndarray,
-) -> np.ndarray:
-    """Of two codes each the one that cancels what the samples of its group were rounded by before it."""
-    owed = [0.0] * (int(groups.max(initial=0)) + 1)
-    taken = np.zeros(len(target), dtype=bool)
-    every = (np.asarray(values).tolist() for values in (target, low_value, high_value, groups))
-    for i, (want, below, above, group) in enumerate(zip(*every, strict=True)):
-        want += owed[group]
-        up = abs(above - want) < abs(below - want)
-        taken[i] = up
-        owed[group] = want - (above if up else below)
-    return np.where(taken, high, low).astype(np.int64)
+def _means(parts: np.ndarray) -> np.ndarray:
+    """(S, _BINS) float32 of `_mean_parts`."""
+    low, width = _inside_bins()
+    return (low + parts.astype(np.float64) * (width / _PARTS)).astype(np.float32)
 
 
-def _equal_masses(confidence: np.ndarray, bins: int = 15) -> np.ndarray:
-    """The confidences with which the bins of `calibration.adaptive_ece` begin, where no two samples with one do."""
-    ordered = np.sort(confidence)
-    starts = np.cumsum([len(part) for part in np.array_split(ordered, min(bins, len(ordered)))])[:-1]
-    return ordered[starts][ordered[starts - 1] < ordered[starts]]
+def _inside_bins() -> tuple[np.ndarray, np.ndarray]:
+    """(_BINS,) float64 lowest confidence of each bin, and the distance from there to its highest."""
+    lowest = bin_edges(_BINS - 1)
+    highest = np.append(np.nextafter(lowest[1:], np.float32(0)), np.float32(1))
+    return lowest.astype(np.float64), highest.astype(np.float64) - lowest
 
 
-def _place(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    return np.searchsorted(edges, values, side="right") - 1
+def _powers(p_label: np.ndarray, confidence: np.ndarray, wrong: np.ndarray, of_set: np.ndarray) -> np.ndarray:
+    """(N,) k of the 2**-k in place of a wrong sample's p_label, no larger than its confidence, or _IMPOSSIBLE."""
+    known = p_label > 0
+    exact = np.where(known, p_label, 1).astype(np.float64)
+    least = _power_below(confidence)
+    low = np.maximum(_power_below(exact), least)
+    high = np.maximum(np.where(_probability(low) == exact, low, low - 1), least)
+    nll = -np.log(exact)
+    # Right ones have their bin's mean, which the wrong ones make up for.
+    right = known & ~wrong
+    away = nll + np.log(np.where(known, confidence, 1))
+    owed = np.bincount(of_set[right], away[right], int(of_set.max(initial=-1)) + 1)
+    powers = np.full(len(p_label), _IMPOSSIBLE)
+    for i in np.flatnonzero(known & wrong).tolist():
+        want = float(nll[i]) + owed[of_set[i]]
+        k = int(low[i] if abs(low[i] * _STEP - want) < abs(high[i] * _STEP - want) else high[i])
+        powers[i], owed[of_set[i]] = k, want - k * _STEP
+    return powers
 
 
-def _least(confidence: np.ndarray, p_label: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """What the known probabilities add to the sum of all squares."""
-    known, label = confidence.astype(np.float64), p_label.astype(np.float64)
-    return known * known + np.where(wrong, label * label, 0)
+def _power_below(p: np.ndarray) -> np.ndarray:
+    """(N,) the smallest k whose 2**-k is no larger than p > 0."""
+    return 1 - np.frexp(p.astype(np.float64))[1].astype(np.int64)
 
 
-def _beside(confidence: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The number so many steps from a confidence; towards 0 or 1 a step is no more than a part of what is left."""
-    return np.clip(confidence + steps * _step(confidence, steps > 0), 0, 1).astype(np.float32)
-
-
-def _step(confidence: np.ndarray, upwards: np.ndarray) -> np.ndarray:
-    known = confidence.astype(np.float64)
-    return np.minimum(np.where(upwards, (1 - known) / 4, known / 16), 1 / _STEPS)
+def _probability(powers: np.ndarray) -> np.ndarray:
+    return np.where(powers == _IMPOSSIBLE, 0.0, np.ldexp(1.0, -powers.astype(np.int64)))
 
 
 def _planes(numbers: np.ndarray) -> bytes:
+    """Two-byte numbers as all low bytes, then all high."""
     return np.ascontiguousarray(numbers.astype("<u2").view(np.uint8).reshape(-1, 2).T).tobytes()
 
 
-def _numbers(planes: bytes | None, count: int) -> np.ndarray:
-    found = np.frombuffer(planes or b"", np.uint8).reshape(2, -1)
-    if found.shape[1] != count:
-        raise ValueError(f"{found.shape[1]} numbers for {count} samples")
-    return np.ascontiguousarray(found.T).view("<u2").ravel()
+def _numbers(content: bytes | None, count: int, kind: np.dtype | type) -> np.ndarray:
+    found = np.frombuffer(content or b"", kind)
+    if len(found) != count:
+        raise ValueError(f"{len(found)} numbers for {count} samples")
+    return found

@@ -5,8 +5,8 @@ results/reference/<benchmark>/ then holds
   leaderboard.csv, leaderboard.md, and id_ood.svgz, id_ood.png where rows are ranked
   manifest.json    sha256 of every file of the runs: `robustft verify` checks the folder
 
-A clone carries all of it, so that probabilities are rounded (`records.rounding`), and what the records say of test
-sets is what the rounded ones give.
+A clone carries all of it, so that probabilities are rounded (`records.rounding`), and the records' numbers that follow
+from rounded ones are made from these.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ from ..plots.style import draw_id_ood, drawing, encode, save
 from ..records import manifest, predictions, rounding
 from ..records.atomic import OutputError
 from ..records.records import NAME, REFERENCE, gather_reference, read_record, summarise, write_reference_records
-from ..records.reference import PREDICTIONS, SAMPLES, ReferencePredictions, write_predictions
+from ..records.reference import ORDER, PREDICTIONS, SAMPLES, ReferencePredictions, write_predictions
 from ..statistics.setting_selection import RULES
 from ..tables.leaderboard import Board, write
 
 BOARDS = ("leaderboard.csv", "leaderboard.md")
-FOLLOWS = ("ece", "nll", "brier", "mean_confidence", "mce", "aurc", "e_aurc", "coverage_at_5_risk",
-           "risk_at_80_coverage", "failure_auroc", "failure_fpr95")  # fmt: skip
-"""Metrics of a set that follow from probabilities, beside those whose names begin with `ece_`."""
+FOLLOWS = ("mean_confidence", "ece", "ece_debiased", "mce", "nll")
+"""Metrics of a set that follow from what is rounded, and are kept."""
 
 
 class PublishError(ValueError):
@@ -85,25 +84,36 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
     records = [record for _, record in found.values()]
     _check_one_setting_per_rule(records)
 
-    samples: dict[str, np.ndarray] = {}
-    coded: dict[str, dict[str, bytes]] = {}
     before = ReferencePredictions(Path(reference) / benchmark)
+
+    def outcomes(run_id: str) -> dict[str, np.ndarray]:
+        folder, recorded = found[run_id]
+        return before.samples | before.read(run_id) if folder is None else _test_predictions(folder, recorded)
+
+    first = outcomes(next(iter(found)))
+    samples = {name: first[name] for name in ("set", "sample_id", "unit_id", "label")}
+    for run_id in found:
+        if not _same_samples(outcomes(run_id), samples):
+            where = found[run_id][0] or run_id
+            raise PublishError(f"{where}: has other test samples than the other runs; run it again.")
+    # As long as samples are the same they keep their places, so that what was published before keeps its bytes.
+    orders = dict(before.orders) if old and _same_samples(before.samples, samples) else {}
+    backbones = {run_id: recorded["backbone"] for run_id, (_, recorded) in found.items()}
+    for name in sorted(set(backbones.values()) - orders.keys()):
+        orders[name] = rounding.order(outcomes(run_id) for run_id in found if backbones[run_id] == name)
+    coded: dict[str, dict[str, bytes]] = {}
     for run_id, (runs_own, recorded) in found.items():
-        mine = before.samples | before.read(run_id) if runs_own is None else _test_predictions(runs_own, recorded)
-        ids = [mine[name] for name in ("set", "sample_id", "label")]
-        if not samples:
-            samples = {name: mine[name] for name in ("set", "sample_id", "unit_id", "label")}
-        elif not all(np.array_equal(a, samples[n]) for a, n in zip(ids, ("set", "sample_id", "label"), strict=True)):
-            raise PublishError(f"{runs_own or run_id}: has other test samples than the other runs; run it again.")
-        coded[run_id] = rounding.encode(mine, mine["set"])
-        found[run_id] = (runs_own, rescored(recorded, samples | rounding.decode(coded[run_id], samples["label"])))
+        places = orders[backbones[run_id]]
+        coded[run_id] = rounding.encode(outcomes(run_id), samples["set"], places)
+        kept = rounding.decode(coded[run_id], samples["label"], samples["set"], places)
+        found[run_id] = (runs_own, rescored(recorded, samples | kept))
     records = [record for _, record in found.values()]
 
     folder = Path(reference) / f".{benchmark}-new"  # the old reference stays until the new one is whole
     shutil.rmtree(folder, ignore_errors=True)
     write_reference_records(folder, records)
-    _write_samples(folder / SAMPLES, samples)
-    write_predictions(folder / PREDICTIONS, coded)
+    _write_samples(folder / SAMPLES, samples | {ORDER + name: places for name, places in orders.items()})
+    write_predictions(folder / PREDICTIONS, coded, backbones)
     board = write([], records, folder, Outcomes(folders={benchmark: folder}), BOARDS)
     if any(section.ranks for section in board.sections):
         with drawing():
@@ -117,25 +127,20 @@ def publish(benchmark: str, runs: Path, reference: Path = REFERENCE, add: bool =
 def rescored(record: Mapping[str, Any], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The record with what the kept probabilities of its test sets give, for they are rounded.
 
-    A calibration error of a later version than the run's is no less the run's own, and is added: `info.from_samples`
-    names those.
-
     Args:
         samples: of all its test sets, with the column set.
     """
-    sets, added = {name: dict(metrics) for name, metrics in record["sets"].items()}, set()
+    sets = {name: dict(metrics) for name, metrics in record["sets"].items()}
     for name, metrics in sets.items():
         rows = samples["set"] == name
-        if not rows.any():
-            continue
-        scored = rescore_set(name, metrics, {key: values[rows] for key, values in samples.items() if key != "set"})
-        found = {key: value for key, value in scored.items() if key in FOLLOWS or key.startswith("ece_")}
-        added |= {key for key in found if key not in metrics and "ece_expected" not in metrics and key not in FOLLOWS}
-        metrics |= {key: value for key, value in found.items() if key in metrics or key in added}
-    changed = {**record, "sets": sets, "summary": {**record["summary"], **summarise(sets)}}
-    if added:
-        changed["info"] = {**record.get("info", {}), "from_samples": sorted(added)}
-    return changed
+        if rows.any():
+            own = {key: values[rows] for key, values in samples.items() if key != "set"}
+            metrics |= rescore_set(name, metrics, own, more=False, given=FOLLOWS)
+    return {**record, "sets": sets, "summary": {**record["summary"], **summarise(sets)}}
+
+
+def _same_samples(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in ("set", "sample_id", "label"))
 
 
 def small(files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -194,13 +199,13 @@ def _test_predictions(folder: Path, record: Mapping[str, Any]) -> dict[str, np.n
 
 def _write_samples(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     known = {field.name: field.type for field in predictions.SCHEMA} | {"set": pa.string()}
-    arrays = {name: pa.array(values, type=known[name]) for name, values in columns.items()}
+    arrays = {name: pa.array(values, type=known.get(name, pa.int32())) for name, values in columns.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
         pa.table(arrays),
         path,
-        compression="zstd",
-        compression_level=15,
+        compression="brotli",
+        compression_level=11,
         use_dictionary=["set", "unit_id", "label"],
         column_encoding={"sample_id": "DELTA_BYTE_ARRAY"},
         write_statistics=False,

@@ -3,20 +3,26 @@
 from robustft.results.records import predictions
 from robustft.results.records.records import gather_reference, publish_record, summarise
 from robustft.results.records.reference import read_reference_predictions
+from robustft.results.records.rounding import GIVEN
 from robustft.results.records.run_id import folder_name, run_id
 
 BACKBONE = "tiny-vit-p8"
+KEPT = {"role", "n_expected", "brier", *GIVEN}  # no record is without a Brier score
 
 
 def committed(method, seed=0, rule="one_se"):
-    """A run of the reference without its validation set, whose samples are not committed."""
+    """A run of the reference, without its validation set and the numbers whose samples are not committed."""
     (record,) = [
         record
         for record in gather_reference("digits")
         if (record["method"], record["seed"], record["backbone"]) == (method, seed, BACKBONE)
         and rule in record["selection"]["rules"]
     ]
-    sets = {name: metrics for name, metrics in record["sets"].items() if metrics["role"] != "validation"}
+    sets = {
+        name: {key: value for key, value in metrics.items() if key in KEPT}
+        for name, metrics in record["sets"].items()
+        if metrics["role"] != "validation"
+    }
     return {key: record[key] for key in record if key not in ("path", "temperature")} | {
         "sets": sets,
         "summary": summarise(sets),

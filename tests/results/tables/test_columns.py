@@ -1,15 +1,18 @@
 """Which metrics stand beside accuracy: today's by default, others where somebody asks for them."""
 
+import numpy as np
 import pytest
 from make_records import make_record
 
 from robustft.benchmarks.commands.boards.leaderboard import columns_of
 from robustft.benchmarks.errors import UserError
-from robustft.results.audit.rescoring import ReferenceFiles, completed, rescore_set
+from robustft.results.audit.rescoring import FolderFiles, ReferenceFiles, completed, rescore, rescore_set
 from robustft.results.board.rows import MORE_METRICS, SHOWN
 from robustft.results.metrics import calibration, set_metrics
+from robustft.results.records import predictions
 from robustft.results.records.records import REFERENCE, gather_reference
 from robustft.results.records.reference import ReferencePredictions
+from robustft.results.records.rounding import GIVEN
 from robustft.results.tables.leaderboard import build
 
 pytestmark = pytest.mark.computes
@@ -49,26 +52,49 @@ def test_names_are_checked():
         columns_of("aurcc")
 
 
-def test_an_earlier_record_gets_what_it_lacks_from_its_samples_and_keeps_the_rest():
-    record = next(r for r in gather_reference("forgetting") if r["method"] == "flyp")
-    files = ReferenceFiles(ReferencePredictions(REFERENCE / "forgetting"), record["run_id"])
-    later = {"aurc", "ece_smooth", "failure_auroc", "ece_classwise"}
-    earlier = {name: {k: v for k, v in numbers.items() if k not in later} for name, numbers in record["sets"].items()}
-    record = {**record, "sets": earlier}
-    found = completed(record, files, ["aurc", "ece_smooth", "failure_auroc", "ece_classwise", "brier"])
-    for name in ("id", "original"):
-        before, after = record["sets"][name], found["sets"][name]
-        want = rescore_set(name, before, files.columns(name))
-        new = {"aurc", "ece_smooth", "failure_auroc"}
-        assert after == {**before, **{key: want[key] for key in new}}  # no sample gives the classwise error
-        assert 0.5 < after["failure_auroc"] < 1 and 0 < after["aurc"] < 1 - after["accuracy"]
-    assert found["sets"]["validation"] == record["sets"]["validation"]  # of which the reference keeps no samples
+LATER = {"aurc", "ece_smooth", "failure_auroc", "mce", "ece_classwise"}
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """A record of before LATER, and the samples of its run, at the precision of a run's own files."""
+    rng = np.random.default_rng(0)
+    record = make_record("flyp")
+    for name, metrics in record["sets"].items():
+        p, labels, ids = rng.dirichlet(np.ones(10), size=200), rng.integers(10, size=200), [str(i) for i in range(200)]
+        columns = predictions.columns(p, labels, ids, ids)
+        predictions.write(tmp_path / f"{name}.parquet", columns)
+        metrics |= {k: v for k, v in set_metrics.score(columns, name, 512).items() if k not in LATER}
+    return record, FolderFiles(tmp_path)
+
+
+def test_an_earlier_record_gets_what_it_lacks_from_its_samples_and_keeps_the_rest(earlier):
+    record, files = earlier
+    found = completed(record, files, [*LATER, "brier"])
+    for name, before in record["sets"].items():
+        after, want = found["sets"][name], rescore_set(name, before, files.columns(name))
+        new = LATER - {"ece_classwise"}  # which no sample gives
+        assert after == {**before, **{key: want[key] for key in new}}
+        assert 0.2 < after["failure_auroc"] < 1 and 0 < after["aurc"] < 1
     assert completed(found, files, ["aurc"]) is found
 
 
-def test_only_what_is_asked_for_is_computed_and_it_is_what_all_of_them_are(monkeypatch):
+def test_a_reference_gives_what_follows_from_what_it_keeps_and_nothing_else():
     record = next(r for r in gather_reference("forgetting") if r["method"] == "flyp")
     files = ReferenceFiles(ReferencePredictions(REFERENCE / "forgetting"), record["run_id"])
+    sets = {
+        name: {k: v for k, v in numbers.items() if k not in ("mce", "aurc")} for name, numbers in record["sets"].items()
+    }
+    found = completed({**record, "sets": sets}, files, ["mce", "aurc"])
+    assert found["sets"]["id"] == {**sets["id"], "mce": record["sets"]["id"]["mce"]}
+    assert found["sets"]["validation"] == sets["validation"]  # of which it keeps no samples
+    numbers = {number.metric: number for number in rescore(record, files) if number.set == "id"}
+    assert {name for name, number in numbers.items() if number.rescored is not None} == set(GIVEN)
+    assert not any(number.differs for number in numbers.values())
+
+
+def test_only_what_is_asked_for_is_computed_and_it_is_what_all_of_them_are(earlier, monkeypatch):
+    record, files = earlier
     columns = files.columns("id")
     want = rescore_set("id", record["sets"]["id"], columns)
     assert set_metrics.some(columns, MORE_METRICS) == {key: want[key] for key in MORE_METRICS if key in want}

@@ -311,7 +311,7 @@ def test_the_committed_reference_boards_come_from_their_records(tmp_path):
         board = build([], gather_reference("digits"), Outcomes(reference=tmp_path))
         assert board.to_csv() == (folder / "leaderboard.csv").read_text()
         assert board.to_markdown() == (folder / "leaderboard.md").read_text()
-    write_predictions(tmp_path / "digits" / PREDICTIONS, {})
+    write_predictions(tmp_path / "digits" / PREDICTIONS, {}, {})
     assert build([], gather_reference("digits"), Outcomes(reference=tmp_path)).to_csv() != board.to_csv()
 
 

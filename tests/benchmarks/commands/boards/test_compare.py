@@ -31,7 +31,9 @@ def right_of(row):
     kept = pq.read_table(REFERENCE / "digits" / "predictions.parquet", columns=["runs", "wrong"]).to_pylist()
     wrong = {run_id: line["wrong"] for line in kept for run_id in line["runs"].split()}
     bits = [np.frombuffer(wrong[row.runs[seed]], np.uint8) for seed in row.seeds]
-    right = ~np.stack([np.unpackbits(packed, count=len(samples)).astype(bool) for packed in bits])
+    right = np.empty((len(bits), len(samples)), dtype=bool)
+    for i, packed in enumerate(bits):
+        right[i, samples[f"order/{BACKBONE}"]] = np.unpackbits(packed, count=len(samples)) == 0
     names = samples["set"].unique()
     return {name: right[:, samples["set"] == name] for name in names}, {
         name: samples["unit_id"][samples["set"] == name].to_numpy() for name in names

@@ -114,7 +114,7 @@ def test_forged_labels_from_which_all_numbers_follow_are_refused(tmp_path, capsy
     columns |= {"label": columns["prediction"], "p_label": columns["confidence"]}
     predictions.write(file, columns)
     record = json.loads((folder / "record.json").read_text())
-    about = {key: record["sets"]["sketches"][key] for key in ("role", "n_expected")}
+    about = {key: record["sets"]["sketches"][key] for key in ("role", "n_expected", "brier")}
     record["sets"]["sketches"] = about | set_metrics.score(columns, "sketches", 256)
     record["summary"] = summarise(record["sets"])
     (folder / "record.json").write_text(json.dumps(record))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -32,13 +32,11 @@ Record = Mapping[str, Any]
 
 
 class Files(Protocol):
-    """Where the samples of one run are.
+    """Where the samples of one run are."""
 
-    Attributes:
-        gives: the metrics of a set that follow from what is kept; None: all.
-    """
-
-    gives: Collection[str] | None
+    @property
+    def gives(self) -> Collection[str] | None:
+        """The metrics of a set that follow from what is kept; None: all."""
 
     def columns(self, name: str) -> Columns | None:
         """Of an evaluation set; None where they are not kept. PredictionError where they cannot be read."""
@@ -55,7 +53,7 @@ class FolderFiles:
     """<folder>/<set>.parquet, <folder>/<set>.path.parquet and <folder>/<set>.retained.parquet."""
 
     folder: Path
-    gives: Collection[str] | None = None
+    gives: ClassVar[Collection[str] | None] = None
 
     def columns(self, name: str) -> Columns:
         return predictions.read(self.folder / f"{name}.parquet")
@@ -71,7 +69,7 @@ class FolderFiles:
 class ReferenceFiles:
     """The test sets of a run in a reference, as `publish` writes it; no validation set, no path."""
 
-    gives: Collection[str] | None = rounding.GIVEN
+    gives: ClassVar[Collection[str] | None] = rounding.GIVEN
 
     def __init__(self, kept: ReferencePredictions, run_id: str) -> None:
         self._sets, self._of_run = kept.sets, kept.read(run_id)

@@ -151,7 +151,7 @@ def write_predictions(path: Path, coded: Mapping[str, Mapping[str, bytes]], back
     """
     runs: dict[tuple[bytes | str, ...], list[str]] = {}
     for run_id in sorted(coded):
-        key = backbones[run_id], *(coded[run_id][name] for name in rounding.COLUMNS)
+        key: tuple[bytes | str, ...] = (backbones[run_id], *(coded[run_id][name] for name in rounding.COLUMNS))
         runs.setdefault(key, []).append(run_id)
     rows = [dict(zip(_SCHEMA.names, (" ".join(ids), *key), strict=True)) for key, ids in runs.items()]
     path.parent.mkdir(parents=True, exist_ok=True)

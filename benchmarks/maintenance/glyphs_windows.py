@@ -1,7 +1,7 @@
 """The registered windows of the glyphs benchmark, and its validity test: both written before what they judge was run.
 
     python -m robustft.benchmarks.maintenance.glyphs_windows [--runs runs]           windows, on the development runs
-    python -m robustft.benchmarks.maintenance.glyphs_windows --validity [--runs runs]   the validity test, once, later
+    python -m robustft.benchmarks.maintenance.glyphs_windows --validity             the validity test, on the reference
 
 The windows say what regime the benchmark must have: one in which finetuning learns its images by heart, gains on its
 own kind of images, and forgets. They look at zero-shot, FT and FLYP on development weights and development families
@@ -35,10 +35,11 @@ from ...datasets.catalogue import get
 from ...results.metrics import calibration
 from ...results.published import rows
 from ...results.records import predictions
-from ...results.records.records import Record, gather, record_paths
+from ...results.records.records import REFERENCE, Record, gather_reference, record_paths
 from ...results.statistics.seed_summary import paired_difference
 
 CARD = Path(__file__).resolve().parents[2] / "datasets" / "glyphs_card.json"
+VALIDITY = REFERENCE / "glyphs_validity.json"
 DEVELOPMENT, SCRATCH = "glyphs_development", "glyphs_scratch"
 REGISTERED = ("zero_shot", "ft", "flyp")
 """The only methods that may have run on this data before the windows were committed."""
@@ -309,12 +310,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Check the registered windows of glyphs, or its validity test.")
     parser.add_argument("--runs", type=lambda text: Path(text).expanduser(), default=Path("runs"))
     parser.add_argument("--validity", action="store_true", help="the validity test, on the reference's records")
-    parser.add_argument("--write", action="store_true", help=f"write {CARD.name}")
+    parser.add_argument("--write", action="store_true", help=f"write {CARD.name}, or {VALIDITY.name}")
     arguments = parser.parse_args()
     found: dict[str, Any]
     if arguments.validity:
-        records = [r for r in gather(arguments.runs) if r["benchmark"] == "glyphs" and r["kind"] == "run"]
-        found = validity(records, published_ood())
+        found = validity(gather_reference("glyphs"), published_ood())
+        if arguments.write:
+            version = get("glyphs").card.version
+            VALIDITY.write_text(json.dumps({"version": version, "questions": found}, indent=1) + "\n")
         for name, row in found.items():
             print(f"{'passed' if row['passed'] else 'FAILED'}  {name}: {row['value']}")
     else:

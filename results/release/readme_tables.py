@@ -1,4 +1,4 @@
-"""Tables and pictures of README and docs/benchmark.md, and the reference's boards, made from its records.
+"""Tables and pictures of README and of two pages of docs, and the reference's boards, made from its records.
 
 Nobody edits them; tests compare. `make readme` renews them, without any run; `make reference` ends in the same.
 """
@@ -21,6 +21,8 @@ from ..plots.style import save
 from ..records import manifest
 from ..records.records import REFERENCE, REFERENCE_RECORDS, gather_reference
 from ..statistics.setting_selection import RULES
+from ..tables import models_tables
+from ..tables.blocks import Heading
 from ..tables.cells import (
     cell_text,
     few_sources,
@@ -32,12 +34,13 @@ from ..tables.cells import (
 )
 from ..tables.leaderboard import build, write
 from ..tables.page import compared
-from ..tables.to_markdown import escape, number
+from ..tables.to_markdown import escape, markdown, number
 from .publish_reference import BOARDS, small
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 FINDINGS = ROOT / "docs" / "benchmark.md"
+GLYPHS = ROOT / "docs" / "glyphs.md"
 SHORT = ("zero_shot", "ft", "wise_ft (alpha 0.5)", "flyp", "flyp_wma", "ema", "tracer", "tracer_static_teacher")
 """Titles of the README's rows: the start, plain finetuning, what TRACER is made of, TRACER, and what keeps more."""
 SHORT_BACKBONE = "tiny-vit-p8"
@@ -51,17 +54,22 @@ PICTURES = {
         "dynamics": "Gap, divergence, entropy and confidence of a WMA and an EMA teacher with the same loss",
     },
     "forgetting": {"forgetting": "Accuracy on the new and the old task after finetuning, beside the paper's Figure 3"},
+    "glyphs": {"id_ood": "ID against OOD accuracy of every method on the six models"},
 }
-"""Benchmark -> figure of the gallery -> what the page says that it shows. Of one that cannot be drawn it says why."""
+"""Benchmark -> figure of the gallery -> what its page says that it shows. Of one that cannot be drawn it says why."""
+PAGES = {"digits": FINDINGS, "forgetting": FINDINGS, "glyphs": GLYPHS}
 BLOCK = "<!-- {name}: {end} -->"
 
 
 def table(benchmark: str = "digits") -> str:
     """Markdown: one line per backbone and method, from the reference records alone.
 
-    Of a benchmark that ranks, the rows of the default rule, the best in bold; of a study, every row.
+    Of a benchmark that ranks, the rows of the default rule, the best in bold; of a study, every row. Of one whose board
+    has a summary over its models, that.
     """
     board = build([], gather_reference(benchmark), Outcomes())
+    if over := [block for section in board.sections for block in models_tables.beside(section, board.judge)]:
+        return markdown(block for block in over if not isinstance(block, Heading)).strip()
     section = next((section for section in board.sections if section.ranks), board.sections[0])
     titles = _titles(section)
     head = ["backbone", "method", "seeds", *(title for _, title in titles), *(["tuned"] if section.ranks else [])]
@@ -177,7 +185,7 @@ def renew(text: str, name: str, content: str) -> str:
 
 
 def picture_lines(benchmark: str, drawn: Mapping[str, dict[str, bytes] | str]) -> str:
-    """Markdown of FINDINGS that shows the pictures of a benchmark, one a line, and says why others are not there."""
+    """Markdown that shows the pictures of a benchmark, one a line, and says why others are not there."""
     folder = f"../results/reference/{benchmark}"
     lines = []
     for name, found in drawn.items():
@@ -202,8 +210,8 @@ def pictures(benchmark: str = "digits") -> Iterator[tuple[str, dict[str, bytes] 
 def main() -> int:
     """Command line of this module."""
     try:
-        text = FINDINGS.read_text(encoding="utf-8")
-        for benchmark in PICTURES:
+        texts = {page: page.read_text(encoding="utf-8") for page in PAGES.values()}
+        for benchmark, page in PAGES.items():
             drawn = dict(pictures(benchmark))
             for name, files in drawn.items():
                 if not isinstance(files, str):
@@ -212,19 +220,20 @@ def main() -> int:
                 for suffix in manifest.PICTURES:
                     (REFERENCE / benchmark / f"{name}{suffix}").unlink(missing_ok=True)
             manifest.write_pictures(REFERENCE / benchmark)
-            text = renew(text, f"{benchmark} table", table(benchmark))
-            text = renew(text, f"{benchmark} pictures", picture_lines(benchmark, drawn))
-        text = renew(text, "forgetting paper", paper_table())
-        text = renew(text, "forgetting strength", strength_table())
+            texts[page] = renew(texts[page], f"{benchmark} table", table(benchmark))
+            texts[page] = renew(texts[page], f"{benchmark} pictures", picture_lines(benchmark, drawn))
+        texts[FINDINGS] = renew(texts[FINDINGS], "forgetting paper", paper_table())
+        texts[FINDINGS] = renew(texts[FINDINGS], "forgetting strength", strength_table())
         for folder in sorted(path.parent for path in REFERENCE.glob(f"*/{REFERENCE_RECORDS}")):
             write([], gather_reference(folder.name), folder, Outcomes(), BOARDS)
-        FINDINGS.write_text(text, encoding="utf-8")
+        for page, text in texts.items():
+            page.write_text(text, encoding="utf-8")
         short = renew(README.read_text(encoding="utf-8"), "short table", short_table())
         README.write_text(short, encoding="utf-8")
     except ValueError as error:
         print(f"readme: {error}", file=sys.stderr)
         return 2
-    pages = f"{README.name} and {FINDINGS.name}"
+    pages = f"{README.name}, {FINDINGS.name} and {GLYPHS.name}"
     print(f"renewed {pages}, and all boards and pictures in {REFERENCE}")
     return 0
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics as middle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import combinations
+from typing import Any
 
 from ..board.chance import sentence as chance
 from ..board.rows import (
@@ -24,6 +27,7 @@ from ..board.rows import (
     Section,
     in_percent,
 )
+from ..records.records import REFERENCE
 from ..statistics.seed_summary import LEVEL, level_text, smallest_resolvable_difference
 
 TIED, UNTESTED = "≈", "?"
@@ -88,8 +92,26 @@ def remarks(section: Section) -> list[str]:
     doubts = (f"In some rows, {doubt}." for doubt in section.doubts)
     absent = (f"{sentence}." for sentence in section.absent)
     means = (f"OOD mean {name}: over {', '.join(sets)}." for name, sets in section.means.items())
-    said = [judged(section), chance(section), same_distribution(section), few_sources(section), retained(section)]
+    said = [judged(section), validity(section), chance(section), same_distribution(section), few_sources(section)]
+    said += [retained(section)]
     return [*doubts, *filter(None, said), *means, *absent]
+
+
+def validity(section: Section) -> str:
+    """How a benchmark did whose order was put to a test, <benchmark>_validity.json of the reference; else empty."""
+    asked = _validity(section.benchmark)
+    if asked.get("version") != section.version:
+        return ""
+    failed = [f"{question} ({row['value']:g})" for question, row in asked["questions"].items() if not row["passed"]]
+    passed = len(asked["questions"]) - len(failed)
+    found = f"{passed} of {len(asked['questions'])} passed" + (f"; failed: {', '.join(failed)}" if failed else "")
+    return f"Validity test, registered before any row was made and run once on the committed reference: {found}."
+
+
+@cache
+def _validity(benchmark: str) -> Mapping[str, Any]:
+    path = REFERENCE / f"{benchmark}_validity.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def same_distribution(section: Section) -> str:

@@ -19,6 +19,7 @@ from robustft.datasets import glyphs
 from robustft.datasets.card import DataError
 from robustft.datasets.catalogue import get
 from robustft.methods import registry
+from robustft.results.records.records import REFERENCE, gather_reference
 
 pytestmark = pytest.mark.computes
 
@@ -234,3 +235,19 @@ def test_every_method_that_trains_has_twelve_trials_on_glyphs():
     assert {name for name in loaded.methods if registry.get(name).trained} <= set(loaded.tuning.space)
     for name, space in loaded.tuning.space.items():
         assert not registry.get(name).trained or np.prod([len(values) for values in space.values()]) == 12, name
+
+
+def test_the_validity_test_on_the_page_is_that_of_the_committed_reference():
+    page = (Path(glyphs.__file__).parents[1] / "docs" / "glyphs.md").read_text(encoding="utf-8")
+    found = glyphs_windows.validity(gather_reference("glyphs"), glyphs_windows.published_ood())
+    assert len(found) == 6 and len(glyphs_windows.published_ood()) == 6
+    committed = json.loads(glyphs_windows.VALIDITY.read_text(encoding="utf-8"))
+    assert committed == {"version": get("glyphs").card.version, "questions": found}
+    passed = sum(row["passed"] for row in found.values())
+    board = (REFERENCE / "glyphs" / "leaderboard.md").read_text(encoding="utf-8")
+    assert (
+        f"Validity test, registered before any row was made and run once on the committed reference: {passed} of 6"
+        in board
+    )
+    for question, row in found.items():
+        assert f"| {question} | {row['value']:g} | {'passed' if row['passed'] else '**failed**'} |" in page, row

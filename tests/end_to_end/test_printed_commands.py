@@ -102,6 +102,7 @@ RULES = (
         says="not in the cache|ROBUSTFT_WEIGHTS: must name",
     ),
     Rule("python -m robustft.benchmarks.maintenance.glyphs_windows", says="no runs of glyphs_development below runs"),
+    Rule("python -m robustft.benchmarks.maintenance.glyphs_windows --validity", says="with Table 2"),
     Rule("cp benchmarks/profiles/.*", wheel=f'cp "$({PROFILES})/h100.yaml" my-cluster.yaml'),
 )
 

@@ -12,6 +12,7 @@ from robustft.results.records.records import REFERENCE
 from robustft.results.release import readme_tables
 from robustft.results.release.readme_tables import (
     FINDINGS,
+    PAGES,
     PICTURES,
     README,
     ROOT,
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.computes
 
 @pytest.mark.parametrize("benchmark", PICTURES)
 def test_the_table_is_that_of_the_committed_reference(benchmark):
-    text = FINDINGS.read_text(encoding="utf-8")
+    text = PAGES[benchmark].read_text(encoding="utf-8")
     assert renew(text, f"{benchmark} table", table(benchmark)) == text
 
 
@@ -99,11 +100,43 @@ def test_the_forgetting_in_the_page_is_that_of_the_committed_references():
     assert f"varies by {float(spread):.1f} points" in text
 
 
+def test_the_findings_on_glyphs_are_those_of_its_summary_over_models():
+    text = " ".join(PAGES["glyphs"].read_text(encoding="utf-8").split())
+    with open(REFERENCE / "glyphs" / "leaderboard_models.csv", encoding="utf-8", newline="") as file:
+        rows = {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
+    columns = {
+        "ID": "acc_id_percent",
+        "OOD mean": "acc_ood_mean_percent",
+        "ID ECE": "ece_id_15_bins_global",
+        "OOD ECE": "ece_ood_mean_15_bins_global",
+    }
+
+    def mean(method, title):
+        return float(rows[method, columns[title]]["mean"])
+
+    for title, metric in columns.items():
+        for verdict, word in (("higher", "above"), ("lower", "below")):
+            named = [f"`{name}`" for (name, of), row in rows.items() if of == metric and row["verdict"] == verdict]
+            assert f"{word} `ft` in {title}: {', '.join(named) or 'none'}" in text, (title, verdict)
+    assert f"gains {mean('ft', 'ID') - mean('zero_shot', 'ID'):.1f} points ID" in text
+    assert f"loses {mean('zero_shot', 'OOD mean') - mean('ft', 'OOD mean'):.1f} of the OOD mean" in text
+    best = max(
+        (name for name, metric in rows if metric == columns["OOD mean"]), key=lambda name: mean(name, "OOD mean")
+    )
+    assert f"The best OOD mean is that of `{best}`, {mean(best, 'OOD mean'):.1f} %" in text
+    tracer = rows["tracer", columns["OOD mean"]]
+    of_six = f"{float(tracer['difference']):+.1f} points, {tracer['models_same_sign']} of 6 models"
+    assert f"`tracer` is no exception ({of_six}" in text
+    below = mean("flyp_wma", "OOD mean") - mean("tracer", "OOD mean")
+    assert f"`flyp_wma`, TRACER's averaging without its teacher, is {below:.1f} above it" in text
+    assert tracer["verdict"] == "no order claimed"
+
+
 @pytest.mark.parametrize("benchmark", PICTURES)
 def test_the_pictures_are_those_of_the_committed_reference(benchmark, drawn_once):
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pinned = re.findall(r"^matplotlib==(\S+)", constraints, flags=re.MULTILINE)
-    drawn, text = dict(pictures(benchmark)), FINDINGS.read_text(encoding="utf-8")
+    drawn, text = dict(pictures(benchmark)), PAGES[benchmark].read_text(encoding="utf-8")
     assert set(drawn) == set(PICTURES[benchmark])
     reasons = {name: found for name, found in drawn.items() if isinstance(found, str)}
     assert not reasons
@@ -152,10 +185,10 @@ GENERATED = {
     *(f"results/leaderboard{end}" for end in (".md", ".csv", "_long.csv", "_models.csv", ".html", ".tex")),
     *("results/report.html", "results/figures/.cache"),
 }
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+EVERY_PAGE = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: page.name)
 def test_every_file_that_a_page_names_exists(page):
     text = page.read_text(encoding="utf-8")
     outside = re.sub("<!-- [a-z]+ table: begin.*?: end -->", "", text, flags=re.DOTALL)

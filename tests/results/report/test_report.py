@@ -198,7 +198,7 @@ def test_the_command_writes_the_file_and_refuses_a_benchmark_without_runs(tmp_pa
     assert len(data_of((tmp_path / "report.html").read_text())["runs"]) > 1
     capsys.readouterr()
     assert call("report", "yours", *where) == 2
-    known = "digits, forgetting, forgetting_strength, mine"
+    known = "digits, forgetting, forgetting_strength, glyphs, mine"
     assert f"unknown benchmark 'yours'; finished runs are of: {known}." in capsys.readouterr().err
 
 

@@ -79,7 +79,7 @@ RULES = (
     Rule("robustft merge FOLDER", says="wrote results/leaderboard"),
     Rule("robustft merge FOLDER .*", code=2, says="must be the manifest of a bundle"),
     Rule(
-        "robustft verify results/reference/digits",
+        "robustft verify results/reference/(digits|glyphs)",
         says="all hold",
         clone="robustft verify results/reference/forgetting",
         wheel="robustft verify forgetting --reference",

@@ -160,7 +160,7 @@ def rescore_set(
     else:
         scored = set_metrics.some(columns, [key for key in given if more or key in metrics])
     if _underflows(columns):
-        scored.pop("nll")
+        scored.pop("nll", None)
         scored.pop("brier", None)
     return scored
 

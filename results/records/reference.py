@@ -57,6 +57,8 @@ class ReferencePredictions:
 
     @cached_property
     def _samples(self) -> dict[str, np.ndarray]:
+        if not (self.folder / SAMPLES).is_file():
+            raise self._missing(SAMPLES)
         found = predictions.read(self.folder / SAMPLES)
         for values in found.values():
             values.flags.writeable = False  # of all that read them
@@ -91,7 +93,7 @@ class ReferencePredictions:
         try:
             return pq.ParquetFile(path)
         except FileNotFoundError:
-            raise PredictionError(f"{path}: is missing; take the folder from the repository again.") from None
+            raise self._missing(PREDICTIONS) from None
         except (OSError, pa.ArrowException) as error:
             raise self._damaged(error) from error
 
@@ -106,12 +108,15 @@ class ReferencePredictions:
         """
         if run_id not in self.runs:
             raise PredictionError(f"{self.folder / PREDICTIONS}: holds no run {run_id}; take it from the repository.")
+        samples, orders = self.samples, self.orders  # whose damage is not the other file's
         try:
             (coded,) = self._file.read_row_group(self.runs[run_id], columns=_SCHEMA.names[1:]).to_pylist()
-            places = self.orders[coded["backbone"]]
-            return rounding.decode(coded, self.samples["label"], self.samples["set"], places)
+            return rounding.decode(coded, samples["label"], samples["set"], orders[coded["backbone"]])
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise self._damaged(error) from error
+
+    def _missing(self, file: str) -> PredictionError:
+        return PredictionError(f"{self.folder / file}: is missing; take the folder from the repository again.")
 
     def _damaged(self, error: Exception, file: str = PREDICTIONS) -> PredictionError:
         path = self.folder / file

@@ -154,13 +154,20 @@ def test_a_reference_that_is_damaged_is_one_sentence(folder):
         ReferencePredictions(folder).read("ddd")
     table = pq.read_table(folder / SAMPLES)
     for damaged, words in (
-        (table.slice(9), r"samples\.parquet: cannot be read \(an order is not one of the samples"),
+        (
+            table.slice(9),
+            r"samples\.parquet: cannot be read \(an order is not one of the samples\); take it from [a-z ]+\.$",
+        ),
         (table.drop_columns([ORDER + "one"]), r"predictions\.parquet: cannot be read \('one'"),
         (table.set_column(2, ORDER + "one", pa.array(np.zeros(len(SETS), np.int32))), "an order is not one"),
     ):
         pq.write_table(damaged, folder / SAMPLES)
         with pytest.raises(PredictionError, match=words):
             ReferencePredictions(folder).read("aaa")
+    pq.write_table(table, folder / SAMPLES)
+    (folder / SAMPLES).unlink()
+    with pytest.raises(PredictionError, match=r"samples\.parquet: is missing; take the folder from the repository"):
+        ReferencePredictions(folder).read("aaa")
     pq.write_table(table, folder / SAMPLES)
     (folder / PREDICTIONS).write_bytes(b"x")
     with pytest.raises(PredictionError, match=r"predictions\.parquet: cannot be read"):
